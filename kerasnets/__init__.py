@@ -1,0 +1,1 @@
+"""The three canonical networks (CNN, LSTM, Transformer) as readable Keras layers, and the programs that use them."""

@@ -1,0 +1,30 @@
+"""The layers of the three networks, each a subclass of `keras.layers.Layer` written with `keras.ops` alone.
+
+One legend of shapes holds everywhere:
+
+    B batch      T target positions or time steps      S source positions
+    D width      N attention heads                     H = D / N, width of one head
+    U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
+
+Masks are boolean, True means "may be attended to" or "is there", and are passed by name.
+Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
+dtype policy is.
+"""
+
+from kerasnets.layers.attention import MultiHeadAttention
+from kerasnets.layers.convolution import ConvBlock
+from kerasnets.layers.positions import PositionalEncoding
+from kerasnets.layers.recurrent import LSTM, LSTMCell
+from kerasnets.layers.transformer import DecoderBlock, EncoderBlock, FeedForward, Residual
+
+__all__ = [
+    "LSTM",
+    "ConvBlock",
+    "DecoderBlock",
+    "EncoderBlock",
+    "FeedForward",
+    "LSTMCell",
+    "MultiHeadAttention",
+    "PositionalEncoding",
+    "Residual",
+]

@@ -1,0 +1,7 @@
+"""The networks, one file each, built from `kerasnets.layers`; they save to `.keras` and load by themselves."""
+
+from kerasnets.models.char_lstm import CharLSTM
+from kerasnets.models.conv_net import ConvNet
+from kerasnets.models.transformer import Transformer
+
+__all__ = ["CharLSTM", "ConvNet", "Transformer"]
