@@ -1,0 +1,436 @@
+"""Text to ids and back: characters for generation, subwords for translation.
+
+Everything a model needs at serving time is made of core TensorFlow string and lookup operations, so the same
+functions run in tf.data and inside an exported graph, with nothing to import. Each has a plain Python twin that
+says what the right answer is; the tests compare the two.
+
+    B batch, T time (characters or subwords); strings are UTF-8.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
+
+
+def require_utf8(text: tf.Tensor) -> tf.Tensor:
+    """Pass valid text [B] through; otherwise InvalidArgumentError, inside the graph, naming the first bad row."""
+    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    valid = tf.equal(repaired, text)
+    row = tf.argmin(tf.cast(valid, tf.int32))
+    sentence = tf.strings.join(
+        ["text ", tf.strings.as_string(row), " is not valid UTF-8 (rows count from 0): encode text as UTF-8"]
+    )
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
+        return tf.identity(text)
+
+
+class CharacterVocabulary(tf.Module):
+    """Characters and their ids: id 0 is any character not listed, the others count from 1 in the given order.
+
+    A character is one Unicode code point. `characters[id]` is the character; `characters[0]` is U+FFFD.
+    """
+
+    def __init__(self, characters: Sequence[str]):
+        super().__init__(name="characters")
+        listed = list(characters)
+        wrong = [c for c in listed if len(c) != 1 or c == REPLACEMENT]
+        if wrong or len(set(listed)) != len(listed):
+            raise ValueError(
+                f"a vocabulary lists single characters, each once and without U+FFFD; got {wrong[:5] or 'repeats'}"
+            )
+        self.characters = (REPLACEMENT, *listed)
+        self.size = len(self.characters)
+        points = np.array([ord(c) for c in listed], np.int32)
+        order = np.argsort(points)
+        # Sorted code points and their ids; the sentinel keeps every search inside the table.
+        self._points = np.append(points[order], np.int32(0x110000))
+        self._ids = np.append(order + 1, 0).astype(np.int32)
+
+    @classmethod
+    def build(cls, text: str, minimum_count: int = 1) -> CharacterVocabulary:
+        """The characters that occur at least `minimum_count` times in `text`, sorted by code point."""
+        counts = collections.Counter(text)
+        return cls(sorted(c for c, n in counts.items() if n >= minimum_count and c != REPLACEMENT))
+
+    def save(self, path: str | Path) -> None:
+        """Write one readable JSON file."""
+        document = {"format": "characters 1", "characters": list(self.characters[1:])}
+        Path(path).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> CharacterVocabulary:
+        return cls(_read(path, "characters 1")["characters"])
+
+    def encode(self, text: tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
+        """text string [B] -> int32 ragged [B, None]; a scalar gives a plain [T]."""
+        points = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
+        return tf.ragged.map_flat_values(self._find, points)
+
+    def _find(self, points: tf.Tensor) -> tf.Tensor:
+        place = tf.searchsorted(self._points, points)
+        found = tf.equal(tf.gather(self._points, place), points)
+        return tf.where(found, tf.gather(self._ids, place), 0)
+
+    def decode(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 [B, T] -> string [B]; id 0 shows as U+FFFD."""
+        return tf.strings.reduce_join(self.pieces(ids), axis=-1)
+
+    def pieces(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 -> the character of each, string, same shape."""
+        return tf.gather(tf.constant(list(self.characters)), ids)
+
+    def encode_python(self, text: str) -> np.ndarray:
+        """text -> int32 [T], without TensorFlow: fast for a whole corpus."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int32)
+        place = np.searchsorted(self._points, points)
+        return np.where(self._points[place] == points, self._ids[place], 0).astype(np.int32)
+
+    def decode_python(self, ids: Iterable[int]) -> str:
+        return "".join(self.characters[i] for i in ids)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Subwords. Normalization: runs of the white space listed here become one space, and none is left at either end.
+# Nothing else changes (no case folding, no NFKC). U+2581 is how pieces write a space, so it counts as one.
+SPACE = "▁"
+WHITE_SPACE = " \t\n\x0b\x0c\r" + SPACE
+# Text is segmented unit by unit: words (each with the space before it) are cut at these marks, so that "dog" and
+# "dog." share a unit. Explicit classes only: RE2 (in the graph) and `re` disagree about \w, \s and \p.
+MARKS = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„…–—"
+UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
+# Longer units are cut into chunks of this many characters, which bounds the work that any text can ask for.
+CHUNK = 64
+# Scores are integers in 1/10,000 nat: sums are exact, whatever their order, so graph and Python cannot disagree.
+NAT = 10_000
+BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers
+NEVER = -(1 << 50)
+PAD, START, END = 0, 1, 2
+FIRST_BYTE, FIRST_PIECE = 3, 259
+
+
+def normalize(text: str) -> str:
+    """The text that `detokenize(tokenize(text))` gives back."""
+    return re.sub(f"[{WHITE_SPACE}]+", " ", text).strip(" ")
+
+
+def units(text: str) -> list[str]:
+    """The pieces of text that are segmented on their own: "A dog." -> ["▁A", "▁dog", "."]."""
+    words = normalize(text)
+    return re.findall(UNIT, SPACE + words.replace(" ", SPACE)) if words else []
+
+
+class Unigram:
+    """A unigram language model of subwords (Kudo 2018) in plain Python: right by definition, no TensorFlow.
+
+    Ids: 0 padding, 1 start, 2 end, 3..258 the bytes, from 259 on the pieces. A unit is segmented into the pieces
+    with the greatest sum of scores; the longer last piece wins a tie. Bytes spell what no piece covers.
+    """
+
+    def __init__(self, pieces: Sequence[tuple[str, float]]):
+        """pieces: (text, score in nats), distinct, of 1 to 63 characters, with negative scores."""
+        self.pieces = tuple(pieces)
+        self.names = (
+            "<pad>",
+            "<start>",
+            "<end>",
+            *(f"<0x{b:02X}>" for b in range(256)),
+            *(p for p, _ in pieces),
+        )
+        self.ids = {name: i for i, name in enumerate(self.names)}
+        self.raw = (b"", b"", b"", *(bytes([b]) for b in range(256)), *(p.encode() for p, _ in pieces))
+        self.scores = {p: round(score * NAT) for p, score in pieces}
+        self.longest = max((len(p) for p, _ in pieces), default=1)
+        if len(self.ids) != len(self.names) or max(self.scores.values(), default=0) > 0 or "" in self.scores:
+            raise ValueError(
+                "the pieces of a vocabulary must be distinct, not empty, with scores of at most 0"
+            )
+        if self.longest >= CHUNK:
+            raise ValueError(
+                f"a piece has at most {CHUNK - 1} characters; the longest here has {self.longest}"
+            )
+
+    def tokenize(self, text: str) -> list[int]:
+        return [i for unit in units(text) for i in self.segment(unit)]
+
+    def detokenize(self, ids: Iterable[int]) -> str:
+        raw = b"".join(self.raw[i] for i in itertools.takewhile(lambda i: i != END, ids))
+        return normalize(raw.decode("utf-8", "replace"))
+
+    def segment(self, unit: str) -> list[int]:
+        """One unit -> ids, chunk by chunk."""
+        return [i for at in range(0, len(unit), CHUNK) for i in self._viterbi(unit[at : at + CHUNK])]
+
+    def _viterbi(self, text: str) -> list[int]:
+        """best[j]: the greatest sum of scores of pieces that spell text[:j]; start[j]: where the last one begins."""
+        best, start = [0], [0]
+        for end in range(1, len(text) + 1):
+            options = [
+                (best[b] + self._score(text[b:end]), -b) for b in range(max(0, end - self.longest), end)
+            ]
+            score, negative = max(options)
+            best.append(score)
+            start.append(-negative)
+        ids: list[int] = []
+        end = len(text)
+        while end > 0:
+            ids[:0] = self._spell(text[start[end] : end])
+            end = start[end]
+        return ids
+
+    def _score(self, text: str) -> int:
+        return self.scores.get(text, BYTE_SCORE if len(text) == 1 else NEVER)
+
+    def _spell(self, text: str) -> list[int]:
+        return [self.ids[text]] if text in self.scores else [FIRST_BYTE + b for b in text.encode()]
+
+
+class SubwordVocabulary(tf.Module):
+    """`Unigram` as a graph, with a cache: the remembered segmentations of known units, one lookup for each.
+
+    The cache changes no answer; it covers almost every unit of ordinary text, and Viterbi runs for the rest only.
+    """
+
+    PAD, START, END = PAD, START, END
+
+    def __init__(self, pieces: Sequence[tuple[str, float]], words: Mapping[str, Sequence[str]] | None = None):
+        """pieces: (text, score in nats); words: unit -> the pieces of its segmentation."""
+        super().__init__(name="subwords")
+        self.model = model = Unigram(pieces)
+        self.size = len(model.names)
+        # Six low bits are left free for a length: one maximum then gives score and choice together (see _choose).
+        scores = [NEVER, *model.scores.values()]
+        # A unit holds no space, so " " is never found; it stands for "not here", and no table is empty.
+        spellings = {" ": (), **(words or {})}
+        rows = [[model.ids[p] for p in spelled] for spelled in spellings.values()]
+        with tf.device("CPU:0"):  # strings live there; captured once, however many functions use them
+            self._names, self._raw = tf.constant(model.names), tf.constant(model.raw)
+            self._scores = tf.constant(np.array(scores, np.int64) * CHUNK)
+            self._words = tf.constant(list(spellings))
+            ids = np.array([i for row in rows for i in row], np.int32)
+            self._spellings = tf.RaggedTensor.from_row_lengths(ids, np.array([len(row) for row in rows]))
+        self._row = _table(list(spellings), default=0)
+        self._piece = _table([" ", *model.scores], default=0)  # 1.. are the pieces in their order
+
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """The cache: unit -> the pieces of its segmentation."""
+        rows = zip(self._words.numpy()[1:], self._spellings.to_list()[1:], strict=True)
+        return {word.decode(): [self.model.names[i] for i in row] for word, row in rows}
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> SubwordVocabulary:
+        """Learn at most `size` subwords from `lines`; deterministic. A small corpus may give fewer.
+
+        Raises ValueError when there is no text, or when `size` cannot hold its characters.
+        """
+        cut = [units(line) for line in lines]
+        pieces = _train_pieces(cut, size)
+        model = Unigram(pieces)
+        common = collections.Counter(unit for line in cut for unit in line).most_common(words)
+        return cls(pieces, {unit: [model.names[i] for i in model.segment(unit)] for unit, _ in common})
+
+    def save(self, path: str | Path) -> None:
+        """Write one readable JSON file: a line for each piece and its score, a line for each cached word."""
+        quote = functools.partial(json.dumps, ensure_ascii=False)
+        pieces = ",\n".join(f"  [{quote(p)}, {score}]" for p, score in self.model.pieces)
+        words = ",\n".join(f"  {quote(word)}: {quote(' '.join(row))}" for word, row in self.words.items())
+        document = f'{{"format": "subwords 1",\n "pieces": [\n{pieces}\n ],\n "words": {{\n{words}\n }}}}\n'
+        Path(path).write_text(document, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SubwordVocabulary:
+        document = _read(path, "subwords 1")
+        pieces = [(p, score) for p, score in document["pieces"]]
+        return cls(pieces, {word: spelled.split(" ") for word, spelled in document["words"].items()})
+
+    def tokenize_python(self, text: str) -> list[int]:
+        """text -> ids: what `tokenize` gives, in plain Python."""
+        return self.model.tokenize(text)
+
+    def detokenize_python(self, ids: Iterable[int]) -> str:
+        """ids -> text: what `detokenize` gives, in plain Python."""
+        return self.model.detokenize(ids)
+
+    def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """text string [B], valid UTF-8 -> int32 ragged [B, None], without start and end."""
+        parts = _units(text)  # string ragged [B, None]
+        row = self._row.lookup(parts.flat_values)
+        known = tf.gather(self._spellings, row)  # [units, None]; nothing for a unit outside the cache
+        rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; nothing for the cached
+        both = tf.concat([known, rest], axis=1)
+        return parts.with_flat_values(both).merge_dims(1, 2)
+
+    def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 [B, T] -> string [B]: up to the first end; bytes that are no UTF-8 become U+FFFD."""
+        ended = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1) > 0
+        raw = tf.gather(self._raw, tf.where(ended, PAD, ids))
+        text = tf.strings.unicode_transcode(tf.strings.reduce_join(raw, axis=1), "UTF-8", "UTF-8")
+        return _normalize(text)
+
+    def pieces(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 -> what a person reads of each ("▁dog", "<0xC3>", "<end>"), string, same shape."""
+        return tf.gather(self._names, ids)
+
+    def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
+        """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None].
+
+        C characters of all wanted units one after the other; boundary i stands before character i, boundary C at
+        the end. A piece is named by the boundary at its end.
+        """
+        index = tf.where(wanted)[:, 0]
+        chars, starts = tf.strings.unicode_split_with_offsets(tf.gather(parts, index), "UTF-8")
+        unit = tf.gather(index, chars.value_rowids())
+        place = tf.ragged.range(chars.row_lengths()).flat_values % CHUNK  # in its chunk
+        found, scores = self._candidates(tf.gather(parts, unit), chars.flat_values, starts.flat_values, place)
+        chunk_starts = tf.where(tf.equal(place, 0))[:, 0]
+        length = _choose(tf.RaggedTensor.from_row_starts(scores, chunk_starts, validate=False))
+        last = _on_best_path(length, chunk_starts)  # the last character of each piece
+        piece = tf.gather_nd(found, tf.stack([last, tf.gather(length, last) - 1], axis=1))
+        ids, owner = _spell_bytes(piece, tf.gather(chars.flat_values, last), tf.gather(unit, last))
+        return tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(wanted, tf.int64), validate=False)
+
+    def _candidates(self, unit, char, start, place):
+        """Pieces that end at each character: numbers int32 [C, longest], 0 for none, and scores int64; column l-1
+        has those of l characters. unit, char: string [C]; start: the char's first byte; place: in its chunk."""
+        end = start + tf.cast(tf.strings.length(char), tf.int64)
+        lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
+        fits = lengths <= place[:, tf.newaxis] + 1
+        first = tf.where(fits, tf.range(tf.size(char, tf.int64))[:, tf.newaxis] - lengths + 1, 0)
+        begin = tf.where(fits, tf.gather(start, first), 0)
+        size = tf.where(fits, end[:, tf.newaxis] - begin, 0)
+        found = self._piece.lookup(tf.strings.substr(unit[:, tf.newaxis], begin, size))
+        scores = tf.gather(self._scores, found)
+        alone = tf.maximum(scores[:, :1], BYTE_SCORE * CHUNK)
+        return found, tf.concat([alone, scores[:, 1:]], axis=1)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Parts of the graph.
+
+
+def _normalize(text: tf.Tensor) -> tf.Tensor:
+    return tf.strings.strip(tf.strings.regex_replace(text, f"[{WHITE_SPACE}]+", " "))
+
+
+def _units(text: tf.Tensor) -> tf.RaggedTensor:
+    """`units` of text string [B] -> string ragged [B, None]."""
+    # The space before a word becomes SPACE; then a space, which no unit contains, goes between units.
+    marked = tf.strings.regex_replace(_normalize(text), "^(.)", SPACE + r"\1")
+    marked = tf.strings.regex_replace(marked, " ", SPACE)
+    return tf.strings.split(tf.strings.regex_replace(marked, UNIT, r"\0 "))
+
+
+def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
+    """The Viterbi recursion over all chunks at once: scores [chunks, None, longest] -> length int64 [C].
+
+    length: that of the last piece on the best path to the end of each character. `window[:, l-1]` is the best sum
+    up to l characters before the end that is being reached.
+    """
+    dense = scores.to_tensor()  # [chunks, time, longest]
+    chunks, time, longest = tf.unstack(tf.shape(dense))
+    tag = tf.range(1, longest + 1, dtype=tf.int64)  # in the six free bits: a tie goes to the longer piece
+    window = tf.concat(
+        [tf.zeros([chunks, 1], tf.int64), tf.fill([chunks, longest - 1], np.int64(NEVER * CHUNK))], 1
+    )
+
+    def advance(t, window, choices):
+        best = tf.reduce_max(window + dense[:, t] + tag, axis=1, keepdims=True)
+        choice = best % CHUNK
+        window = tf.concat([best - choice, window[:, :-1]], axis=1)
+        return t + 1, window, tf.concat([choices, choice], axis=1)
+
+    state = (tf.constant(0), window, tf.zeros([chunks, 0], tf.int64))
+    shapes = tuple(tf.TensorShape(shape) for shape in ([], [None, None], [None, None]))
+    *_, choices = tf.while_loop(lambda t, *_: t < time, advance, state, shapes)
+    return tf.RaggedTensor.from_tensor(choices, lengths=scores.row_lengths()).flat_values
+
+
+def _on_best_path(length: tf.Tensor, chunk_starts: tf.Tensor) -> tf.Tensor:
+    """length [C], chunk_starts [chunks] -> int64 [P]: the last characters of the pieces on the best paths, in order.
+
+    Boundary i stands before character i. Those at the ends of chunks are on the path, and with a boundary the one
+    before its last piece. Each round doubles the jump, so six rounds walk the at most 64 pieces of a chunk.
+    """
+    total = tf.size(length, tf.int64)
+    jump = tf.concat([tf.zeros([1], tf.int64), tf.range(1, total + 1) - length], axis=0)
+    ends = tf.concat([chunk_starts, total[tf.newaxis]], axis=0)
+    reached = tf.scatter_nd(ends[:, tf.newaxis], tf.ones_like(ends), [total + 1])
+    for _ in range((CHUNK - 1).bit_length()):
+        reached = tf.maximum(reached, tf.math.unsorted_segment_max(reached, jump, total + 1))
+        jump = tf.gather(jump, jump)
+    return tf.where(reached[1:] > 0)[:, 0]
+
+
+def _spell_bytes(piece: tf.Tensor, char: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pieces counted from 1, or 0 to spell the char by its bytes; all [P] -> ids, owner [at least P]."""
+    missing = tf.equal(piece, 0)
+    count = tf.where(missing, tf.strings.length(char), 1)
+    piece, owner = tf.repeat(piece, count), tf.repeat(owner, count)
+    spelled = tf.io.decode_raw(tf.strings.reduce_join(tf.boolean_mask(char, missing)), tf.uint8)
+    ids = piece + (FIRST_PIECE - 1)
+    return tf.tensor_scatter_nd_update(
+        ids, tf.where(tf.equal(piece, 0)), tf.cast(spelled, tf.int32) + FIRST_BYTE
+    ), owner
+
+
+def _table(keys: Sequence[str], default: int) -> tf.lookup.StaticHashTable:
+    """Each key's place in the list."""
+    return tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.range(len(keys))), default
+    )
+
+
+def _train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, float]]:
+    """Units of each line -> (piece, score), by the `sentencepiece` library."""
+    import sentencepiece  # only training needs it
+
+    # The trainer takes spaces for SPACE, a delimiter for the other cuts, and refuses NUL.
+    lines = ["\x01".join(line).replace("\x01" + SPACE, " ").lstrip(SPACE).replace("\0", "") for line in cut]
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=size + 1,  # it also counts an unknown symbol, which bytes make unnecessary
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            pretokenization_delimiter="\x01",
+            max_sentence_length=1 << 24,
+            num_threads=2,  # fixed: sums of floats depend on how they are divided
+            minloglevel=3,
+            unk_id=3,
+            pad_id=PAD,
+            bos_id=START,
+            eos_id=END,
+        )
+    except (RuntimeError, OSError) as error:
+        characters = len({c for line in lines for c in line})
+        raise ValueError(
+            f"no vocabulary of {size} subwords for {len(lines)} lines with {characters} different characters: "
+            f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
+        ) from error
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    ordinary = (i for i in range(4, processor.get_piece_size()) if not processor.is_byte(i))
+    return [(processor.id_to_piece(i), round(processor.get_score(i), 4)) for i in ordinary]
+
+
+def _read(path: str | Path, form: str) -> dict:
+    document = json.loads(Path(path).read_text(encoding="utf-8"))
+    if document.get("format") != form:
+        raise ValueError(f"{path} is no vocabulary of the form {form!r}: it says {document.get('format')!r}")
+    return document
