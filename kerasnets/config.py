@@ -1,0 +1,248 @@
+"""The configuration of each task: typed, frozen dataclasses, read from and written to TOML.
+
+A run directory's `config.toml` holds one of them whole, which is all that is needed to repeat the run. The doc string
+of a field is its help on the command line.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+
+C = typing.TypeVar("C")
+
+
+class RequestError(ValueError):
+    """What was asked for cannot be done: one sentence with what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network is trained."""
+
+    epochs: int = 10
+    """Passes over the training data."""
+    batch_size: int = 128
+    """Examples a step, over all devices together (translation: target tokens a step)."""
+    learning_rate: float = 1e-3
+    """Highest learning rate of Adam."""
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    """How the learning rate falls after the warm-up: to 0 along a cosine, or with 1/√step."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises from 0."""
+    beta_2: float = 0.999
+    """Adam's memory of squared gradients: 0.98 is usual for Transformers."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the kernels (AdamW); biases and normalizations have none."""
+    clip_norm: float = 1.0
+    """Longest global gradient, over all devices together; 0 clips nothing."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread over all classes (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
+            check(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        for name in ("beta_2", "label_smoothing"):
+            check(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ConvNetModel:
+    """The convolutional network."""
+
+    filters: tuple[int, ...] = (32, 64, 128)
+    """Kernels of each block; every block halves the picture."""
+    kernel_size: int = 3
+    """Side of the kernels in pixels."""
+    dropout: float = 0.2
+    """Share of the pooled features that training sets to zero."""
+
+
+@dataclass(frozen=True)
+class CharLSTMModel:
+    """The character LSTM."""
+
+    width: int = 64
+    """Width of a character's embedding."""
+    units: int = 256
+    """Units of each LSTM."""
+    num_layers: int = 2
+    """LSTMs on top of each other."""
+    dropout: float = 0.2
+    """Share of each LSTM's output that training sets to zero."""
+
+
+@dataclass(frozen=True)
+class TransformerModel:
+    """The Transformer."""
+
+    width: int = 128
+    """Width of the embeddings and of every block."""
+    num_heads: int = 4
+    """Attentions in parallel; they share the width."""
+    hidden_units: int = 256
+    """Units between the two layers of the feed-forward."""
+    num_blocks: int = 4
+    """Blocks of the encoder, and as many of the decoder."""
+    dropout: float = 0.1
+    """Share of each sublayer's output that training sets to zero."""
+    norm: Literal["post", "pre"] = "pre"
+    """Where blocks normalize: after the sum, as the paper, or before the sublayer, which learns sooner."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.width % self.num_heads == 0,
+            "model.width",
+            self.width,
+            f"a multiple of model.num_heads, which is {self.num_heads}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all tasks have in common."""
+
+    dataset: str = ""
+    """Name of a bundled set or of one of TensorFlow Datasets, or `file:PATH` or `folder:PATH` of your own data."""
+    data_dir: str | None = None
+    """Folder of prepared TensorFlow Datasets; when not given, what TFDS_DATA_DIR says."""
+    seed: int = 0
+    """Starts every random choice: weights, order of the data, dropout."""
+    training: Training = field(default_factory=Training)
+    """How the network is trained."""
+
+
+@dataclass(frozen=True)
+class ImageClassification(Config):
+    """A class for a picture, by a convolutional network."""
+
+    augmentation: int = 2
+    """Pixels by which training shifts pictures at random, up or down and left or right."""
+    flip: bool = False
+    """Whether training mirrors pictures at random; not for digits or letters."""
+    image_size: int | None = None
+    """Rows and columns to which pictures of different sizes are brought."""
+    model: ConvNetModel = field(default_factory=ConvNetModel)
+    """The convolutional network."""
+
+
+@dataclass(frozen=True)
+class TextGeneration(Config):
+    """The next character of a text, by an LSTM."""
+
+    sequence_length: int = 128
+    """Characters through which the gradient flows back; states are carried on from sequence to sequence."""
+    max_length: int = 1000
+    """Most characters that one call generates."""
+    model: CharLSTMModel = field(default_factory=CharLSTMModel)
+    """The character LSTM."""
+
+
+@dataclass(frozen=True)
+class Translation(Config):
+    """A sentence in another language, by a Transformer."""
+
+    source: str = "en"
+    """Language of the given sentences."""
+    target: str = "de"
+    """Language of the translations."""
+    vocabulary_size: int = 4000
+    """Subwords of the vocabulary that both languages share."""
+    max_length: int = 100
+    """Most subwords of a sentence; longer training pairs are left out, longer requests refused."""
+    model: TransformerModel = field(default_factory=TransformerModel)
+    """The Transformer."""
+
+
+TASKS: dict[str, type[Config]] = {
+    "image_classification": ImageClassification,
+    "text_generation": TextGeneration,
+    "translation": Translation,
+}
+DEFAULT_PRESETS = {"image_classification": "small", "text_generation": "small", "translation": "tiny"}
+PRESETS = Path(__file__).parent / "configs"
+
+
+def check(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise RequestError(f"{name} is {value!r}; it must be {allowed}.")
+
+
+def choose(kind: str, name: str, known: typing.Iterable[str]) -> str:
+    """-> name, if it is one of the known ones."""
+    if name not in (known := sorted(known)):
+        raise RequestError(f"there is no {kind} {name!r}; choose one of {', '.join(known)}.")
+    return name
+
+
+def presets(task: str) -> list[str]:
+    return sorted(path.stem for path in (PRESETS / task).glob("*.toml"))
+
+
+def load_preset(task: str, name: str | None = None) -> Config:
+    """-> the configuration that `configs/TASK/NAME.toml` describes."""
+    choose("task", task, TASKS)
+    name = choose(f"preset of {task}", name or DEFAULT_PRESETS[task], presets(task))
+    return from_dict(TASKS[task], tomllib.loads((PRESETS / task / f"{name}.toml").read_text("utf-8")))
+
+
+def save(path: Path, task: str, preset: str, config: Config) -> None:
+    path.write_text(tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}), "utf-8")
+
+
+def load(path: Path) -> tuple[str, str, Config]:
+    """-> task, preset and configuration of a run, from its config.toml."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+        task, preset = values.pop("task"), values.pop("preset")
+    except FileNotFoundError:
+        raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
+    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
+    return task, preset, from_dict(TASKS[choose("task", task, TASKS)], values)
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write."""
+    return {
+        name: to_dict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in vars(config).items()
+        if value is not None
+    }
+
+
+def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
+    """-> a dataclass with these values; an unknown key or a value of another type is a RequestError."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise RequestError(f"there is no option {where}{key}; known are {', '.join(where + k for k in hints)}.")
+    return cls(**{key: typed(hints[key], value, where + key) for key, value in values.items()})
+
+
+def typed(hint: Any, value: Any, name: str) -> Any:
+    """-> value as the type that `hint` asks for; only what loses nothing is converted (a list to a tuple)."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        check(isinstance(value, dict), name, value, "a table")
+        return from_dict(hint, value, f"{name}.")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        check(value in arguments, name, value, " or ".join(map(repr, arguments)))
+        return value
+    if origin is tuple:
+        check(isinstance(value, list | tuple), name, value, "a list")
+        return tuple(typed(arguments[0], item, name) for item in value)
+    if origin is types.UnionType:
+        return value if value is None else typed(arguments[0], value, name)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    check(type(value) is hint, name, value, f"of type {hint.__name__}")
+    return value

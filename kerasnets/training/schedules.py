@@ -1,0 +1,51 @@
+"""The optimizer and its learning rate."""
+
+import math
+
+import keras
+from keras import ops
+
+from kerasnets.config import Training
+
+
+@keras.saving.register_keras_serializable("kerasnets")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to `peak` within `warmup_steps`, then falls: to 0 at `steps` along a cosine (Loshchilov & Hutter
+    2017), or with 1/√step (Vaswani et al. 2017, section 5.3)."""
+
+    def __init__(self, schedule, peak, warmup_steps, steps):
+        self.schedule, self.peak, self.warmup_steps, self.steps = schedule, peak, warmup_steps, steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rising = (step + 1) / max(self.warmup_steps, 1)
+        if self.schedule == "cosine":
+            progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+            falling = 0.5 * (1 + ops.cos(math.pi * ops.clip(progress, 0, 1)))
+        else:
+            falling = ops.sqrt(max(self.warmup_steps, 1) / (step + 1))
+        return self.peak * ops.minimum(rising if self.warmup_steps else 1.0, falling)
+
+    def get_config(self):
+        return {
+            "schedule": self.schedule,
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "steps": self.steps,
+        }
+
+
+
+
+
+def make_optimizer(config: Training, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019). It does not clip: the loop does, after the gradients of all devices are summed,
+    since a Keras optimizer would clip on each device."""
+    optimizer = keras.optimizers.AdamW(
+        WarmUp(config.schedule, config.learning_rate, config.warmup_steps, steps),
+        weight_decay=config.weight_decay,
+        beta_2=config.beta_2,
+        epsilon=1e-8,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
