@@ -1,0 +1,136 @@
+"""Predict: from a request to a response, with the original server's order of checks and its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from tensorflow_serving.apis import model_pb2, predict_pb2
+
+from serving.errors import StatusError, invalid_argument
+from serving.lifecycle import ModelManager, Use
+from serving.servable import Servable, Signature
+from serving.tensors import from_proto, to_proto
+
+DEFAULT_SIGNATURE = "serving_default"
+METHOD_NAMES = (
+    "tensorflow/serving/predict",
+    "tensorflow/serving/classify",
+    "tensorflow/serving/regress",
+)
+
+
+class Predictor:
+    """Answers PredictRequests from the models of a manager."""
+
+    def __init__(
+        self, manager: ModelManager, check_method_name: bool = False, answer_as_content: bool = False
+    ) -> None:
+        self.manager = manager
+        self.check_method_name = check_method_name
+        self.answer_as_content = answer_as_content
+
+    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        with use_of(self.manager, request) as version:
+            return self.predict_with(version.servable, version.number, request)
+
+    def predict_with(
+        self, servable: Servable, number: int, request: predict_pb2.PredictRequest
+    ) -> predict_pb2.PredictResponse:
+        """Answer from a given version; warm-up uses it before the version can be looked up."""
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+        if self.check_method_name:
+            _check_method_name(signature)
+        _check_count(request.inputs, signature)
+        arrays = _arrays(request.inputs, signature)
+        outputs = _outputs(request.output_filter, signature)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = number
+        response.model_spec.signature_name = name
+        for alias, array in zip(outputs, signature.run(arrays, outputs), strict=True):
+            to_proto(array, signature.output_types[alias], response.outputs[alias], self.answer_as_content)
+        return response
+
+
+def use_of(manager: ModelManager, request: predict_pb2.PredictRequest) -> Use:
+    """The version that the request's model_spec asks for."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    return manager.use(*choice(request.model_spec))
+
+
+def choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
+    """Name, version and label of a ModelSpec; at most one of the latter two is set."""
+    which = spec.WhichOneof("version_choice")
+    return (
+        spec.name,
+        spec.version.value if which == "version" else None,
+        spec.version_label if which == "version_label" else None,
+    )
+
+
+def _check_method_name(signature: Signature) -> None:
+    if signature.method_name not in METHOD_NAMES:
+        names = ", ".join(METHOD_NAMES)
+        raise StatusError(
+            "INTERNAL",
+            f"Expected prediction signature method_name to be one of {{{names}}}. Was: {signature.method_name}",
+        )
+
+
+def _check_count(given: Mapping[str, object], signature: Signature) -> None:
+    wanted = signature.inputs
+    if len(given) == len(wanted) or (len(given) < len(wanted) and signature.defaults):
+        return
+    raise invalid_argument(
+        f"input size does not match signature: {len(given)}!={len(wanted)} len({{{_join(given)}}}) != "
+        f"len({{{_join(wanted)}}}). Sent extra: {{{_join(set(given) - set(wanted))}}}. "
+        f"Missing but required: {{{_join(set(wanted) - set(given))}}}."
+    )
+
+
+def _join(names: Iterable[str]) -> str:
+    return ",".join(sorted(names))
+
+
+def _arrays(given: Mapping[str, object], signature: Signature) -> dict[str, np.ndarray]:
+    """Arrays of all inputs of the signature, from the request or the signature's defaults."""
+    arrays = {}
+    used = 0
+    for alias, tensor in signature.inputs.items():
+        if alias in given:  # a look-up of a missing key would add it to the message
+            arrays[alias] = from_proto(given[alias], alias)
+            used += 1
+        elif alias in signature.defaults:
+            arrays[alias] = signature.defaults[alias]
+        else:
+            raise invalid_argument(
+                f"Signature input alias: {alias}(feed name: {tensor.tensor}) not found in request and no default "
+                f"value provided. Inputs expected to be in the request {{{_join(given)}}}, "
+                f"or default input alias set: {_join(signature.defaults)}"
+            )
+    if used != len(given):
+        known = [alias for alias in given if alias in signature.inputs]
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {_join(known)}, request input: {_join(given)}"
+        )
+    return arrays
+
+
+def _outputs(output_filter: Iterable[str], signature: Signature) -> tuple[str, ...]:
+    """Outputs to fetch: those of the filter, or all."""
+    chosen: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {{{_join(signature.outputs)}}}."
+            )
+        if alias in chosen:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+        chosen.append(alias)
+    return tuple(chosen) or signature.all_outputs

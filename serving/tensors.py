@@ -1,0 +1,109 @@
+"""Between TensorProto and numpy arrays, with the tolerance and the output form of TensorFlow's C++ runtime."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.dtypes import as_dtype
+
+from serving.errors import invalid_argument
+
+TensorProto = tensor_pb2.TensorProto
+
+# {DataType: field of its values}; tensor_content is the alternative for all but strings.
+VALUE_FIELDS = {
+    types_pb2.DT_FLOAT: "float_val",
+    types_pb2.DT_DOUBLE: "double_val",
+    types_pb2.DT_INT32: "int_val",
+    types_pb2.DT_UINT8: "int_val",
+    types_pb2.DT_INT16: "int_val",
+    types_pb2.DT_INT8: "int_val",
+    types_pb2.DT_UINT16: "int_val",
+    types_pb2.DT_STRING: "string_val",
+    types_pb2.DT_INT64: "int64_val",
+    types_pb2.DT_BOOL: "bool_val",
+    types_pb2.DT_UINT32: "uint32_val",
+    types_pb2.DT_UINT64: "uint64_val",
+    types_pb2.DT_HALF: "half_val",
+    types_pb2.DT_BFLOAT16: "half_val",
+}
+HALVES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # half_val holds their bits as integers
+
+# Wire tags of float_val and double_val. Packed floats are their raw memory, so an array becomes a field by
+# prefixing tag and length; appending one Python float after the other takes a hundred times as long.
+PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
+
+
+def dtype_name(dtype: int) -> str:
+    """Name of a DataType as the runtime's messages write it: float, int32, string, half."""
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
+
+
+def numpy_dtype(dtype: int) -> np.dtype:
+    """numpy's dtype of a DataType; object for strings. TypeError for what is no DataType."""
+    return np.dtype(as_dtype(dtype).as_numpy_dtype)
+
+
+def from_proto(proto: TensorProto, alias: str) -> np.ndarray:
+    """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor."""
+    try:
+        return _decode(proto)
+    except (ValueError, TypeError, KeyError, MemoryError):
+        raise invalid_argument(f"tensor parsing error: {alias}") from None
+
+
+def _decode(proto: TensorProto) -> np.ndarray:
+    dtype = numpy_dtype(proto.dtype)
+    if proto.tensor_shape.unknown_rank:
+        raise ValueError("a tensor has a rank")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if any(size < 0 for size in shape):
+        raise ValueError("a tensor has no unknown dimensions")
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
+    values = getattr(proto, VALUE_FIELDS[proto.dtype])
+    size = math.prod(shape)
+    return _fill(proto.dtype, dtype, values[:size] if len(values) > size else values, size).reshape(shape)
+
+
+def _fill(data_type: int, dtype: np.dtype, values: list, size: int) -> np.ndarray:
+    """Array [size]; a short list is continued with its last value, an empty one with zeros."""
+    stored = np.dtype(np.uint16) if data_type in HALVES else dtype
+    if dtype == object:
+        array = np.full(size, b"", object)
+    else:
+        array = np.zeros(size, stored)
+    count = len(values)
+    if count:
+        array[:count] = values if dtype == object else np.fromiter(values, stored, count)
+        array[count:] = values[count - 1]
+    return array.view(dtype) if stored != dtype else array
+
+
+def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: bool = False) -> None:
+    """Write an array into `proto`: into float_val and the like, or (`as_content`) as raw memory."""
+    proto.dtype = data_type
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if as_content and data_type != types_pb2.DT_STRING:
+        proto.tensor_content = array.tobytes()
+    elif data_type in PACKED_TAGS:
+        data = array.tobytes()
+        proto.MergeFromString(PACKED_TAGS[data_type] + _varint(len(data)) + data)
+    elif data_type in VALUE_FIELDS:
+        flat = array.ravel().view(np.uint16) if data_type in HALVES else array.ravel()
+        getattr(proto, VALUE_FIELDS[data_type]).extend(flat.tolist())
+    else:
+        proto.tensor_content = array.tobytes()
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, lowest first."""
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
