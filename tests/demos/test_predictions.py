@@ -1,0 +1,104 @@
+"""What is asked of the server, what becomes of its answers, and of its errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from demo_fakes import FakeClient
+
+from demos.predictions import (
+    MAX_SENTENCES,
+    Problem,
+    Sampling,
+    classify,
+    continue_text,
+    decode,
+    first_sentence,
+    translate,
+)
+from serving.client import ServingError
+
+
+def test_classify_sends_the_bytes_unchanged_and_keeps_the_order(client: FakeClient) -> None:
+    classes = classify(client, b"picture\0")  # NumPy's own byte strings would drop the zero
+    assert list(classes) == ["seven", "one", "nine"]
+    assert math.isclose(classes["seven"], 0.9, rel_tol=1e-6)
+    model, signature, inputs = client.requests[0]
+    assert (model, signature) == ("image_classification", "serving_default")
+    assert inputs["image_bytes"].tolist() == [b"picture\0"]
+
+
+def test_continue_text_sends_every_control_with_the_signatures_types(client: FakeClient) -> None:
+    answer = continue_text(
+        client, "Grüße", Sampling(length=7, temperature=0.5, top_k=3, top_p=0.9, seed=2**40)
+    )
+    assert answer.text == f"<b>text</b> of seed {2**40}"
+    assert answer.log_probability == -12.5
+    model, signature, inputs = client.requests[0]
+    assert (model, signature) == ("text_generation", "generate")
+    assert inputs["prompt"].tolist() == ["Grüße".encode()]
+    dtypes = {
+        "length": "int32",
+        "temperature": "float32",
+        "top_k": "int32",
+        "top_p": "float32",
+        "seed": "int64",
+    }
+    assert {name: str(inputs[name].dtype) for name in dtypes} == dtypes
+    assert all(array.shape == (1,) for array in inputs.values())
+
+
+def test_translate_sends_lines_as_one_batch(client: FakeClient) -> None:
+    answers = translate(client, " one \n\n two\n")
+    assert [(each.source, each.translation, each.score) for each in answers] == [
+        ("one", "ONE", -0.25),
+        ("two", "TWO", -0.25),
+    ]
+    assert len(client.requests) == 1
+
+
+@pytest.mark.parametrize("text", ["", "  \n \t"])
+def test_nothing_to_translate_is_said_without_asking_the_server(client: FakeClient, text: str) -> None:
+    with pytest.raises(Problem, match="nothing to translate"):
+        translate(client, text)
+    assert client.requests == []
+
+
+def test_too_many_lines_are_counted(client: FakeClient) -> None:
+    with pytest.raises(Problem, match=f"{MAX_SENTENCES + 1} lines; at most {MAX_SENTENCES}"):
+        translate(client, "a\n" * (MAX_SENTENCES + 1))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("UNAVAILABLE", "does not answer"),
+        ("NOT_FOUND", "does not serve translation"),
+        ("DEADLINE_EXCEEDED", "longer than 60 seconds"),
+        ("INVALID_ARGUMENT", "The server refused this: text 0 is not UTF-8."),
+    ],
+)
+def test_errors_become_sentences(client: FakeClient, code: str, words: str) -> None:
+    client.refusal = ServingError(code, "text 0 is not UTF-8\n\t [[{{node StatefulPartitionedCall}}]]")
+    with pytest.raises(Problem, match=words) as caught:
+        translate(client, "a")
+    assert "node" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("assertion failed: [too long] [[{{node a/b}}]]", "assertion failed: [too long]."),
+        ("  Stop!\nmore", "Stop!"),
+        ("", "it gave no reason."),
+    ],
+)
+def test_first_sentence(message: str, expected: str) -> None:
+    assert first_sentence(message) == expected
+
+
+def test_half_a_character_at_a_cut_is_shown_as_a_placeholder() -> None:
+    assert decode("ü".encode()[:1]) == "\N{REPLACEMENT CHARACTER}"
+    assert decode(np.str_("text")) == "text"
