@@ -119,6 +119,9 @@ class Config:
     training: Training = field(default_factory=Training)
     """How the network is trained."""
 
+    def __post_init__(self) -> None:
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+
 
 @dataclass(frozen=True)
 class ImageClassification(Config):
@@ -167,6 +170,7 @@ TASKS: dict[str, type[Config]] = {
     "text_generation": TextGeneration,
     "translation": Translation,
 }
+STRATEGIES = ("auto", "one_device", "mirrored")
 DEFAULT_PRESETS = {"image_classification": "small", "text_generation": "small", "translation": "tiny"}
 PRESETS = Path(__file__).parent / "configs"
 

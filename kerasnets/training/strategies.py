@@ -2,9 +2,7 @@
 
 import tensorflow as tf
 
-from kerasnets.config import choose
-
-STRATEGIES = ("auto", "one_device", "mirrored")
+from kerasnets.config import STRATEGIES, choose
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

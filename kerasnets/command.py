@@ -1,0 +1,106 @@
+"""What the four programs share: options made from the configuration's dataclasses, one-sentence errors, exit statuses.
+
+Exit status: 0 done, 1 the work failed, 2 the request was wrong.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from kerasnets.config import RequestError, from_dict
+
+
+def run(program: Callable[[list[str]], None]) -> NoReturn:
+    """Runs a program over the command line; an error becomes one sentence (with --debug a traceback)."""
+    # TensorFlow tells of its build and devices on standard error; a user's own setting holds.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = sys.argv[1:]
+    try:
+        program([a for a in arguments if a != "--debug"])
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        sys.exit(2 if is_wrong_request(error) else 1)
+    sys.exit(0)
+
+
+def is_wrong_request(error: Exception) -> bool:
+    # The data's own error is known by its name: naming its class would import what reads the data.
+    return isinstance(error, RequestError | argparse.ArgumentError) or type(error).__name__ == "DataError"
+
+
+def sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
+    return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+class Options:
+    """A command line. Options for a configuration are made from its dataclass by jsonargparse: the fields' doc strings
+    are the help, nested fields have a dot. Words are joined by dashes, as on other command lines."""
+
+    def __init__(self, program: str, description: str, epilog: str = ""):
+        import jsonargparse  # 0.1 s, and not needed where only a function of these programs is called
+
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+        class Parser(jsonargparse.ArgumentParser):
+            def format_help(self) -> str:
+                return with_dashes(super().format_help())
+
+        self.parser = Parser(
+            prog=f"python -m {program}",
+            description=description,
+            epilog=epilog,
+            exit_on_error=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.config_type: type | None = None
+
+    def add(self, *names: str, **options: Any) -> None:
+        self.parser.add_argument(*(underscores(n) if n.startswith("--") else n for n in names), **options)
+
+    def add_config(self, config: Any) -> None:
+        """Options for all fields of a configuration, with its values as defaults."""
+        self.config_type = type(config)
+        self.parser.add_class_arguments(self.config_type, as_group=True)
+        self.parser.set_defaults(flat(config))
+        for action in self.parser._actions:
+            if action.metavar == "CONFIG":  # jsonargparse's files of parts of a configuration: presets do that here
+                action.help = argparse.SUPPRESS
+
+    def parse(self, arguments: list[str]) -> Any:
+        """-> a namespace; its `config` is the configuration, if there are options for one."""
+        values = self.parser.parse_args([underscores(a) if a.startswith("--") else a for a in arguments])
+        if self.config_type is not None:
+            names = self.config_type.__dataclass_fields__  # type: ignore[attr-defined]
+            values.config = from_dict(self.config_type, {k: v for k, v in values.as_dict().items() if k in names})
+        return values
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dataclasses -> {"model.units": 256, ...}."""
+    values: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        nested = hasattr(value, "__dataclass_fields__")
+        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values
+
+
+def underscores(argument: str) -> str:
+    """--data-dir=some-place -> --data_dir=some-place"""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def with_dashes(text: str) -> str:
+    return re.sub(r"--[a-z0-9_.]+", lambda name: name[0].replace("_", "-"), text)

@@ -1,0 +1,109 @@
+"""Search over a model's `start` and `step`; knows no model.
+
+`step(token [B], index, memory, cache) -> logits [B, V], cache` is all that is used of one. The whole search is one graph
+loop, so that one call writes the whole text.
+
+    B batch, L longest output, V vocabulary
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
+
+
+def greedy(step: Step, memory: Any, cache: Any, start: int, end: int, limits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The most probable token at every position, until the end token or the limit of the row.
+
+    Args: start, end: tokens; limits int32 [B]: most tokens of each row.
+    Returns: tokens int32 [B, L], 0 after the end token; log probability of each row [B].
+    """
+
+    def choose(logits, index):
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+    return search(step, memory, cache, tf.fill(tf.shape(limits), start), choose, limits, end)
+
+
+def sample(
+    step: Step,
+    memory: Any,
+    cache: Any,
+    first: tf.Tensor,
+    lengths: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor,
+    top_p: tf.Tensor,
+    chances: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A token drawn at every position from softmax(logits / temperature), cut to the likeliest.
+
+    Args: first int32 [B]: the token before; lengths int32 [B]; temperature float32 [B], 0 = the most probable token;
+        top_k int32 [B], 0 = no limit; top_p float32 [B], 1 = no limit (Holtzman et al. 2020);
+        chances float32 [B, at least L] in [0, 1), one a position, see `uniform`.
+    Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model itself, that
+        is at temperature 1 and without limits.
+    """
+
+    def choose(logits, index):
+        return draw(logits, temperature, top_k, top_p, chances[:, index])
+
+    return search(step, memory, cache, first, choose, lengths, end=-1)
+
+
+def search(
+    step: Step, memory: Any, cache: Any, first: tf.Tensor, choose: Callable, limits: tf.Tensor, end: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Runs `step` and `choose(logits [B, V], index) -> token [B]` until each row has its end token or its limit.
+
+    Returns: tokens int32 [B, L], 0 after a row's last; log probability of each row [B], the end token's included.
+    """
+    longest = tf.reduce_max(limits)
+    tokens = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
+
+    def unfinished(index, token, ended, *_):
+        return (index < longest) & ~tf.reduce_all(ended)
+
+    def advance(index, token, ended, log_probability, tokens, cache):
+        logits, cache = step(token, index, memory, cache)
+        token = tf.where(ended, 0, choose(logits, index))
+        chosen = tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1)
+        log_probability += tf.where(ended, 0.0, chosen)
+        ended |= (token == end) | (index + 1 >= limits)
+        return index + 1, token, ended, log_probability, tokens.write(index, token), cache
+
+    state = (tf.constant(0), first, limits <= 0, tf.zeros_like(limits, tf.float32), tokens, cache)
+    _, _, _, log_probability, tokens, _ = tf.while_loop(unfinished, advance, state)
+    return tf.transpose(tokens.stack()), log_probability
+
+
+def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
+    """One token a row: logits [B, V], the rest [B], chance in [0, 1) -> int32 [B].
+
+    Tokens are laid out by probability on the line from 0 to 1, those past the limits are cut off, and the token at
+    `chance` times what is left of the line is taken (inverse of the distribution function).
+    """
+    greedy = temperature == 0
+    scaled = logits / tf.where(greedy, 1.0, temperature)[:, tf.newaxis]
+    probabilities, tokens = tf.math.top_k(tf.nn.softmax(scaled), k=logits.shape[-1])  # [B, V], best first
+    until = tf.cumsum(probabilities, axis=-1)
+    ranks = tf.range(logits.shape[-1])
+    kept = (ranks < tf.where(top_k > 0, top_k, logits.shape[-1])[:, tf.newaxis]) & (
+        until - probabilities < top_p[:, tf.newaxis]
+    )
+    kept &= ~greedy[:, tf.newaxis] | (ranks == 0)
+    length = tf.reduce_sum(tf.where(kept, probabilities, 0.0), axis=-1)
+    before = tf.reduce_sum(tf.cast(until <= (chance * length)[:, tf.newaxis], tf.int32), axis=-1)
+    last = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1) - 1  # rounding must not lead past the last kept one
+    return tf.gather(tokens, tf.minimum(before, last), batch_dims=1)
+
+
+def uniform(seeds: tf.Tensor, length: int) -> tf.Tensor:
+    """seeds int64 [B] -> numbers in [0, 1), float32 [B, length]; a row depends on its own seed alone."""
+
+    def row(seed):
+        return tf.random.stateless_uniform([length], tf.stack([seed, tf.zeros_like(seed)]))
+
+    return tf.map_fn(row, seeds, fn_output_signature=tf.TensorSpec([length], tf.float32))

@@ -1,0 +1,61 @@
+"""`python -m kerasnets.evaluate RUN_DIR_OR_SAVED_MODEL`: scores a model on a split of its data."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kerasnets.command import Options, run
+from kerasnets.config import choose
+from kerasnets.loading import is_saved_model, open_model, read_config
+
+DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes evaluation-SPLIT.json
+into the run directory. An exported SavedModel is scored through its signatures, as a server would run it."""
+SPLITS = ("train", "validation", "test")
+
+
+def main(arguments: list[str]) -> None:
+    options = Options("kerasnets.evaluate", DESCRIPTION)
+    options.add("path", metavar="RUN_DIR_OR_SAVED_MODEL", help="what `kerasnets.train` or `kerasnets.export` left")
+    options.add("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
+    options.add("--data-dir", metavar="DIR", help="folder of prepared TensorFlow Datasets, if it has moved")
+    given = options.parse(arguments)
+    choose("split", given.split, SPLITS)
+    metrics = evaluate(Path(given.path), given.split, given.data_dir)
+    print(table(metrics))
+
+
+def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> dict[str, Any]:
+    """-> the metrics, also written to evaluation-SPLIT.json if `path` is a run directory."""
+    read_config(path)
+    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    opened = open_model(path)
+    if data_dir is not None:
+        opened.task.config = dataclasses.replace(opened.task.config, data_dir=data_dir)
+    began = time.monotonic()
+    scores = opened.task.evaluate(opened.signatures, split, opened.model)
+    metrics = {"task": opened.task.name, "dataset": opened.task.config.dataset, "split": split} | scores
+    metrics["seconds"] = round(time.monotonic() - began, 1)
+    if not is_saved_model(path):
+        text = json.dumps(metrics, indent=2, ensure_ascii=False)
+        (path / f"evaluation-{split}.json").write_text(text + "\n", "utf-8")
+    return metrics
+
+
+def table(metrics: dict[str, Any]) -> str:
+    plain = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+    lines = [f"{name:20}{value:.4f}" if isinstance(value, float) else f"{name:20}{value}" for name, value in plain.items()]
+    if "confusion_matrix" in metrics:
+        lines += ["", "confusion matrix (a row for each true class, a column for each answer):"]
+        names, rows = metrics["classes"], metrics["confusion_matrix"]
+        width = max(4, *(len(name) for name in names), len(str(max(map(max, rows))))) + 1
+        lines.append(" " * width + "".join(f"{name:>{width}}" for name in names) + f"{'right':>{width + 2}}")
+        for name, row, share in zip(names, rows, metrics["class_accuracy"], strict=True):
+            lines.append(f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row) + f"{share:>{width + 2}.1%}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,49 @@
+"""Opens what `evaluate` and `predict` are given: the directory of a run, or an exported SavedModel."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasnets import config as configuration
+from kerasnets.config import RequestError
+
+
+@dataclass
+class Opened:
+    """A task with the signatures of its model; `model` itself only where a run directory was given."""
+
+    task: Any
+    signatures: dict[str, Any]
+    model: Any
+    directory: Path
+
+
+def is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").exists()
+
+
+def read_config(path: Path) -> tuple[str, str, Any]:
+    """-> task, preset, configuration of a run directory or a SavedModel; quick, without TensorFlow."""
+    if not path.is_dir():
+        raise RequestError(f"there is no directory {path}; give a run directory or a SavedModel.")
+    extra = path / "assets.extra"
+    if is_saved_model(path) and not (extra / "config.toml").exists():
+        raise RequestError(f"{path} is a SavedModel of another project (no assets.extra/config.toml in it).")
+    if not is_saved_model(path) and not (path / "model.keras").exists():
+        raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
+    return configuration.load((extra if is_saved_model(path) else path) / "config.toml")
+
+
+def open_model(path: Path) -> Opened:
+    name, _, config = read_config(path)
+    import keras
+    import tensorflow as tf
+
+    from kerasnets.tasks import make_task
+
+    if is_saved_model(path):
+        loaded = tf.saved_model.load(str(path))
+        return Opened(make_task(name, config, path / "assets.extra"), loaded.signatures, None, path)
+    task = make_task(name, config, path)
+    model = keras.models.load_model(path / "model.keras")
+    return Opened(task, task.signatures(model), model, path)

@@ -1,0 +1,43 @@
+"""`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: lines, prompts or pictures in, answers out."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kerasnets.command import Options, run
+from kerasnets.config import RequestError
+from kerasnets.loading import open_model, read_config
+
+DESCRIPTION = """Answers a line for each input: the classes of a picture (a path), the continuation of a text, the
+translation of a sentence. Without inputs it reads lines from standard input."""
+
+
+def main(arguments: list[str]) -> None:
+    options = Options("kerasnets.predict", DESCRIPTION)
+    options.add("path", metavar="RUN_DIR_OR_SAVED_MODEL", help="what `kerasnets.train` or `kerasnets.export` left")
+    options.add("inputs", nargs="*", help="paths of pictures, or texts")
+    given = options.parse(arguments)
+    inputs = given.inputs or (line.rstrip("\n") for line in sys.stdin)
+    for answer in predict(Path(given.path), inputs):
+        print(answer, flush=True)
+
+
+def predict(path: Path, inputs: Iterable[str]) -> Iterator[str]:
+    """-> an answer for each input.
+
+    Raises: RequestError with the model's sentence for an input that it refuses; the answers before it are given.
+    """
+    read_config(path)
+    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    opened = open_model(path)
+    import tensorflow as tf
+
+    for given in inputs:
+        try:
+            yield opened.task.answer(opened.signatures, given)
+        except tf.errors.InvalidArgumentError as error:
+            raise RequestError(f"{given!r} is refused: {error.message.splitlines()[0]}") from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,201 @@
+"""Image classification: a class for a picture."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.config import ImageClassification, RequestError
+from kerasnets.data.batches import image_batch, to_dataset
+from kerasnets.data.sources import ImageSplits, load_images
+from kerasnets.models import ConvNet
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.requests import require
+
+TOP = 5
+EVALUATION_BATCH = 500
+
+
+class ImageClassificationTask:
+    """Pictures [Y, X, C] and one of a fixed set of classes; `ConvNet`; accuracy and a confusion matrix."""
+
+    name = "image_classification"
+    best, best_is = "accuracy", "highest"
+
+    def __init__(self, config: ImageClassification, directory: Path | None = None):
+        self.config, self.directory = config, directory
+
+    @functools.cached_property
+    def data(self) -> ImageSplits:
+        size = self.config.image_size
+        return load_images(self.config.dataset, self.config.data_dir, size and (size, size))
+
+    @functools.cached_property
+    def _saved(self) -> dict[str, Any]:
+        if self.directory is None:
+            return {"classes": list(self.data.classes), "shape": list(self.data.train[0].shape[1:])}
+        return json.loads((self.directory / "classes.json").read_text("utf-8"))
+
+    @property
+    def classes(self) -> list[str]:
+        return self._saved["classes"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, channels of every picture."""
+        return tuple(self._saved["shape"])
+
+    def save(self, directory: Path) -> None:
+        (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
+
+    def split_sizes(self) -> dict[str, Any]:
+        return {name: len(getattr(self.data, name)[1]) for name in ("train", "validation", "test")} | {
+            "description": self.data.description
+        }
+
+    def model(self) -> keras.Model:
+        options = self.config.model
+        model = ConvNet(len(self.classes), options.filters, options.kernel_size, options.dropout)
+        model.build((None, *self.shape))
+        return model
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.data.train[1]) // self.examples_per_step)
+
+    @property
+    def examples_per_step(self) -> int:
+        return self.config.training.batch_size
+
+    def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
+        images, labels = self.data.train
+        seed = self.config.seed
+
+        def batch(step: int) -> dict[str, np.ndarray]:
+            chosen = image_batch(images, labels, self.examples_per_step, seed, step)
+            random = np.random.default_rng((seed, step))
+            return chosen | {"pixels": self.augment(chosen["pixels"], random)}
+
+        return to_dataset(batch, start, stop)
+
+    def augment(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """uint8 [B, Y, X, C] -> shifted by up to `augmentation` pixels, black coming in, and perhaps mirrored."""
+        reach, (count, rows, columns, _) = self.config.augmentation, pixels.shape
+        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        down, right = random.integers(0, 2 * reach + 1, (2, count, 1))
+        y = (down + np.arange(rows))[:, :, np.newaxis]
+        x = (right + np.arange(columns))[:, np.newaxis, :]
+        if self.config.flip:
+            x = np.where(random.random((count, 1, 1)) < 0.5, x[:, :, ::-1], x)
+        return padded[np.arange(count)[:, np.newaxis, np.newaxis], y, x]
+
+    def initial_carry(self) -> tuple:
+        return ()
+
+    def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        logits = model(batch["pixels"], training=training)
+        losses = cross_entropy(logits, batch["labels"], self.config.training.label_smoothing)
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
+
+    def validate(self, model: keras.Model) -> dict[str, float]:
+        pixels, labels = self.data.validation
+        probabilities = self._probabilities(self._classifier(model), pixels)
+        return measure(probabilities, labels)
+
+    def _classifier(self, model: keras.Model) -> Callable:
+        # One graph a model, however often it is validated.
+        if getattr(self, "_classifies", (None,))[0] is not model:
+            self._classifies = model, self.signatures(model)["pixels"]
+        return self._classifies[1]
+
+    @staticmethod
+    def _probabilities(classify: Callable, pixels: np.ndarray) -> np.ndarray:
+        batches = np.array_split(pixels, range(EVALUATION_BATCH, len(pixels), EVALUATION_BATCH))
+        return np.concatenate(
+            [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
+        )
+
+    def evaluate(self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None) -> dict[str, Any]:
+        """-> accuracy, loss (nats), the confusion matrix (rows: the true class, columns: the answer) and each class's
+        share of right answers."""
+        pixels, labels = getattr(self.data, split)
+        probabilities = self._probabilities(signatures["pixels"], pixels)
+        answers = probabilities.argmax(axis=-1)
+        confusion = np.zeros((len(self.classes), len(self.classes)), int)
+        np.add.at(confusion, (labels, answers), 1)
+        recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+        return measure(probabilities, labels) | {
+            "examples": len(labels),
+            "classes": self.classes,
+            "class_accuracy": [round(float(x), 4) for x in recall],
+            "confusion_matrix": confusion.tolist(),
+        }
+
+    def signatures(self, model: keras.Model) -> dict[str, Any]:
+        rows, columns, channels = self.shape
+        names, top = tf.constant(self.classes), min(TOP, len(self.classes))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, rows, columns, channels), tf.float32, "pixels")])
+        def pixels(pixels):
+            return {"probabilities": tf.nn.softmax(model(pixels, training=False))}
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+        def serving_default(image_bytes):
+            score, best = tf.math.top_k(pixels(self.decode(image_bytes))["probabilities"], top)
+            return {"label": tf.gather(names, best), "score": score}
+
+        return {"serving_default": serving_default, "pixels": pixels}
+
+    def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """string [B] -> float32 [B, Y, X, C], 0..255: PNG, JPEG, GIF (its first frame) or BMP, brought to the model's
+        size (the whole picture, its proportions are not kept) and to its number of channels."""
+        rows, columns, channels = self.shape
+        known = tf.reduce_any(
+            [tf.strings.substr(image_bytes, 0, len(magic)) == magic for magic in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")],
+            axis=0,
+        )
+        refuse = require(known, "image_bytes", "is no PNG, JPEG, GIF or BMP file")
+
+        def one(data):
+            image = tf.io.decode_image(data, channels=3, expand_animations=False)
+            image.set_shape((None, None, 3))
+            image = tf.image.resize(tf.cast(image, tf.float32), (rows, columns), antialias=True)
+            # Gray pictures were decoded to three equal channels; the weights of gray add up to 0.9999.
+            return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
+
+        with tf.control_dependencies([refuse]):
+            spec = tf.TensorSpec((rows, columns, channels), tf.float32)
+            return tf.map_fn(one, tf.identity(image_bytes), fn_output_signature=spec)
+
+    def examples(self) -> list[dict[str, Any]]:
+        """The first test picture of each of up to ten classes, as PNG."""
+        images, labels = self.data.test
+        first = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
+        return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in first]
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        """-> a request for each signature, made of the examples."""
+        files = np.array([example["image_bytes"] for example in examples], object)
+        return {"serving_default": {"image_bytes": files}, "pixels": {"pixels": self.decode(tf.constant(files)).numpy()}}
+
+    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+        """The path of a picture -> its best classes."""
+        try:
+            data = Path(given).read_bytes()
+        except OSError as error:
+            raise RequestError(f"{given} cannot be read ({error.strerror}); give the path of a picture.") from None
+        answer = signatures["serving_default"](image_bytes=tf.constant([data]))
+        best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
+        return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """probabilities [N, classes], labels [N] -> accuracy; loss in nats."""
+    right = probabilities.argmax(axis=-1) == labels
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return {"accuracy": float(right.mean()), "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}

@@ -1,0 +1,188 @@
+"""Translation: a sentence in another language."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets import decoding
+from kerasnets.config import Translation
+from kerasnets.data.batches import LengthBuckets, to_dataset
+from kerasnets.data.sources import PairSplits, load_pairs
+from kerasnets.models import Transformer
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.requests import require, require_text
+from kerasnets.text import SubwordVocabulary
+
+FILE = "subwords.json"
+EVALUATION_BATCH = 100
+
+
+class TranslationTask:
+    """Pairs of sentences; one subword vocabulary for both languages; `Transformer`; BLEU and chrF."""
+
+    name = "translation"
+    best, best_is = "loss", "lowest"
+
+    def __init__(self, config: Translation, directory: Path | None = None):
+        self.config, self.directory = config, directory
+
+    @functools.cached_property
+    def data(self) -> PairSplits:
+        return load_pairs(self.config.dataset, self.config.data_dir, self.config.source, self.config.target)
+
+    @functools.cached_property
+    def vocabulary(self) -> SubwordVocabulary:
+        if self.directory is not None:
+            return SubwordVocabulary.load(self.directory / FILE)
+        sources, targets = self.data.train
+        return SubwordVocabulary.train([*sources, *targets], self.config.vocabulary_size)
+
+    def save(self, directory: Path) -> None:
+        self.vocabulary.save(directory / FILE)
+
+    def split_sizes(self) -> dict[str, Any]:
+        return {name: len(getattr(self.data, name)[0]) for name in ("train", "validation", "test")} | {
+            "description": self.data.description
+        }
+
+    def model(self) -> keras.Model:
+        options = self.config.model
+        model = Transformer(
+            self.vocabulary.size,
+            options.width,
+            options.num_heads,
+            options.hidden_units,
+            options.num_blocks,
+            options.dropout,
+            options.norm,
+        )
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
+
+    def _buckets(self, split: str) -> LengthBuckets:
+        sources, targets = getattr(self.data, split)
+        start, end = self.vocabulary.START, self.vocabulary.END
+        limit = self.config.max_length
+        pairs = [
+            ([*source, end], [start, *target, end])
+            for source, target in zip(self._tokenize(sources), self._tokenize(targets), strict=True)
+            if len(source) <= limit and len(target) <= limit
+        ]
+        budget = min(self.config.training.batch_size, max(len(pairs), 1) * (limit + 2))
+        return LengthBuckets([s for s, _ in pairs], [t for _, t in pairs], budget, self.config.seed)
+
+    def _tokenize(self, lines: list[str]) -> list[list[int]]:
+        return self.vocabulary.tokenize(tf.constant(lines)).to_list()
+
+    @functools.cached_property
+    def _training(self) -> LengthBuckets:
+        return self._buckets("train")
+
+    @functools.cached_property
+    def _validation(self) -> LengthBuckets:
+        return self._buckets("validation")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._training.steps_per_epoch
+
+    @property
+    def examples_per_step(self) -> float:
+        """Sentence pairs, on average."""
+        return len(self._training) / self.steps_per_epoch
+
+    def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
+        return to_dataset(self._training.batch, start, stop)
+
+    def initial_carry(self) -> tuple:
+        return ()
+
+    def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        smoothing = self.config.training.label_smoothing if training else 0.0
+        inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
+        logits = model({"source": batch["source"], "target": inputs}, training=training)
+        there = tf.cast(targets != self.vocabulary.PAD, tf.float32)
+        losses = cross_entropy(logits, targets, smoothing) * there
+        return tf.reduce_sum(losses), tf.reduce_sum(there), carry
+
+    def validate(self, model: keras.Model) -> dict[str, float]:
+        """-> loss in nats per subword, the end token counted."""
+        if getattr(self, "_scores", (None,))[0] is not model:
+
+            @tf.function(reduce_retracing=True)
+            def score(batch):
+                return self.loss(model, batch, (), training=False)[:2]
+
+            self._scores = model, score
+        results = [self._scores[1](batch) for batch in to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)]
+        return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+
+    def evaluate(self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None) -> dict[str, Any]:
+        """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, with the signatures of both scores."""
+        from sacrebleu.metrics import BLEU, CHRF
+
+        sources, references = getattr(self.data, split)
+        # Sentences of about the same length in a batch: less padding and fewer steps.
+        order = sorted(range(len(sources)), key=lambda n: len(sources[n]))
+        translations = [""] * len(sources)
+        for start in range(0, len(order), EVALUATION_BATCH):
+            batch = order[start : start + EVALUATION_BATCH]
+            answers = signatures["serving_default"](text=tf.constant([sources[n] for n in batch]))["translation"]
+            for n, translation in zip(batch, answers.numpy(), strict=True):
+                translations[n] = translation.decode()
+        bleu, chrf = BLEU(), CHRF()
+        return {
+            "bleu": bleu.corpus_score(translations, [references]).score,
+            "chrf": chrf.corpus_score(translations, [references]).score,
+            "bleu_signature": str(bleu.get_signature()),
+            "chrf_signature": str(chrf.get_signature()),
+            "sentences": len(sources),
+            "direction": f"{self.config.source} to {self.config.target}",
+            "search": "greedy",
+        }
+
+    def signatures(self, model: keras.Model) -> dict[str, Any]:
+        vocabulary = self.vocabulary
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")])
+        def serving_default(text):
+            source, lengths = self.read(text)
+            # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
+            limits = tf.minimum(3 * lengths + 20, self.config.max_length + 1)
+            memory, cache = model.start(source, tf.reduce_max(limits))
+            tokens, log_probability = decoding.greedy(
+                model.step, memory, cache, vocabulary.START, vocabulary.END, limits
+            )
+            count = tf.reduce_sum(tf.cast(tokens != 0, tf.float32), axis=1)
+            return {"translation": vocabulary.detokenize(tokens), "score": log_probability / count}
+
+        return {"serving_default": serving_default}
+
+    def read(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number [B]."""
+        ids = self.vocabulary.tokenize(require_text(text, "text"))
+        lengths, limit = tf.cast(ids.row_lengths(), tf.int32), self.config.max_length
+        short = require(
+            lengths <= limit, "text", f"subwords long, more than the limit of {limit}: give one sentence at a time", lengths
+        )
+        with tf.control_dependencies([short]):
+            end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
+            return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Test sentences, from places far apart."""
+        sentences = [s for s in self.data.test[0] if s.strip() and len(s) <= 120]
+        return [{"text": sentences[n * len(sentences) // 5]} for n in range(min(5, len(sentences)))]
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        """-> a request for each signature, made of the examples."""
+        return {"serving_default": {"text": np.array([example["text"] for example in examples], object)}}
+
+    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+        """A sentence -> its translation."""
+        return signatures["serving_default"](text=tf.constant([given]))["translation"][0].numpy().decode()

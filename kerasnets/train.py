@@ -1,0 +1,163 @@
+"""`python -m kerasnets.train TASK`: trains a network and leaves a run directory."""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Any
+
+from kerasnets import config as configuration
+from kerasnets.command import Options, flat, run
+from kerasnets.examples import instances
+from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config, RequestError
+
+DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
+Started again with the same run directory, it goes on where it stopped."""
+
+
+def main(arguments: list[str]) -> None:
+    task = next((a for a in arguments if not a.startswith("-")), None)
+    if task is None:
+        return overview(arguments)
+    preset = chosen_preset(arguments)
+    defaults = configuration.load_preset(task, preset)
+    options = Options(f"kerasnets.train {task}", DESCRIPTION)
+    options.add("task", help=SUPPRESS)
+    options.add(
+        "--preset",
+        default=preset or DEFAULT_PRESETS[task],
+        help=f"values to start from: {', '.join(configuration.presets(task))}; options given beside it replace single ones",
+    )
+    options.add("--run-dir", metavar="DIR", help="where the run is kept (default: runs/TASK/PRESET-DATASET)")
+    options.add("--strategy", default="auto", metavar="S", help=f"devices to use: {', '.join(STRATEGIES)} (see README)")
+    options.add("--dry-run", action="store_true", help="two steps and a validation in a temporary directory; tells size and time")
+    options.add_config(defaults)
+    given = options.parse(arguments)
+    configuration.choose("strategy", given.strategy, STRATEGIES)
+    place = given.run_dir or Path("runs") / task / f"{given.preset}-{given.config.dataset.replace('/', '_').replace(':', '_')}"
+    train(task, given.preset, given.config, Path(place), given.strategy, given.dry_run)
+
+
+def overview(arguments: list[str]) -> None:
+    if not {"-h", "--help"} & set(arguments):
+        raise RequestError(f"name the task to train: {', '.join(TASKS)}.")
+    print("usage: python -m kerasnets.train TASK [--preset P] [--dataset D] [--data-dir DIR] [--run-dir DIR]")
+    print(f"       [--strategy S] [--dry-run] [any field of the configuration]\n\n{DESCRIPTION}\n\ntasks and presets:")
+    for task in TASKS:
+        print(f"  {task:22}{', '.join(configuration.presets(task))} (default: {DEFAULT_PRESETS[task]})")
+    print("\n`python -m kerasnets.train TASK --help` lists the options of a task.")
+
+
+def chosen_preset(arguments: list[str]) -> str | None:
+    """The preset decides the defaults of the other options, so it is looked for before they are made."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == "--preset":
+            return following
+        if argument.startswith("--preset="):
+            return argument.partition("=")[2]
+    return None
+
+
+def train(
+    task: str, preset: str, config: Config, run_dir: Path, strategy: str = "auto", dry_run: bool = False
+) -> dict[str, Any]:
+    """Trains a task, or goes on with it, and writes all files of the run directory.
+
+    Returns: what metrics.json holds.
+    Raises: RequestError if the directory holds another run; DataError if the data cannot be had.
+    """
+    if dry_run:
+        with tempfile.TemporaryDirectory() as directory:
+            return try_out(task, preset, config, Path(directory), strategy)
+    finished = look_at(run_dir, task, preset, config)
+    if finished:
+        print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
+        return finished
+    made, run_directory = prepare(task, preset, config, run_dir)
+    from kerasnets.training.loop import train as run_loop
+    from kerasnets.training.strategies import make_strategy
+
+    distribution = make_strategy(strategy)
+    given = {"task": task, "preset": preset, "dataset": config.dataset, "seed": config.seed}
+    print(f"training in {run_dir}", file=sys.stderr)
+    metrics = given | run_loop(made, distribution, run_directory) | {"replicas": distribution.num_replicas_in_sync}
+    run_directory.finish(metrics)
+    best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
+    print(f"{run_dir}: best validation {best}, after {metrics['seconds']:.0f} s", file=sys.stderr)
+    return metrics
+
+
+def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any, Any]:
+    """-> the task and its run directory; nothing is written before the data are there."""
+    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    from kerasnets.tasks import make_task
+    from kerasnets.training.run import RunDirectory
+
+    begun = (run_dir / "config.toml").exists()
+    made = make_task(task, config, run_dir if begun else None)
+    made.split_sizes()
+    run_directory = RunDirectory(run_dir)
+    if not begun:
+        made.save(run_dir)
+        (run_dir / "examples.json").write_text(instances(made.examples()), "utf-8")
+        configuration.save(run_dir / "config.toml", task, preset, config)  # last: it says that the run has begun
+    return made, run_directory
+
+
+def try_out(task: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, Any]:
+    """Two steps, a validation, an export and its verification; prints what they took."""
+    made, run_directory = prepare(task, preset, config, directory / "run")
+    from kerasnets.export import export
+    from kerasnets.training.loop import Trainer
+    from kerasnets.training.strategies import make_strategy
+
+    distribution = make_strategy(strategy)
+    trainer = Trainer(made, distribution, made.steps_per_epoch * config.training.epochs)
+    seconds = []
+    for batch in distribution.experimental_distribute_dataset(made.training_batches(0, 3)):
+        began = time.monotonic()
+        loss, _, trainer.carry = trainer.step(batch, trainer.carry)
+        float(loss)
+        seconds.append(time.monotonic() - began)
+    validation = made.validate(trainer.model)
+    run_directory.save_model(trainer.model)
+    export(run_directory.path, directory / "models")
+    steps = made.steps_per_epoch * config.training.epochs
+    table = {
+        "parameters": f"{trainer.model.count_params():,}",
+        "steps": f"{steps:,} ({made.steps_per_epoch:,} an epoch)",
+        "first step": f"{seconds[0]:.1f} s",
+        "later steps": f"{min(seconds[1:], default=seconds[0]):.3f} s",
+        "training would take": f"{steps * seconds[-1] / 60:.0f} min and the validations",
+        "memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at the most",
+        **{f"validation {name}": f"{value:.4f} (untrained)" for name, value in validation.items()},
+    }
+    for name, value in table.items():
+        print(f"{name:22}{value}")
+    return table
+
+
+def look_at(run_dir: Path, task: str, preset: str, config: Config) -> dict[str, Any] | None:
+    """-> the metrics of a run that is already finished there, or None; another run there is a RequestError."""
+    if not (run_dir / "config.toml").exists():
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
+        return None
+    there, _, earlier = configuration.load(run_dir / "config.toml")
+    if there != task:
+        raise RequestError(f"{run_dir} holds a run of {there}, not of {task}; give another --run-dir.")
+    old, new = flat(earlier), flat(config)
+    different = [name for name in new if old[name] != new[name] and name != "data_dir"]
+    if different:
+        changes = "; ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in different)
+        raise RequestError(f"{run_dir} holds a run with other options ({changes}); give another --run-dir.")
+    if (run_dir / "metrics.json").exists():
+        return json.loads((run_dir / "metrics.json").read_text("utf-8"))
+    return None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,200 @@
+"""The training loop: steps, a validation and a checkpoint after every epoch, and exact resumption.
+
+The batch of a step depends on the seed and the step alone, so a run that is interrupted goes on with the batches that
+it would have had; the checkpoint holds the weights, the optimizer, the state of every random generator (dropout) and
+what a step hands to the next (an LSTM's states).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.training.progress import Progress
+from kerasnets.training.protocol import Metrics, Task
+from kerasnets.training.run import RunDirectory
+from kerasnets.training.schedules import make_optimizer
+from kerasnets.training.step import make_step
+
+STEPS_BETWEEN_LOGS = 50
+
+
+class Trainer:
+    """A task's model, optimizer and step under a strategy, and their checkpoint."""
+
+    def __init__(self, task: Task, strategy: tf.distribute.Strategy, steps: int):
+        self.task, self.strategy = task, strategy
+        keras.utils.set_random_seed(task.config.seed)
+        with strategy.scope():
+            self.model = task.model()
+            self.optimizer = make_optimizer(task.config.training, steps)
+            self.optimizer.build(self.model.trainable_variables)
+        self.step = make_step(task, self.model, self.optimizer, strategy, task.config.training.clip_norm)
+        self.carry = self.distribute(task.initial_carry())
+
+    def distribute(self, carry: Any) -> Any:
+        """Nested arrays [B, ...] -> each device's share of the rows."""
+        replicas = self.strategy.num_replicas_in_sync
+
+        def share(array):
+            parts = np.array_split(array, replicas)
+            return self.strategy.experimental_distribute_values_from_function(
+                lambda context: tf.convert_to_tensor(parts[context.replica_id_in_sync_group])
+            )
+
+        return tf.nest.map_structure(share, carry)
+
+    def collect(self) -> Any:
+        """-> the carry of all devices as nested arrays [B, ...]."""
+        results = self.strategy.experimental_local_results
+        return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
+
+    def checkpoint(self) -> tf.train.Checkpoint:
+        # By position, since Keras's own order is stable and its paths are not unique; `model.variables` holds the
+        # states of the random generators too, which `.keras` files leave out.
+        variables = [*self.model.variables, *self.optimizer.variables]
+        return tf.train.Checkpoint(
+            variables=[v.value for v in variables],
+            carry=[tf.Variable(array) for array in tf.nest.flatten(self.collect())],
+        )
+
+    def save(self, manager: tf.train.CheckpointManager, step: int) -> None:
+        for variable, array in zip(manager.checkpoint.carry, tf.nest.flatten(self.collect()), strict=True):
+            variable.assign(array)
+        manager.save(checkpoint_number=step)
+
+    def restore(self, manager: tf.train.CheckpointManager) -> int:
+        """-> the step that the newest checkpoint was written after, 0 without one."""
+        path = manager.latest_checkpoint
+        if path is None:
+            return 0
+        manager.checkpoint.restore(path).assert_consumed()
+        arrays = [variable.numpy() for variable in manager.checkpoint.carry]
+        self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
+        return int(path.rsplit("-", 1)[1])
+
+
+def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory) -> Metrics:
+    """Trains until the configured number of epochs, from the newest checkpoint of the run if it has one.
+
+    Returns: what `metrics.json` says of the training itself.
+    """
+    epochs, steps_per_epoch = task.config.training.epochs, task.steps_per_epoch
+    steps = epochs * steps_per_epoch
+    trainer = Trainer(task, strategy, steps)
+    manager = tf.train.CheckpointManager(trainer.checkpoint(), str(run.path / "checkpoints"), max_to_keep=2)
+    start = trainer.restore(manager)
+    run.rewind(start)
+    clock = Clock(run, steps)
+    writer = tf.summary.create_file_writer(str(run.path / "logs"))
+    progress = Progress(start, steps)
+    batches = iter(strategy.experimental_distribute_dataset(task.training_batches(start, steps)))
+    for epoch in range(start // steps_per_epoch, epochs):
+        stop = (epoch + 1) * steps_per_epoch
+        run_steps(trainer, batches, range(epoch * steps_per_epoch, stop), clock, progress, writer)
+        validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
+        if is_best(task, validation, run.history("validation")):
+            run.save_model(trainer.model)
+        run.log("validation", step=stop, epoch=epoch + 1, seconds=clock.seconds(), **validation)
+        with writer.as_default(step=stop):
+            for name, value in validation.items():
+                tf.summary.scalar(f"validation/{name}", value)
+        progress.say(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+        trainer.save(manager, stop)
+    progress.close()
+    return summary(task, trainer, run, clock, steps)
+
+
+def run_steps(
+    trainer: Trainer, batches: Any, steps: range, clock: "Clock", progress: Progress, writer: tf.summary.SummaryWriter
+) -> None:
+    for step in steps:
+        batch = clock.waiting(lambda: next(batches))
+        loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
+        clock.add(float(loss) * float(weight), float(weight))
+        if (step + 1) % STEPS_BETWEEN_LOGS == 0 or step + 1 == steps.stop:
+            rate = float(trainer.optimizer.learning_rate)
+            loss, values = clock.report(trainer.task.examples_per_step)
+            clock.run.log("training", step=step + 1, loss=loss, learning_rate=rate, **values)
+            with writer.as_default(step=step + 1):
+                tf.summary.scalar("training/loss", loss)
+                tf.summary.scalar("training/learning_rate", rate)
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {loss} at step {step + 1}: use a lower --training.learning-rate or more "
+                    "--training.warmup-steps; checkpoints from before are kept."
+                )
+        progress.update(step + 1, clock.status())
+
+
+def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
+    better = max if task.best_is == "highest" else min
+    values = [entry[task.best] for entry in history]
+    return not values or better(validation[task.best], *values) == validation[task.best]
+
+
+def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
+    history = run.history("validation")
+    choose = max if task.best_is == "highest" else min
+    best = choose(history, key=lambda entry: entry[task.best])
+    training = run.history("training")
+    seconds = sum(entry["step_seconds"] for entry in training)
+    waited = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)
+    return {
+        "splits": task.split_sizes(),
+        "parameters": trainer.model.count_params(),
+        "steps": steps,
+        "seconds": clock.seconds(),
+        "examples_per_second": round(steps * task.examples_per_step / seconds, 1),
+        "data_wait": round(waited / seconds, 4),
+        "best": {name: value for name, value in best.items() if name not in ("kind", "seconds")},
+        "last": {name: value for name, value in history[-1].items() if name not in ("kind", "seconds")},
+    }
+
+
+class Clock:
+    """Where the time goes, also across interruptions."""
+
+    def __init__(self, run: RunDirectory, steps: int):
+        self.run, self.steps = run, steps
+        earlier = [entry["seconds"] for entry in run.history("training") + run.history("validation")]
+        self.earlier, self.began = max(earlier, default=0.0), time.monotonic()
+        self.reset()
+        self.loss = float("nan")
+
+    def reset(self) -> None:
+        self.since, self.waited, self.count, self.total, self.weight = time.monotonic(), 0.0, 0, 0.0, 0.0
+
+    def seconds(self) -> float:
+        return round(self.earlier + time.monotonic() - self.began, 1)
+
+    def waiting(self, get: Callable) -> Any:
+        before = time.monotonic()
+        if not self.count:
+            self.since = before  # a validation lies between; it is no part of the steps
+        value = get()
+        self.waited += time.monotonic() - before
+        return value
+
+    def add(self, loss: float, weight: float) -> None:
+        self.count, self.total, self.weight = self.count + 1, self.total + loss, self.weight + weight
+        self.loss = self.total / max(self.weight, 1e-9)
+
+    def report(self, examples_per_step: float) -> tuple[float, Metrics]:
+        """-> mean loss since the last report; where the time went since then."""
+        spent = time.monotonic() - self.since
+        values = {
+            "seconds": self.seconds(),
+            "step_seconds": round(spent, 3),
+            "examples_per_second": round(self.count * examples_per_step / spent, 1),
+            "data_wait": round(self.waited / spent, 4),
+        }
+        loss = self.loss
+        self.reset()
+        return loss, values
+
+    def status(self) -> str:
+        return f"loss {self.loss:.4f}"

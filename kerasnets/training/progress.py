@@ -1,0 +1,43 @@
+"""What a person sees while training: a bar with the time left, or one line now and then where no terminal is."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class Progress:
+    """Steps `start` to `stop` on standard error."""
+
+    def __init__(self, start: int, stop: int):
+        self.start, self.stop, self.step = start, stop, start
+        self.began = self.printed = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=stop, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr)
+
+    def update(self, step: int, status: str) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.set_postfix_str(status, refresh=False)
+            self.bar.update(step - self.step)
+        elif now - self.printed > SECONDS_BETWEEN_LINES or step == self.stop:
+            left = (now - self.began) * (self.stop - step) / max(step - self.start, 1)
+            print(f"step {step}/{self.stop}  {status}  {clock(left)} left", file=sys.stderr, flush=True)
+            self.printed = now
+        self.step = step
+
+    def say(self, line: str) -> None:
+        (self.bar or tqdm).write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
