@@ -1,119 +1,192 @@
-"""Batches of data in memory. The batch of a step is a function of the seed and the step alone, so that training resumes
-exactly by starting at a step, with no state of an iterator to keep.
+"""Batches as a function of the step: the batch at step s depends on (seed, s) and on nothing else.
 
-    B batch, T time steps or target positions, S source positions
+So training resumes exactly by starting at step s: there is no iterator whose state would have to be saved.
+All functions are pure NumPy; `to_dataset` makes a tf.data pipeline of any of them.
+
+    B batch, T time, S source, N examples
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 Batch = dict[str, np.ndarray]
-BUCKETS = 10
 
 
-def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """-> a permutation of 0 to size - 1, another one every epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(size)
+def generator(*seed: int) -> np.random.Generator:
+    """Random numbers that depend on all the given numbers."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+
+
+@functools.lru_cache(maxsize=4)  # the steps of an epoch ask for the same order one after the other
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` examples in an epoch (read-only)."""
+    order = generator(seed, epoch).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
-    """-> pixels uint8 [B, Y, X, C], labels int32 [B]. The end of an epoch flows into the next, so all batches are full."""
+    """-> pixels uint8 [B, Y, X, C], labels int32 [B].
+
+    The epochs' orders follow one another without a gap: the last batch of one is filled from the next, so every
+    batch has the same shape and every example comes equally often.
+    """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, within = np.divmod(places, len(images))
-    chosen = np.concatenate([epoch_order(len(images), seed, e)[within[epochs == e]] for e in np.unique(epochs)])
+    epochs, offsets = np.divmod(places, len(labels))
+    chosen = np.concatenate(
+        [epoch_order(len(labels), seed, int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
+    )
     return {"pixels": images[chosen], "labels": labels[chosen]}
 
 
 def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
-    """-> steps of an epoch: windows of `length` in each of `batch_size` parallel parts of the text."""
+    """Steps of `text_batch` in an epoch."""
     steps = (len(ids) - length) // (batch_size * length)
     if steps < 1:
-        raise ValueError(f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}.")
+        raise ValueError(
+            f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}: it takes "
+            f"{(batch_size + 1) * length:,}; use a smaller batch, a shorter sequence or a longer text"
+        )
     return steps
 
 
 def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
-    """-> inputs and targets int32 [B, T], reset bool [B].
+    """-> inputs, targets int32 [B, T], reset bool []: for truncated back-propagation with a state that is carried on.
 
-    Row b reads the b-th part of the text from step to step; `reset` is True where an epoch begins. Epochs begin at
-    different offsets, so that the windows are cut at different places.
+    ids: int32 [N]. The text is cut into B rows that lie one after the other; step by step, T characters at a time,
+    each row is read on, and `targets` are the characters after `inputs`. At the first step of an epoch `reset` is
+    true: rows start anew, from another offset, so that the text is cut in other places.
     """
     steps = text_steps(ids, batch_size, length)
-    epoch, within = divmod(step, steps)
-    offset = int(np.random.default_rng((seed, epoch)).integers(length))
-    part = (len(ids) - length) // batch_size
-    starts = offset + np.arange(batch_size)[:, np.newaxis] * part + within * length
-    window = ids[starts + np.arange(length + 1)]
-    return {"inputs": window[:, :-1], "targets": window[:, 1:], "reset": np.full(batch_size, within == 0)}
+    epoch, place = divmod(step, steps)
+    row = steps * length
+    offset = generator(seed, epoch).integers(len(ids) - batch_size * row)
+    starts = offset + place * length + np.arange(batch_size)[:, np.newaxis] * row
+    places = starts + np.arange(length)
+    return {
+        "inputs": ids[places].astype(np.int32, copy=False),
+        "targets": ids[places + 1].astype(np.int32, copy=False),
+        "reset": np.array(place == 0),
+    }
+
+
+def varying(function: Callable) -> Callable:
+    """Mark a batch function whose batches differ in shape."""
+    function.varying = True
+    return function
 
 
 class LengthBuckets:
-    """Pairs of sequences in batches of about the same length, in a fixed set of shapes.
+    """Pairs of id lists in batches of about equal length, each of one of a few fixed shapes.
 
-    Pairs are sorted into buckets by the longer of their two lengths. All batches of a bucket have one shape: its longest
-    source, its longest target, and as many rows as keep the target positions within `budget`. The last batch of a
-    bucket is filled with rows of padding. 0 is padding.
+    Pairs are sorted into buckets by the longer of their sides, at quantiles of all lengths. A bucket has one shape,
+    [B, S] and [B, T]: its longest source and target, and as many rows as the budget of ids allows on either side.
+    Each epoch shuffles the pairs within buckets and the batches of all buckets. Every pair comes exactly once an
+    epoch; what is missing in a bucket's last batch are rows of padding, which weigh nothing.
     """
 
-    def __init__(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], budget: int, seed: int):
-        self.sources = [np.asarray(ids, np.int32) for ids in sources]
-        self.targets = [np.asarray(ids, np.int32) for ids in targets]
-        self.seed = seed
-        source_lengths = np.array([len(ids) for ids in sources])
-        target_lengths = np.array([len(ids) for ids in targets])
-        lengths = np.maximum(source_lengths, target_lengths)
-        edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BUCKETS + 1)[1:], method="higher"))
-        bucket = np.searchsorted(edges, lengths)
-        self.members = [np.flatnonzero(bucket == b) for b in range(len(edges))]
-        widths = [(source_lengths[m].max(), target_lengths[m].max()) for m in self.members]
-        self.shapes = [(max(1, budget // int(t)), int(s), int(t)) for s, t in widths]
-        self.batches = [-(-len(m) // rows) for m, (rows, _, _) in zip(self.members, self.shapes, strict=True)]
-        self._epoch, self._plan = -1, []
+    # Finer at the end, where lengths differ most.
+    QUANTILES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.95, 0.99, 1.0)
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        budget: int,
+        seed: int = 0,
+        padding: int = 0,
+    ):
+        """budget: ids in a batch, on the longer side, padding counted. Lists are taken as they are, so they should
+        have their start and end already."""
+        if len(sources) != len(targets) or not len(sources):
+            raise ValueError(f"one target for each source is needed; got {len(sources)} and {len(targets)}")
+        self.seed, self.padding = seed, padding
+        self._sources = [np.asarray(ids, np.int32) for ids in sources]
+        self._targets = [np.asarray(ids, np.int32) for ids in targets]
+        lengths = np.array([[len(s), len(t)] for s, t in zip(sources, targets, strict=True)])
+        longest = lengths.max(axis=1)
+        bounds = np.unique(np.quantile(longest, self.QUANTILES, method="higher"))
+        bucket = np.searchsorted(bounds, longest)
+        self._members = [np.flatnonzero(bucket == b) for b in range(len(bounds))]
+        self.shapes = [self._shape(lengths[members], budget) for members in self._members]
+        batches = [
+            -(-len(members) // rows) for members, (rows, _, _) in zip(self._members, self.shapes, strict=True)
+        ]
+        self.steps_per_epoch = sum(batches)
+        padded = sum(count * rows * (s + t) for count, (rows, s, t) in zip(batches, self.shapes, strict=True))
+        self.padding_waste = 1 - float(lengths.sum()) / padded  # share of ids that are padding
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self._sources)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return sum(self.batches)
+    @staticmethod
+    def _shape(lengths: np.ndarray, budget: int) -> tuple[int, int, int]:
+        """-> (rows, source, target). No more rows than equal batches of the bucket need: less to fill up."""
+        source, target = lengths.max(axis=0)
+        most = max(1, budget // max(source, target))
+        batches = -(-len(lengths) // most)
+        return -(-len(lengths) // batches), int(source), int(target)
 
-    @property
-    def padding(self) -> float:
-        """Share of the positions that is padding."""
-        cells = sum(n * rows * (s + t) for n, (rows, s, t) in zip(self.batches, self.shapes, strict=True))
-        return 1 - sum(map(len, self.sources + self.targets)) / cells
-
-    def batch(self, step: int) -> Batch:
-        """-> source int32 [B, S], target int32 [B, T]."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._plan = epoch, self._plan_epoch(epoch)
-        bucket, members = self._plan[within]
-        rows, source_width, target_width = self.shapes[bucket]
-        source, target = np.zeros((rows, source_width), np.int32), np.zeros((rows, target_width), np.int32)
-        for row, n in enumerate(members):
-            source[row, : len(self.sources[n])] = self.sources[n]
-            target[row, : len(self.targets[n])] = self.targets[n]
-        return {"source": source, "target": target}
-
-    def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        random = np.random.default_rng((self.seed, epoch))
+    @functools.lru_cache(maxsize=2)  # noqa: B019 (an instance lives as long as its training)
+    def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """(bucket, places of its pairs, -1 for a row of padding) for each step of an epoch."""
         plan = []
-        for bucket, (members, (rows, _, _)) in enumerate(zip(self.members, self.shapes, strict=True)):
-            order = random.permutation(members)
-            plan += [(bucket, order[start : start + rows]) for start in range(0, len(order), rows)]
-        return [plan[n] for n in random.permutation(len(plan))]
+        for bucket, (members, (rows, _, _)) in enumerate(zip(self._members, self.shapes, strict=True)):
+            order = members[generator(self.seed, epoch, bucket).permutation(len(members))]
+            order = np.append(order, np.full(-len(order) % rows, -1))
+            plan += [(bucket, places) for places in order.reshape(-1, rows)]
+        return [plan[i] for i in generator(self.seed, epoch).permutation(len(plan))]
+
+    @varying
+    def batch(self, step: int) -> Batch:
+        """-> source int32 [B, S], target int32 [B, T], in one of `shapes`."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        bucket, places = self._plan(epoch)[place]
+        _, source, target = self.shapes[bucket]
+        return {
+            "source": self._pad(self._sources, places, source),
+            "target": self._pad(self._targets, places, target),
+        }
+
+    def _pad(self, lists: Sequence[np.ndarray], places: np.ndarray, width: int) -> np.ndarray:
+        padded = np.full((len(places), width), self.padding, np.int32)
+        for row, place in zip(padded, places, strict=True):
+            if place >= 0:
+                row[: len(lists[place])] = lists[place]
+        return padded
 
 
-def to_dataset(batch: Callable[[int], Batch], start: int, stop: int) -> tf.data.Dataset:
-    """-> the batches of steps `start` to `stop` - 1, made ahead of their use. Shapes are left open but for what no batch
-    changes (the size of a picture), so that one graph runs them all."""
-    first = batch(start)
-    spec = {
-        name: tf.TensorSpec((None, None) if array.ndim == 2 else (None, *array.shape[1:]), array.dtype)
-        for name, array in first.items()
+def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Callable[[int], Batch], int]:
+    """For evaluation: every example exactly once and in order -> (batch function, its steps).
+
+    columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for the rows that fill up the last.
+    """
+    count = len(next(iter(columns.values())))
+
+    def batch(step: int) -> Batch:
+        places = np.arange(step * batch_size, (step + 1) * batch_size)
+        chosen = {name: column[np.minimum(places, count - 1)] for name, column in columns.items()}
+        return chosen | {"weight": (places < count).astype(np.float32)}
+
+    return batch, -(-count // batch_size)
+
+
+def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) -> Any:
+    """-> tf.data.Dataset of the batches of steps start..stop-1, made ahead of their use."""
+    import tensorflow as tf
+
+    varies = getattr(batch_function, "varying", False)
+    signature = {
+        name: tf.TensorSpec([None] * value.ndim if varies else value.shape, value.dtype, name=name)
+        for name, value in batch_function(start).items()
     }
-    dataset = tf.data.Dataset.from_generator(lambda: map(batch, range(start, stop)), output_signature=spec)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: map(batch_function, range(start, stop)), output_signature=signature
+    )
+    options = tf.data.Options()
+    # With several workers each takes its share of every batch; there are no files to share out.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.prefetch(4).with_options(options)

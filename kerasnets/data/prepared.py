@@ -1,0 +1,248 @@
+"""Sets of TensorFlow Datasets (TFDS): prepared files are read with no network; without them, TFDS downloads."""
+
+import contextlib
+import difflib
+import os
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasnets.data.splits import (
+    SPLITS,
+    DataError,
+    ImageSplits,
+    Pairs,
+    PairSplits,
+    TextSplits,
+    hold_out,
+)
+
+OTHER_NAMES = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",), "train": ("train",)}
+PATIENCE = 5.0  # seconds for a server to answer; TFDS itself goes on trying for minutes
+TFDS_STORE = "https://storage.googleapis.com"  # where sets that name no address of their own mostly come from
+BATCH = 1_000
+
+
+def images(
+    name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None
+) -> ImageSplits:
+    """A set with the features `image` and `label`. Splits that are missing are cut from train (`hold_out`)."""
+    builder = _builder(name, data_dir, bundled)
+    _require(builder, name, ("image", "label"), "pictures with a class")
+    image, label = builder.info.features["image"], builder.info.features["label"]
+    if not hasattr(label, "names") or np.dtype(image.dtype) != np.uint8:
+        raise DataError(
+            f"{name!r} has other features than pictures of 8 bits and named classes: choose another set"
+        )
+    classes = tuple(label.names)
+    loaded = {split: _images(builder, name, found, size) for split, found in _splits(builder, name).items()}
+    for split in ("test", "validation"):
+        if split not in loaded:
+            pixels, labels = loaded["train"]
+            kept, held = hold_out(len(labels))
+            loaded["train"], loaded[split] = (pixels[kept], labels[kept]), (pixels[held], labels[held])
+    return ImageSplits(*(loaded[split] for split in SPLITS), classes, _describe(builder, name))
+
+
+def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
+    """A set with the feature `text`; documents are joined by an empty line.
+
+    Splits that are missing are the last 5 % of the characters of train, the test split at the very end.
+    """
+    builder = _builder(name, data_dir, bundled)
+    _require(builder, name, ("text",), "text")
+    loaded = {
+        split: "\n\n".join(_strings(builder, found, ("text",))[0])
+        for split, found in _splits(builder, name).items()
+    }
+    for split in ("test", "validation"):
+        if split not in loaded:
+            cut = len(loaded["train"]) * 95 // 100
+            loaded["train"], loaded[split] = loaded["train"][:cut], loaded["train"][cut:]
+    return TextSplits(*(loaded[split] for split in SPLITS), _describe(builder, name))
+
+
+def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str, target: str) -> PairSplits:
+    """A set with a text feature for each language, as TFDS's `Translation`. Missing splits: as for images."""
+    builder = _builder(name, data_dir, bundled)
+    _require(builder, name, (source, target), "sentences and translations in these languages")
+    loaded: dict[str, Pairs] = {}
+    for split, found in _splits(builder, name).items():
+        sources, targets = _strings(builder, found, (source, target))
+        loaded[split] = sources, targets
+    for split in ("test", "validation"):
+        if split not in loaded:
+            kept, held = hold_out(len(loaded["train"][0]))
+            loaded["train"], loaded[split] = (
+                tuple([side[i] for i in places] for side in loaded["train"]) for places in (kept, held)
+            )
+    return PairSplits(*(loaded[split] for split in SPLITS), _describe(builder, name))
+
+
+def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
+    """The set's reader, prepared; downloads it first where that can work."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"{name!r} is no bundled set ({', '.join(bundled)}), and TensorFlow Datasets is not installed: "
+            "install tensorflow-datasets"
+        ) from error
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or str(Path.home() / "tensorflow_datasets")
+    try:
+        with _quiet():
+            builder = tfds.builder(name, data_dir=directory)
+    except (tfds.core.DatasetNotFoundError, ValueError, KeyError) as error:
+        raise DataError(_unknown(name, directory, bundled, tfds.list_builders())) from error
+    if not builder.is_prepared():
+        _download(builder, name, directory, bundled)
+    return builder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TFDS's warning that a set is not there yet: what follows says so, and what to do."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _unknown(name: str, directory: str, bundled: tuple[str, ...], known: list[str]) -> str:
+    here = prepared_sets(directory)
+    close = difflib.get_close_matches(name, {*bundled, *here, *known}, n=3)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    there = ", ".join(here) or "none"
+    return (
+        f"no data set is called {name!r}{hint}: bundled are {', '.join(bundled)}, prepared in {directory} are {there}, "
+        "and with a network any name of TensorFlow Datasets will do"
+    )
+
+
+def prepared_sets(directory: str) -> list[str]:
+    """Names of the sets in a TFDS folder, read from its files alone."""
+    return sorted(
+        {info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")}
+    )
+
+
+def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...]) -> None:
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or (TFDS_STORE,)}
+    here = ", ".join(prepared_sets(directory)) or "none"
+    advice = (
+        f"run `tfds build {name}` where there is a network and give its folder as the data folder, "
+        f"or use {', '.join(bundled)} (bundled) or one that is there ({here})"
+    )
+    silent = [host for host in sorted(hosts - {None}) if not _answers(host)]
+    if silent:
+        raise DataError(f"{name!r} is not in {directory}, and {silent[0]} cannot be reached: {advice}")
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever the set's own code raises: hundreds of authors wrote it
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{name!r} could not be downloaded to {directory} ({reason[0][:200]}): {advice}"
+        ) from error
+
+
+def _answers(host: str) -> bool:
+    """Whether the host can be reached. A proxy knows hosts that this machine does not, so it is believed."""
+    if urllib.request.getproxies():
+        return True
+    reached = threading.Event()
+
+    def connect() -> None:
+        for port in (443, 80):
+            try:
+                socket.create_connection((host, port), PATIENCE).close()
+                reached.set()
+                return
+            except OSError:
+                continue
+
+    # Looking a name up has no time limit of its own, hence the thread.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return reached.is_set()
+
+
+def _require(builder: Any, name: str, wanted: tuple[str, ...], what: str) -> None:
+    features = builder.info.features
+    there = list(features) if hasattr(features, "keys") else []
+    missing = [feature for feature in wanted if feature not in there]
+    if missing:
+        raise DataError(
+            f"{name!r} has no feature {' and no '.join(map(repr, missing))}, only {', '.join(there)}: "
+            f"a set with {what} is needed"
+        )
+
+
+def _splits(builder: Any, name: str) -> dict[str, str]:
+    """Our name of each split -> the set's."""
+    found = {}
+    for split, names in OTHER_NAMES.items():
+        there = [other for other in names if other in builder.info.splits]
+        if there:
+            found[split] = there[0]
+    if "train" not in found:
+        raise DataError(
+            f"{name!r} has no split 'train', only {', '.join(builder.info.splits)}: choose another set"
+        )
+    return found
+
+
+def _read(builder: Any, split: str) -> Any:
+    """A tf.data.Dataset of the split, always in the same order."""
+    import tensorflow_datasets as tfds
+
+    return builder.as_dataset(
+        split=split, shuffle_files=False, read_config=tfds.ReadConfig(try_autocache=False)
+    )
+
+
+def _images(
+    builder: Any, name: str, split: str, size: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """-> pictures uint8 [N, Y, X, C], labels int32 [N]. Decoded by several threads."""
+    import tensorflow as tf
+
+    shape = builder.info.features["image"].shape
+    if size is None and None in shape[:2]:
+        raise DataError(f"the pictures of {name!r} differ in size: say to which size they are to be resized")
+
+    def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        image = example["image"]
+        if size is not None and tuple(size) != tuple(shape[:2]):
+            resized = tf.round(tf.image.resize(image, size, antialias=True))
+            image = tf.cast(tf.clip_by_value(resized, 0, 255), tf.uint8)
+        return image, tf.cast(example["label"], tf.int32)
+
+    batches = _read(builder, split).map(prepare, tf.data.AUTOTUNE).batch(BATCH).prefetch(2)
+    pixels, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+def _strings(builder: Any, split: str, features: tuple[str, ...]) -> list[list[str]]:
+    """-> for each feature the texts of all examples."""
+    columns: list[list[str]] = [[] for _ in features]
+    for batch in _read(builder, split).batch(BATCH).as_numpy_iterator():
+        for column, feature in zip(columns, features, strict=True):
+            column += [value.decode("utf-8") for value in batch[feature]]
+    return columns
+
+
+def _describe(builder: Any, name: str) -> str:
+    cut = [split for split in SPLITS if split not in _splits(builder, name)]
+    note = f"; {' and '.join(cut)} cut from its train split" if cut else ""
+    return f"{name} {builder.version} of TensorFlow Datasets{note}"

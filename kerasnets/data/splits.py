@@ -1,0 +1,117 @@
+"""What every source returns: plain data in memory, in three splits, and the rules by which splits are cut.
+
+All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text as str. A set that does not fit is not
+for these loaders.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+SEED = 0  # the cut of a set must not depend on the seed of a training run
+
+
+class DataError(ValueError):
+    """Data that cannot be had or read: one sentence with what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplits:
+    """Pictures uint8 [N, Y, X, C] and labels int32 [N], the places in `classes`."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class TextSplits:
+    """Three texts. `parts` says which characters of the whole text each is."""
+
+    train: str
+    validation: str
+    test: str
+    description: str
+    parts: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        total = len(self.train) + len(self.validation) + len(self.test)
+        parts, start = {}, 0
+        for name in SPLITS:
+            stop = start + len(getattr(self, name))
+            parts[name] = f"characters {start:,} to {stop:,} of {total:,}"
+            start = stop
+        object.__setattr__(self, "parts", parts)
+
+
+Pairs = tuple[list[str], list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class PairSplits:
+    """Sentences and their translations: (sources, targets) in each split."""
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs
+    description: str
+
+
+def cut_text(text: str, name: str) -> tuple[str, str, str]:
+    """By position: the first 90 % of the characters, the next 5 %, the last 5 %."""
+    if len(text) < 100:
+        raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
+    first, second = len(text) * 90 // 100, len(text) * 95 // 100
+    return text[:first], text[first:second], text[second:]
+
+
+def shuffled(count: int) -> np.ndarray:
+    """The order 0..count-1, shuffled, always in the same way."""
+    return np.random.default_rng(SEED).permutation(count)
+
+
+def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
+    """Shuffled, then 90 %, 5 % and 5 %, but at least one pair in each."""
+    if len(pairs) < 3:
+        raise DataError(
+            f"{name} has {len(pairs)} pairs: it takes at least 3, one for each split, and better thousands"
+        )
+    order = shuffled(len(pairs))
+    held_out = max(1, len(pairs) // 20)
+    cuts = np.split(order, [len(pairs) - 2 * held_out, len(pairs) - held_out])
+    train, validation, test = (([pairs[i][0] for i in cut], [pairs[i][1] for i in cut]) for cut in cuts)
+    return train, validation, test
+
+
+def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of a split that has to give a second one: (kept, held out), both in ascending order.
+
+    Held out are 5,000 or a tenth, whichever is smaller: the last of the shuffled order.
+    """
+    order = shuffled(count)
+    size = min(5_000, max(1, count // 10))
+    return np.sort(order[:-size]), np.sort(order[-size:])
+
+
+def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places of each split: 80 %, 10 % and 10 % of every class, at least one each."""
+    parts: tuple[list, list, list] = ([], [], [])
+    random = np.random.default_rng(SEED)
+    for label, name in enumerate(classes):
+        places = random.permutation(np.flatnonzero(labels == label))
+        if len(places) < 3:
+            raise DataError(
+                f"class {name!r} has {len(places)} pictures: it takes at least 3, one for each split, or folders "
+                "train, validation and test that you fill yourself"
+            )
+        size = max(1, len(places) // 10)
+        for part, cut in zip(
+            parts, np.split(places, [len(places) - 2 * size, len(places) - size]), strict=True
+        ):
+            part.append(cut)
+    train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+    return train, validation, test
