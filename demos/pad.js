@@ -40,7 +40,7 @@ const place = (event) => {
 
 const stroke = (event) => {
   const here = place(event);
-  pen.lineWidth = 26;
+  pen.lineWidth = 28;
   pen.lineCap = pen.lineJoin = "round";
   pen.strokeStyle = getComputedStyle(canvas).color;
   pen.beginPath();

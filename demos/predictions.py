@@ -72,6 +72,8 @@ def classify(client: ModelClient, image: bytes) -> dict[str, float]:
 
 def continue_text(client: ModelClient, prompt: str, sampling: Sampling) -> Continuation:
     """A prompt -> what the network writes after it."""
+    if not prompt.strip():
+        raise Problem("There is no prompt yet: type the beginning of a text, or click an example.")
     inputs = {
         "prompt": strings([prompt.encode()]),
         "length": np.array([sampling.length], np.int32),
@@ -118,8 +120,12 @@ def sentence(error: ServingError, model: str) -> str:
 
 
 def first_sentence(message: str) -> str:
-    """The first line of a server's message, without the graph's node names, ended by a full stop."""
-    lines = re.sub(r"\[\[.*?\]\]", "", message).strip().splitlines()
+    """The first line of a server's message, without what a graph puts around it, ended by a full stop."""
+    lines = re.sub(r"\[\[.*?\]\]", "", message).strip().splitlines()  # [[{{node NAME}}]]
+    if lines and (asserted := re.search(r"assertion failed: \[(.*?)\]( \[|$)", lines[0].rstrip())):
+        lines = [
+            asserted[1].replace("\\'", "'")
+        ]  # what tf.debugging.Assert was given first, which it escapes
     text = " ".join(lines[0].split()) if lines else "it gave no reason"
     return text if text.endswith((".", "!", "?")) else text + "."
 

@@ -38,9 +38,9 @@ def tab(client: ModelClient, examples: Examples) -> None:
     """Lay the tab out in the current Blocks."""
     gr.Markdown(HOW, elem_classes="how")
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=2, min_width=300):
             pad = picture_pad(examples.images)
-        with gr.Column(scale=5, min_width=300):
+        with gr.Column(scale=3, min_width=300):
             label = gr.Label(label="What the network sees", elem_id="classes")
             below = gr.HTML(elem_id="below-classes")
             button = gr.Button("Classify", variant="primary")

@@ -98,6 +98,7 @@ def test_the_servers_refusal_is_one_sentence_and_the_page_lives(
         "INVALID_ARGUMENT", "length 200 is past the limit of 100 [[{{node x}}]]"
     )
     open_tab(tab, address, "Text")
+    tab.get_by_label("Prompt").fill("To be")
     tab.get_by_role("button", name="Continue").click()
     see(tab, "#text-trouble", "The server refused this: length 200 is past the limit of 100.")
     model_server.refusal = None

@@ -66,6 +66,12 @@ def test_nothing_to_translate_is_said_without_asking_the_server(client: FakeClie
     assert client.requests == []
 
 
+def test_an_empty_prompt_is_said_without_asking_the_server(client: FakeClient) -> None:
+    with pytest.raises(Problem, match="no prompt yet"):
+        continue_text(client, " ", Sampling())
+    assert client.requests == []
+
+
 def test_too_many_lines_are_counted(client: FakeClient) -> None:
     with pytest.raises(Problem, match=f"{MAX_SENTENCES + 1} lines; at most {MAX_SENTENCES}"):
         translate(client, "a\n" * (MAX_SENTENCES + 1))
@@ -90,7 +96,8 @@ def test_errors_become_sentences(client: FakeClient, code: str, words: str) -> N
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("assertion failed: [too long] [[{{node a/b}}]]", "assertion failed: [too long]."),
+        ("assertion failed: [length 0 is 9 (from 0)] [[{{node a/b}}]]", "length 0 is 9 (from 0)."),
+        (r"assertion failed: [the model\'s limit] [x = ] [5]", "the model's limit."),
         ("  Stop!\nmore", "Stop!"),
         ("", "it gave no reason."),
     ],
