@@ -12,32 +12,31 @@ register = keras.saving.register_keras_serializable("kerasnets")
 class FeedForward(keras.layers.Layer):
     """max(0, x W₁ + b₁) W₂ + b₂, at every position alike (eq. 2, section 3.3).
 
-    Args: hidden_units, the width between the two linear layers; dropout, after the ReLU.
+    Args: hidden_units, the width between the two linear layers.
     Call: x [B, T, D].
     Returns: [B, T, D].
     """
 
-    def __init__(self, hidden_units, dropout=0.0, **kwargs):
+    def __init__(self, hidden_units, **kwargs):
         super().__init__(**kwargs)
         if hidden_units < 1:
             raise ValueError(f"hidden_units is {hidden_units}; it must be 1 or more.")
-        self.hidden_units, self.dropout = hidden_units, dropout
+        self.hidden_units = hidden_units
 
     def build(self, x_shape):
         self.hidden = keras.layers.Dense(self.hidden_units, dtype=self.dtype_policy, name="hidden")
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.out = keras.layers.Dense(x_shape[-1], dtype=self.dtype_policy, name="out")
         self.hidden.build(x_shape)
         self.out.build((*x_shape[:-1], self.hidden_units))
 
-    def call(self, x, training=None):
-        return self.out(self.drop(ops.relu(self.hidden(x)), training=training))
+    def call(self, x):
+        return self.out(ops.relu(self.hidden(x)))
 
     def compute_output_shape(self, x_shape):
         return x_shape
 
     def get_config(self):
-        return super().get_config() | {"hidden_units": self.hidden_units, "dropout": self.dropout}
+        return super().get_config() | {"hidden_units": self.hidden_units}
 
 
 @register
@@ -84,19 +83,22 @@ def layer_normalization(dtype_policy, name):
 
 
 class Block(keras.layers.Layer):
-    """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer."""
+    """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer.
+
+    Dropout is where the paper has it, on what each sublayer adds (section 5.4).
+    """
 
     def __init__(self, num_heads, hidden_units, dropout=0.0, norm="post", **kwargs):
         super().__init__(**kwargs)
         self.num_heads, self.hidden_units, self.dropout, self.norm = num_heads, hidden_units, dropout, norm
 
     def build_attention(self, name, x_shape, memory_shape=None):
-        attention = MultiHeadAttention(self.num_heads, self.dropout, dtype=self.dtype_policy, name=name)
+        attention = MultiHeadAttention(self.num_heads, dtype=self.dtype_policy, name=name)
         attention.build(x_shape, memory_shape)
         return attention
 
     def build_feed_forward(self, x_shape):
-        feed_forward = FeedForward(self.hidden_units, self.dropout, dtype=self.dtype_policy, name="feed_forward")
+        feed_forward = FeedForward(self.hidden_units, dtype=self.dtype_policy, name="feed_forward")
         feed_forward.build(x_shape)
         return feed_forward
 
@@ -136,11 +138,8 @@ class EncoderBlock(Block):
         def attend(y):
             return self.attention(y, attention_mask=attention_mask, training=training)
 
-        def feed_forward(y):
-            return self.feed_forward(y, training=training)
-
         x = self.attention_residual(x, sublayer=attend, training=training)
-        return self.feed_forward_residual(x, sublayer=feed_forward, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
 
 @register
@@ -169,12 +168,9 @@ class DecoderBlock(Block):
         def attend_memory(y):
             return self.cross_attention.attend(y, *memory, cross_mask, training)[0]
 
-        def feed_forward(y):
-            return self.feed_forward(y, training=training)
-
         x = self.self_residual(x, sublayer=attend_self, training=training)
         x = self.cross_residual(x, sublayer=attend_memory, training=training)
-        return self.feed_forward_residual(x, sublayer=feed_forward, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
     def call(self, x, memory, cross_mask=None, training=None):
         def attend_self(y):

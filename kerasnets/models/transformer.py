@@ -18,7 +18,7 @@ class Transformer(keras.Model):
 
     Args:
         vocabulary_size V; width D; num_heads N; hidden_units of the feed-forward; num_blocks;
-        dropout: after every sublayer, inside attention and feed-forward, and on the embeddings (section 5.4);
+        dropout: on what every sublayer adds and on the embeddings (section 5.4);
         norm: "post", as the paper, or "pre" (see `Residual`).
     Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.

@@ -23,17 +23,29 @@ STEPS_BETWEEN_LOGS = 50
 
 
 class Trainer:
-    """A task's model, optimizer and step under a strategy, and their checkpoint."""
+    """A task's model, optimizer, batches and step under a strategy, and their checkpoint."""
 
     def __init__(self, task: Task, strategy: tf.distribute.Strategy, steps: int):
-        self.task, self.strategy = task, strategy
+        self.task, self.strategy, self.steps = task, strategy, steps
         keras.utils.set_random_seed(task.config.seed)
         with strategy.scope():
             self.model = task.model()
             self.optimizer = make_optimizer(task.config.training, steps)
             self.optimizer.build(self.model.trainable_variables)
-        self.step = make_step(task, self.model, self.optimizer, strategy, task.config.training.clip_norm)
         self.carry = self.distribute(task.initial_carry())
+        self.step = make_step(
+            task,
+            self.model,
+            self.optimizer,
+            strategy,
+            task.config.training.clip_norm,
+            self.batches(0).element_spec,
+            tf.nest.map_structure(tf.type_spec_from_value, self.carry),
+        )
+
+    def batches(self, start: int) -> tf.distribute.DistributedDataset:
+        """-> the batches from step `start` on, each shared out to the devices."""
+        return self.strategy.experimental_distribute_dataset(self.task.training_batches(start, self.steps))
 
     def distribute(self, carry: Any) -> Any:
         """Nested arrays [B, ...] -> each device's share of the rows."""
@@ -91,7 +103,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory) -> Me
     clock = Clock(run, steps)
     writer = tf.summary.create_file_writer(str(run.path / "logs"))
     progress = Progress(start, steps)
-    batches = iter(strategy.experimental_distribute_dataset(task.training_batches(start, steps)))
+    batches = iter(trainer.batches(start))
     for epoch in range(start // steps_per_epoch, epochs):
         stop = (epoch + 1) * steps_per_epoch
         run_steps(trainer, batches, range(epoch * steps_per_epoch, stop), clock, progress, writer)

@@ -6,6 +6,7 @@ devices change nothing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +20,8 @@ def make_step(
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     clip_norm: float,
+    batch_spec: Any,
+    carry_spec: Any,
 ) -> Callable:
     """-> a graph from (batch, carry) to (loss, weight, carry): mean loss and weight of the batch over all devices."""
     variables = model.trainable_variables
@@ -39,7 +42,7 @@ def make_step(
         optimizer.apply([g * share for g in gradients], variables)
         return tf.math.divide_no_nan(loss, weight), weight, carry
 
-    @tf.function
+    @tf.function(input_signature=[batch_spec, carry_spec])  # one graph, however the shapes of the batches differ
     def step(batch, carry):
         loss, weight, carry = strategy.run(replica_step, (batch, carry))
         first = strategy.experimental_local_results
