@@ -40,7 +40,7 @@ const place = (event) => {
 
 const stroke = (event) => {
   const here = place(event);
-  pen.lineWidth = 28;
+  pen.lineWidth = 34; // a marker: the bundled digits have 8 pixels a side, where a thin line would fade away
   pen.lineCap = pen.lineJoin = "round";
   pen.strokeStyle = getComputedStyle(canvas).color;
   pen.beginPath();
