@@ -7,8 +7,6 @@ says what the right answer is; the tests compare the two.
     B batch, T time (characters or subwords); strings are UTF-8.
 """
 
-from __future__ import annotations
-
 import collections
 import functools
 import io
@@ -17,6 +15,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -28,10 +28,8 @@ def require_utf8(text: tf.Tensor) -> tf.Tensor:
     """Pass valid text [B] through; otherwise InvalidArgumentError, inside the graph, naming the first bad row."""
     repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     valid = tf.equal(repaired, text)
-    row = tf.argmin(tf.cast(valid, tf.int32))
-    sentence = tf.strings.join(
-        ["text ", tf.strings.as_string(row), " is not valid UTF-8 (rows count from 0): encode text as UTF-8"]
-    )
+    row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
+    sentence = tf.strings.join(["text ", row, " is not valid UTF-8 (counted from 0): encode it as UTF-8"])
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
         return tf.identity(text)
 
@@ -45,11 +43,9 @@ class CharacterVocabulary(tf.Module):
     def __init__(self, characters: Sequence[str]):
         super().__init__(name="characters")
         listed = list(characters)
-        wrong = [c for c in listed if len(c) != 1 or c == REPLACEMENT]
-        if wrong or len(set(listed)) != len(listed):
-            raise ValueError(
-                f"a vocabulary lists single characters, each once and without U+FFFD; got {wrong[:5] or 'repeats'}"
-            )
+        wrong = [c for c in listed if len(c) != 1 or c == REPLACEMENT or listed.count(c) > 1]
+        if wrong:
+            raise ValueError(f"a vocabulary lists single characters, each once, no U+FFFD; got {wrong[:5]}")
         self.characters = (REPLACEMENT, *listed)
         self.size = len(self.characters)
         points = np.array([ord(c) for c in listed], np.int32)
@@ -59,7 +55,7 @@ class CharacterVocabulary(tf.Module):
         self._ids = np.append(order + 1, 0).astype(np.int32)
 
     @classmethod
-    def build(cls, text: str, minimum_count: int = 1) -> CharacterVocabulary:
+    def build(cls, text: str, minimum_count: int = 1) -> Self:
         """The characters that occur at least `minimum_count` times in `text`, sorted by code point."""
         counts = collections.Counter(text)
         return cls(sorted(c for c, n in counts.items() if n >= minimum_count and c != REPLACEMENT))
@@ -70,7 +66,7 @@ class CharacterVocabulary(tf.Module):
         Path(path).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> CharacterVocabulary:
+    def load(cls, path: str | Path) -> Self:
         return cls(_read(path, "characters 1")["characters"])
 
     def encode(self, text: tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
@@ -97,9 +93,6 @@ class CharacterVocabulary(tf.Module):
         place = np.searchsorted(self._points, points)
         return np.where(self._points[place] == points, self._ids[place], 0).astype(np.int32)
 
-    def decode_python(self, ids: Iterable[int]) -> str:
-        return "".join(self.characters[i] for i in ids)
-
 
 # ---------------------------------------------------------------------------------------------------------------
 # Subwords. Normalization: runs of the white space listed here become one space, and none is left at either end.
@@ -116,8 +109,7 @@ CHUNK = 64
 NAT = 10_000
 BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers
 NEVER = -(1 << 50)
-PAD, START, END = 0, 1, 2
-FIRST_BYTE, FIRST_PIECE = 3, 259
+PAD, START, END, FIRST_BYTE, FIRST_PIECE = 0, 1, 2, 3, 259
 
 
 def normalize(text: str) -> str:
@@ -139,27 +131,18 @@ class Unigram:
     """
 
     def __init__(self, pieces: Sequence[tuple[str, float]]):
-        """pieces: (text, score in nats), distinct, of 1 to 63 characters, with negative scores."""
-        self.pieces = tuple(pieces)
-        self.names = (
-            "<pad>",
-            "<start>",
-            "<end>",
-            *(f"<0x{b:02X}>" for b in range(256)),
-            *(p for p, _ in pieces),
-        )
+        """pieces: (text, score in nats); ValueError when they cannot be told apart or are too long."""
+        self.pieces = tuple((piece, score) for piece, score in pieces)
+        symbols = ("<pad>", "<start>", "<end>", *(f"<0x{byte:02X}>" for byte in range(256)))
+        self.names = (*symbols, *(p for p, _ in pieces))
         self.ids = {name: i for i, name in enumerate(self.names)}
         self.raw = (b"", b"", b"", *(bytes([b]) for b in range(256)), *(p.encode() for p, _ in pieces))
         self.scores = {p: round(score * NAT) for p, score in pieces}
-        self.longest = max((len(p) for p, _ in pieces), default=1)
-        if len(self.ids) != len(self.names) or max(self.scores.values(), default=0) > 0 or "" in self.scores:
-            raise ValueError(
-                "the pieces of a vocabulary must be distinct, not empty, with scores of at most 0"
-            )
-        if self.longest >= CHUNK:
-            raise ValueError(
-                f"a piece has at most {CHUNK - 1} characters; the longest here has {self.longest}"
-            )
+        self.longest = max((len(p) for p in self.scores), default=1)
+        if len(self.ids) != len(self.names) or not all(0 < len(p) < CHUNK for p in self.scores):
+            raise ValueError(f"pieces must be distinct and of 1 to {CHUNK - 1} characters")
+        if not all(BYTE_SCORE < score <= 0 for score in self.scores.values()):
+            raise ValueError(f"scores must be above {BYTE_SCORE / NAT:,.0f} and at most 0")
 
     def tokenize(self, text: str) -> list[int]:
         return [i for unit in units(text) for i in self.segment(unit)]
@@ -176,14 +159,11 @@ class Unigram:
         """best[j]: the greatest sum of scores of pieces that spell text[:j]; start[j]: where the last one begins."""
         best, start = [0], [0]
         for end in range(1, len(text) + 1):
-            options = [
-                (best[b] + self._score(text[b:end]), -b) for b in range(max(0, end - self.longest), end)
-            ]
-            score, negative = max(options)
+            begins = range(max(0, end - self.longest), end)
+            score, negative = max((best[b] + self._score(text[b:end]), -b) for b in begins)
             best.append(score)
             start.append(-negative)
-        ids: list[int] = []
-        end = len(text)
+        ids, end = [], len(text)
         while end > 0:
             ids[:0] = self._spell(text[start[end] : end])
             end = start[end]
@@ -212,29 +192,20 @@ class SubwordVocabulary(tf.Module):
         # Six low bits are left free for a length: one maximum then gives score and choice together (see _choose).
         scores = [NEVER, *model.scores.values()]
         # A unit holds no space, so " " is never found; it stands for "not here", and no table is empty.
-        spellings = {" ": (), **(words or {})}
+        self.words = MappingProxyType(dict(words or {}))  # no plain dict: tf.Module would track every entry
+        spellings = {" ": (), **self.words}
         rows = [[model.ids[p] for p in spelled] for spelled in spellings.values()]
         with tf.device("CPU:0"):  # strings live there; captured once, however many functions use them
             self._names, self._raw = tf.constant(model.names), tf.constant(model.raw)
             self._scores = tf.constant(np.array(scores, np.int64) * CHUNK)
-            self._words = tf.constant(list(spellings))
             ids = np.array([i for row in rows for i in row], np.int32)
             self._spellings = tf.RaggedTensor.from_row_lengths(ids, np.array([len(row) for row in rows]))
         self._row = _table(list(spellings), default=0)
         self._piece = _table([" ", *model.scores], default=0)  # 1.. are the pieces in their order
 
-    @property
-    def words(self) -> dict[str, list[str]]:
-        """The cache: unit -> the pieces of its segmentation."""
-        rows = zip(self._words.numpy()[1:], self._spellings.to_list()[1:], strict=True)
-        return {word.decode(): [self.model.names[i] for i in row] for word, row in rows}
-
     @classmethod
-    def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> SubwordVocabulary:
-        """Learn at most `size` subwords from `lines`; deterministic. A small corpus may give fewer.
-
-        Raises ValueError when there is no text, or when `size` cannot hold its characters.
-        """
+    def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> Self:
+        """Learn `size` subwords, or fewer if `lines` give no more; deterministic. ValueError if `size` is too small."""
         cut = [units(line) for line in lines]
         pieces = _train_pieces(cut, size)
         model = Unigram(pieces)
@@ -250,17 +221,18 @@ class SubwordVocabulary(tf.Module):
         Path(path).write_text(document, encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> SubwordVocabulary:
+    def load(cls, path: str | Path) -> Self:
         document = _read(path, "subwords 1")
-        pieces = [(p, score) for p, score in document["pieces"]]
-        return cls(pieces, {word: spelled.split(" ") for word, spelled in document["words"].items()})
+        return cls(
+            document["pieces"], {word: spelled.split(" ") for word, spelled in document["words"].items()}
+        )
 
     def tokenize_python(self, text: str) -> list[int]:
-        """text -> ids: what `tokenize` gives, in plain Python."""
+        """What `tokenize` gives, in plain Python."""
         return self.model.tokenize(text)
 
     def detokenize_python(self, ids: Iterable[int]) -> str:
-        """ids -> text: what `detokenize` gives, in plain Python."""
+        """What `detokenize` gives, in plain Python."""
         return self.model.detokenize(ids)
 
     def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -286,8 +258,7 @@ class SubwordVocabulary(tf.Module):
     def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
         """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None].
 
-        C characters of all wanted units one after the other; boundary i stands before character i, boundary C at
-        the end. A piece is named by the boundary at its end.
+        C: the characters of all wanted units, one after the other. P: their pieces, each found by its last character.
         """
         index = tf.where(wanted)[:, 0]
         chars, starts = tf.strings.unicode_split_with_offsets(tf.gather(parts, index), "UTF-8")
@@ -301,8 +272,10 @@ class SubwordVocabulary(tf.Module):
         ids, owner = _spell_bytes(piece, tf.gather(chars.flat_values, last), tf.gather(unit, last))
         return tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(wanted, tf.int64), validate=False)
 
-    def _candidates(self, unit, char, start, place):
-        """Pieces that end at each character: numbers int32 [C, longest], 0 for none, and scores int64; column l-1
+    def _candidates(
+        self, unit: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The pieces that end at each character, from 1, 0 for none: int32 [C, longest], and scores int64; column l-1
         has those of l characters. unit, char: string [C]; start: the char's first byte; place: in its chunk."""
         end = start + tf.cast(tf.strings.length(char), tf.int64)
         lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
@@ -314,10 +287,6 @@ class SubwordVocabulary(tf.Module):
         scores = tf.gather(self._scores, found)
         alone = tf.maximum(scores[:, :1], BYTE_SCORE * CHUNK)
         return found, tf.concat([alone, scores[:, 1:]], axis=1)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Parts of the graph.
 
 
 def _normalize(text: tf.Tensor) -> tf.Tensor:
@@ -341,9 +310,8 @@ def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
     dense = scores.to_tensor()  # [chunks, time, longest]
     chunks, time, longest = tf.unstack(tf.shape(dense))
     tag = tf.range(1, longest + 1, dtype=tf.int64)  # in the six free bits: a tie goes to the longer piece
-    window = tf.concat(
-        [tf.zeros([chunks, 1], tf.int64), tf.fill([chunks, longest - 1], np.int64(NEVER * CHUNK))], 1
-    )
+    never = tf.fill([chunks, longest - 1], tf.constant(NEVER * CHUNK, tf.int64))
+    window = tf.concat([tf.zeros([chunks, 1], tf.int64), never], axis=1)
 
     def advance(t, window, choices):
         best = tf.reduce_max(window + dense[:, t] + tag, axis=1, keepdims=True)
@@ -379,21 +347,24 @@ def _spell_bytes(piece: tf.Tensor, char: tf.Tensor, owner: tf.Tensor) -> tuple[t
     count = tf.where(missing, tf.strings.length(char), 1)
     piece, owner = tf.repeat(piece, count), tf.repeat(owner, count)
     spelled = tf.io.decode_raw(tf.strings.reduce_join(tf.boolean_mask(char, missing)), tf.uint8)
-    ids = piece + (FIRST_PIECE - 1)
-    return tf.tensor_scatter_nd_update(
-        ids, tf.where(tf.equal(piece, 0)), tf.cast(spelled, tf.int32) + FIRST_BYTE
-    ), owner
+    ids, places = piece + (FIRST_PIECE - 1), tf.where(tf.equal(piece, 0))
+    return tf.tensor_scatter_nd_update(ids, places, tf.cast(spelled, tf.int32) + FIRST_BYTE), owner
 
 
 def _table(keys: Sequence[str], default: int) -> tf.lookup.StaticHashTable:
     """Each key's place in the list."""
-    return tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.range(len(keys))), default
-    )
+    content = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.range(len(keys)))
+    return tf.lookup.StaticHashTable(content, default)
 
 
 def _train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, float]]:
-    """Units of each line -> (piece, score), by the `sentencepiece` library."""
+    """Units of each line -> (piece, score in nats)."""
+    model = _train_model(cut, size)
+    ordinary = (i for i in range(3, model.get_piece_size()) if not model.is_byte(i))
+    return [(model.id_to_piece(i), round(model.get_score(i), 4)) for i in ordinary]
+
+
+def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
     import sentencepiece  # only training needs it
 
     # The trainer takes spaces for SPACE, a delimiter for the other cuts, and refuses NUL.
@@ -404,7 +375,7 @@ def _train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, fl
             sentence_iterator=iter(lines),
             model_writer=model,
             model_type="unigram",
-            vocab_size=size + 1,  # it also counts an unknown symbol, which bytes make unnecessary
+            vocab_size=size,  # with bytes and three symbols; its are unknown, start and end
             hard_vocab_limit=False,
             byte_fallback=True,
             character_coverage=0.9995,
@@ -413,20 +384,14 @@ def _train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, fl
             max_sentence_length=1 << 24,
             num_threads=2,  # fixed: sums of floats depend on how they are divided
             minloglevel=3,
-            unk_id=3,
-            pad_id=PAD,
-            bos_id=START,
-            eos_id=END,
         )
     except (RuntimeError, OSError) as error:
-        characters = len({c for line in lines for c in line})
+        characters = len(set().union(*lines))
         raise ValueError(
             f"no vocabulary of {size} subwords for {len(lines)} lines with {characters} different characters: "
             f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
         ) from error
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    ordinary = (i for i in range(4, processor.get_piece_size()) if not processor.is_byte(i))
-    return [(processor.id_to_piece(i), round(processor.get_score(i), 4)) for i in ordinary]
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
 def _read(path: str | Path, form: str) -> dict:

@@ -128,7 +128,7 @@ class LengthBuckets:
         source, target = lengths.max(axis=0)
         most = max(1, budget // max(source, target))
         batches = -(-len(lengths) // most)
-        return -(-len(lengths) // batches), int(source), int(target)
+        return int(-(-len(lengths) // batches)), int(source), int(target)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (an instance lives as long as its training)
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:

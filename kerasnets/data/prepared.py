@@ -36,7 +36,7 @@ def images(
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("image", "label"), "pictures with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
-    if not hasattr(label, "names") or np.dtype(image.dtype) != np.uint8:
+    if not hasattr(label, "names") or image.dtype != np.uint8:
         raise DataError(
             f"{name!r} has other features than pictures of 8 bits and named classes: choose another set"
         )
@@ -98,9 +98,10 @@ def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
     try:
         with _quiet():
             builder = tfds.builder(name, data_dir=directory)
+            there = builder.is_prepared()
     except (tfds.core.DatasetNotFoundError, ValueError, KeyError) as error:
         raise DataError(_unknown(name, directory, bundled, tfds.list_builders())) from error
-    if not builder.is_prepared():
+    if not there:
         _download(builder, name, directory, bundled)
     return builder
 
