@@ -54,7 +54,7 @@ def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
 
 
 def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
-    """-> inputs, targets int32 [B, T], reset bool []: for truncated back-propagation with a state that is carried on.
+    """-> inputs, targets int32 [B, T], reset bool [B]: for truncated back-propagation with a state that is carried on.
 
     ids: int32 [N]. The text is cut into B rows that lie one after the other; step by step, T characters at a time,
     each row is read on, and `targets` are the characters after `inputs`. At the first step of an epoch `reset` is
@@ -69,7 +69,7 @@ def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: i
     return {
         "inputs": ids[places].astype(np.int32, copy=False),
         "targets": ids[places + 1].astype(np.int32, copy=False),
-        "reset": np.array(place == 0),
+        "reset": np.full(batch_size, place == 0),  # one a row, so that devices share it out
     }
 
 

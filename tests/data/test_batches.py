@@ -103,7 +103,7 @@ class TestTexts:
             batch = texts(step)
             assert batch["inputs"].shape == batch["targets"].shape == (4, 10)
             assert np.array_equal(batch["targets"], batch["inputs"] + 1)
-            assert bool(batch["reset"]) == (step % steps == 0)
+            assert batch["reset"].tolist() == [step % steps == 0] * 4
             if step % steps:
                 assert np.array_equal(batch["inputs"][:, 0], texts(step - 1)["targets"][:, -1])
 
@@ -186,7 +186,7 @@ class TestLengthBuckets:
 class TestDataset:
     def test_static_shapes_where_they_are_fixed(self):
         assert to_dataset(images, 0, 2).element_spec["pixels"].shape == [BATCH, 4, 3, 1]
-        assert to_dataset(texts, 0, 2).element_spec["reset"].shape == []
+        assert to_dataset(texts, 0, 2).element_spec["reset"].shape == [4]
         assert to_dataset(buckets().batch, 0, 2).element_spec["source"].shape.as_list() == [None, None]
 
     @pytest.mark.parametrize("count", [1, 15, 16, 17, 103])
