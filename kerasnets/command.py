@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -40,6 +41,26 @@ def sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
     return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow, which takes seconds and tells standard error of its build and devices: that is held back,
+    unless it fails."""
+    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class Options:

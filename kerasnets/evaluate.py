@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kerasnets.command import Options, run
+from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import choose
 from kerasnets.loading import is_saved_model, open_model, read_config
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
 def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> dict[str, Any]:
     """-> the metrics, also written to evaluation-SPLIT.json if `path` is a run directory."""
     read_config(path)
-    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    start_tensorflow()
     opened = open_model(path)
     if data_dir is not None:
         opened.task.config = dataclasses.replace(opened.task.config, data_dir=data_dir)

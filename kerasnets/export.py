@@ -11,7 +11,7 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
-from kerasnets.command import Options, run
+from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import RequestError
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
@@ -42,7 +42,7 @@ def export(run_dir: Path, models_dir: Path, name: str | None = None) -> Path:
     name = name or task_name
     if not re.fullmatch(r"[\w.-]+", name):
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
-    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    start_tensorflow()
     base = models_dir / name
     base.mkdir(parents=True, exist_ok=True)
     partial = base / f".partial-{os.getpid()}"  # no number: servers take it for no version

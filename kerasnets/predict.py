@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kerasnets.command import Options, run
+from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import RequestError
 from kerasnets.loading import open_model, read_config
 
@@ -28,7 +28,7 @@ def predict(path: Path, inputs: Iterable[str]) -> Iterator[str]:
     Raises: RequestError with the model's sentence for an input that it refuses; the answers before it are given.
     """
     read_config(path)
-    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    start_tensorflow()
     opened = open_model(path)
     import tensorflow as tf
 

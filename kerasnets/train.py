@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets.command import Options, flat, run
+from kerasnets.command import Options, flat, run, start_tensorflow
 from kerasnets.examples import instances
 from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config, RequestError
 
@@ -93,7 +93,7 @@ def train(
 
 def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any, Any]:
     """-> the task and its run directory; nothing is written before the data are there."""
-    print("starting TensorFlow ...", file=sys.stderr, flush=True)
+    start_tensorflow()
     from kerasnets.tasks import make_task
     from kerasnets.training.run import RunDirectory
 

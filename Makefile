@@ -1,0 +1,32 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean
+
+demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
+	$(BIN)/python -m demos.quickstart
+
+test: .venv/installed  ## all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: .venv/installed  ## format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	@echo "installing TensorFlow and the other packages into .venv: some minutes the first time"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## what was trained and exported by `make demo`
+	rm -rf runs/quick models
