@@ -13,6 +13,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 DEFAULT_SIGNATURE = "serving_default"
+# Servers list it among the signatures, but it cannot be called.
+INIT_OPERATION = "__saved_model_init_op"
 
 # {name: DataType number of tensorflow/core/framework/types.proto}; string tensors are object arrays of bytes.
 DTYPES = {
@@ -145,9 +147,9 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _cached_metadata(self, spec: ModelSpec, timeout: float = 60.0) -> Metadata:
-        """Metadata of `spec`, fetched once; the caller forgets it when a request fails."""
-        if spec not in self._metadata:
+    def _cached_metadata(self, spec: ModelSpec, timeout: float = 60.0, fresh: bool = False) -> Metadata:
+        """Metadata of `spec`, fetched once unless it has to be `fresh`; forgotten when a request fails."""
+        if fresh or spec not in self._metadata:
             self._metadata[spec] = self._transport.metadata(spec, timeout)
         return self._metadata[spec]
 

@@ -10,6 +10,7 @@ import numpy as np
 from serving.client import (
     CODES,
     DTYPES,
+    INIT_OPERATION,
     Metadata,
     ModelSpec,
     ServingError,
@@ -75,6 +76,7 @@ class GrpcTransport:
         return {
             name: {"inputs": _describe(signature.inputs), "outputs": _describe(signature.outputs)}
             for name, signature in signatures.signature_def.items()
+            if name != INIT_OPERATION
         }
 
     def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]:

@@ -13,6 +13,7 @@ import urllib3
 
 from serving.client import (
     DTYPES,
+    INIT_OPERATION,
     Metadata,
     ModelSpec,
     ServingError,
@@ -55,11 +56,16 @@ class RestTransport:
         columns = {name: _to_json(name, array) for name, array in inputs.items()}
         body = {"signature_name": signature, "inputs": columns}
         answer = self._request("POST", f"{_path(spec)}:predict", timeout, body)
-        outputs = self._metadata(spec, timeout)[signature]["outputs"]
-        values = answer["outputs"]
-        if len(outputs) == 1:  # a single output comes without its name
-            values = {next(iter(outputs)): values}
-        return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
+        for fresh in (False, True):  # what is cached may describe a version that has been replaced
+            outputs = self._metadata(spec, timeout, fresh).get(signature, {}).get("outputs", {})
+            values = answer["outputs"]
+            if len(outputs) == 1:  # a single output comes without its name
+                values = {next(iter(outputs)): values}
+            if isinstance(values, dict) and values.keys() == outputs.keys():
+                return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
+        raise ServingError(
+            "INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says"
+        )
 
     def metadata(self, spec: ModelSpec, timeout: float) -> Metadata:
         answer = self._request("GET", f"{_path(spec)}/metadata", timeout)
@@ -67,6 +73,7 @@ class RestTransport:
         return {
             name: {"inputs": _describe(signature["inputs"]), "outputs": _describe(signature["outputs"])}
             for name, signature in signatures.items()
+            if name != INIT_OPERATION
         }
 
     def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]:

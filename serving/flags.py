@@ -60,7 +60,7 @@ def usage() -> str:
     lines = ["usage: python -m serving", "Flags:"]
     for flag in fields(Flags):
         default = str(flag.default).lower() if flag.type == "bool" else repr(flag.default).replace("'", '"')
-        option, kind = f"--{flag.name}={default}", {"str": "string", "int": "int"}.get(flag.type, flag.type)
+        option, kind = f"--{flag.name}={default}", "string" if flag.type == "str" else flag.type
         lines.append(f"\t{option:<50}\t{kind}\t{flag.metadata['help']}")
     return "\n".join(lines) + "\n"
 
@@ -77,7 +77,11 @@ def parse(arguments: list[str]) -> Flags:
         else:
             values[name] = _read(name, kinds[name], text if equals else "true")
     if unknown:
-        print("".join(f"unknown argument: {argument}\n" for argument in unknown) + usage(), file=sys.stderr)
+        print(
+            "".join(f"unknown argument: {argument}\n" for argument in unknown) + usage(),
+            end="",
+            file=sys.stderr,
+        )
     return Flags(**values)
 
 

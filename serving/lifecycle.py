@@ -157,8 +157,8 @@ class ModelManager:
 
     def _poll(self) -> None:
         """Compare the disk with what is known. A missing base path postpones it all: the disk may be away."""
-        configs = self._find()
         try:
+            configs = self._find()
             present = {config.name: find_versions(config.base_path) for config in configs}
         except OSError as error:
             log.warning("FileSystemStoragePathSource encountered a filesystem access error: %s", error)

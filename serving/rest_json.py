@@ -84,9 +84,12 @@ def _parse_error(error: JSONDecodeError) -> str:
 
 def type_name(value: Any) -> str:
     """RapidJSON's name of a value's type."""
-    if value is None or isinstance(value, bool):
-        return {None: "Null", False: "False", True: "True"}[value]
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+    if value is None:
+        return "Null"
+    if isinstance(value, bool):
+        return str(value)
+    names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+    return names.get(type(value), "Number")
 
 
 def debug(value: Any) -> str:

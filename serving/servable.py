@@ -60,7 +60,7 @@ class Signature:
         feeds = [self._checked(index, alias, arrays[alias]) for index, alias in enumerate(self._fed)]
         runner = self._runners.get(outputs) or self._add_runner(outputs)
         try:
-            return runner(*feeds)
+            return [_as_array(output) for output in runner(*feeds)]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
 
@@ -84,6 +84,11 @@ class Signature:
                 places = [fetches.index(self.outputs[alias]) for alias in outputs]
                 self._runners[outputs] = _runner(self._session, options, places)
             return self._runners[outputs]
+
+
+def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
+    """A fetched tensor; the session gives a scalar string as plain bytes."""
+    return np.array(output, dtype=object) if isinstance(output, bytes) else np.asarray(output)
 
 
 def _runner(session: Any, options: Any, places: Sequence[int]) -> Callable[..., list[np.ndarray]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.errors import StatusError, UsageError, invalid_argument
 from serving.flags import Flags, parse, usage
-from serving.storage import ModelConfig, check_present, configured_models
+from serving.storage import ModelConfig, check_present, configured_models, find_models
 
 if TYPE_CHECKING:
     from serving.lifecycle import Loader, ModelManager
@@ -166,20 +166,19 @@ def _load(flags: Flags, models: list[ModelConfig]) -> tuple[ModelManager, Predic
     )
 
     def find() -> list[ModelConfig]:  # a models directory is looked through again, a configuration stays
-        watched = flags.models_dir and not flags.model_config_file
-        return configured_models(flags) if watched else models
+        return find_models(flags.models_dir) if flags.models_dir and not flags.model_config_file else models
 
     loader: list[Loader] = []
     manager = ModelManager(find, lambda *key: loader[0](*key), timing, flags.num_load_threads or _threads())
     predictor = Predictor(
         manager, flags.enable_signature_method_name_check, flags.enable_serialization_as_tensor_content
     )
-    loader.append(_loader(flags, predictor))
+    loader.append(make_loader(flags, predictor))
     manager.start()
     return manager, predictor
 
 
-def _loader(flags: Flags, predictor: Predictor) -> Callable[[str, int, str], Any]:
+def make_loader(flags: Flags, predictor: Predictor) -> Callable[[str, int, str], Any]:
     """Loads one version and warms it up."""
     import tensorflow as tf
     from tensorflow.core.protobuf.config_pb2 import ConfigProto

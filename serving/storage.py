@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -16,7 +17,7 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 from serving.errors import StatusError, UsageError, invalid_argument
 from serving.flags import Flags
 
-VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
+VersionPolicy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 INT64_MAX = 2**63 - 1
 
 
@@ -35,7 +36,7 @@ def configured_models(flags: Flags) -> list[ModelConfig]:
     if flags.model_config_file:
         return read_config_file(flags.model_config_file)
     if flags.models_dir:
-        return find_models(flags.models_dir)
+        return find_models(flags.models_dir) if os.path.isdir(flags.models_dir) else []
     if not flags.model_base_path:
         raise UsageError(
             "no model to serve: give --models_dir=DIR, --model_base_path=DIR (with --model_name=NAME) "
@@ -79,12 +80,9 @@ def _check(models: list[ModelConfig]) -> None:
 
 
 def find_models(directory: str) -> list[ModelConfig]:
-    """Every sub-directory of `directory` that has a numeric version directory."""
-    try:
-        with os.scandir(directory) as entries:
-            paths = sorted(entry.path for entry in entries if entry.is_dir())
-    except OSError:
-        return []
+    """Every sub-directory of `directory` that has a numeric version directory; OSError if it is missing."""
+    with os.scandir(directory) as entries:
+        paths = sorted(entry.path for entry in entries if entry.is_dir())
     return [
         ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
@@ -10,7 +12,7 @@ from tensorflow.dtypes import as_dtype
 
 from serving.errors import invalid_argument
 
-TensorProto = tensor_pb2.TensorProto
+TensorProto: TypeAlias = tensor_pb2.TensorProto
 
 # {DataType: field of its values}; tensor_content is the alternative for all but strings.
 VALUE_FIELDS = {
@@ -68,7 +70,7 @@ def _decode(proto: TensorProto) -> np.ndarray:
     return _fill(proto.dtype, dtype, values[:size] if len(values) > size else values, size).reshape(shape)
 
 
-def _fill(data_type: int, dtype: np.dtype, values: list, size: int) -> np.ndarray:
+def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
     """Array [size]; a short list is continued with its last value, an empty one with zeros."""
     stored = np.dtype(np.uint16) if data_type in HALVES else dtype
     if dtype == object:

@@ -5,6 +5,8 @@ their own: they cannot clash with TensorFlow's messages in the same process, and
 would have to match the installed protobuf.
 """
 
+from typing import Any
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PACKAGE = "serving.wire"
@@ -80,7 +82,7 @@ def _add_map_entry(message: descriptor_pb2.DescriptorProto, type_name: str, valu
         _set_type(entry.field.add(name=name, number=number), kind, message.name)
 
 
-def _build() -> dict[str, type]:
+def _build() -> dict[str, Any]:
     """Message classes by name."""
     file = descriptor_pb2.FileDescriptorProto(name="serving/wire.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():

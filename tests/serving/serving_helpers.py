@@ -1,0 +1,140 @@
+"""Small SavedModels for the tests of the serving room, and what starts and awaits things."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 120.0  # a busy machine imports TensorFlow slowly
+IDENTITIES = ("float64", "int8", "int16", "int32", "uint8", "uint32", "uint64", "bool", "float16")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for something that other threads or processes do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def build_example(path: Path) -> None:
+    """A SavedModel with signatures of many kinds."""
+    import tensorflow as tf
+
+    def spec(dtype: str, name: str, shape: tuple[int | None, ...] = (None,)) -> tf.TensorSpec:
+        return tf.TensorSpec(shape, dtype, name)
+
+    weights = tf.constant([[0.1, 1.0, -2.0], [3.0, 1e-7, 12345678.0]])
+    functions = {
+        "serving_default": (lambda x: {"y": x / 2 + 2}, [spec("float32", "x")]),
+        "matrix": (lambda x: {"y": x @ weights}, [spec("float32", "x", (None, 2))]),
+        "text": (
+            lambda text: {"upper": tf.strings.upper(text), "raw_bytes": tf.strings.join([text, b"\xff\x00"])},
+            [spec("string", "text")],
+        ),
+        "upper": (lambda text: {"upper": tf.strings.upper(text)}, [spec("string", "text")]),
+        "pair": (
+            lambda a, b: {"sum": a + tf.cast(b, "float32"), "product": a * tf.cast(b, "float32")},
+            [spec("float32", "a"), spec("int32", "b")],
+        ),
+        "doubled": (lambda n: {"doubled": n * 2}, [spec("int64", "n")]),
+        "total": (lambda x: {"total": tf.reduce_sum(x)}, [spec("float32", "x")]),
+        "uneven": (lambda x: {"p": x, "q": x[:1]}, [spec("float32", "x")]),
+        "empty": (lambda x: {"y": tf.zeros([tf.size(x) - 1, 3])}, [spec("float32", "x")]),
+        "check": (_checked_length, [spec("string", "text")]),
+    }
+    for dtype in IDENTITIES:
+        functions[f"identity_{dtype}"] = (lambda x: {"y": tf.identity(x)}, [spec(dtype, "x", (None, 2))])
+    module = tf.Module()
+    signatures = {name: tf.function(f, input_signature=specs) for name, (f, specs) in functions.items()}
+    tf.saved_model.save(module, str(path), signatures=signatures)
+
+
+def _checked_length(text):
+    import tensorflow as tf
+
+    valid = tf.reduce_all(tf.strings.length(text) > 0)
+    with tf.control_dependencies([tf.debugging.Assert(valid, ["empty text is not allowed"])]):
+        return {"length": tf.strings.length(text)}
+
+
+def build_number(path: Path, number: float) -> None:
+    """A SavedModel that answers `number`, so that a test sees which version answered."""
+    import tensorflow as tf
+
+    function = tf.function(
+        lambda x: {"y": x * 0 + number}, input_signature=[tf.TensorSpec([None], tf.float32, "x")]
+    )
+    tf.saved_model.save(tf.Module(), str(path), signatures={"serving_default": function})
+
+
+def add_warmup(path: Path, signature: str, **inputs: object) -> None:
+    """Store one PredictRequest beside the SavedModel."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    record = prediction_log_pb2.PredictionLog()
+    record.predict_log.request.model_spec.name = "example"
+    record.predict_log.request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        record.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    extra = path / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        writer.write(record.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Store:
+    """SavedModels that tests copy versions from."""
+
+    path: Path
+
+    @property
+    def example(self) -> Path:
+        return self.path / "example"
+
+    def number(self, number: int) -> Path:
+        return self.path / f"number_{number}"
+
+    def publish(self, source: Path, base_path: Path, version: int) -> Path:
+        """Put a version where a server looks, in one step: it must not see half of it."""
+        base_path.mkdir(parents=True, exist_ok=True)
+        aside = base_path / f"temporary-{version}"
+        shutil.copytree(source, aside)
+        return aside.rename(base_path / str(version))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen
+    grpc: str
+    rest: str
+    models: Path
+    log: Path
+
+
+CONFIG = """
+model_config_list {{
+  config {{
+    name: "example" base_path: "{models}/example" model_version_policy {{ all {{}} }}
+    version_labels {{ key: "stable" value: 1 }}
+    version_labels {{ key: "gone" value: 9 }}
+  }}
+  config {{ name: "number" base_path: "{models}/number" }}
+}}
+"""

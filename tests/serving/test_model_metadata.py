@@ -1,0 +1,92 @@
+"""Metadata and status as documents: JSON against a golden text, gRPC messages."""
+
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+import urllib3
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
+
+GOLDEN = Path(__file__).with_name("number_metadata.json")
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield channel
+
+
+@pytest.mark.parametrize("choice", ["versions/2", "VERSIONS/2"])
+def test_metadata_json(server, choice):
+    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/{choice}/metadata", timeout=60)
+    assert answer.status == 200
+    assert json.loads(answer.data) == json.loads(GOLDEN.read_text())
+    assert answer.data.startswith(b'{\n"model_spec":{\n "name": "example",')
+
+
+def test_status_json(server):
+    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/versions/1", timeout=60)
+    assert answer.data.decode() == (
+        '{\n "model_version_status": [\n  {\n   "version": "1",\n   "state": "AVAILABLE",\n   "status": {\n'
+        '    "error_code": "OK",\n    "error_message": ""\n   }\n  }\n ]\n}\n'
+    )
+
+
+def test_status_ignores_labels(server):
+    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/labels/unknown", timeout=60)
+    assert [status["version"] for status in answer.json()["model_version_status"]] == ["2", "1"]
+
+
+def test_status_of_an_unknown_version(channel):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "example"
+    request.model_spec.version.value = 7
+    with pytest.raises(grpc.RpcError) as caught:
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details() == "Could not find version 7 of model example"
+
+
+def metadata_request(name, fields):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
+    request.model_spec.name = name
+    return request
+
+
+def test_metadata_message(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    answer = stub.GetModelMetadata(metadata_request("example", ["signature_def"]), timeout=60)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def) == {"serving_default", "__saved_model_init_op"}
+    assert (answer.model_spec.name, answer.model_spec.version.value) == ("example", 2)
+    assert answer.model_spec.signature_name == ""
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (get_model_metadata_pb2.GetModelMetadataRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (
+            metadata_request("nothing", []),
+            "INVALID_ARGUMENT",
+            "GetModelMetadataRequest must specify at least one metadata_field",
+        ),
+        (metadata_request("nothing", ["x"]), "INVALID_ARGUMENT", "Metadata field x is not supported"),
+        (
+            metadata_request("nothing", ["signature_def"]),
+            "NOT_FOUND",
+            "Servable not found for request: Latest(nothing)",
+        ),
+    ],
+)
+def test_metadata_errors(channel, request_, code, text):
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction_service_pb2_grpc.PredictionServiceStub(channel).GetModelMetadata(request_, timeout=60)
+    assert (caught.value.code().name, caught.value.details()) == (code, text)

@@ -1,0 +1,104 @@
+"""JSON text: numbers, parse errors, values in messages. No server."""
+
+import json
+
+import numpy as np
+import pytest
+
+from serving.errors import StatusError
+from serving.rest_json import debug, decimals, error_json, parse, type_name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.2, "0.2"),  # as a double it would read 0.20000000298023224
+        (1.0, "1.0"),
+        (-0.0, "-0.0"),
+        (2.5, "2.5"),
+        (9000000, "9e+06"),
+        (0.00003, "3e-05"),
+        (1234567, "1234567.0"),
+        (1 / 3, "0.333333343"),
+        (16777216, "16777216.0"),
+        (3.4028235e38, "3.40282347e+38"),
+        (float("nan"), "NaN"),
+        (float("inf"), "Infinity"),
+        (float("-inf"), "-Infinity"),
+    ],
+)
+def test_float32_text(value, text):
+    assert decimals(np.array([value], np.float32)) == [text]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1, "0.1"), (1 / 3, "0.33333333333333331"), (1e300, "1e+300"), (7.0, "7.0")]
+)
+def test_float64_text(value, text):
+    assert decimals(np.array([value])) == [text]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_float_reads_back_equal(dtype):
+    bits = np.random.default_rng(0).integers(0, 2**63, 2000).astype(np.uint64)
+    numbers = bits.view(np.float64) if dtype == np.float64 else bits.astype(np.uint32).view(np.float32)
+    numbers = numbers[np.isfinite(numbers)]
+    read_back = np.array([json.loads(text) for text in decimals(numbers)], dtype)
+    np.testing.assert_array_equal(read_back, numbers)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "JSON Parse error: The document is empty"),
+        (b"  ", "JSON Parse error: The document is empty. at offset: 2"),
+        (b"hello", "JSON Parse error: Invalid value. at offset: 0"),
+        (b'{"a": x}', "JSON Parse error: Invalid value. at offset: 6"),
+        (b"{a: 1}", "JSON Parse error: Missing a name for object member. at offset: 1"),
+        (b'{"a" 1}', "JSON Parse error: Missing a colon after a name of object member. at offset: 5"),
+        (b'{"a": 1 "b": 2}', "JSON Parse error: Missing a comma or } after an object member. at offset: 8"),
+        (b'{"a": [1 2]}', "JSON Parse error: Missing a comma or ] after an array element. at offset: 9"),
+        ('{"ä": x}'.encode(), "JSON Parse error: Invalid value. at offset: 7"),  # offsets count bytes
+        (b"[1, 2]", "JSON Value: [1, 2] Is not object"),
+        (b"3", "JSON Value: 3 Is not object"),
+    ],
+)
+def test_what_is_no_json_object(body, message):
+    with pytest.raises(StatusError) as caught:
+        parse(body)
+    assert (caught.value.code, caught.value.message) == ("INVALID_ARGUMENT", message)
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(StatusError, match="nested too deeply"):
+        parse(b'{"a": ' + b"[" * 100_000)
+
+
+def test_leniency():
+    assert parse(b' {"a": 1} trailing text') == {"a": 1}
+    assert parse(b'{"a": [Infinity, -Infinity, Inf, -Inf], "b": "Inf"}') == {
+        "a": [np.inf, -np.inf, np.inf, -np.inf],
+        "b": "Inf",
+    }
+    assert np.isnan(parse(b'{"a": NaN}')["a"])
+    assert parse(b'{"a": "\xff"}')["a"].encode("utf-8", "surrogateescape") == b"\xff"
+
+
+def test_values_in_messages():
+    assert debug({"a": [1, 2.5, "x"]}) == '{\n    "a": [1, 2.5, "x"]\n}'
+    assert debug([True, None]) == "[true, null]"
+    assert len(debug(list(range(1000)))) < 300
+    assert [type_name(v) for v in (None, True, False, 1, 1.5, "s", [], {})] == [
+        "Null",
+        "True",
+        "False",
+        "Number",
+        "Number",
+        "String",
+        "Array",
+        "Object",
+    ]
+
+
+def test_errors_are_pretty_printed():
+    assert error_json('a "b"\n\tc') == '{\n    "error": "a \\"b\\"\\n\\tc"\n}'
