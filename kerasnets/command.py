@@ -73,8 +73,8 @@ class Options:
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
         class Parser(jsonargparse.ArgumentParser):
-            def format_help(self) -> str:
-                return with_dashes(super().format_help())
+            def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+                return with_dashes(super().format_help(formatter))
 
         self.parser = Parser(
             prog=f"python -m {program}",

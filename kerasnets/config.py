@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import tomli_w
 
-
 C = typing.TypeVar("C")
 
 

@@ -1,7 +1,7 @@
 """Search over a model's `start` and `step`; knows no model.
 
-`step(token [B], index, memory, cache) -> logits [B, V], cache` is all that is used of one. The whole search is one graph
-loop, so that one call writes the whole text.
+`step(token [B], index, memory, cache) -> logits [B, V], cache` is all that is used of one. The whole search is one
+graph loop, so that one call writes the whole text.
 
     B batch, L longest output, V vocabulary
 """

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,18 @@ def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> di
 
 def table(metrics: dict[str, Any]) -> str:
     plain = {name: value for name, value in metrics.items() if not isinstance(value, list)}
-    lines = [f"{name:20}{value:.4f}" if isinstance(value, float) else f"{name:20}{value}" for name, value in plain.items()]
+    lines = [
+        f"{name:20}{value:.4f}" if isinstance(value, float) else f"{name:20}{value}" for name, value in plain.items()
+    ]
     if "confusion_matrix" in metrics:
         lines += ["", "confusion matrix (a row for each true class, a column for each answer):"]
         names, rows = metrics["classes"], metrics["confusion_matrix"]
         width = max(4, *(len(name) for name in names), len(str(max(map(max, rows))))) + 1
         lines.append(" " * width + "".join(f"{name:>{width}}" for name in names) + f"{'right':>{width + 2}}")
         for name, row, share in zip(names, rows, metrics["class_accuracy"], strict=True):
-            lines.append(f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row) + f"{share:>{width + 2}.1%}")
+            lines.append(
+                f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row) + f"{share:>{width + 2}.1%}"
+            )
     return "\n".join(lines)
 
 

@@ -22,4 +22,5 @@ def load(path: Path) -> list[dict[str, Any]]:
     def raw(value: Any) -> Any:
         return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
 
-    return [{name: raw(value) for name, value in row.items()} for row in json.loads(path.read_text("utf-8"))["instances"]]
+    rows = json.loads(path.read_text("utf-8"))["instances"]
+    return [{name: raw(value) for name, value in row.items()} for row in rows]

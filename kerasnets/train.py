@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import resource
 import sys
 import tempfile
@@ -12,8 +13,8 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets.command import Options, flat, run, start_tensorflow
-from kerasnets.examples import instances
 from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config, RequestError
+from kerasnets.examples import instances
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
 Started again with the same run directory, it goes on where it stopped."""
@@ -30,16 +31,18 @@ def main(arguments: list[str]) -> None:
     options.add(
         "--preset",
         default=preset or DEFAULT_PRESETS[task],
-        help=f"values to start from: {', '.join(configuration.presets(task))}; options given beside it replace single ones",
+        help=f"values to start from: {', '.join(configuration.presets(task))}; other options replace single values",
     )
     options.add("--run-dir", metavar="DIR", help="where the run is kept (default: runs/TASK/PRESET-DATASET)")
     options.add("--strategy", default="auto", metavar="S", help=f"devices to use: {', '.join(STRATEGIES)} (see README)")
-    options.add("--dry-run", action="store_true", help="two steps and a validation in a temporary directory; tells size and time")
+    options.add(
+        "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
+    )
     options.add_config(defaults)
     given = options.parse(arguments)
     configuration.choose("strategy", given.strategy, STRATEGIES)
-    place = given.run_dir or Path("runs") / task / f"{given.preset}-{given.config.dataset.replace('/', '_').replace(':', '_')}"
-    train(task, given.preset, given.config, Path(place), given.strategy, given.dry_run)
+    default = Path("runs") / task / f"{given.preset}-{re.sub('[/:]', '_', given.config.dataset)}"
+    train(task, given.preset, given.config, Path(given.run_dir or default), given.strategy, given.dry_run)
 
 
 def overview(arguments: list[str]) -> None:
@@ -108,7 +111,7 @@ def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any,
     return made, run_directory
 
 
-def try_out(task: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, Any]:
+def try_out(task: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
     """Two steps, a validation, an export and its verification; prints what they took."""
     made, run_directory = prepare(task, preset, config, directory / "run")
     from kerasnets.export import export
@@ -127,7 +130,7 @@ def try_out(task: str, preset: str, config: Config, directory: Path, strategy: s
     run_directory.save_model(trainer.model)
     export(run_directory.path, directory / "models")
     steps = made.steps_per_epoch * config.training.epochs
-    table = {
+    table: dict[str, str] = {
         "parameters": f"{trainer.model.count_params():,}",
         "steps": f"{steps:,} ({made.steps_per_epoch:,} an epoch)",
         "first step": f"{seconds[0]:.1f} s",

@@ -27,7 +27,8 @@ class ConvBlock(keras.layers.Layer):
 
     def __init__(self, filters, kernel_size=3, strides=1, pool_size=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        for name, value in [("filters", filters), ("kernel_size", kernel_size), ("strides", strides), ("pool_size", pool_size)]:
+        sizes = {"filters": filters, "kernel_size": kernel_size, "strides": strides, "pool_size": pool_size}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more.")
         if not 0 <= dropout < 1:

@@ -137,8 +137,8 @@ def recur(projected, kernel, h, c, *there):
         gates = inputs[:, : 4 * units] + ops.matmul(h, kernel)
         new_h, new_c = LSTMCell.advance(gates, c)
         if there:
-            stays = 1 - inputs[:, 4 * units :]
-            new_h, new_c = new_h + stays * (h - new_h), new_c + stays * (c - new_c)
+            counts = inputs[:, 4 * units :] > 0
+            new_h, new_c = ops.where(counts, new_h, h), ops.where(counts, new_c, c)
         return (new_h, new_c, gates), (new_h, new_c, gates)
 
     no_gates = ops.zeros_like(projected[0])

@@ -107,7 +107,7 @@ class Block(keras.layers.Layer):
         residual.build(x_shape)
         return residual
 
-    def compute_output_shape(self, x_shape, memory_shape=None):
+    def compute_output_shape(self, x_shape):
         return x_shape
 
     def get_config(self):

@@ -32,7 +32,9 @@ class CharLSTM(keras.Model):
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
         self.lstms = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
-        self.drops = [keras.layers.Dropout(self.dropout, dtype=policy, name=f"drop_{n}") for n in range(self.num_layers)]
+        self.drops = [
+            keras.layers.Dropout(self.dropout, dtype=policy, name=f"drop_{n}") for n in range(self.num_layers)
+        ]
         self.out = keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
         self.embedding.build(tokens_shape)
         shape = (*tokens_shape, self.width)

@@ -13,8 +13,8 @@ register = keras.saving.register_keras_serializable("kerasnets")
 class Transformer(keras.Model):
     """P(next target token | source, earlier target tokens), with an encoder and a decoder of `num_blocks` each.
 
-    One matrix embeds source and target and turns the decoder's output into logits (section 3.4), so both languages
-    share a vocabulary. Token 0 is padding, which nobody sees.
+    One matrix embeds source and target and turns the decoder's output into logits (section 3.4), so both
+    languages share a vocabulary. Token 0 is padding, which nobody sees.
 
     Args:
         vocabulary_size V; width D; num_heads N; hidden_units of the feed-forward; num_blocks;
@@ -25,7 +25,15 @@ class Transformer(keras.Model):
     """
 
     def __init__(
-        self, vocabulary_size, width=512, num_heads=8, hidden_units=2048, num_blocks=6, dropout=0.1, norm="post", **kwargs
+        self,
+        vocabulary_size,
+        width=512,
+        num_heads=8,
+        hidden_units=2048,
+        num_blocks=6,
+        dropout=0.1,
+        norm="post",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         for name, value in [("vocabulary_size", vocabulary_size), ("width", width), ("num_blocks", num_blocks)]:

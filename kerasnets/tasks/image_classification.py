@@ -33,7 +33,7 @@ class ImageClassificationTask:
     @functools.cached_property
     def data(self) -> ImageSplits:
         size = self.config.image_size
-        return load_images(self.config.dataset, self.config.data_dir, size and (size, size))
+        return load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
 
     @functools.cached_property
     def _saved(self) -> dict[str, Any]:
@@ -120,7 +120,9 @@ class ImageClassificationTask:
             [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
         )
 
-    def evaluate(self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
         """-> accuracy, loss (nats), the confusion matrix (rows: the true class, columns: the answer) and each class's
         share of right answers."""
         pixels, labels = getattr(self.data, split)
@@ -155,10 +157,8 @@ class ImageClassificationTask:
         """string [B] -> float32 [B, Y, X, C], 0..255: PNG, JPEG, GIF (its first frame) or BMP, brought to the model's
         size (the whole picture, its proportions are not kept) and to its number of channels."""
         rows, columns, channels = self.shape
-        known = tf.reduce_any(
-            [tf.strings.substr(image_bytes, 0, len(magic)) == magic for magic in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")],
-            axis=0,
-        )
+        beginnings = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
+        known = tf.reduce_any([tf.strings.substr(image_bytes, 0, len(b)) == b for b in beginnings], axis=0)
         refuse = require(known, "image_bytes", "is no PNG, JPEG, GIF or BMP file")
 
         def one(data):
@@ -181,7 +181,10 @@ class ImageClassificationTask:
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, made of the examples."""
         files = np.array([example["image_bytes"] for example in examples], object)
-        return {"serving_default": {"image_bytes": files}, "pixels": {"pixels": self.decode(tf.constant(files)).numpy()}}
+        return {
+            "serving_default": {"image_bytes": files},
+            "pixels": {"pixels": self.decode(tf.constant(files)).numpy()},
+        }
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """The path of a picture -> its best classes."""

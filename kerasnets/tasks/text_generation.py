@@ -120,7 +120,9 @@ class TextGenerationTask:
             total += float(score(model, tf.constant(part), tf.constant(targets[start : start + 64]), states)[0])
         return total / (count * WINDOW)
 
-    def evaluate(self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
         """-> loss (nats a character) and bits_per_character of one pass over the split with carried state;
         window_loss, of windows of 256 characters that each start from an empty state."""
         if model is None:

@@ -119,10 +119,13 @@ class TranslationTask:
                 return self.loss(model, batch, (), training=False)[:2]
 
             self._scores = model, score
-        results = [self._scores[1](batch) for batch in to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)]
+        batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
+        results = [self._scores[1](batch) for batch in batches]
         return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
 
-    def evaluate(self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
         """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, with the signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
@@ -167,9 +170,8 @@ class TranslationTask:
         """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number [B]."""
         ids = self.vocabulary.tokenize(require_text(text, "text"))
         lengths, limit = tf.cast(ids.row_lengths(), tf.int32), self.config.max_length
-        short = require(
-            lengths <= limit, "text", f"subwords long, more than the limit of {limit}: give one sentence at a time", lengths
-        )
+        allowed = f"subwords long, more than the limit of {limit}: give one sentence at a time"
+        short = require(lengths <= limit, "text", allowed, lengths)
         with tf.control_dependencies([short]):
             end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
             return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1

@@ -28,6 +28,9 @@ class Task(Protocol):
     best_is: str
 
     @property
+    def examples_per_step(self) -> float: ...
+
+    @property
     def steps_per_epoch(self) -> int: ...
 
     def split_sizes(self) -> dict[str, Any]:
@@ -51,11 +54,17 @@ class Task(Protocol):
     def validate(self, model: keras.Model) -> Metrics:
         """-> metrics on the validation split that are quick to get."""
 
-    def evaluate(self, predictor: Any, split: str) -> Metrics:
-        """-> all metrics on a split; the predictor is a model or an exported SavedModel."""
+    def evaluate(self, signatures: Mapping[str, Any], split: str, model: keras.Model | None = None) -> Metrics:
+        """-> all metrics on a split, by the signatures of a model or of an exported SavedModel; `model` is None there."""
 
     def signatures(self, model: keras.Model) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """-> the functions that a SavedModel offers, raw values in, human values out."""
 
     def examples(self) -> list[dict[str, Any]]:
         """-> inputs of `serving_default`, one dictionary an example."""
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """-> inputs of every signature, batches made of the examples."""
+
+    def answer(self, signatures: Mapping[str, Any], given: str) -> str:
+        """-> the line that `kerasnets.predict` prints for a line or a path that it is given."""

@@ -35,9 +35,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-
-
-
 def make_optimizer(config: Training, steps: int) -> keras.optimizers.Optimizer:
     """AdamW (Loshchilov & Hutter 2019). It does not clip: the loop does, after the gradients of all devices are summed,
     since a Keras optimizer would clip on each device."""

@@ -6,7 +6,7 @@ from kerasnets.config import STRATEGIES, choose
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """"one_device": the first GPU, else the CPU; "mirrored": all GPUs (else all logical CPUs), each with a copy of the
+    """ "one_device": the first GPU, else the CPU; "mirrored": all GPUs (else all logical CPUs), each with a copy of the
     weights and a share of the batch; "auto": mirrored where there are several GPUs."""
     choose("strategy", name, STRATEGIES)
     gpus = tf.config.list_logical_devices("GPU")
