@@ -1,4 +1,4 @@
-"""Client of a model server, over gRPC or REST with the same methods; needs neither TensorFlow nor its messages.
+"""Client of a model server, over gRPC or REST with the same methods; needs no TensorFlow.
 
 with Client("localhost:8500") as client:  # or "http://localhost:8501"
     client.predict("translation", {"text": ["a sentence"]})["translation"]
@@ -81,7 +81,7 @@ class ModelSpec:
     label: str | None = None
 
 
-# {"signature": {"inputs": {name: {"dtype": "string", "shape": [-1]}}, "outputs": {...}}}; shape None: any rank.
+# {"signature": {"inputs": {name: {"dtype": "string", "shape": [-1]}}, "outputs": {...}}}; shape None: any.
 Metadata = dict[str, dict[str, dict[str, dict[str, Any]]]]
 Tensors = dict[str, np.ndarray]
 

@@ -118,8 +118,7 @@ def _fill_spec(message: Any, spec: ModelSpec) -> None:
 
 def _describe(tensors: Any) -> dict[str, dict[str, Any]]:
     return {
-        name: {"dtype": _dtype_name(info.dtype), "shape": _shape(info.tensor_shape)}
-        for name, info in tensors.items()
+        name: {"dtype": _dtype_name(info.dtype), "shape": _shape(info.tensor_shape)} for name, info in tensors.items()
     }
 
 

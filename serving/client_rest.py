@@ -23,7 +23,7 @@ from serving.client import (
     unavailable,
 )
 
-# {HTTP status: code}; 400 also stands for FAILED_PRECONDITION and OUT_OF_RANGE, 500 for UNKNOWN and DATA_LOSS.
+# {HTTP status: code}; 400 also stands for FAILED_PRECONDITION and OUT_OF_RANGE, 500 for UNKNOWN, DATA_LOSS.
 HTTP_CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -63,9 +63,7 @@ class RestTransport:
                 values = {next(iter(outputs)): values}
             if isinstance(values, dict) and values.keys() == outputs.keys():
                 return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
-        raise ServingError(
-            "INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says"
-        )
+        raise ServingError("INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says")
 
     def metadata(self, spec: ModelSpec, timeout: float) -> Metadata:
         answer = self._request("GET", f"{_path(spec)}/metadata", timeout)
@@ -79,9 +77,7 @@ class RestTransport:
     def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]:
         answer = self._request("GET", _path(spec), timeout)
         return [
-            VersionStatus(
-                int(s["version"]), s["state"], s["status"]["error_code"], s["status"]["error_message"]
-            )
+            VersionStatus(int(s["version"]), s["state"], s["status"]["error_code"], s["status"]["error_message"])
             for s in answer["model_version_status"]
         ]
 
@@ -92,13 +88,9 @@ class RestTransport:
         """The parsed JSON of an answer. Bytes that are not UTF-8 survive as surrogate escapes."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            response = self._pool.request(
-                method, f"{self._address}/v1/models/{path}", body=data, timeout=timeout
-            )
+            response = self._pool.request(method, f"{self._address}/v1/models/{path}", body=data, timeout=timeout)
         except urllib3.exceptions.ReadTimeoutError:
-            raise ServingError(
-                "DEADLINE_EXCEEDED", f"no answer within {timeout} s from {self._address}"
-            ) from None
+            raise ServingError("DEADLINE_EXCEEDED", f"no answer within {timeout} s from {self._address}") from None
         except urllib3.exceptions.HTTPError as error:
             raise unavailable(self._address, str(error)) from None
         text = response.data.decode("utf-8", "surrogateescape")

@@ -23,9 +23,7 @@ class Flags:
     grpc_socket_path: str = _flag("", "Path of a unix socket that gRPC listens on as well.")
     model_name: str = _flag("default", "Name of the single model; ignored with --model_config_file.")
     model_base_path: str = _flag("", "Directory with the single model's version directories.")
-    model_config_file: str = _flag(
-        "", "Text ModelServerConfig; overrides --model_name and --model_base_path."
-    )
+    model_config_file: str = _flag("", "Text ModelServerConfig; overrides --model_name and --model_base_path.")
     models_dir: str = _flag("", "Serve every model found below this directory; watched for new ones.")
     file_system_poll_wait_seconds: int = _flag(
         1, "Interval between looks for new versions; 0 looks once, negative never."
@@ -38,9 +36,7 @@ class Flags:
     load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load, in microseconds.")
     num_load_threads: int = _flag(0, "Threads that load versions; 0: four per CPU, the same as at start-up.")
     enable_model_warmup: bool = _flag(True, "Replay assets.extra/tf_serving_warmup_requests before serving.")
-    num_request_iterations_for_warmup: int = _flag(
-        0, "How often each warm-up request is replayed; 0 means 1."
-    )
+    num_request_iterations_for_warmup: int = _flag(0, "How often each warm-up request is replayed; 0 means 1.")
     enable_signature_method_name_check: bool = _flag(False, "Refuse signatures with an unknown method_name.")
     enable_serialization_as_tensor_content: bool = _flag(False, "Answer Predict with tensor_content.")
     rest_api_timeout_in_ms: int = _flag(30_000, "Longest time that an HTTP/REST request may take.")
@@ -93,9 +89,7 @@ def _read(name: str, kind: Any, text: str) -> Any:
     if kind == "int" and text.removeprefix("-").isdecimal():
         return int(text)
     allowed = "true or false" if kind == "bool" else "a whole number"
-    raise UsageError(
-        f"--{name}={text} cannot be read: give {allowed}, for example --{name}={_example(name)}."
-    )
+    raise UsageError(f"--{name}={text} cannot be read: give {allowed}, for example --{name}={_example(name)}.")
 
 
 def _example(name: str) -> str:

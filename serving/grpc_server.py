@@ -27,9 +27,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-def _answer(
-    function: Callable[[Request], Response], request: Request, context: grpc.ServicerContext
-) -> Response:
+def _answer(function: Callable[[Request], Response], request: Request, context: grpc.ServicerContext) -> Response:
     """The response of `function`, or its StatusError as the status of the call."""
     try:
         return function(request)
@@ -83,9 +81,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
         ]
         self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(predictor), self._server
-        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(predictor), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(predictor), self._server)
         for address in addresses:
             self._add(address)

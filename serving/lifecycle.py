@@ -1,6 +1,6 @@
 """Versions come and go: looked for, loaded, warmed up, found by requests, unloaded. No TensorFlow.
 
-State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for its requests), END (gone or failed).
+State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (gone or failed).
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ class ModelManager:
     `find` gives the models to serve; it is asked again at every poll, so it can find new ones.
     """
 
-    def __init__(
-        self, find: Callable[[], list[ModelConfig]], load: Loader, timing: Timing, load_threads: int
-    ) -> None:
+    def __init__(self, find: Callable[[], list[ModelConfig]], load: Loader, timing: Timing, load_threads: int) -> None:
         self._find, self._load, self._timing = find, load, timing
         self._models: dict[str, Model] = {}
         self._lock = threading.Lock()
@@ -109,9 +107,7 @@ class ModelManager:
         with self._changed:
             while not all(_settled(model) for model in self._models.values()):
                 self._changed.wait(TICK_SECONDS)
-            failed = [
-                v for m in self._models.values() if not m.in_state("AVAILABLE") for v in m.in_state("END")
-            ]
+            failed = [v for m in self._models.values() if not m.in_state("AVAILABLE") for v in m.in_state("END")]
         if failed:
             causes = "".join(f"{{{version} due to error: {version.error}}}, " for version in failed)
             raise StatusError("UNKNOWN", f"{len(failed)} servable(s) did not become available: {{{causes}}}")
@@ -148,7 +144,7 @@ class ModelManager:
     def _run(self) -> None:
         next_poll = time.monotonic() + self._timing.poll
         while not self._stopped.wait(TICK_SECONDS):
-            if 0 < self._timing.poll and next_poll <= time.monotonic():
+            if self._timing.poll > 0 and next_poll <= time.monotonic():
                 self._poll()
                 next_poll = time.monotonic() + self._timing.poll
             with self._lock:
@@ -215,7 +211,7 @@ class ModelManager:
             servable = self._load(version.model, version.number, version.path)
         except StatusError as failure:
             error = failure
-        except Exception as failure:  # noqa: BLE001 - a broken SavedModel can break its loader in any way
+        except Exception as failure:  # a broken SavedModel can break its loader in any way
             error = StatusError("UNKNOWN", f"{type(failure).__name__}: {failure}")
         with self._changed:
             version.busy = False

@@ -23,9 +23,7 @@ METHOD_NAMES = (
 class Predictor:
     """Answers PredictRequests from the models of a manager."""
 
-    def __init__(
-        self, manager: ModelManager, check_method_name: bool = False, answer_as_content: bool = False
-    ) -> None:
+    def __init__(self, manager: ModelManager, check_method_name: bool = False, answer_as_content: bool = False) -> None:
         self.manager = manager
         self.check_method_name = check_method_name
         self.answer_as_content = answer_as_content
@@ -109,8 +107,8 @@ def _arrays(given: Mapping[str, object], signature: Signature) -> dict[str, np.n
             arrays[alias] = signature.defaults[alias]
         else:
             raise invalid_argument(
-                f"Signature input alias: {alias}(feed name: {tensor.tensor}) not found in request and no default "
-                f"value provided. Inputs expected to be in the request {{{_join(given)}}}, "
+                f"Signature input alias: {alias}(feed name: {tensor.tensor}) not found in request and no "
+                f"default value provided. Inputs expected to be in the request {{{_join(given)}}}, "
                 f"or default input alias set: {_join(signature.defaults)}"
             )
     if used != len(given):

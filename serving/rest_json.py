@@ -1,4 +1,4 @@
-"""JSON text as the original server reads and writes it (it uses RapidJSON with TensorFlow's number format)."""
+"""JSON text as the original server reads and writes it: RapidJSON with TensorFlow's number format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the JSON of a REST predict request to arrays, in row form ("instances") or columnar form ("inputs")."""
+"""From the JSON of a REST predict request to arrays; row form ("instances") or columnar form ("inputs")."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.tensors import dtype_name
 STRING = types_pb2.DT_STRING
 FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 INT32_RANGE = (-(2**31), 2**31 - 1)
-# Literals have to lie in these ranges; the small types are then cast without a check, as the original server does.
+# Literals have to lie in these ranges; the small types are then cast unchecked, as the original server does.
 INTEGER_RANGES = {
     types_pb2.DT_INT8: INT32_RANGE,
     types_pb2.DT_INT16: INT32_RANGE,
@@ -81,8 +81,8 @@ def _columns(inputs: Any, wanted: dict[str, Input]) -> dict[str, np.ndarray]:
     if not isinstance(inputs, dict) or is_base64(inputs):
         if len(wanted) > 1:
             raise invalid_argument(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
-                "tensorinfo_map"
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required "
+                "as per tensorinfo_map"
             )
         inputs = {next(iter(wanted)): inputs}
     arrays = {}
@@ -94,11 +94,11 @@ def _columns(inputs: Any, wanted: dict[str, Input]) -> dict[str, np.ndarray]:
 
 
 def _rows(instances: list[Any], wanted: dict[str, Input]) -> dict[str, np.ndarray]:
-    """The row form: a list of values of the only input, or of objects with exactly the names of the inputs."""
+    """The row form: a list of values of the only input, or of objects with just the names of the inputs."""
     if len(wanted) > 1 and not isinstance(instances[0], dict):
         raise invalid_argument(
-            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
-            "tensorinfo_map"
+            "instances is a plain list, but expecting list of objects as multiple input tensors required "
+            "as per tensorinfo_map"
         )
     objects = _is_object(instances[0])
     if objects and all(_is_object(row) and row.keys() == wanted.keys() for row in instances):
@@ -178,7 +178,7 @@ def _shape(value: Any) -> list[int]:
 
 
 def _regular(value: Any, info: Input) -> np.ndarray | None:
-    """The array if lists are even and all leaves plain values of the right type, else None. No loop in Python."""
+    """The array if lists are even and all leaves plain values of the right type, else None; no Python loop."""
     shape, leaves = _shape(value), [value]
     for size in shape:
         if set(map(type, leaves)) - {list} or set(map(len, leaves)) - {size}:
@@ -241,13 +241,9 @@ def _leaf(value: Any, data_type: int) -> Any:
     if isinstance(value, dict) and data_type == STRING:
         return _from_base64(value)
     if data_type not in ACCEPTED and not isinstance(value, dict):
-        raise StatusError(
-            "UNIMPLEMENTED", f"Conversion of JSON Value: {debug(value)} to type: {dtype_name(data_type)}"
-        )
+        raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value: {debug(value)} to type: {dtype_name(data_type)}")
     low, high = INTEGER_RANGES.get(data_type, (0, 0))
-    if type(value) not in ACCEPTED.get(data_type, ()) or (
-        data_type in INTEGER_RANGES and not low <= value <= high
-    ):
+    if type(value) not in ACCEPTED.get(data_type, ()) or (data_type in INTEGER_RANGES and not low <= value <= high):
         raise invalid_argument(
             f"JSON Value: {debug(value)} Type: {type_name(value)} is not of expected type: {dtype_name(data_type)}"
         )

@@ -41,8 +41,8 @@ def row_json(outputs: Outputs) -> str:
         rows = "[" + ", ".join(next(iter(columns.values())))
     else:
         rows = "[" + ",".join(
-            f"\n{INDENT * 2}{{\n{_members({n: texts[row] for n, texts in columns.items()}, 3)}\n{INDENT * 2}}}"
-            for row in range(count)
+            f"\n{INDENT * 2}{{\n{_members(dict(zip(columns, row, strict=True)), 3)}\n{INDENT * 2}}}"
+            for row in zip(*columns.values(), strict=True)
         )
     return f'{{\n{INDENT}"predictions": {rows}\n{INDENT}]\n}}'
 
@@ -96,8 +96,7 @@ def _texts(
         comma = ", " if one_line else "," + inner
         size, lists = shape[axis], count * math.prod(shape[:axis])
         texts = [
-            f"[{inner}{comma.join(texts[i * size : (i + 1) * size])}{outer}]" if size else "[]"
-            for i in range(lists)
+            f"[{inner}{comma.join(texts[i * size : (i + 1) * size])}{outer}]" if size else "[]" for i in range(lists)
         ]
     return texts
 

@@ -31,14 +31,10 @@ MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bou
 
 # Matched against path and query: a query is no part of the API and spoils the match.
 CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
-VERB_URL = re.compile(
-    rf"/v1/models/(?P<model>[^/:]+){CHOICE}:(?P<verb>classify|regress|predict)", re.IGNORECASE
-)
+VERB_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:(?P<verb>classify|regress|predict)", re.IGNORECASE)
 MODEL_URL = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{CHOICE}(?:/(?P<part>metadata))?", re.IGNORECASE)
 
-NOT_FOUND_PAGE = (
-    "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
-)
+NOT_FOUND_PAGE = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
@@ -90,9 +86,7 @@ class RestApi:
                 raise invalid_argument("Missing model name in request.")
             if match["part"]:
                 return self._metadata(_spec(match))
-            status = get_status(
-                self._manager, get_model_status_pb2.GetModelStatusRequest(model_spec=_spec(match))
-            )
+            status = get_status(self._manager, get_model_status_pb2.GetModelStatusRequest(model_spec=_spec(match)))
             return message_json(status)
         raise invalid_argument(f"Malformed request: {method} {target}")
 
@@ -151,9 +145,7 @@ def _inflate(body: bytes) -> bytes:
 class RestServer:
     """uvicorn in a thread of its own, requests in a pool of threads."""
 
-    def __init__(
-        self, api: RestApi, bound: socket.socket, threads: int, timeout_seconds: float, cors: bool
-    ) -> None:
+    def __init__(self, api: RestApi, bound: socket.socket, threads: int, timeout_seconds: float, cors: bool) -> None:
         self._api, self._socket = api, bound
         self._timeout = timeout_seconds
         self._headers = CORS_HEADERS if cors else []

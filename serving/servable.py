@@ -45,9 +45,7 @@ class Signature:
         }
         self.outputs = {alias: info.name for alias, info in sorted(definition.outputs.items())}
         self.output_types = {alias: info.dtype for alias, info in definition.outputs.items()}
-        self.defaults = {
-            alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())
-        }
+        self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
         self.all_outputs = tuple(self.outputs)
         # The runtime numbers its arguments by tensor name; messages about them count in this order.
         self._fed = sorted(self.inputs, key=lambda alias: self.inputs[alias].tensor)
@@ -74,7 +72,7 @@ class Signature:
         return array
 
     def _add_runner(self, outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
-        """Compile the part of the graph that `outputs` need; a callable skips the shape check of Session.run."""
+        """Compile what `outputs` need of the graph; a callable skips the shape check of Session.run."""
         with self._lock:
             if outputs not in self._runners:
                 fetches = list(dict.fromkeys(self.outputs[alias] for alias in outputs))
@@ -142,14 +140,12 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
     except SESSION_ERRORS as error:
         raise status_of(error) from None
     except (OSError, DecodeError) as error:
-        raise StatusError(
-            "DATA_LOSS", f"Can't parse {path}/saved_model.pb as binary proto ({error})"
-        ) from None
+        raise StatusError("DATA_LOSS", f"Can't parse {path}/saved_model.pb as binary proto ({error})") from None
     except RuntimeError as error:
         if "MetaGraphDef" not in str(error):
             raise
         raise StatusError(
             "NOT_FOUND",
-            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available "
-            "tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect "
+            "available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
         ) from None

@@ -80,9 +80,7 @@ def serve(flags: Flags) -> None:
     if rest_socket:
         threads = flags.rest_api_num_threads or _threads()
         timeout = flags.rest_api_timeout_in_ms / 1000
-        servers.append(
-            RestServer(RestApi(manager), rest_socket, threads, timeout, flags.rest_api_enable_cors_support)
-        )
+        servers.append(RestServer(RestApi(manager), rest_socket, threads, timeout, flags.rest_api_enable_cors_support))
     try:
         for server in servers:
             server.start()
@@ -106,8 +104,8 @@ def _check_flags(flags: Flags, models: list[ModelConfig]) -> None:
         if model.labels and not flags.allow_version_labels_for_unavailable_models:
             raise StatusError(  # labels are looked at before anything is loaded
                 "FAILED_PRECONDITION",
-                f"Request to assign label to version {next(iter(model.labels.values()))} of model {model.name}, "
-                "which is not currently available for inference",
+                f"Request to assign label to version {next(iter(model.labels.values()))} of model "
+                f"{model.name}, which is not currently available for inference",
             )
 
 
@@ -130,9 +128,7 @@ def _reserve_ports(flags: Flags) -> tuple[socket.socket | None, socket.socket | 
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         log.error("--rest_api_port cannot be same as --port. Please use a different port for HTTP/REST API.")
         return grpc_socket, None
-    return grpc_socket, _bind(
-        flags.host, flags.rest_api_port, "rest_api_port"
-    ) if flags.rest_api_port else None
+    return grpc_socket, _bind(flags.host, flags.rest_api_port, "rest_api_port") if flags.rest_api_port else None
 
 
 def _bind(host: str, port: int, flag: str) -> socket.socket:

@@ -83,9 +83,7 @@ def find_models(directory: str) -> list[ModelConfig]:
     """Every sub-directory of `directory` that has a numeric version directory; OSError if it is missing."""
     with os.scandir(directory) as entries:
         paths = sorted(entry.path for entry in entries if entry.is_dir())
-    return [
-        ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)
-    ]
+    return [ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)]
 
 
 def _has_version(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Between TensorProto and numpy arrays, with the tolerance and the output form of TensorFlow's C++ runtime."""
+"""Between TensorProto and numpy arrays, as tolerant and in the same form as TensorFlow's C++ runtime."""
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ def _decode(proto: TensorProto) -> np.ndarray:
 def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
     """Array [size]; a short list is continued with its last value, an empty one with zeros."""
     stored = np.dtype(np.uint16) if data_type in HALVES else dtype
-    if dtype == object:
+    strings = data_type == types_pb2.DT_STRING
+    if strings:
         array = np.full(size, b"", object)
     else:
         array = np.zeros(size, stored)
     count = len(values)
     if count:
-        array[:count] = values if dtype == object else np.fromiter(values, stored, count)
+        array[:count] = values if strings else np.fromiter(values, stored, count)
         array[count:] = values[count - 1]
     return array.view(dtype) if stored != dtype else array
 

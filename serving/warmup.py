@@ -1,4 +1,4 @@
-"""Warm-up: requests stored beside a SavedModel are replayed before it serves, so that no client waits for it."""
+"""Warm-up: requests stored beside a SavedModel are replayed before it serves; no client waits for it."""
 
 from __future__ import annotations
 
@@ -33,21 +33,16 @@ def warm_up(servable: Servable, number: int, predictor: Predictor, iterations: i
 def _read(path: str) -> list[prediction_log_pb2.PredictionLog]:
     try:
         records = [
-            prediction_log_pb2.PredictionLog.FromString(record)
-            for record in tf.compat.v1.io.tf_record_iterator(path)
+            prediction_log_pb2.PredictionLog.FromString(record) for record in tf.compat.v1.io.tf_record_iterator(path)
         ]
     except tf.errors.OpError as error:
-        raise StatusError(
-            "DATA_LOSS", f"Failed to read warmup records from {path}: {error.message}"
-        ) from None
+        raise StatusError("DATA_LOSS", f"Failed to read warmup records from {path}: {error.message}") from None
     if len(records) > MAX_RECORDS:
         raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     return records
 
 
-def _replay(
-    servable: Servable, number: int, predictor: Predictor, record: prediction_log_pb2.PredictionLog
-) -> None:
+def _replay(servable: Servable, number: int, predictor: Predictor, record: prediction_log_pb2.PredictionLog) -> None:
     kind = record.WhichOneof("log_type")
     if kind != "predict_log":
         raise StatusError("UNIMPLEMENTED", f"Unsupported log_type for warmup: {kind}")

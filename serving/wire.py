@@ -11,9 +11,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PACKAGE = "serving.wire"
 
-# {message: {field: (number, type)}}. A type is a scalar, a message above it, "repeated T" or "map T" (string keys).
-# Packed numbers of fixed width look on the wire like one string of bytes. Declared as bytes they are decoded by
-# numpy at once, where reading `repeated float` takes a Python object a number.
+# {message: {field: (number, type)}}. A type is a scalar, a message, "repeated T" or "map T" (with string keys).
+# Packed numbers of fixed width look on the wire like one string of bytes. Declared as bytes they are decoded
+# by numpy at once, where reading `repeated float` takes a Python object a number.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShape": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},
@@ -94,10 +94,7 @@ def _build() -> dict[str, Any]:
                 _add_map_entry(message, field.type_name, kind.removeprefix("map "))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-        for name in MESSAGES
-    }
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
 
 
 CLASSES = _build()

@@ -49,9 +49,7 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(
-            lambda: "Exporting HTTP/REST API" in log.read_text() or process.poll() is not None, START_SECONDS
-        )
+        wait_until(lambda: "Exporting HTTP/REST API" in log.read_text() or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, log.read_text()
         yield Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, log)
         process.send_signal(signal.SIGTERM)

@@ -74,9 +74,7 @@ def build_number(path: Path, number: float) -> None:
     """A SavedModel that answers `number`, so that a test sees which version answered."""
     import tensorflow as tf
 
-    function = tf.function(
-        lambda x: {"y": x * 0 + number}, input_signature=[tf.TensorSpec([None], tf.float32, "x")]
-    )
+    function = tf.function(lambda x: {"y": x * 0 + number}, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     tf.saved_model.save(tf.Module(), str(path), signatures={"serving_default": function})
 
 

@@ -25,9 +25,7 @@ def request(inputs, signature="", version=1, outputs=(), name="example"):
     if version:
         message.model_spec.version.value = version
     for alias, value in inputs.items():
-        message.inputs[alias].CopyFrom(
-            value if isinstance(value, TensorProto) else tf.make_tensor_proto(value)
-        )
+        message.inputs[alias].CopyFrom(value if isinstance(value, TensorProto) else tf.make_tensor_proto(value))
     return message
 
 
@@ -160,9 +158,7 @@ def test_output_filter(stub):
 
 def test_short_value_lists_are_continued(stub):
     shape = tf.TensorShape([3]).as_proto()
-    answer = stub.Predict(
-        request({"x": TensorProto(dtype=1, tensor_shape=shape, float_val=[2, 4])}), timeout=60
-    )
+    answer = stub.Predict(request({"x": TensorProto(dtype=1, tensor_shape=shape, float_val=[2, 4])}), timeout=60)
     assert answer.outputs["y"].float_val == [3.0, 4.0, 4.0]
 
 

@@ -270,8 +270,6 @@ def test_headers(server):
     answer = POOL.request("GET", server.rest + "/v1/models/nothing", timeout=60)
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    allowed = POOL.request(
-        "OPTIONS", server.rest + "/v1/models/m", headers={"Origin": "http://page"}, timeout=60
-    )
+    allowed = POOL.request("OPTIONS", server.rest + "/v1/models/m", headers={"Origin": "http://page"}, timeout=60)
     assert (allowed.status, allowed.data) == (200, b"")
     assert POOL.request("OPTIONS", server.rest + "/v1/models/m", timeout=60).status == 400

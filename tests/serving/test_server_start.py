@@ -49,9 +49,7 @@ def test_port_in_use(tmp_path, flag):
     ports = {"port": free_port(), "rest_api_port": free_port()}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports[flag] = taken.getsockname()[1]
-        status, _, stderr = start(
-            f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items())
-        )
+        status, _, stderr = start(f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items()))
     assert (status, stderr.count("\n")) == (2, 1)
     assert f"--{flag}={ports[flag]} cannot be used at 127.0.0.1 (Address already in use)" in stderr
 
@@ -94,9 +92,7 @@ def test_bad_configuration_file(tmp_path):
 def test_refused_configurations(tmp_path, text, error):
     (tmp_path / "m" / "1").mkdir(parents=True)
     config = tmp_path / "models.config"
-    config.write_text(
-        f"model_config_list {{ {text.format(path=tmp_path / 'm') if '{path}' in text else text} }}"
-    )
+    config.write_text(f"model_config_list {{ {text.format(path=tmp_path / 'm') if '{path}' in text else text} }}")
     status, stdout, _ = start(f"--model_config_file={config}")
     assert (status, stdout) == (255, f"Failed to start server. Error: {error}\n")
 
@@ -111,9 +107,7 @@ def test_shipped_configuration_is_valid():
 
 
 def test_flags():
-    flags = parse(
-        ["--port=1", "--models_dir=a=b", "--enable_model_warmup=false", "--rest_api_enable_cors_support"]
-    )
+    flags = parse(["--port=1", "--models_dir=a=b", "--enable_model_warmup=false", "--rest_api_enable_cors_support"])
     assert (flags.port, flags.models_dir) == (1, "a=b")
     assert (flags.enable_model_warmup, flags.rest_api_enable_cors_support) == (False, True)
     with pytest.raises(UsageError, match="--port=x cannot be read: give a whole number"):

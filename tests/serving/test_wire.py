@@ -56,9 +56,9 @@ def test_numbers_of_dtypes_and_codes():
     import tensorflow as tf
 
     assert {name: tf.as_dtype(name).as_datatype_enum for name in DTYPES} == DTYPES
-    assert types_pb2.DT_STRING == DTYPES["string"]
+    assert DTYPES["string"] == types_pb2.DT_STRING
     assert CODES == CODE_NAMES
-    assert [tf.errors.NOT_FOUND, tf.errors.UNAUTHENTICATED] == [
+    assert [
         CODES.index("NOT_FOUND"),
         CODES.index("UNAUTHENTICATED"),
-    ]
+    ] == [tf.errors.NOT_FOUND, tf.errors.UNAUTHENTICATED]
