@@ -18,7 +18,7 @@ from demos.__main__ import main
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What is said about a wrong request."""
     try:
-        status = main(arguments)
+        status: object = main(arguments)
     except SystemExit as stop:
         status = stop.code
     assert status == 2

@@ -17,7 +17,6 @@ from demo_fakes import FakeClient, Version
 
 from demos import cli, quickstart
 from demos.quickstart import Announcer, Children, all_ready, exported, main, prepare, wait_for
-from demos.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -179,7 +178,3 @@ time.sleep(60)
     assert "what is trained is kept" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-
-
-def test_tasks_are_the_three() -> None:
-    assert TASKS == ("image_classification", "text_generation", "translation")
