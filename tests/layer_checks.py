@@ -1,0 +1,162 @@
+"""What every layer promises, checked in one call; and helpers to compare a layer with a reference."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+POLICIES = {"float32": "float32", "mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
+
+Arrays = Any  # nested arrays
+Inputs = Callable[[int, int], dict[str, Arrays]]
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(0, scale, shape).astype(np.float32)
+
+
+def check_layer(
+    cls: type[keras.layers.Layer], arguments: dict[str, Any], inputs: Inputs, folder: Path, **call: Any
+) -> None:
+    """Config round trip, `.keras` round trip, shapes, one graph for all sizes, dtype policies and gradients.
+
+    Args:
+        arguments: all the init arguments of `cls`, away from their defaults so that a lost one is noticed.
+        inputs: from a batch and a length to the arrays of `call`, by name; axes that follow them are dynamic.
+        folder: where a model may be saved.
+        call: what `call` takes that is no tensor.
+    """
+    small, large = tensors(inputs(2, 5)), tensors(inputs(3, 8))
+    check_config(cls, arguments)
+
+    layer = cls(**arguments, name="layer")
+    symbolic = keras.tree.map_structure(symbol, small, large)
+    outputs = layer(**symbolic, **call)
+    model = keras.Model(keras.tree.flatten(symbolic), outputs)
+    randomize(layer)
+    for given in (small, large):
+        eager = layer(**given, **call)
+        keras.tree.map_structure(assert_same_shape, outputs, eager)
+        static = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), given)
+        spec = cls(**arguments)(**static, **call)
+        assert shapes(spec) == shapes(eager)
+
+    check_saving(model, keras.tree.flatten(small), folder)
+    check_one_graph(lambda given: layer(**given, **call), symbolic, [small, large])
+    check_policies(cls, arguments, small, call)
+    check_gradients(layer, lambda: layer(**small, **call))
+
+
+def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any]) -> None:
+    own = (
+        set(inspect.signature(cls).parameters)
+        - set(inspect.signature(keras.layers.Layer).parameters)
+        - {"kwargs"}
+    )
+    assert set(arguments) == own, f"give check_layer every argument of {cls.__name__}: {sorted(own)}"
+    for name in own:
+        assert arguments[name] != inspect.signature(cls).parameters[name].default, f"{name} is the default"
+    config = cls(**arguments, name="layer", dtype="mixed_bfloat16").get_config()
+    assert {name: config[name] for name in own} == dict(arguments)
+    again = cls.from_config(json.loads(json.dumps(config)))
+    assert json.dumps(again.get_config()) == json.dumps(config)
+    assert again.compute_dtype == "bfloat16" and again.name == "layer"
+
+
+def check_saving(model: keras.Model, given: Arrays, folder: Path) -> None:
+    path = folder / "model.keras"
+    model.save(path)
+    assert_close(keras.models.load_model(path)(given), model(given), 0)
+
+
+def check_one_graph(function: Callable, symbolic: Arrays, sizes: list[Arrays]) -> None:
+    traces = []
+    specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), symbolic)
+
+    @tf.function(input_signature=[specs])
+    def graph(given):
+        traces.append(1)
+        return function(given)
+
+    for given in sizes:
+        assert_close(graph(given), function(given), 1e-5)
+    assert len(traces) == 1
+
+
+def check_policies(cls: type[keras.layers.Layer], arguments: Any, given: Arrays, call: Any) -> None:
+    for policy, dtype in POLICIES.items():
+        layer = cls(**arguments, dtype=policy)
+        outputs = layer(**given, **call)
+        for output in keras.tree.flatten(outputs):
+            assert output.dtype.name == dtype, policy
+            assert np.isfinite(np.asarray(output, np.float32)).all(), policy
+        assert {v.dtype for v in layer.weights if "seed" not in v.path} <= {"float32"}, policy
+
+
+def check_gradients(layer: keras.layers.Layer, outputs: Callable[[], Arrays]) -> None:
+    with tf.GradientTape() as tape:
+        total = probe(outputs())
+    variables = layer.trainable_variables
+    for variable, gradient in zip(variables, tape.gradient(total, [v.value for v in variables]), strict=True):
+        assert gradient is not None, f"no gradient reaches {variable.path}"
+        if not variable.path.endswith(
+            "key/bias"
+        ):  # it shifts all scores of a query alike, which a softmax ignores
+            assert np.abs(gradient).max() > 1e-5, f"the gradient of {variable.path} is zero"
+
+
+def probe(outputs: Arrays) -> tf.Tensor:
+    """-> a sum of all outputs, each with a random weight: its gradient tells them all apart."""
+    flat = keras.tree.flatten(outputs)
+    return tf.add_n(
+        [tf.reduce_sum(x * tf.cast(normal(*x.shape, seed=n), x.dtype)) for n, x in enumerate(flat)]
+    )
+
+
+def value_and_gradients(function: Callable[[], Arrays], sources: Arrays) -> tuple[Arrays, Arrays]:
+    """-> what the function returns, and the gradients of its `probe` for the sources (tensors or Keras variables)."""
+    sources = keras.tree.map_structure(lambda x: x.value if isinstance(x, keras.Variable) else x, sources)
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        outputs = function()
+        total = probe(outputs)
+    return outputs, tape.gradient(total, sources)
+
+
+def assert_close(ours: Arrays, theirs: Arrays, tolerance: float = 1e-5) -> None:
+    """Arrays in any nesting are alike, within `tolerance` of the largest number of each (or of 1, if that is more)."""
+    ours, theirs = keras.tree.flatten(ours), keras.tree.flatten(theirs)
+    assert len(ours) == len(theirs)
+    for x, y in zip(ours, theirs, strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.shape == y.shape
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(1.0, np.abs(y).max(initial=0)))
+
+
+def randomize(layer: keras.layers.Layer, seed: int = 1, scale: float = 0.3) -> None:
+    """Adds noise to all weights, so that none of them is a one or a zero that hides a mistake."""
+    for n, weight in enumerate(layer.trainable_variables):
+        weight.assign(weight + normal(*weight.shape, seed=seed + n, scale=scale))
+
+
+def tensors(arrays: Arrays) -> Arrays:
+    return keras.tree.map_structure(tf.convert_to_tensor, arrays)
+
+
+def symbol(small: tf.Tensor, large: tf.Tensor) -> Any:
+    axes = zip(small.shape, large.shape, strict=True)
+    return keras.Input(batch_shape=[a if a == b else None for a, b in axes], dtype=small.dtype.name)
+
+
+def shapes(arrays: Arrays) -> list[tuple]:
+    return [tuple(x.shape) for x in keras.tree.flatten(arrays)]
+
+
+def assert_same_shape(symbolic: Any, eager: Any) -> None:
+    assert len(symbolic.shape) == len(eager.shape)
+    assert all(a is None or a == b for a, b in zip(symbolic.shape, eager.shape, strict=True))
