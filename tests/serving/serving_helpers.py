@@ -53,6 +53,8 @@ def build_example(path: Path) -> None:
         "total": (lambda x: {"total": tf.reduce_sum(x)}, [spec("float32", "x")]),
         "uneven": (lambda x: {"p": x, "q": x[:1]}, [spec("float32", "x")]),
         "empty": (lambda x: {"y": tf.zeros([tf.size(x) - 1, 3])}, [spec("float32", "x")]),
+        "put": (_put, [spec("float32", "x")]),
+        "take": (_take, [spec("float32", "x")]),
         "check": (_checked_length, [spec("string", "text")]),
     }
     for dtype in IDENTITIES:
@@ -60,6 +62,26 @@ def build_example(path: Path) -> None:
     module = tf.Module()
     signatures = {name: tf.function(f, input_signature=specs) for name, (f, specs) in functions.items()}
     tf.saved_model.save(module, str(path), signatures=signatures)
+
+
+def _queue():
+    import tensorflow as tf
+
+    return tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], shared_name="between_requests")
+
+
+def _put(x):
+    import tensorflow as tf
+
+    with tf.control_dependencies([tf.raw_ops.QueueEnqueueV2(handle=_queue(), components=[x])]):
+        return {"y": tf.identity(x)}
+
+
+def _take(x):
+    """Waits until another request puts something into the queue."""
+    import tensorflow as tf
+
+    return {"y": x + tf.raw_ops.QueueDequeueV2(handle=_queue(), component_types=[tf.float32])[0]}
 
 
 def _checked_length(text):

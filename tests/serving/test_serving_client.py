@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -141,6 +142,20 @@ def test_versions_and_labels(client):
     assert answer(version=2) == [2.0]
     assert answer(version=1) == [2.5]
     assert answer(label="stable") == [2.5]
+
+
+def test_requests_run_at_once(client):
+    """Three requests wait inside the graph for what three later ones bring."""
+    x = np.ones(1, np.float32)
+
+    def call(signature):
+        return client.predict("example", {"x": x}, signature=signature, version=1, timeout=60.0)["y"].tolist()
+
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(call, "take") for _ in range(3)]
+        for _ in range(3):
+            assert call("put") == [1.0]
+        assert [future.result(60) for future in waiting] == [[2.0]] * 3
 
 
 @pytest.mark.parametrize("scheme", ["", "http://"])
