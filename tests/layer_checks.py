@@ -53,11 +53,7 @@ def check_layer(
 
 
 def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any]) -> None:
-    own = (
-        set(inspect.signature(cls).parameters)
-        - set(inspect.signature(keras.layers.Layer).parameters)
-        - {"kwargs"}
-    )
+    own = set(inspect.signature(cls).parameters) - set(inspect.signature(keras.layers.Layer).parameters) - {"kwargs"}
     assert set(arguments) == own, f"give check_layer every argument of {cls.__name__}: {sorted(own)}"
     for name in own:
         assert arguments[name] != inspect.signature(cls).parameters[name].default, f"{name} is the default"
@@ -65,7 +61,8 @@ def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any]) ->
     assert {name: config[name] for name in own} == dict(arguments)
     again = cls.from_config(json.loads(json.dumps(config)))
     assert json.dumps(again.get_config()) == json.dumps(config)
-    assert again.compute_dtype == "bfloat16" and again.name == "layer"
+    assert again.compute_dtype == "bfloat16"
+    assert again.name == "layer"
 
 
 def check_saving(model: keras.Model, given: Arrays, folder: Path) -> None:
@@ -104,18 +101,14 @@ def check_gradients(layer: keras.layers.Layer, outputs: Callable[[], Arrays]) ->
     variables = layer.trainable_variables
     for variable, gradient in zip(variables, tape.gradient(total, [v.value for v in variables]), strict=True):
         assert gradient is not None, f"no gradient reaches {variable.path}"
-        if not variable.path.endswith(
-            "key/bias"
-        ):  # it shifts all scores of a query alike, which a softmax ignores
+        if not variable.path.endswith("key/bias"):  # it shifts all scores of a query alike, which a softmax ignores
             assert np.abs(gradient).max() > 1e-5, f"the gradient of {variable.path} is zero"
 
 
 def probe(outputs: Arrays) -> tf.Tensor:
     """-> a sum of all outputs, each with a random weight: its gradient tells them all apart."""
     flat = keras.tree.flatten(outputs)
-    return tf.add_n(
-        [tf.reduce_sum(x * tf.cast(normal(*x.shape, seed=n), x.dtype)) for n, x in enumerate(flat)]
-    )
+    return tf.add_n([tf.reduce_sum(x * tf.cast(normal(*x.shape, seed=n), x.dtype)) for n, x in enumerate(flat)])
 
 
 def value_and_gradients(function: Callable[[], Arrays], sources: Arrays) -> tuple[Arrays, Arrays]:

@@ -32,9 +32,7 @@ TASKS = {"image_classification", "text_generation", "translation"}
 
 
 def python_files(*rooms: str) -> list[Path]:
-    return sorted(
-        path for room in rooms for path in (ROOT / room).rglob("*.py") if "__pycache__" not in path.parts
-    )
+    return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py") if "__pycache__" not in path.parts)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -85,9 +83,7 @@ def test_dependencies_point_one_way(path):
             assert outer(rest) in MAY_IMPORT[room], f"{room} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "path", python_files("kerasnets/tasks"), ids=relative(python_files("kerasnets/tasks"))
-)
+@pytest.mark.parametrize("path", python_files("kerasnets/tasks"), ids=relative(python_files("kerasnets/tasks")))
 def test_no_task_imports_another(path):
     for name in imports(path):
         for task in TASKS - {path.stem}:
@@ -118,9 +114,7 @@ def test_demos_know_the_client_of_serving_alone():
     client = {"serving.client", "serving.client_grpc", "serving.client_rest"}
     for path in python_files("demos"):
         for name in imports(path):
-            assert outer(name) != "serving" or any(name.startswith(module) for module in client), (
-                f"{path}: {name}"
-            )
+            assert outer(name) != "serving" or any(name.startswith(module) for module in client), f"{path}: {name}"
 
 
 def test_the_client_needs_no_tensorflow():
@@ -131,9 +125,7 @@ def test_the_client_needs_no_tensorflow():
 
 @pytest.mark.parametrize("room", ["kerasnets", "serving", "demos"])
 def test_files_are_short(room):
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in python_files(room)
-    }
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in python_files(room)}
     assert not {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FILE}
 
 

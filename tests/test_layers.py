@@ -85,9 +85,7 @@ def test_feed_forward_keeps_its_promises(tmp_path):
 
 def test_residual_keeps_its_promises(tmp_path):
     arguments = {"norm": "pre", "dropout": 0.1}
-    check_layer(
-        Residual, arguments, lambda b, t: {"x": normal(b, t, 6)}, tmp_path, sublayer=keras.activations.tanh
-    )
+    check_layer(Residual, arguments, lambda b, t: {"x": normal(b, t, 6)}, tmp_path, sublayer=keras.activations.tanh)
 
 
 def test_encoder_block_keeps_its_promises(tmp_path):
@@ -129,9 +127,7 @@ def test_conv_block_equals_stock_layers(kernel_size, strides, pool_size, trainin
     theirs, expected = value_and_gradients(stock, [x, conv.kernel, norm.gamma, norm.beta])
     assert_close(ours, theirs)
     assert_close(gradients, expected)
-    assert_close(
-        [block.norm.moving_mean, block.norm.moving_variance], [norm.moving_mean, norm.moving_variance]
-    )
+    assert_close([block.norm.moving_mean, block.norm.moving_variance], [norm.moving_mean, norm.moving_variance])
 
 
 def test_conv_block_drops_whole_maps_in_training_only():
@@ -163,9 +159,7 @@ def test_lstm_equals_the_stock_layer(masked, graph):
     valid = None
     if masked:
         # The stock layer puts out zeros until the first valid step, whatever state it starts from.
-        valid = tf.constant(
-            np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 0, 0]], bool)
-        )
+        valid = tf.constant(np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 0, 0]], bool))
 
     def run_ours():
         hs, states = ours(x, (h, c), valid)
@@ -176,9 +170,7 @@ def test_lstm_equals_the_stock_layer(masked, graph):
 
     wrap = tf.function if graph else (lambda function: function)
     result, gradients = wrap(lambda: value_and_gradients(run_ours, [x, h, c, *ours.trainable_variables]))()
-    reference, expected = wrap(
-        lambda: value_and_gradients(run_theirs, [x, h, c, *theirs.trainable_variables])
-    )()
+    reference, expected = wrap(lambda: value_and_gradients(run_theirs, [x, h, c, *theirs.trainable_variables]))()
     assert_close(result, reference)
     assert_close(gradients, expected)
 
@@ -253,9 +245,7 @@ def test_lstm_gradient_equals_finite_differences(masked):
         for index in np.ndindex(*gradient.shape):
             change = np.zeros(gradient.shape)
             change[index] = step
-            up, down = (
-                [*values[:place], values[place] + sign * change, *values[place + 1 :]] for sign in (1, -1)
-            )
+            up, down = ([*values[:place], values[place] + sign * change, *values[place + 1 :]] for sign in (1, -1))
             slope = (value(*up) - value(*down)) / (2 * step)
             assert abs(slope - gradient[index]) < 1e-7, (place, index)
 
@@ -275,9 +265,7 @@ def test_lstm_gradient_does_not_depend_on_what_padding_holds():
     gradients = []
     for filling in (0.0, 7.0):
         x = tf.where(valid[..., tf.newaxis], normal(2, 4, 4), filling)
-        _, (by_x, *by_weights) = value_and_gradients(
-            lambda x=x: lstm(x, valid=valid), [x, *lstm.trainable_variables]
-        )
+        _, (by_x, *by_weights) = value_and_gradients(lambda x=x: lstm(x, valid=valid), [x, *lstm.trainable_variables])
         assert np.all(by_x.numpy()[~valid.numpy()] == 0)
         gradients.append(by_weights)
     assert_close(gradients[0], gradients[1], 1e-6)
@@ -338,9 +326,7 @@ def test_positional_encoding_of_a_later_position_is_a_rotation():
 def test_positions_are_exact_in_half_precision(policy):
     layer = PositionalEncoding(dtype=policy)
     encoded = np.asarray(layer(np.zeros((1, 3000, 8), np.float32)), np.float32)[0]
-    np.testing.assert_allclose(
-        encoded, formula(range(3000), 8), atol=5e-3
-    )  # half of the last place of bfloat16
+    np.testing.assert_allclose(encoded, formula(range(3000), 8), atol=5e-3)  # half of the last place of bfloat16
     assert not np.array_equal(encoded[2049], encoded[2050])
 
 
@@ -394,10 +380,9 @@ def test_attention_weights_are_shares_of_what_may_be_seen():
 def test_attention_with_nothing_to_see_is_finite():
     attention, _ = attention_pair()
     x = tf.constant(normal(2, 4, 6))
-    outputs, gradients = value_and_gradients(
-        lambda: attention(x, attention_mask=tf.zeros((2, 1, 4), tf.bool)), [x]
-    )
-    assert np.isfinite(outputs).all() and np.isfinite(gradients[0]).all()
+    outputs, gradients = value_and_gradients(lambda: attention(x, attention_mask=tf.zeros((2, 1, 4), tf.bool)), [x])
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(gradients[0]).all()
 
 
 def test_attention_knows_no_order():
@@ -426,9 +411,7 @@ def test_residual_normalizes_where_it_says(norm):
     def written_out():
         return x + tf.sin(stock(x)) if norm == "pre" else stock(x + tf.sin(x))
 
-    ours, gradients = value_and_gradients(
-        lambda: residual(x, sublayer=tf.sin), [x, *residual.trainable_variables]
-    )
+    ours, gradients = value_and_gradients(lambda: residual(x, sublayer=tf.sin), [x, *residual.trainable_variables])
     theirs, expected = value_and_gradients(written_out, [x, *stock.trainable_variables])
     assert_close(ours, theirs)
     assert_close(gradients, expected)
@@ -453,7 +436,8 @@ def test_residual_drops_what_the_sublayer_adds_in_training_only(norm):
     if norm == "pre":
         assert_close(nothing_added, x, 0)
         added = np.asarray(dropped - x).round(4)
-        assert set(np.unique(added)) == {0.0, 2.0} and 0.3 < (added == 0).mean() < 0.7
+        assert set(np.unique(added)) == {0.0, 2.0}
+        assert 0.3 < (added == 0).mean() < 0.7
     else:
         assert np.abs(dropped - with_all).max() > 0.1
 
@@ -474,9 +458,7 @@ def test_encoder_block_equals_stock_layers(norm):
     ]
     for ours, theirs, inputs in parts:
         theirs(*inputs)
-        theirs.set_weights(
-            [w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)]
-        )
+        theirs.set_weights([w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)])
 
     def written_out():
         if norm == "pre":

@@ -1,0 +1,278 @@
+"""Models: they load by themselves, train with plain `fit`, and `start` and `step` compute what `call` does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import assert_close, normal, randomize
+
+from kerasnets.models import CharLSTM, ConvNet, Transformer
+
+NORMS = ["post", "pre"]
+RNG = np.random.default_rng(0)
+
+
+def conv_net(**options):
+    model = ConvNet(3, filters=(4, 6), **options)
+    model.build((None, None, None, 1))
+    randomize(model)
+    return model
+
+
+def char_lstm(**options):
+    model = CharLSTM(7, width=4, units=5, num_layers=2, **options)
+    model.build((None, None))
+    randomize(model, scale=0.5)
+    return model
+
+
+def transformer(norm="post", **options):
+    model = Transformer(11, width=8, num_heads=2, hidden_units=12, num_blocks=2, norm=norm, **options)
+    model.build({"source": (None, None), "target": (None, None)})
+    randomize(model)
+    return model
+
+
+def ids(*shape, vocabulary=7, seed=0):
+    return np.random.default_rng(seed).integers(1, vocabulary, shape).astype(np.int32)
+
+
+def pairs(rows=3, source=5, target=6):
+    return {"source": ids(rows, source, vocabulary=11), "target": ids(rows, target, vocabulary=11, seed=1)}
+
+
+MODELS = {
+    "conv_net": (lambda: conv_net(kernel_size=2, dropout=0.3), lambda: normal(2, 8, 9, 1, scale=99.0)),
+    "char_lstm": (lambda: char_lstm(dropout=0.3), lambda: ids(2, 6)),
+    "transformer post": (lambda: transformer("post", dropout=0.3), pairs),
+    "transformer pre": (lambda: transformer("pre", dropout=0.3), pairs),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_load_by_themselves(name, tmp_path):
+    make, inputs = MODELS[name]
+    model, given = make(), inputs()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert loaded.get_config() == model.get_config()
+    assert loaded.count_params() == model.count_params()
+    assert_close(loaded(given), model(given), 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_give_float32_logits_under_half_policies(name):
+    _, inputs = MODELS[name]
+    with_policy = {
+        "conv_net": lambda: conv_net(dtype="mixed_bfloat16"),
+        "char_lstm": lambda: char_lstm(dtype="mixed_bfloat16"),
+        "transformer post": lambda: transformer("post", dtype="mixed_float16"),
+        "transformer pre": lambda: transformer("pre", dtype="mixed_float16"),
+    }[name]()
+    logits = with_policy(inputs())
+    assert logits.dtype == tf.float32
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shape_is_known_before_computing(name):
+    make, inputs = MODELS[name]
+    model, given = make(), inputs()
+    assert model(given).shape == model.compute_output_shape(keras.tree.map_structure(lambda x: x.shape, given))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_drop_in_training_only(name):
+    make, inputs = MODELS[name]
+    model, given = make(), inputs()
+    assert_close(model(given), model(given, training=False), 0)
+    assert np.abs(model(given, training=True) - model(given, training=True)).max() > 1e-3
+
+
+# Plain Keras training.
+
+
+def examples(name):
+    if name == "conv_net":
+        labels = RNG.integers(0, 3, 48)
+        return RNG.uniform(0, 80, (48, 8, 8, 1)) + 80 * labels[:, None, None, None], labels
+    if name == "char_lstm":
+        text = np.tile([1, 3, 2, 5], 20)[: 16 * 5].reshape(8, 10).astype(np.int32)
+        return text[:, :-1], text[:, 1:]
+    source = ids(16, 4, vocabulary=11)
+    return {"source": source, "target": np.pad(source[:, :-1], [(0, 0), (1, 0)], constant_values=1)}, source
+
+
+@pytest.mark.parametrize("name", ["conv_net", "char_lstm", "transformer pre"])
+def test_plain_fit_lowers_the_loss(name):
+    keras.utils.set_random_seed(0)
+    model = {
+        "conv_net": lambda: ConvNet(3, filters=(8,)),
+        "char_lstm": lambda: CharLSTM(7, width=8, units=16, num_layers=1),
+        "transformer pre": lambda: Transformer(11, 16, 2, 32, 1, dropout=0.1, norm="pre"),
+    }[name]()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.02), loss=loss, metrics=["accuracy"])
+    history = model.fit(*examples(name), batch_size=8, epochs=12, verbose=0).history
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    assert history["accuracy"][-1] > history["accuracy"][0]
+
+
+# ConvNet.
+
+
+def test_conv_net_takes_integers_as_floats():
+    model, pixels = conv_net(), RNG.integers(0, 256, (2, 8, 8, 1)).astype(np.uint8)
+    assert_close(model(pixels), model(pixels.astype(np.float32)), 0)
+
+
+def test_conv_net_takes_pictures_of_any_size():
+    model = conv_net()
+    assert model(normal(2, 8, 8, 1)).shape == (2, 3)
+    assert model(normal(1, 13, 6, 1)).shape == (1, 3)
+
+
+def test_conv_net_has_the_parameters_that_one_counts():
+    norms = 4 * 4 + 4 * 6  # scale, shift, mean and variance of each channel
+    assert conv_net().count_params() == 9 * 4 + 9 * 4 * 6 + norms + 6 * 3 + 3
+
+
+# CharLSTM.
+
+
+def test_char_lstm_does_not_see_the_future():
+    model, tokens = char_lstm(), ids(2, 6)
+    changed = tokens.copy()
+    changed[:, 3:] = changed[:, 3:] % 6 + 1
+    np.testing.assert_array_equal(model(changed)[:, :3], model(tokens)[:, :3])
+    assert np.abs(model(changed)[:, 3:] - model(tokens)[:, 3:]).max() > 1e-3
+
+
+def test_char_lstm_in_two_halves_equals_one_pass():
+    model, tokens = char_lstm(), ids(2, 8)
+    logits, last = model.run(tokens)
+    first, states = model.run(tokens[:, :3])
+    second, states = model.run(tokens[:, 3:], states)
+    assert_close([first, second], [logits[:, :3], logits[:, 3:]], 1e-6)
+    assert_close(states, last, 1e-6)
+    assert_close(logits, model(tokens), 0)
+
+
+def test_char_lstm_carries_its_states():
+    model, tokens = char_lstm(), ids(2, 3)
+    states = model.run(ids(2, 5, seed=4))[1]
+    assert [[part.shape for part in state] for state in states] == [[(2, 5), (2, 5)]] * 2
+    assert np.abs(model.run(tokens, states)[0] - model.run(tokens)[0]).max() > 1e-3
+    assert_close(model.run(tokens, model.initial_states(2))[0], model.run(tokens)[0], 0)
+
+
+def test_char_lstm_step_by_step_equals_all_at_once():
+    model, tokens = char_lstm(), ids(3, 7)
+    expected = model(tokens)
+    memory, cache = model.start(tokens[:, :2])
+    for t in range(2, 7):
+        logits, cache = model.step(tokens[:, t], t, memory, cache)
+        assert_close(logits, expected[:, t], 1e-6)
+
+
+def test_char_lstm_does_not_see_the_padding_of_a_prompt():
+    model, tokens = char_lstm(), ids(1, 4)
+    padded = np.pad(tokens, [(0, 0), (0, 5)])
+    assert_close(model.start(padded)[1], model.start(tokens)[1], 0)
+
+
+def test_char_lstm_starts_from_nothing_without_a_prompt():
+    model = char_lstm()
+    assert_close(model.start(np.zeros((2, 3), np.int32))[1], model.initial_states(2), 0)
+
+
+# Transformer.
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_transformer_does_not_see_the_future(norm):
+    model, given = transformer(norm), pairs()
+    expected = model(given)
+    changed = given["target"].copy()
+    changed[:, 3:] = changed[:, 3:] % 10 + 1
+    logits = model({**given, "target": changed})
+    np.testing.assert_array_equal(logits[:, :3], expected[:, :3])
+    assert np.all(np.abs(logits[:, 3:] - expected[:, 3:]).max(axis=-1) > 1e-3)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_transformer_does_not_see_padding(norm):
+    model, given = transformer(norm), pairs()
+    padded = {name: np.pad(tokens, [(0, 0), (0, 3)]) for name, tokens in given.items()}
+    assert_close(model(padded)[:, :6], model(given), 1e-5)
+
+
+def test_transformer_sees_all_of_the_source_in_its_order():
+    model, given = transformer(), pairs()
+    expected = model(given)
+    swapped = {**given, "source": given["source"][:, ::-1]}
+    assert np.abs(model(swapped) - expected).max() > 1e-3
+    for place in range(5):
+        changed = given["source"].copy()
+        changed[:, place] = changed[:, place] % 10 + 1
+        assert np.abs(model({**given, "source": changed}) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_transformer_step_by_step_equals_all_at_once(norm):
+    model, given = transformer(norm), pairs()
+    given["source"][1, 3:] = 0
+    expected = model(given)
+    memory, cache = model.start(given["source"], 9)
+    for t in range(6):
+        logits, cache = model.step(given["target"][:, t], tf.constant(t), memory, cache)
+        assert_close(logits, expected[:, t], 1e-5)
+
+
+def test_transformer_has_one_matrix_for_source_target_and_logits():
+    model = transformer()
+    assert [v.path.rsplit("/", 1)[-1] for v in model.weights].count("embeddings") == 1
+    assert not [v for v in model.weights if 11 in v.shape and "embedding" not in v.path]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_transformer_normalizes_what_pre_norm_leaves(norm):
+    names = {v.path.split("/")[-2] for v in transformer(norm).weights}
+    assert ({"encoder_norm", "decoder_norm"} <= names) == (norm == "pre")
+
+
+def test_transformer_starts_unsure():
+    """Embeddings start at a scale at which the first logits are small."""
+    keras.utils.set_random_seed(1)
+    model = Transformer(100, width=64, num_heads=4, hidden_units=128, num_blocks=2, dropout=0.0)
+    tokens = ids(8, 10, vocabulary=100)
+    logits = model({"source": tokens, "target": tokens})
+    loss = keras.losses.sparse_categorical_crossentropy(ids(8, 10, vocabulary=100, seed=9), logits, from_logits=True)
+    assert abs(np.mean(loss) - np.log(100)) < 1
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ConvNet(1), "classes is 1"),
+        (lambda: ConvNet(3, filters=()), "filters is empty"),
+        (lambda: ConvNet(3, filters=(4, 4, 4)).build((None, 4, 6, 1)), "4×6 are too small for 3 blocks"),
+        (lambda: CharLSTM(0), "vocabulary_size is 0"),
+        (lambda: CharLSTM(5, width=0), "width is 0"),
+        (lambda: CharLSTM(5, num_layers=0), "num_layers is 0"),
+        (lambda: CharLSTM(5, units=0).build((None, None)), "units is 0"),
+        (lambda: Transformer(0), "vocabulary_size is 0"),
+        (lambda: Transformer(5, width=-4), "width is -4"),
+        (lambda: Transformer(5, num_blocks=0), "num_blocks is 0"),
+        (lambda: Transformer(5, width=6, num_heads=4).build({}), "width 6 must be a multiple of num_heads, which is 4"),
+        (lambda: Transformer(5, width=5, num_heads=1).build({}), "width is 5"),
+        (lambda: Transformer(5, width=4, num_heads=2, norm="none").build({}), "norm is 'none'"),
+    ],
+)
+def test_wrong_arguments_are_named_with_their_value(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
