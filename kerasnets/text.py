@@ -1,8 +1,8 @@
 """Text to ids and back: characters for generation, subwords for translation.
 
-Everything a model needs at serving time is made of core TensorFlow string and lookup operations, so the same
-functions run in tf.data and inside an exported graph, with nothing to import. Each has a plain Python twin that
-says what the right answer is; the tests compare the two.
+All that a model needs at serving time is made of core TensorFlow string and lookup operations: the same
+functions run in tf.data and in an exported graph, with nothing to import. Each has a twin in plain Python
+that says what the right answer is; tests compare the two.
 
     B batch, T time (characters or subwords); strings are UTF-8.
 """
@@ -25,7 +25,7 @@ REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unic
 
 
 def require_utf8(text: tf.Tensor) -> tf.Tensor:
-    """Pass valid text [B] through; otherwise InvalidArgumentError, inside the graph, naming the first bad row."""
+    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
     repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     valid = tf.equal(repaired, text)
     row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
@@ -94,18 +94,17 @@ class CharacterVocabulary(tf.Module):
         return np.where(self._points[place] == points, self._ids[place], 0).astype(np.int32)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Subwords. Normalization: runs of the white space listed here become one space, and none is left at either end.
+# --- Subwords. Normalization: runs of the white space listed become one space, none is left at either end.
 # Nothing else changes (no case folding, no NFKC). U+2581 is how pieces write a space, so it counts as one.
 SPACE = "▁"
 WHITE_SPACE = " \t\n\x0b\x0c\r" + SPACE
-# Text is segmented unit by unit: words (each with the space before it) are cut at these marks, so that "dog" and
-# "dog." share a unit. Explicit classes only: RE2 (in the graph) and `re` disagree about \w, \s and \p.
+# Text is segmented unit by unit: words (with the space before them) are cut at these marks, so that "dog" and
+# "dog." share one. Explicit classes only: RE2 (in the graph) and `re` disagree about \w, \s and \p.
 MARKS = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„…–—"
 UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
 # Longer units are cut into chunks of this many characters, which bounds the work that any text can ask for.
 CHUNK = 64
-# Scores are integers in 1/10,000 nat: sums are exact, whatever their order, so graph and Python cannot disagree.
+# Scores are integers in 1/10,000 nat: sums are exact in any order, so graph and Python cannot disagree.
 NAT = 10_000
 BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers
 NEVER = -(1 << 50)
@@ -126,7 +125,7 @@ def units(text: str) -> list[str]:
 class Unigram:
     """A unigram language model of subwords (Kudo 2018) in plain Python: right by definition, no TensorFlow.
 
-    Ids: 0 padding, 1 start, 2 end, 3..258 the bytes, from 259 on the pieces. A unit is segmented into the pieces
+    Ids: 0 padding, 1 start, 2 end, 3..258 the bytes, from 259 on the pieces. A unit is cut into the pieces
     with the greatest sum of scores; the longer last piece wins a tie. Bytes spell what no piece covers.
     """
 
@@ -156,14 +155,15 @@ class Unigram:
         return [i for at in range(0, len(unit), CHUNK) for i in self._viterbi(unit[at : at + CHUNK])]
 
     def _viterbi(self, text: str) -> list[int]:
-        """best[j]: the greatest sum of scores of pieces that spell text[:j]; start[j]: where the last one begins."""
+        """best[j]: greatest sum of scores of pieces that spell text[:j]; start[j]: where the last begins."""
         best, start = [0], [0]
         for end in range(1, len(text) + 1):
             begins = range(max(0, end - self.longest), end)
             score, negative = max((best[b] + self._score(text[b:end]), -b) for b in begins)
             best.append(score)
             start.append(-negative)
-        ids, end = [], len(text)
+        ids: list[int] = []
+        end = len(text)
         while end > 0:
             ids[:0] = self._spell(text[start[end] : end])
             end = start[end]
@@ -179,7 +179,7 @@ class Unigram:
 class SubwordVocabulary(tf.Module):
     """`Unigram` as a graph, with a cache: the remembered segmentations of known units, one lookup for each.
 
-    The cache changes no answer; it covers almost every unit of ordinary text, and Viterbi runs for the rest only.
+    The cache changes no answer: it covers almost all of ordinary text, and Viterbi runs for the rest only.
     """
 
     PAD, START, END = PAD, START, END
@@ -189,7 +189,7 @@ class SubwordVocabulary(tf.Module):
         super().__init__(name="subwords")
         self.model = model = Unigram(pieces)
         self.size = len(model.names)
-        # Six low bits are left free for a length: one maximum then gives score and choice together (see _choose).
+        # Six low bits stay free for a length: one maximum then gives score and choice together (see _choose).
         scores = [NEVER, *model.scores.values()]
         # A unit holds no space, so " " is never found; it stands for "not here", and no table is empty.
         self.words = MappingProxyType(dict(words or {}))  # no plain dict: tf.Module would track every entry
@@ -205,7 +205,7 @@ class SubwordVocabulary(tf.Module):
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> Self:
-        """Learn `size` subwords, or fewer if `lines` give no more; deterministic. ValueError if `size` is too small."""
+        """Learn `size` subwords, or as many as `lines` give; deterministic. ValueError: too small a size."""
         cut = [units(line) for line in lines]
         pieces = _train_pieces(cut, size)
         model = Unigram(pieces)
@@ -223,9 +223,7 @@ class SubwordVocabulary(tf.Module):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         document = _read(path, "subwords 1")
-        return cls(
-            document["pieces"], {word: spelled.split(" ") for word, spelled in document["words"].items()}
-        )
+        return cls(document["pieces"], {word: spelled.split(" ") for word, spelled in document["words"].items()})
 
     def tokenize_python(self, text: str) -> list[int]:
         """What `tokenize` gives, in plain Python."""
@@ -258,7 +256,7 @@ class SubwordVocabulary(tf.Module):
     def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
         """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None].
 
-        C: the characters of all wanted units, one after the other. P: their pieces, each found by its last character.
+        C: the characters of all wanted units, one after the other. P: their pieces, by their last characters.
         """
         index = tf.where(wanted)[:, 0]
         chars, starts = tf.strings.unicode_split_with_offsets(tf.gather(parts, index), "UTF-8")
@@ -275,8 +273,8 @@ class SubwordVocabulary(tf.Module):
     def _candidates(
         self, unit: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The pieces that end at each character, from 1, 0 for none: int32 [C, longest], and scores int64; column l-1
-        has those of l characters. unit, char: string [C]; start: the char's first byte; place: in its chunk."""
+        """Pieces that end at each character (from 1; 0: none) int32 [C, longest] and their scores int64; column
+        l-1: of l characters. unit, char: string [C]; start: the char's first byte; place: in its chunk."""
         end = start + tf.cast(tf.strings.length(char), tf.int64)
         lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
         fits = lengths <= place[:, tf.newaxis] + 1
@@ -304,8 +302,8 @@ def _units(text: tf.Tensor) -> tf.RaggedTensor:
 def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
     """The Viterbi recursion over all chunks at once: scores [chunks, None, longest] -> length int64 [C].
 
-    length: that of the last piece on the best path to the end of each character. `window[:, l-1]` is the best sum
-    up to l characters before the end that is being reached.
+    length: of the last piece on the best path to the end of each character. `window[:, l-1]`: the best sum up
+    to l characters before the end that is being reached.
     """
     dense = scores.to_tensor()  # [chunks, time, longest]
     chunks, time, longest = tf.unstack(tf.shape(dense))
@@ -326,10 +324,10 @@ def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
 
 
 def _on_best_path(length: tf.Tensor, chunk_starts: tf.Tensor) -> tf.Tensor:
-    """length [C], chunk_starts [chunks] -> int64 [P]: the last characters of the pieces on the best paths, in order.
+    """length [C], chunk_starts [chunks] -> int64 [P]: last characters of the pieces on the best paths.
 
-    Boundary i stands before character i. Those at the ends of chunks are on the path, and with a boundary the one
-    before its last piece. Each round doubles the jump, so six rounds walk the at most 64 pieces of a chunk.
+    Boundary i stands before character i. The ends of chunks are on the path, and with a boundary the one
+    before its last piece. Each round doubles the jump: six rounds walk the at most 64 pieces of a chunk.
     """
     total = tf.size(length, tf.int64)
     jump = tf.concat([tf.zeros([1], tf.int64), tf.range(1, total + 1) - length], axis=0)
@@ -388,7 +386,7 @@ def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
     except (RuntimeError, OSError) as error:
         characters = len(set().union(*lines))
         raise ValueError(
-            f"no vocabulary of {size} subwords for {len(lines)} lines with {characters} different characters: "
+            f"no vocabulary of {size} subwords for {len(lines)} lines of {characters} different characters: "
             f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
         ) from error
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

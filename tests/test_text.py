@@ -168,8 +168,7 @@ class TestSubwords:
         assert len(subwords.words) == 300
         bare = SubwordVocabulary(subwords.model.pieces)
         assert (
-            bare.tokenize(tf.constant(lines[:300])).to_list()
-            == subwords.tokenize(tf.constant(lines[:300])).to_list()
+            bare.tokenize(tf.constant(lines[:300])).to_list() == subwords.tokenize(tf.constant(lines[:300])).to_list()
         )
 
     def test_nothing_and_little(self, tokenize):
@@ -207,8 +206,7 @@ class TestSubwords:
         assert loaded.model.pieces == subwords.model.pieces
         assert {u: list(p) for u, p in loaded.words.items()} == dict(subwords.words)
         assert (
-            loaded.tokenize(tf.constant(lines[:50])).to_list()
-            == subwords.tokenize(tf.constant(lines[:50])).to_list()
+            loaded.tokenize(tf.constant(lines[:50])).to_list() == subwords.tokenize(tf.constant(lines[:50])).to_list()
         )
         assert set(json.loads((tmp_path / "v.json").read_text("utf-8"))) == {"format", "pieces", "words"}
         with pytest.raises(ValueError, match="characters 1"):
@@ -265,9 +263,7 @@ class TestViterbi:
     def test_ties_equal_in_graph(self):
         vocabulary = SubwordVocabulary([("a", -1), ("aa", -2), ("aaa", -3), ("▁", -1)])  # every way is a tie
         texts = ["a" * n for n in range(1, 200, 7)]
-        assert vocabulary.tokenize(tf.constant(texts)).to_list() == [
-            vocabulary.tokenize_python(t) for t in texts
-        ]
+        assert vocabulary.tokenize(tf.constant(texts)).to_list() == [vocabulary.tokenize_python(t) for t in texts]
         assert [vocabulary.model.names[i] for i in vocabulary.model.segment("aaaa")] == ["a", "aaa"]
 
 
@@ -308,10 +304,7 @@ def test_as_sentencepiece_segments(lines):
     cut = [units(line) for line in lines]
     model = text._train_model(cut, 1000)
     ours = Unigram(text._train_pieces(cut, 1000))
-    same = [
-        model.encode(normalize(t), out_type=str) == [ours.names[i] for i in ours.tokenize(t)]
-        for t in lines[:2000]
-    ]
+    same = [model.encode(normalize(t), out_type=str) == [ours.names[i] for i in ours.tokenize(t)] for t in lines[:2000]]
     assert np.mean(same) > 0.99
 
 
@@ -324,6 +317,4 @@ def test_multi30k():
     texts = data.test[0][:100] + data.test[1][:100]
     ids = vocabulary.tokenize(tf.constant(texts))
     assert ids.to_list() == [vocabulary.tokenize_python(t) for t in texts]
-    assert [t.decode() for t in vocabulary.detokenize(ids.to_tensor()).numpy()] == [
-        normalize(t) for t in texts
-    ]
+    assert [t.decode() for t in vocabulary.detokenize(ids.to_tensor()).numpy()] == [normalize(t) for t in texts]

@@ -31,8 +31,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
     """-> pixels uint8 [B, Y, X, C], labels int32 [B].
 
-    The epochs' orders follow one another without a gap: the last batch of one is filled from the next, so every
-    batch has the same shape and every example comes equally often.
+    The epochs' orders follow one another without a gap: the last batch of one is filled from the next, so all
+    batches have the same shape and every example comes equally often.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs, offsets = np.divmod(places, len(labels))
@@ -54,11 +54,11 @@ def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
 
 
 def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
-    """-> inputs, targets int32 [B, T], reset bool [B]: for truncated back-propagation with a state that is carried on.
+    """-> inputs, targets int32 [B, T], reset bool [B]: for back-propagation truncated after T characters.
 
-    ids: int32 [N]. The text is cut into B rows that lie one after the other; step by step, T characters at a time,
-    each row is read on, and `targets` are the characters after `inputs`. At the first step of an epoch `reset` is
-    true: rows start anew, from another offset, so that the text is cut in other places.
+    ids: int32 [N]. The text is cut into B rows that lie one after the other; step by step, T characters at a
+    time, each row is read on, so that states can be carried on; `targets` are the characters after `inputs`.
+    At the first step of an epoch `reset` is true: rows start anew, from another offset, cut in other places.
     """
     steps = text_steps(ids, batch_size, length)
     epoch, place = divmod(step, steps)
@@ -75,17 +75,17 @@ def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: i
 
 def varying(function: Callable) -> Callable:
     """Mark a batch function whose batches differ in shape."""
-    function.varying = True
+    vars(function)["varying"] = True
     return function
 
 
 class LengthBuckets:
     """Pairs of id lists in batches of about equal length, each of one of a few fixed shapes.
 
-    Pairs are sorted into buckets by the longer of their sides, at quantiles of all lengths. A bucket has one shape,
-    [B, S] and [B, T]: its longest source and target, and as many rows as the budget of ids allows on either side.
-    Each epoch shuffles the pairs within buckets and the batches of all buckets. Every pair comes exactly once an
-    epoch; what is missing in a bucket's last batch are rows of padding, which weigh nothing.
+    Pairs are sorted into buckets by the longer of their sides, at quantiles of all lengths. A bucket has one
+    shape, [B, S] and [B, T]: its longest source and target, and as many rows as the budget of ids allows on
+    either side. Each epoch shuffles the pairs within buckets and the batches of all buckets. Every pair comes
+    exactly once an epoch; what is missing in a bucket's last batch are rows of padding, which weigh nothing.
     """
 
     # Finer at the end, where lengths differ most.
@@ -99,8 +99,8 @@ class LengthBuckets:
         seed: int = 0,
         padding: int = 0,
     ):
-        """budget: ids in a batch, on the longer side, padding counted. Lists are taken as they are, so they should
-        have their start and end already."""
+        """budget: ids in a batch, on the longer side, padding counted. Lists are taken as they are: start and
+        end are theirs."""
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(f"one target for each source is needed; got {len(sources)} and {len(targets)}")
         self.seed, self.padding = seed, padding
@@ -112,9 +112,7 @@ class LengthBuckets:
         bucket = np.searchsorted(bounds, longest)
         self._members = [np.flatnonzero(bucket == b) for b in range(len(bounds))]
         self.shapes = [self._shape(lengths[members], budget) for members in self._members]
-        batches = [
-            -(-len(members) // rows) for members, (rows, _, _) in zip(self._members, self.shapes, strict=True)
-        ]
+        batches = [-(-len(members) // rows) for members, (rows, _, _) in zip(self._members, self.shapes, strict=True)]
         self.steps_per_epoch = sum(batches)
         padded = sum(count * rows * (s + t) for count, (rows, s, t) in zip(batches, self.shapes, strict=True))
         self.padding_waste = 1 - float(lengths.sum()) / padded  # share of ids that are padding
@@ -162,7 +160,7 @@ class LengthBuckets:
 def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Callable[[int], Batch], int]:
     """For evaluation: every example exactly once and in order -> (batch function, its steps).
 
-    columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for the rows that fill up the last.
+    columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for rows that fill up the last.
     """
     count = len(next(iter(columns.values())))
 

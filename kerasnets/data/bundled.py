@@ -5,7 +5,7 @@ import platform
 import numpy as np
 
 from kerasnets.data import cldr as sentences
-from kerasnets.data.splits import DataError, ImageSplits, PairSplits, TextSplits, cut_text, stratified
+from kerasnets.data.splits import DataError, ImageSplits, PairSplits, TextSplits, columns, cut_text, stratified
 
 
 def digits(size: tuple[int, int] | None = None) -> ImageSplits:
@@ -21,9 +21,7 @@ def digits(size: tuple[int, int] | None = None) -> ImageSplits:
 
         pixels = resize(pixels, size)
     train, validation, test = ((pixels[i], labels[i]) for i in stratified(labels, classes))
-    return ImageSplits(
-        train, validation, test, classes, "1,797 handwritten digits of 8 by 8 pixels, from scikit-learn"
-    )
+    return ImageSplits(train, validation, test, classes, "1,797 handwritten digits of 8 by 8 pixels, from scikit-learn")
 
 
 def pydocs() -> TextSplits:
@@ -31,22 +29,17 @@ def pydocs() -> TextSplits:
     from pydoc_data.topics import topics
 
     text = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
-    description = (
-        f"the language reference in Python {platform.python_version()}'s own help (pydoc_data.topics)"
-    )
+    description = f"the language reference in Python {platform.python_version()}'s own help (pydoc_data.topics)"
     return TextSplits(*cut_text(text, "pydocs"), description)
 
 
 def cldr(source: str, target: str) -> PairSplits:
     """Numbers, dates, times, amounts and short sentences with them, written out in English and German."""
     if {source, target} != {"en", "de"}:
-        raise DataError(
-            f"cldr has English and German: from {source!r} to {target!r} is none of en to de, de to en"
-        )
+        raise DataError(f"cldr has English and German: from {source!r} to {target!r} is none of en to de, de to en")
     pairs = sentences.pairs()
     if source == "de":
         pairs = list({german: (german, english) for english, german in pairs}.values())
     held_out = 500
     test, validation, train = pairs[:held_out], pairs[held_out : 2 * held_out], pairs[2 * held_out :]
-    splits = (([s for s, _ in part], [t for _, t in part]) for part in (train, validation, test))
-    return PairSplits(*splits, sentences.description())
+    return PairSplits(columns(train), columns(validation), columns(test), sentences.description())

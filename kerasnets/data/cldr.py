@@ -1,8 +1,8 @@
 """English and German sentences with numbers, dates and amounts, made by num2words and Babel (Unicode's CLDR).
 
-Both packages write the same value in both languages, so every pair is right by construction and there is no end of
-them; what there is to learn is real: "twenty-three" turns round to "dreiundzwanzig", months and weekdays have names,
-decimal points become commas, verbs go to the end.
+Both packages write the same value in both languages, so every pair is right by construction and there is no
+end of them; what there is to learn is real: "twenty-three" turns round to "dreiundzwanzig", months and weekdays
+have names, decimal points become commas, verbs go to the end.
 """
 
 import datetime
@@ -77,7 +77,7 @@ SENTENCES: dict[str, list[Pair]] = {
 
 
 def pairs() -> list[Pair]:
-    """`COUNT` different (English, German) pairs in random order, always the same; no English sentence twice."""
+    """`COUNT` (English, German) pairs in random order, always the same; no English sentence comes twice."""
     source = random.Random(0)
     makers = [maker for maker, weight in MAKERS for _ in range(weight)]
     found: dict[str, str] = {}
@@ -199,9 +199,7 @@ def money(source: random.Random) -> Pair:
 
 
 def quantity(source: random.Random) -> Pair:
-    value = source.choice(
-        (source.randrange(2, 100), source.randrange(2, 1000), source.randrange(11, 999) / 10)
-    )
+    value = source.choice((source.randrange(2, 100), source.randrange(2, 1000), source.randrange(11, 999) / 10))
     if source.random() < 0.4:
         return _amount(value, source.choice(SCALES), source.choice(("long", "short")))
     inner = _amount(value, source.choice(UNITS), "long")
@@ -217,9 +215,9 @@ def _amount(value: float, unit: str, length: Literal["long", "short"] = "long") 
 def relative(source: random.Random) -> Pair:
     from babel.dates import format_timedelta
 
-    unit = source.choice(("minutes", "hours", "days", "weeks"))
-    span = datetime.timedelta(**{unit: source.choice((-1, 1)) * source.randrange(1, 60)})
-    scale = unit.removesuffix("s")
+    scales: tuple[Literal["minute", "hour", "day", "week"], ...] = ("minute", "hour", "day", "week")
+    scale = source.choice(scales)
+    span = datetime.timedelta(**{f"{scale}s": source.choice((-1, 1)) * source.randrange(1, 60)})
     inner = _both(
         lambda language: format_timedelta(
             span, granularity=scale, threshold=10_000, add_direction=True, locale=language
@@ -245,15 +243,14 @@ def languages(source: random.Random) -> Pair:
     from babel import Locale
     from babel.lists import format_list
 
-    chosen, style = source.sample(TONGUES, source.randrange(2, 5)), source.choice(("standard", "or"))
-    english, german = _both(
-        lambda language: format_list(
-            [Locale(language).languages[code] for code in chosen], style=style, locale=language
-        )
-    )
-    who, wer = source.choice(
-        (("They speak", "Sie sprechen"), ("I speak", "Ich spreche"), ("We learn", "Wir lernen"))
-    )
+    chosen, either = source.sample(TONGUES, source.randrange(2, 5)), source.random() < 0.5
+
+    def write(language: str) -> str:
+        names = [Locale(language).languages[code] for code in chosen]
+        return format_list(names, style="or" if either else "standard", locale=language)
+
+    english, german = _both(write)
+    who, wer = source.choice((("They speak", "Sie sprechen"), ("I speak", "Ich spreche"), ("We learn", "Wir lernen")))
     return f"{who} {english}.", f"{wer} {german}."
 
 

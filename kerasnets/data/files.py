@@ -12,9 +12,9 @@ from kerasnets.data.splits import (
     SPLITS,
     DataError,
     ImageSplits,
-    Pairs,
     PairSplits,
     TextSplits,
+    columns,
     cut_pairs,
     cut_text,
     hold_out,
@@ -31,15 +31,13 @@ def text_file(path: str) -> TextSplits:
 
 
 def pair_file(path: str) -> PairSplits:
-    """Lines of source TAB target: one file, shuffled and cut (90, 5 and 5 %), or a folder with a file a split."""
+    """Lines of source TAB target: one file, shuffled and cut 90/5/5 %, or a folder with a file a split."""
     place = Path(path)
     if place.is_dir():
         missing = [f"{name}.tsv" for name in SPLITS if not (place / f"{name}.tsv").is_file()]
         if missing:
-            raise DataError(
-                f"{path} has no {', '.join(missing)}: a folder of pairs has a file for each split"
-            )
-        train, validation, test = (_columns(_pairs(place / f"{name}.tsv")) for name in SPLITS)
+            raise DataError(f"{path} has no {', '.join(missing)}: a folder of pairs has a file for each split")
+        train, validation, test = (columns(_pairs(place / f"{name}.tsv")) for name in SPLITS)
     else:
         train, validation, test = cut_pairs(_pairs(place), path)
     return PairSplits(train, validation, test, f"the pairs in {place.name}")
@@ -61,28 +59,23 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
         source, tab, target = line.partition("\t")
         if not tab or "\t" in target or not source.strip() or not target.strip():
             raise DataError(
-                f"line {number} of {path} is not a source, one tab and a target: {line[:40]!r} ({line.count(chr(9))} tabs)"
+                f"line {number} of {path} is not a source, one tab and a target, but {line[:40]!r} "
+                f"with {line.count(chr(9))} tabs"
             )
         pairs.append((source, target))
     return pairs
 
 
-def _columns(pairs: Sequence[tuple[str, str]]) -> Pairs:
-    return [source for source, _ in pairs], [target for _, target in pairs]
-
-
 def image_folder(path: str, size: Size | None = None) -> ImageSplits:
     """Pictures in a sub-folder for each class, as uint8 with three channels.
 
-    PATH/CLASS/* is cut 80, 10 and 10 % of each class. With PATH/train/CLASS/* there may also be PATH/validation and
-    PATH/test; one that is missing is cut from train. size: (height, width) to which all are resized.
+    PATH/CLASS/* is cut 80, 10 and 10 % of each class. With PATH/train/CLASS/* there may also be
+    PATH/validation and PATH/test; one that is missing is cut from train. size: (height, width) of the result.
     """
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{path} is no folder: give one with a sub-folder of pictures for each class")
-    given = (
-        {name: root / name for name in SPLITS if (root / name).is_dir()} if (root / "train").is_dir() else {}
-    )
+    given = {name: root / name for name in SPLITS if (root / name).is_dir()} if (root / "train").is_dir() else {}
     classes = _classes(given.get("train", root))
     if not given:
         pixels, labels = _load(root, classes, size)
@@ -95,38 +88,29 @@ def image_folder(path: str, size: Size | None = None) -> ImageSplits:
                 kept, held = hold_out(len(labels))
                 loaded["train"], loaded[name] = (pixels[kept], labels[kept]), (pixels[held], labels[held])
         parts = [loaded[name] for name in SPLITS]
+    train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}
     if len(shapes) > 1:
         raise DataError(f"the pictures in {path} differ in size: say to which size they are to be resized")
-    return ImageSplits(*parts, tuple(classes), f"the pictures in {root.name}")
+    return ImageSplits(train, validation, test, tuple(classes), f"the pictures in {root.name}")
 
 
 def _classes(folder: Path) -> list[str]:
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no sub-folder"
-        raise DataError(
-            f"{folder} has {found}: it takes a sub-folder of pictures for each of two or more classes"
-        )
+        raise DataError(f"{folder} has {found}: it takes a sub-folder of pictures for each of two or more classes")
     return classes
 
 
 def _load(folder: Path, classes: Sequence[str], size: Size | None) -> tuple[np.ndarray, np.ndarray]:
     """-> pictures uint8 [N, Y, X, 3], labels int32 [N], class by class and by name."""
-    unknown = sorted(
-        e.name for e in folder.iterdir() if e.is_dir() and e.name not in classes and e.name[0] != "."
-    )
+    unknown = sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name not in classes and e.name[0] != ".")
     if unknown:
-        raise DataError(
-            f"{folder} has the class {unknown[0]!r}, which train has not: it has {', '.join(classes)}"
-        )
+        raise DataError(f"{folder} has the class {unknown[0]!r}, which train has not: it has {', '.join(classes)}")
     files = [(file, label) for label, name in enumerate(classes) for file in _pictures(folder / name)]
     if not files:
-        raise DataError(
-            f"{folder} has no pictures: put files ({' '.join(PICTURES)}) into a sub-folder for each class"
-        )
+        raise DataError(f"{folder} has no pictures: put files ({' '.join(PICTURES)}) into a sub-folder for each class")
     # TensorFlow decodes outside Python's lock, so threads help.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(functools.partial(_decode, size=size), (file for file, _ in files)))

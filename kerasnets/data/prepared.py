@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets (TFDS): prepared files are read with no network; without them, TFDS downloads."""
+"""Sets of TensorFlow Datasets (TFDS): prepared files need no network; others TFDS downloads."""
 
 import contextlib
 import difflib
@@ -20,6 +20,7 @@ from kerasnets.data.splits import (
     Pairs,
     PairSplits,
     TextSplits,
+    columns,
     hold_out,
 )
 
@@ -29,17 +30,13 @@ TFDS_STORE = "https://storage.googleapis.com"  # where sets that name no address
 BATCH = 1_000
 
 
-def images(
-    name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None
-) -> ImageSplits:
-    """A set with the features `image` and `label`. Splits that are missing are cut from train (`hold_out`)."""
+def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None) -> ImageSplits:
+    """A set with the features `image` and `label`. Missing splits are cut from train (`hold_out`)."""
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("image", "label"), "pictures with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
     if not hasattr(label, "names") or image.dtype != np.uint8:
-        raise DataError(
-            f"{name!r} has other features than pictures of 8 bits and named classes: choose another set"
-        )
+        raise DataError(f"{name!r} has other features than pictures of 8 bits and named classes: choose another set")
     classes = tuple(label.names)
     loaded = {split: _images(builder, name, found, size) for split, found in _splits(builder, name).items()}
     for split in ("test", "validation"):
@@ -47,7 +44,7 @@ def images(
             pixels, labels = loaded["train"]
             kept, held = hold_out(len(labels))
             loaded["train"], loaded[split] = (pixels[kept], labels[kept]), (pixels[held], labels[held])
-    return ImageSplits(*(loaded[split] for split in SPLITS), classes, _describe(builder, name))
+    return ImageSplits(loaded["train"], loaded["validation"], loaded["test"], classes, _describe(builder, name))
 
 
 def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
@@ -58,14 +55,13 @@ def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplit
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("text",), "text")
     loaded = {
-        split: "\n\n".join(_strings(builder, found, ("text",))[0])
-        for split, found in _splits(builder, name).items()
+        split: "\n\n".join(_strings(builder, found, ("text",))[0]) for split, found in _splits(builder, name).items()
     }
     for split in ("test", "validation"):
         if split not in loaded:
             cut = len(loaded["train"]) * 95 // 100
             loaded["train"], loaded[split] = loaded["train"][:cut], loaded["train"][cut:]
-    return TextSplits(*(loaded[split] for split in SPLITS), _describe(builder, name))
+    return TextSplits(loaded["train"], loaded["validation"], loaded["test"], _describe(builder, name))
 
 
 def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str, target: str) -> PairSplits:
@@ -78,11 +74,10 @@ def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str
         loaded[split] = sources, targets
     for split in ("test", "validation"):
         if split not in loaded:
-            kept, held = hold_out(len(loaded["train"][0]))
-            loaded["train"], loaded[split] = (
-                tuple([side[i] for i in places] for side in loaded["train"]) for places in (kept, held)
-            )
-    return PairSplits(*(loaded[split] for split in SPLITS), _describe(builder, name))
+            both = list(zip(*loaded["train"], strict=True))
+            kept, held = hold_out(len(both))
+            loaded["train"], loaded[split] = columns([both[i] for i in kept]), columns([both[i] for i in held])
+    return PairSplits(loaded["train"], loaded["validation"], loaded["test"], _describe(builder, name))
 
 
 def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
@@ -125,35 +120,31 @@ def _unknown(name: str, directory: str, bundled: tuple[str, ...], known: list[st
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     there = ", ".join(here) or "none"
     return (
-        f"no data set is called {name!r}{hint}: bundled are {', '.join(bundled)}, prepared in {directory} are {there}, "
-        "and with a network any name of TensorFlow Datasets will do"
+        f"no data set is called {name!r}{hint}: bundled are {', '.join(bundled)}, prepared in {directory} "
+        f"are {there}, and with a network any name of TensorFlow Datasets will do"
     )
 
 
 def prepared_sets(directory: str) -> list[str]:
     """Names of the sets in a TFDS folder, read from its files alone."""
-    return sorted(
-        {info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")}
-    )
+    return sorted({info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")})
 
 
 def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...]) -> None:
-    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or (TFDS_STORE,)}
+    hosts = {urllib.parse.urlsplit(url).hostname or "" for url in builder.url_infos or (TFDS_STORE,)}
     here = ", ".join(prepared_sets(directory)) or "none"
     advice = (
         f"run `tfds build {name}` where there is a network and give its folder as the data folder, "
         f"or use {', '.join(bundled)} (bundled) or one that is there ({here})"
     )
-    silent = [host for host in sorted(hosts - {None}) if not _answers(host)]
+    silent = [host for host in sorted(hosts - {""}) if not _answers(host)]
     if silent:
         raise DataError(f"{name!r} is not in {directory}, and {silent[0]} cannot be reached: {advice}")
     try:
         builder.download_and_prepare()
     except Exception as error:  # whatever the set's own code raises: hundreds of authors wrote it
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"{name!r} could not be downloaded to {directory} ({reason[0][:200]}): {advice}"
-        ) from error
+        raise DataError(f"{name!r} could not be downloaded to {directory} ({reason[0][:200]}): {advice}") from error
 
 
 def _answers(host: str) -> bool:
@@ -197,9 +188,7 @@ def _splits(builder: Any, name: str) -> dict[str, str]:
         if there:
             found[split] = there[0]
     if "train" not in found:
-        raise DataError(
-            f"{name!r} has no split 'train', only {', '.join(builder.info.splits)}: choose another set"
-        )
+        raise DataError(f"{name!r} has no split 'train', only {', '.join(builder.info.splits)}: choose another set")
     return found
 
 
@@ -207,14 +196,10 @@ def _read(builder: Any, split: str) -> Any:
     """A tf.data.Dataset of the split, always in the same order."""
     import tensorflow_datasets as tfds
 
-    return builder.as_dataset(
-        split=split, shuffle_files=False, read_config=tfds.ReadConfig(try_autocache=False)
-    )
+    return builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(try_autocache=False))
 
 
-def _images(
-    builder: Any, name: str, split: str, size: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """-> pictures uint8 [N, Y, X, C], labels int32 [N]. Decoded by several threads."""
     import tensorflow as tf
 

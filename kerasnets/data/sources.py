@@ -29,9 +29,7 @@ OWN = {
 }
 
 
-def load_images(
-    dataset: str, data_dir: str | None = None, size: tuple[int, int] | None = None
-) -> ImageSplits:
+def load_images(dataset: str, data_dir: str | None = None, size: tuple[int, int] | None = None) -> ImageSplits:
     """Pictures with a class each.
 
     Args:
@@ -57,9 +55,7 @@ def load_text(dataset: str, data_dir: str | None = None) -> TextSplits:
     return prepared.text(dataset, data_dir, BUNDLED["text_generation"])
 
 
-def load_pairs(
-    dataset: str, data_dir: str | None = None, source: str = "en", target: str = "de"
-) -> PairSplits:
+def load_pairs(dataset: str, data_dir: str | None = None, source: str = "en", target: str = "de") -> PairSplits:
     """Sentences with translations.
 
     Args:
@@ -80,13 +76,9 @@ def _check(task: str, dataset: str) -> None:
     bundled_here, (own,) = BUNDLED[task], OWN[task]
     for other, names in BUNDLED.items():
         if other != task and dataset in names:
-            raise DataError(
-                f"{dataset!r} is for {other}: the bundled set for {task} is {', '.join(bundled_here)}"
-            )
+            raise DataError(f"{dataset!r} is for {other}: the bundled set for {task} is {', '.join(bundled_here)}")
     if ":" in dataset and not dataset.startswith(own):
         form = dataset.partition(":")[0]
         raise DataError(f"{form + ':'!r} is not for {task}: your own data is given as {own}PATH")
     if not dataset.removeprefix(own):
-        raise DataError(
-            f"no data set given: name {', '.join(bundled_here)}, {own}PATH or a set of TensorFlow Datasets"
-        )
+        raise DataError(f"no data set given: name {', '.join(bundled_here)}, {own}PATH or a set of TensorFlow Datasets")

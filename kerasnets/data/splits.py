@@ -1,7 +1,7 @@
 """What every source returns: plain data in memory, in three splits, and the rules by which splits are cut.
 
-All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text as str. A set that does not fit is not
-for these loaders.
+All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text as str. A set that does not
+fit is not for these loaders.
 """
 
 from collections.abc import Sequence
@@ -74,16 +74,19 @@ def shuffled(count: int) -> np.ndarray:
     return np.random.default_rng(SEED).permutation(count)
 
 
+def columns(pairs: Sequence[tuple[str, str]]) -> Pairs:
+    """Pairs one by one -> all sources and all targets."""
+    return [source for source, _ in pairs], [target for _, target in pairs]
+
+
 def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
     """Shuffled, then 90 %, 5 % and 5 %, but at least one pair in each."""
     if len(pairs) < 3:
-        raise DataError(
-            f"{name} has {len(pairs)} pairs: it takes at least 3, one for each split, and better thousands"
-        )
+        raise DataError(f"{name} has {len(pairs)} pairs: it takes at least 3, one for each split, and better thousands")
     order = shuffled(len(pairs))
     held_out = max(1, len(pairs) // 20)
     cuts = np.split(order, [len(pairs) - 2 * held_out, len(pairs) - held_out])
-    train, validation, test = (([pairs[i][0] for i in cut], [pairs[i][1] for i in cut]) for cut in cuts)
+    train, validation, test = (columns([pairs[i] for i in cut]) for cut in cuts)
     return train, validation, test
 
 
@@ -105,13 +108,11 @@ def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, 
         places = random.permutation(np.flatnonzero(labels == label))
         if len(places) < 3:
             raise DataError(
-                f"class {name!r} has {len(places)} pictures: it takes at least 3, one for each split, or folders "
-                "train, validation and test that you fill yourself"
+                f"class {name!r} has {len(places)} pictures: it takes at least 3, one for each split, or "
+                "folders train, validation and test that you fill yourself"
             )
         size = max(1, len(places) // 10)
-        for part, cut in zip(
-            parts, np.split(places, [len(places) - 2 * size, len(places) - size]), strict=True
-        ):
+        for part, cut in zip(parts, np.split(places, [len(places) - 2 * size, len(places) - size]), strict=True):
             part.append(cut)
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
     return train, validation, test

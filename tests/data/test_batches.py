@@ -16,9 +16,7 @@ from kerasnets.data.batches import (
 )
 
 COUNT, BATCH = 103, 16
-IMAGES = np.arange(COUNT, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones(
-    (1, 4, 3, 1), np.uint8
-)
+IMAGES = np.arange(COUNT, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones((1, 4, 3, 1), np.uint8)
 LABELS = np.arange(COUNT, dtype=np.int32)
 
 
@@ -117,12 +115,7 @@ class TestTexts:
         assert max(starts) < 40
 
     def test_all_is_read_in_the_end(self):
-        seen = {
-            int(i)
-            for epoch in range(150)
-            for step in (0, 23)
-            for i in texts(24 * epoch + step)["targets"].ravel()
-        }
+        seen = {int(i) for epoch in range(150) for step in (0, 23) for i in texts(24 * epoch + step)["targets"].ravel()}
         assert {1, 999} <= seen
 
     def test_the_shortest_text(self):
@@ -135,10 +128,7 @@ class TestTexts:
 class TestLengthBuckets:
     def test_no_shape_outside_the_fixed_set(self):
         made = buckets()
-        seen = {
-            (*b["source"].shape, b["target"].shape[1])
-            for b in map(made.batch, range(3 * made.steps_per_epoch))
-        }
+        seen = {(*b["source"].shape, b["target"].shape[1]) for b in map(made.batch, range(3 * made.steps_per_epoch))}
         assert seen == set(made.shapes)
         assert len(made.shapes) <= len(LengthBuckets.QUANTILES)
         assert all(rows * max(source, target) <= 200 for rows, source, target in made.shapes)
@@ -157,9 +147,7 @@ class TestLengthBuckets:
         found = [
             ([i for i in s if i], [i for i in t if i])
             for step in range(made.steps_per_epoch)
-            for s, t in zip(
-                made.batch(step)["source"].tolist(), made.batch(step)["target"].tolist(), strict=True
-            )
+            for s, t in zip(made.batch(step)["source"].tolist(), made.batch(step)["target"].tolist(), strict=True)
             if any(s)
         ]
         assert sorted(found) == sorted(zip(sources, targets, strict=True))
@@ -168,9 +156,7 @@ class TestLengthBuckets:
         made = buckets()
         batches = [made.batch(step) for step in range(made.steps_per_epoch)]
         padding = sum(int((side == 0).sum()) for batch in batches for side in batch.values())
-        assert made.padding_waste == pytest.approx(
-            padding / sum(side.size for b in batches for side in b.values())
-        )
+        assert made.padding_waste == pytest.approx(padding / sum(side.size for b in batches for side in b.values()))
         assert made.padding_waste < 0.25
 
     def test_a_pair_longer_than_the_budget_has_a_batch_of_its_own(self):

@@ -50,9 +50,7 @@ class TestPairs:
         (tmp_path / "p.tsv").write_text("".join(f"source {i}\tZiel {i}\n" for i in range(100)), "utf-8")
         data = load_pairs(f"file:{tmp_path}/p.tsv")
         assert [len(s) for s, _ in (data.train, data.validation, data.test)] == [90, 5, 5]
-        everything = [
-            pair for part in (data.train, data.validation, data.test) for pair in zip(*part, strict=True)
-        ]
+        everything = [pair for part in (data.train, data.validation, data.test) for pair in zip(*part, strict=True)]
         assert sorted(everything) == sorted((f"source {i}", f"Ziel {i}") for i in range(100))
         assert data.train[0] != sorted(data.train[0])
         assert load_pairs(f"file:{tmp_path}/p.tsv").test == data.test
