@@ -1,0 +1,32 @@
+"""What is trained for the tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TASKS = ("image_classification", "text_generation", "translation")
+
+
+def small(task: str) -> Any:
+    """The quick preset, with less of everything."""
+    from kerasnets.config import load_preset
+
+    config = load_preset(task, "quick")
+    replace = dataclasses.replace
+    if task == "image_classification":
+        return replace(config, training=replace(config.training, epochs=12))
+    if task == "text_generation":
+        model = replace(config.model, units=64)
+        return replace(config, model=model, max_length=300, training=replace(config.training, epochs=3))
+    model = replace(config.model, width=64, hidden_units=64)
+    return replace(config, model=model, training=replace(config.training, epochs=3, warmup_steps=50))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

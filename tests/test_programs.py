@@ -1,0 +1,256 @@
+"""The four programs: what they write, what they refuse, and how."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasnets import config as configuration
+from kerasnets.config import RequestError
+from kerasnets.evaluate import evaluate, table
+from kerasnets.export import export
+from kerasnets.predict import predict
+from kerasnets.train import train
+from small_runs import ROOT, TASKS, small
+
+CONTRACT = {"task", "preset", "dataset", "splits", "parameters", "seed", "steps", "seconds", "examples_per_second"}
+CONTRACT |= {"data_wait", "best", "last", "packages"}
+
+
+def run_program(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_directory_keeps_the_contract(runs, task):
+    run = runs[task]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) >= CONTRACT
+    assert metrics["task"] == task and metrics["steps"] > 0 and 0 <= metrics["data_wait"] < 1
+    assert metrics["packages"]["tensorflow"].startswith("2.")
+    assert metrics["splits"]["train"] > metrics["splits"]["validation"] > 0
+    assert {path.name for path in run.iterdir()} >= {
+        "config.toml", "metrics.json", "log.jsonl", "checkpoints", "logs", "model.keras", "examples.json",
+    }  # fmt: skip
+    values = tomllib.loads((run / "config.toml").read_text())
+    assert values["task"] == task
+    assert configuration.load(run / "config.toml")[2] == small(task)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if entry["kind"] == "training"]
+    assert losses[-1] < losses[0]
+    assert list((run / "logs").glob("events*"))
+
+
+def test_each_task_learns(runs):
+    def last(task):
+        return json.loads((runs[task] / "metrics.json").read_text())["best"]
+
+    assert last("image_classification")["accuracy"] > 0.93
+    assert last("text_generation")["loss"] < 2.6  # 4.6 is chance among a hundred characters
+    assert last("translation")["loss"] < 3.0  # 6.4 is chance among six hundred subwords
+
+
+def test_training_a_finished_run_again_changes_nothing(runs):
+    before = (runs["image_classification"] / "metrics.json").read_bytes()
+    metrics = train("image_classification", "quick", small("image_classification"), runs["image_classification"])
+    assert metrics == json.loads(before)
+    assert (runs["image_classification"] / "metrics.json").read_bytes() == before
+
+
+def test_a_run_directory_of_another_task_or_with_other_options_is_refused(runs):
+    with pytest.raises(RequestError, match="holds a run of translation, not of text_generation"):
+        train("text_generation", "quick", small("text_generation"), runs["translation"])
+    with pytest.raises(RequestError, match="model.width was 64 and is now 96"):
+        train("translation", "quick", configuration.load_preset("translation", "quick"), runs["translation"])
+
+
+def test_a_directory_with_other_files_is_not_taken(tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(RequestError, match="holds files but no run"):
+        train("translation", "quick", small("translation"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_of_a_run(runs, task):
+    metrics = evaluate(runs[task], "test")
+    assert json.loads((runs[task] / "evaluation-test.json").read_text()) == metrics
+    lines = table(metrics)
+    if task == "image_classification":
+        confusion = np.array(metrics["confusion_matrix"])
+        assert confusion.sum() == metrics["examples"]
+        assert confusion.trace() / confusion.sum() == pytest.approx(metrics["accuracy"])
+        assert "confusion matrix" in lines
+    elif task == "text_generation":
+        assert metrics["bits_per_character"] == pytest.approx(metrics["loss"] / np.log(2))
+        assert re.match(r"characters [\d,]+ to [\d,]+ of [\d,]+", metrics["scored"])
+        assert metrics["window_loss"] > 0
+    else:
+        assert 0 <= metrics["bleu"] <= 100 and 0 < metrics["chrf"] <= 100
+        assert "tok:13a" in metrics["bleu_signature"] and "case:mixed" in metrics["bleu_signature"]
+
+
+@pytest.mark.parametrize("task", ["image_classification", "translation"])
+def test_a_saved_model_scores_as_its_run(runs, models_dir, task):
+    of_run, of_export = evaluate(runs[task], "validation"), evaluate(models_dir / task / "1", "validation")
+    name = "accuracy" if task == "image_classification" else "bleu"
+    assert of_export[name] == of_run[name]
+    assert not (models_dir / task / "1" / "evaluation-validation.json").exists()
+
+
+def test_a_saved_model_that_cannot_score_text_says_so(models_dir):
+    with pytest.raises(RequestError, match="give the directory of the training run"):
+        evaluate(models_dir / "text_generation" / "1")
+
+
+def test_versions_count_up_and_other_names_are_apart(runs, tmp_path):
+    first = export(runs["image_classification"], tmp_path)
+    assert first == tmp_path / "image_classification" / "1"
+    first.rename(first.with_name("7"))
+    assert export(runs["image_classification"], tmp_path).name == "8"
+    with pytest.raises(RequestError, match="--name is 'a/b'"):
+        export(runs["image_classification"], tmp_path, "a/b")
+
+
+def test_an_export_that_fails_its_verification_leaves_no_version(runs, tmp_path, monkeypatch):
+    import kerasnets.export as module
+
+    record = module.record
+
+    def record_something_else(name, task, signatures, examples, extra):
+        pixels = signatures["pixels"]
+        changed = signatures | {"pixels": lambda pixels_: None}
+        changed["pixels"] = lambda **inputs: {"probabilities": pixels(**inputs)["probabilities"] + 0.01}
+        record(name, task, changed, examples, extra)
+
+    monkeypatch.setattr(module, "record", record_something_else)
+    with pytest.raises(RuntimeError, match="pixels: probabilities differs from the answer at the export by 0.01"):
+        export(runs["image_classification"], tmp_path)
+    assert list((tmp_path / "image_classification").iterdir()) == []
+
+
+def test_verification_knows_the_operations_of_tensorflow_2_20(models_dir, monkeypatch, tmp_path):
+    from kerasnets import verify
+
+    known = tmp_path / "operations.txt"
+    known.write_text(verify.OPERATIONS.read_text().replace("\nDecodeImage\n", "\n"))
+    path = models_dir / "image_classification" / "1"
+    assert verify.unknown_operations(path) == []
+    monkeypatch.setattr(verify, "OPERATIONS", known)
+    assert verify.unknown_operations(path) == ["DecodeImage"]
+
+
+def test_predictions(runs, models_dir, tmp_path):
+    import tensorflow as tf
+
+    from kerasnets.examples import load
+
+    picture = tmp_path / "digit.png"
+    picture.write_bytes(load(runs["image_classification"] / "examples.json")[3]["image_bytes"])
+    (answer,) = predict(models_dir / "image_classification" / "1", [str(picture)])
+    assert answer.split("\t")[1].startswith("3 ")
+    (answer,) = predict(runs["text_generation"], ["The "])
+    assert answer.startswith("The ") and len(answer) == 204
+    assert list(predict(models_dir / "text_generation" / "1", ["The "])) == [answer]
+    assert len(list(predict(runs["translation"], ["twenty-three", "Monday"]))) == 2
+    with pytest.raises(RequestError, match="is refused: .*is empty"):
+        list(predict(runs["translation"], [""]))
+    picture.write_text("no picture")
+    with pytest.raises(RequestError, match="is no PNG, JPEG, GIF or BMP"):
+        list(predict(runs["image_classification"], [str(picture)]))
+    with pytest.raises(RequestError, match="cannot be read"):
+        list(predict(runs["image_classification"], [str(tmp_path / "missing.png")]))
+    assert tf.config.list_physical_devices("CPU")
+
+
+WRONG = {
+    "no task": (["kerasnets.train"], "name the task to train"),
+    "unknown task": (["kerasnets.train", "poetry"], "choose one of image_classification, text_generation, translation"),
+    "unknown preset": (["kerasnets.train", "translation", "--preset", "huge"], "choose one of quick, tiny"),
+    "unknown strategy": (["kerasnets.train", "translation", "--strategy=tpu"], "auto, mirrored, one_device"),
+    "unknown option": (["kerasnets.train", "translation", "--model.layers", "2"], "unrecognized arguments"),
+    "wrong type": (["kerasnets.train", "translation", "--seed", "first"], "seed"),
+    "out of range": (["kerasnets.train", "translation", "--training.epochs", "0"], "must be 1 or more"),
+    "heads": (["kerasnets.train", "translation", "--model.num-heads", "5"], "multiple of model.num_heads"),
+    "no run": (["kerasnets.evaluate", "nowhere"], "there is no directory nowhere"),
+    "not a run": (["kerasnets.predict", "tests"], "neither a SavedModel nor a run directory"),
+    "no split": (["kerasnets.evaluate", "nowhere", "--split", "dev"], "choose one of test, train, validation"),
+    "no model": (["kerasnets.export", "tests"], "has no config.toml"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_one_sentence_and_status_2(case):
+    arguments, text = WRONG[case]
+    done = run_program(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_missing_data_is_one_sentence_and_leaves_nothing(tmp_path):
+    run = tmp_path / "run"
+    done = run_program(
+        "kerasnets.train", "translation", "--dataset", "no_such_set", "--data-dir", str(tmp_path), "--run-dir", str(run)
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "no_such_set" in done.stderr and "cldr" in done.stderr
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_from_end_to_end(tmp_path):
+    run, models = str(tmp_path / "run"), str(tmp_path / "models")
+    options = ["--preset", "quick", "--run-dir", run, "--training.epochs=2"]
+    done = run_program("kerasnets.train", "image_classification", *options)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stderr and "accuracy" in done.stderr and "left" in done.stderr
+    assert json.loads(Path(run, "metrics.json").read_text())["steps"] == 44
+    done = run_program("kerasnets.evaluate", run, "--split", "validation")
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    done = run_program("kerasnets.export", run, "--models-dir", models)
+    assert done.returncode == 0 and "exported and verified" in done.stdout, done.stderr
+
+
+def test_dry_run_tries_everything_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train("image_classification", "quick", small("image_classification"), Path("run"), dry_run=True)
+    printed = capsys.readouterr().out
+    for line in ("parameters", "later steps", "memory", "exported and verified", "validation accuracy"):
+        assert line in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, runs):
+    """The LSTM's states, dropout and the order of the data go on exactly; see test_training for the bits."""
+    import kerasnets.training.loop as loop
+
+    whole = runs["image_classification"]
+    run = tmp_path / "run"
+    save, calls = loop.Trainer.save, []
+
+    def save_and_fail(self, manager, step):
+        save(self, manager, step)
+        calls.append(step)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    loop.Trainer.save = save_and_fail
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train("image_classification", "quick", small("image_classification"), run)
+    finally:
+        loop.Trainer.save = save
+    assert not (run / "metrics.json").exists()
+    metrics = train("image_classification", "quick", small("image_classification"), run)
+    expected = json.loads((whole / "metrics.json").read_text())
+    assert metrics["best"] == expected["best"] and metrics["last"] == expected["last"]
+    shutil.rmtree(run)
