@@ -15,10 +15,11 @@ from kerasnets.data.splits import (
     PairSplits,
     TextSplits,
     columns,
+    cut_missing,
     cut_pairs,
     cut_text,
-    hold_out,
     stratified,
+    take_images,
 )
 
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
@@ -82,11 +83,7 @@ def image_folder(path: str, size: Size | None = None) -> ImageSplits:
         parts = [(pixels[i], labels[i]) for i in stratified(labels, classes)]
     else:
         loaded = {name: _load(folder, classes, size) for name, folder in given.items()}
-        for name in SPLITS[1:]:
-            if name not in loaded:
-                pixels, labels = loaded["train"]
-                kept, held = hold_out(len(labels))
-                loaded["train"], loaded[name] = (pixels[kept], labels[kept]), (pixels[held], labels[held])
+        cut_missing(loaded, take_images)
         parts = [loaded[name] for name in SPLITS]
     train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}

@@ -20,8 +20,9 @@ from kerasnets.data.splits import (
     Pairs,
     PairSplits,
     TextSplits,
-    columns,
-    hold_out,
+    cut_missing,
+    take_images,
+    take_pairs,
 )
 
 OTHER_NAMES = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",), "train": ("train",)}
@@ -31,7 +32,7 @@ BATCH = 1_000
 
 
 def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None) -> ImageSplits:
-    """A set with the features `image` and `label`. Missing splits are cut from train (`hold_out`)."""
+    """A set with the features `image` and `label`. Missing splits are cut from train (`cut_missing`)."""
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("image", "label"), "pictures with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
@@ -39,11 +40,7 @@ def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tupl
         raise DataError(f"{name!r} has other features than pictures of 8 bits and named classes: choose another set")
     classes = tuple(label.names)
     loaded = {split: _images(builder, name, found, size) for split, found in _splits(builder, name).items()}
-    for split in ("test", "validation"):
-        if split not in loaded:
-            pixels, labels = loaded["train"]
-            kept, held = hold_out(len(labels))
-            loaded["train"], loaded[split] = (pixels[kept], labels[kept]), (pixels[held], labels[held])
+    cut_missing(loaded, take_images)
     return ImageSplits(loaded["train"], loaded["validation"], loaded["test"], classes, _describe(builder, name))
 
 
@@ -72,11 +69,7 @@ def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str
     for split, found in _splits(builder, name).items():
         sources, targets = _strings(builder, found, (source, target))
         loaded[split] = sources, targets
-    for split in ("test", "validation"):
-        if split not in loaded:
-            both = list(zip(*loaded["train"], strict=True))
-            kept, held = hold_out(len(both))
-            loaded["train"], loaded[split] = columns([both[i] for i in kept]), columns([both[i] for i in held])
+    cut_missing(loaded, take_pairs)
     return PairSplits(loaded["train"], loaded["validation"], loaded["test"], _describe(builder, name))
 
 

@@ -4,11 +4,15 @@ All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text 
 fit is not for these loaders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
+Images = tuple[np.ndarray, np.ndarray]  # pictures uint8 [N, Y, X, C], labels int32 [N]
+Pairs = tuple[list[str], list[str]]  # sources, targets
+Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
 SEED = 0  # the cut of a set must not depend on the seed of a training run
 
@@ -21,9 +25,9 @@ class DataError(ValueError):
 class ImageSplits:
     """Pictures uint8 [N, Y, X, C] and labels int32 [N], the places in `classes`."""
 
-    train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
+    train: Images
+    validation: Images
+    test: Images
     classes: tuple[str, ...]
     description: str
 
@@ -46,9 +50,6 @@ class TextSplits:
             parts[name] = f"characters {start:,} to {stop:,} of {total:,}"
             start = stop
         object.__setattr__(self, "parts", parts)
-
-
-Pairs = tuple[list[str], list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,23 @@ def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
     order = shuffled(count)
     size = min(5_000, max(1, count // 10))
     return np.sort(order[:-size]), np.sort(order[-size:])
+
+
+def cut_missing(loaded: dict[str, Part], take: Callable[[Part, np.ndarray], Part]) -> None:
+    """Cut the splits that are not there from train, in place. take: (split, places) -> those examples of it."""
+    for name in ("test", "validation"):
+        if name not in loaded:
+            train = loaded["train"]
+            kept, held = hold_out(len(train[1]))
+            loaded["train"], loaded[name] = take(train, kept), take(train, held)
+
+
+def take_images(part: Images, places: np.ndarray) -> Images:
+    return part[0][places], part[1][places]
+
+
+def take_pairs(part: Pairs, places: np.ndarray) -> Pairs:
+    return [part[0][i] for i in places], [part[1][i] for i in places]
 
 
 def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
