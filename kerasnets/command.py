@@ -32,12 +32,18 @@ def run(program: Callable[[list[str]], None]) -> NoReturn:
     sys.exit(0)
 
 
-def is_wrong_request(error: Exception) -> bool:
-    # The data's own error is known by its name: naming its class would import what reads the data.
-    return isinstance(error, RequestError | argparse.ArgumentError) or type(error).__name__ == "DataError"
+def is_wrong_request(error: BaseException) -> bool:
+    """A ValueError that this package's own code raises speaks of what was asked for; others come from within."""
+    if isinstance(error, RequestError | argparse.ArgumentError):
+        return True
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    module = raised.tb_frame.f_globals.get("__name__", "") if raised is not None else ""
+    return isinstance(error, ValueError) and module.startswith("kerasnets.")
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
     speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
     return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"

@@ -95,14 +95,14 @@ def train(
 
 
 def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any, Any]:
-    """-> the task and its run directory; nothing is written before the data are there."""
+    """-> the task and its run directory."""
     start_tensorflow()
     from kerasnets.tasks import make_task
     from kerasnets.training.run import RunDirectory
 
     begun = (run_dir / "config.toml").exists()
     made = make_task(task, config, run_dir if begun else None)
-    made.split_sizes()
+    made.split_sizes(), made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
     run_directory = RunDirectory(run_dir)
     if not begun:
         made.save(run_dir)

@@ -1,0 +1,113 @@
+"""Runs every command and every example of the README, in its order, in an empty directory.
+
+Two kinds are not run as they stand: what trains on real data for minutes is tried with --dry-run where those data are
+there, and what needs a Docker engine is left out. `make demo` is `python -m demos.quickstart`, which tests/demos runs.
+"""
+
+import importlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import redirect_stdout
+
+import pytest
+from small_runs import ROOT, free_port
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PROGRAMS = r"python -m (kerasnets\.(?:train|evaluate|export|predict)) ?(.*)"
+
+
+class Shell:
+    """Runs the README's commands; those of kerasnets in this process, which has TensorFlow already."""
+
+    def __init__(self, ports):
+        self.ports, self.servers = ports, []
+
+    def run(self, command, data_dir):
+        for port, free in self.ports.items():
+            command = command.replace(port, free)
+        if program := re.fullmatch(PROGRAMS, command):
+            return self.program(program[1], shlex.split(program[2]), data_dir)
+        if re.match(r"python -m (serving|demos)", command):
+            arguments = shlex.split(command)[1:]
+            if "demos" in command:
+                arguments.append(f"--port={self.ports['7860']}")
+            return self.serve(arguments)
+        if command.startswith("make "):
+            return subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
+        if command.startswith("docker "):
+            return None
+        command = command.replace("python -m", f"{sys.executable} -m")
+        return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=120)
+
+    def program(self, module, arguments, data_dir):
+        real = any(name in arguments for name in ("mnist", "tiny_shakespeare", "multi30k"))
+        if real and data_dir is None:
+            return
+        if real:
+            arguments += ["--dry-run", "--data-dir", data_dir]
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            try:
+                importlib.import_module(module).main(arguments)
+            except SystemExit as end:  # --help
+                assert not end.code
+        assert printed.getvalue() or module == "kerasnets.train"
+
+    def serve(self, arguments):
+        process = subprocess.Popen([sys.executable, *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)})
+        self.servers.append(process)
+        page = "/v1/models/translation" if "serving" in arguments else "/"
+        port = self.ports["8501" if "serving" in arguments else "7860"]
+        end = time.monotonic() + 120
+        while True:
+            assert process.poll() is None and time.monotonic() < end
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as answer:
+                    assert answer.status == 200
+                    return
+            except OSError:
+                time.sleep(0.2)
+
+
+@pytest.fixture
+def real_data():
+    given = os.environ.get("TFDS_DATA_DIR", str(ROOT.parent / "shared" / "datasets"))
+    return given if os.path.isdir(given) else None
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme(tmp_path, monkeypatch, real_data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shell = Shell({port: str(free_port()) for port in ("8500", "8501", "7860")})
+    try:
+        for language, text in BLOCKS:
+            if language == "bash":
+                for command in filter(None, (line.partition("  #")[0].strip() for line in text.splitlines())):
+                    shell.run(command, real_data)
+            else:
+                for port, free in shell.ports.items():
+                    text = text.replace(port, free)
+                exec(compile(text, "README.md", "exec"), {})
+    finally:
+        for process in shell.servers:
+            process.terminate()
+            process.wait(30)
+    assert (tmp_path / "runs" / "digits" / "evaluation-test.json").exists()
+    assert (tmp_path / "models" / "translation" / "1").is_dir()
+
+
+def test_the_readme_names_files_and_presets_that_exist():
+    assert shutil.which("make")
+    for path in re.findall(r"\]\(([\w/.]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`((?:kerasnets|serving|demos)/[\w/.]+)`", README):
+        assert (ROOT / path).exists(), path
