@@ -58,13 +58,9 @@ def serve(options: argparse.Namespace) -> None:
         signal.signal(name, lambda *_: done.set())
     with Client(options.server) as client:
         page = build(client, load_examples(options.models_dir), options.server)
-        page.launch(
-            server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options()
-        )
+        page.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options())
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(
-            f"Demos: http://{shown}:{options.port}  (model server: {options.server}; Ctrl-C ends)", flush=True
-        )
+        print(f"Demos: http://{shown}:{options.port}  (model server: {options.server}; Ctrl-C ends)", flush=True)
         done.wait()
         page.close(verbose=False)
 

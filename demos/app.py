@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = (
-    "False"  # read when gradio is imported: the page speaks to nobody else
-)
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: the page speaks to nobody else
 
 import gradio as gr
 

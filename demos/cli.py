@@ -58,9 +58,7 @@ def check_free(host: str, number: int, option: str) -> None:
     try:
         family, kind, _, _, where = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
-            listener.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # a closed one's last packets do not count
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed one's last packets do not count
             listener.bind(where)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

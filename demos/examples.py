@@ -43,9 +43,7 @@ def load_examples(models_dir: Path | None) -> Examples:
 
 def exported(models_dir: Path | None, task: str) -> list[bytes]:
     """The rows in ``MODELS_DIR/TASK/VERSION/assets.extra/examples.json`` of the highest version."""
-    versions = (
-        [] if models_dir is None else [path for path in (models_dir / task).glob("*") if path.name.isdigit()]
-    )
+    versions = [] if models_dir is None else [path for path in (models_dir / task).glob("*") if path.name.isdigit()]
     if not versions:
         return []
     path = max(versions, key=lambda version: int(version.name)) / "assets.extra" / "examples.json"

@@ -76,9 +76,7 @@ def hint(text: str) -> str:
 
 def sent(image: bytes) -> str:
     """A drawing as the server got it."""
-    words = (
-        "What is sent: your drawing, light on dark, cut out and centred, as in sets of handwritten digits."
-    )
+    words = "What is sent: your drawing, light on dark, cut out and centred, as in sets of handwritten digits."
     return f"<div class='sent'><img src='{data_url(image)}' alt=''><span>{words}</span></div>"
 
 

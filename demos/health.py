@@ -39,9 +39,7 @@ def check(client: ModelClient) -> Health:
         try:
             models[task] = model_health(client, task)
         except ServingError as error:
-            if (
-                error.code != "NOT_FOUND"
-            ):  # one that cannot be reached for one model is not asked for the next
+            if error.code != "NOT_FOUND":  # one that cannot be reached for one model is not asked for the next
                 return Health(reachable=False)
             models[task] = ModelHealth(ABSENT)
     return Health(reachable=True, models=models)

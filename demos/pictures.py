@@ -47,9 +47,7 @@ MAGIC = {b"\xff\xd8": "jpeg", b"GIF8": "gif", b"BM": "bmp"}
 def readable(data: bytes) -> bytes:
     """A picture file as it is, or as PNG where the graph could not decode its format."""
     if len(data) > MAX_BYTES:
-        raise Problem(
-            f"This picture has {len(data) / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB are sent."
-        )
+        raise Problem(f"This picture has {len(data) / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB are sent.")
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
@@ -70,9 +68,7 @@ def drawing_png(data: bytes) -> bytes:
     would look like nothing that a network has seen.
     """
     with Image.open(io.BytesIO(data)) as canvas:
-        strokes = canvas.convert("RGBA").getchannel(
-            "A"
-        )  # the alpha channel is the drawing in any theme's colours
+        strokes = canvas.convert("RGBA").getchannel("A")  # the alpha channel is the drawing in any theme's colours
     box = strokes.point(lambda alpha: 255 * (alpha > 64)).getbbox()
     if box is None:
         raise Problem(NOTHING)

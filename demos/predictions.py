@@ -64,10 +64,7 @@ class Translation:
 def classify(client: ModelClient, image: bytes) -> dict[str, float]:
     """An encoded picture -> the probability of each of the best classes, best first."""
     outputs = ask(client, IMAGES, {"image_bytes": strings([image])})
-    return {
-        decode(label): float(score)
-        for label, score in zip(outputs["label"][0], outputs["score"][0], strict=True)
-    }
+    return {decode(label): float(score) for label, score in zip(outputs["label"][0], outputs["score"][0], strict=True)}
 
 
 def continue_text(client: ModelClient, prompt: str, sampling: Sampling) -> Continuation:
@@ -123,9 +120,7 @@ def first_sentence(message: str) -> str:
     """The first line of a server's message, without what a graph puts around it, ended by a full stop."""
     lines = re.sub(r"\[\[.*?\]\]", "", message).strip().splitlines()  # [[{{node NAME}}]]
     if lines and (asserted := re.search(r"assertion failed: \[(.*?)\]( \[|$)", lines[0].rstrip())):
-        lines = [
-            asserted[1].replace("\\'", "'")
-        ]  # what tf.debugging.Assert was given first, which it escapes
+        lines = [asserted[1].replace("\\'", "'")]  # what tf.debugging.Assert was given first, which it escapes
     text = " ".join(lines[0].split()) if lines else "it gave no reason"
     return text if text.endswith((".", "!", "?")) else text + "."
 

@@ -50,9 +50,7 @@ class Children:
         status = child.wait()
         _, command = self.running.pop(child.pid)
         if status:
-            raise cli.Failed(
-                f"`{command}` ended with exit status {status}; what was finished before it is kept."
-            )
+            raise cli.Failed(f"`{command}` ended with exit status {status}; what was finished before it is kept.")
 
     def check(self) -> None:
         """``Failed`` where a program that should run has ended."""
@@ -81,9 +79,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train the three networks quickly on bundled data, export them, and start a model "
         "server and the demos. What an earlier call finished is used again; what it left is taken up.",
     )
-    options.add_argument(
-        "--models-dir", type=Path, default=Path("models"), help="exported models (default: models)"
-    )
+    options.add_argument("--models-dir", type=Path, default=Path("models"), help="exported models (default: models)")
     options.add_argument(
         "--runs-dir", type=Path, default=Path("runs/quick"), help="training runs (default: runs/quick)"
     )
@@ -140,9 +136,7 @@ def run(options: argparse.Namespace, children: Children) -> None:
         "serving", f"--models_dir={options.models_dir}", f"--port={options.grpc_port}",
         f"--rest_api_port={options.rest_port}",
     )  # fmt: skip
-    children.start(
-        "demos", f"--server={server}", f"--models-dir={options.models_dir}", f"--port={options.port}"
-    )
+    children.start("demos", f"--server={server}", f"--models-dir={options.models_dir}", f"--port={options.port}")
     page = f"http://{HOST}:{options.port}"
     with Client(server) as client:
         wait_for(lambda: page_answers(page) and all_ready(client), children)

@@ -10,8 +10,9 @@ from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import choose
 from kerasnets.loading import is_saved_model, open_model, read_config
 
-DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes evaluation-SPLIT.json
-into the run directory. An exported SavedModel is scored through its signatures, as a server would run it."""
+DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes
+evaluation-SPLIT.json into the run directory. An exported SavedModel is scored through its signatures, as a server
+would run it."""
 SPLITS = ("train", "validation", "test")
 
 

@@ -55,9 +55,8 @@ def export(run_dir: Path, models_dir: Path, name: str | None = None) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
     for signature, result in report["signatures"].items():
         worst = max((v for v in result["difference"].values() if isinstance(v, float)), default=0.0)
-        print(
-            f"  {signature:16} {result['examples']} examples  differs by {worst:.1e}  {result['milliseconds']} ms a call"
-        )
+        count, time = result["examples"], result["milliseconds"]
+        print(f"  {signature:16} {count} examples  differs by {worst:.1e}  {time} ms a call")
     print(f"exported and verified: {version}")
     return version
 

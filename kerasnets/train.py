@@ -87,7 +87,8 @@ def train(
     distribution = make_strategy(strategy)
     given = {"task": task, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
-    metrics = given | run_loop(made, distribution, run_directory) | {"replicas": distribution.num_replicas_in_sync}
+    metrics: dict[str, Any] = given | run_loop(made, distribution, run_directory)
+    metrics["replicas"] = distribution.num_replicas_in_sync
     run_directory.finish(metrics)
     best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
     print(f"{run_dir}: best validation {best}, after {metrics['seconds']:.0f} s", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import ROOT, TASKS, small
 
 from kerasnets import config as configuration
 from kerasnets.config import RequestError
@@ -17,7 +18,6 @@ from kerasnets.evaluate import evaluate, table
 from kerasnets.export import export
 from kerasnets.predict import predict
 from kerasnets.train import train
-from small_runs import ROOT, TASKS, small
 
 CONTRACT = {"task", "preset", "dataset", "splits", "parameters", "seed", "steps", "seconds", "examples_per_second"}
 CONTRACT |= {"data_wait", "best", "last", "packages"}

@@ -7,11 +7,11 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_runs import TASKS
 
 from kerasnets.examples import load
 from kerasnets.loading import open_model
 from serving.client import Client, ServingError
-from small_runs import TASKS
 
 
 @pytest.fixture(scope="module", params=["grpc", "rest"])

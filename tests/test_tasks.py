@@ -62,7 +62,8 @@ class TestImages:
 
     def test_corrupt_pictures_are_refused(self, image, digits):
         good = digits[0].numpy()
-        for bad, text in [(b"", "image_bytes 1 is no PNG"), (b"hello", "is no PNG, JPEG, GIF or BMP"), (good[:40], "PNG")]:
+        wrong = [(b"", "image_bytes 1 is no PNG"), (b"hello", "is no PNG, JPEG, GIF or BMP"), (good[:40], "PNG")]
+        for bad, text in wrong:
             refused(image["serving_default"], text, image_bytes=tf.constant([good, bad]))
         assert image["serving_default"](image_bytes=tf.constant([good]))["label"].shape == (1, 5)
 
@@ -185,9 +186,10 @@ class TestTranslation:
         assert translate(text=tf.constant(["\u4e2d\u6587 \U0001f600"]))["translation"].shape == (1,)
 
     def test_wrong_requests_name_the_row(self, translate):
+        long = tf.constant(["one " * 90, "a"])
         refused(translate, "text 1 is empty", text=tf.constant(["one", "  "]))
         refused(translate, "text 0 is not valid UTF-8", text=tf.constant([b"\xff"]))
-        refused(translate, "text 1 is [0-9]+ subwords long, more than the limit of 60", text=tf.constant(["a", "one " * 90]))
+        refused(translate, "text 0 is [0-9]+ subwords long, more than the limit of 60", text=long)
 
     def test_training_pairs_begin_and_end(self, opened):
         task = opened["translation"].task

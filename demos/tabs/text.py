@@ -56,9 +56,7 @@ def controls() -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number]:
             ),
             slider(0, 100, usual.top_k, step=1, label="Top-k", info="Only the k likeliest; 0: all."),
             slider(0.05, 1, usual.top_p, step=0.05, label="Top-p", info="Only those that sum to p; 1: all."),
-            gr.Number(
-                usual.seed, precision=0, label="Seed", info="The same seed, the same text.", min_width=170
-            ),
+            gr.Number(usual.seed, precision=0, label="Seed", info="The same seed, the same text.", min_width=170),
         )
 
 

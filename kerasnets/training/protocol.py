@@ -55,7 +55,7 @@ class Task(Protocol):
         """-> metrics on the validation split that are quick to get."""
 
     def evaluate(self, signatures: Mapping[str, Any], split: str, model: keras.Model | None = None) -> Metrics:
-        """-> all metrics on a split, by the signatures of a model or of an exported SavedModel; `model` is None there."""
+        """-> all metrics on a split, by the signatures of a model or of a SavedModel; `model` is None there."""
 
     def signatures(self, model: keras.Model) -> dict[str, tf.types.experimental.PolymorphicFunction]:
         """-> the functions that a SavedModel offers, raw values in, human values out."""

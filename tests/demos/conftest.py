@@ -50,9 +50,7 @@ def address(model_server: FakeClient) -> Iterator[str]:
 def chromium() -> Iterator[Any]:
     """A headless browser."""
     if demo_browser.executable() is None:
-        pytest.skip(
-            "no Chromium on PATH; `apt-get install chromium`, or your system's package of it, provides it"
-        )
+        pytest.skip("no Chromium on PATH; `apt-get install chromium`, or your system's package of it, provides it")
     with demo_browser.chromium() as browser:
         yield browser
 
@@ -62,9 +60,7 @@ def tab(chromium: Any) -> Iterator[Any]:
     """A new browser tab. When it closes, it must have asked nothing beyond this machine and met no error."""
     page = chromium.new_page(viewport={"width": 1200, "height": 800})
     foreign, errors = [], []
-    page.on(
-        "request", lambda request: None if demo_browser.is_local(request.url) else foreign.append(request.url)
-    )
+    page.on("request", lambda request: None if demo_browser.is_local(request.url) else foreign.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(15_000)
     yield page

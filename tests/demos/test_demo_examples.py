@@ -54,9 +54,7 @@ def test_what_cannot_be_read_is_said_and_replaced(
     assert "built-in ones are shown" in capsys.readouterr().err
 
 
-def test_other_models_without_examples_are_no_problem(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_models_without_examples_are_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "translation" / "1").mkdir(parents=True)
     assert load_examples(tmp_path).sentences
     assert capsys.readouterr().err == ""

@@ -27,9 +27,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-@pytest.mark.parametrize(
-    "text", ["localhost", "localhost:", ":8500", "localhost:0", "localhost:70000", "http://a:1"]
-)
+@pytest.mark.parametrize("text", ["localhost", "localhost:", ":8500", "localhost:0", "localhost:70000", "http://a:1"])
 def test_a_bad_server_address(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = complaint(["--server", text], capsys)
     assert repr(text) in error

@@ -94,9 +94,7 @@ def test_translate(tab: Any, address: str) -> None:
 def test_the_servers_refusal_is_one_sentence_and_the_page_lives(
     tab: Any, address: str, model_server: FakeClient
 ) -> None:
-    model_server.refusal = ServingError(
-        "INVALID_ARGUMENT", "length 200 is past the limit of 100 [[{{node x}}]]"
-    )
+    model_server.refusal = ServingError("INVALID_ARGUMENT", "length 200 is past the limit of 100 [[{{node x}}]]")
     open_tab(tab, address, "Text")
     tab.get_by_label("Prompt").fill("To be")
     tab.get_by_role("button", name="Continue").click()
@@ -107,9 +105,7 @@ def test_the_servers_refusal_is_one_sentence_and_the_page_lives(
     tab.locator("#text-trouble .card").wait_for(state="detached")
 
 
-def test_without_a_server_the_page_says_so_and_recovers(
-    tab: Any, address: str, model_server: FakeClient
-) -> None:
+def test_without_a_server_the_page_says_so_and_recovers(tab: Any, address: str, model_server: FakeClient) -> None:
     model_server.error = ServingError("UNAVAILABLE", "connection refused")
     open_tab(tab, address, "Translation")
     see(tab, "#banner", "No model server answers at")
@@ -121,9 +117,7 @@ def test_without_a_server_the_page_says_so_and_recovers(
     see(tab, "#banner", "version 1")  # by itself
 
 
-def test_a_model_that_is_not_served_says_how_to_make_it(
-    tab: Any, address: str, model_server: FakeClient
-) -> None:
+def test_a_model_that_is_not_served_says_how_to_make_it(tab: Any, address: str, model_server: FakeClient) -> None:
     del model_server.models["translation"]
     model_server.models["text_generation"] = [Version(1, "LOADING")]
     open_tab(tab, address, "Translation")

@@ -19,9 +19,7 @@ def encode(image: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def drawing(
-    box: tuple[int, int, int, int] | None, colour: tuple[int, int, int] = (0, 0, 0)
-) -> dict[str, str]:
+def drawing(box: tuple[int, int, int, int] | None, colour: tuple[int, int, int] = (0, 0, 0)) -> dict[str, str]:
     """The pad's value for one filled rectangle on its transparent canvas."""
     canvas = Image.new("RGBA", (320, 320), (0, 0, 0, 0))
     if box:
@@ -65,9 +63,7 @@ def test_pictures_are_sent_as_they_are(kind: str) -> None:
 
 
 def test_a_format_that_the_graph_cannot_decode_is_sent_as_png() -> None:
-    data = picture_bytes(
-        {"kind": "picture", "data": data_url(encode(Image.new("RGBA", (5, 4), (1, 2, 3, 0)), "TIFF"))}
-    )
+    data = picture_bytes({"kind": "picture", "data": data_url(encode(Image.new("RGBA", (5, 4), (1, 2, 3, 0)), "TIFF"))})
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size) == ("PNG", (5, 4))
 

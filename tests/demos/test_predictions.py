@@ -31,9 +31,7 @@ def test_classify_sends_the_bytes_unchanged_and_keeps_the_order(client: FakeClie
 
 
 def test_continue_text_sends_every_control_with_the_signatures_types(client: FakeClient) -> None:
-    answer = continue_text(
-        client, "Grüße", Sampling(length=7, temperature=0.5, top_k=3, top_p=0.9, seed=2**40)
-    )
+    answer = continue_text(client, "Grüße", Sampling(length=7, temperature=0.5, top_k=3, top_p=0.9, seed=2**40))
     assert answer.text == f"<b>text</b> of seed {2**40}"
     assert answer.log_probability == -12.5
     model, signature, inputs = client.requests[0]

@@ -152,10 +152,7 @@ def test_failed_training_ends_it_with_status_1(tmp_path: Path, ports: list[str])
         output, errors = program.communicate(timeout=30)
     assert program.returncode == 1
     assert "image_classification: training" in output
-    assert (
-        "kerasnets.train image_classification --preset quick --run-dir runs/quick/image_classification`"
-        in errors
-    )
+    assert "kerasnets.train image_classification --preset quick --run-dir runs/quick/image_classification`" in errors
     assert "exit status 7" in errors
     assert errors.count("\n") == 1
 

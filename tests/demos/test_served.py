@@ -51,9 +51,7 @@ def test_text(tab: Any, running: str) -> None:
     first = tab.locator("#continuation mark").inner_text()
     assert first
     tab.get_by_role("button", name="Another one").click()
-    tab.wait_for_function(
-        "text => document.querySelector('#continuation mark').innerText !== text", arg=first
-    )
+    tab.wait_for_function("text => document.querySelector('#continuation mark').innerText !== text", arg=first)
 
 
 def test_translation(tab: Any, running: str) -> None:

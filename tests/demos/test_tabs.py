@@ -35,7 +35,7 @@ def test_text(client: FakeClient) -> None:
 def test_an_emptied_control_is_said(client: FakeClient, position: int) -> None:
     controls: list[float | None] = [20, 0.5, 0, 1.0, 4]
     controls[position] = None
-    shown, trouble = text.answer(client, "To be", *controls)
+    _, trouble = text.answer(client, "To be", *controls)
     assert "A control is empty" in trouble
     assert client.requests == []
 
