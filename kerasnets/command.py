@@ -52,6 +52,8 @@ def sentence(error: BaseException) -> str:
 def start_tensorflow() -> None:
     """Imports TensorFlow, which takes seconds and tells standard error of its build and devices: that is held back,
     unless it fails."""
+    if "tensorflow" in sys.modules:
+        return
     print("starting TensorFlow ...", file=sys.stderr, flush=True)
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -64,7 +64,8 @@ def search(
     tokens = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
 
     def unfinished(index, token, ended, *_):
-        return (index < longest) & ~tf.reduce_all(ended)
+        # One step at least, so that the tokens have a shape even of a batch without rows.
+        return (index == 0) | (index < longest) & ~tf.reduce_all(ended)
 
     def advance(index, token, ended, log_probability, tokens, cache):
         logits, cache = step(token, index, memory, cache)

@@ -1,5 +1,6 @@
 """`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: lines, prompts or pictures in, answers out."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -36,7 +37,13 @@ def predict(path: Path, inputs: Iterable[str]) -> Iterator[str]:
         try:
             yield opened.task.answer(opened.signatures, given)
         except tf.errors.InvalidArgumentError as error:
-            raise RequestError(f"{given!r} is refused: {error.message.splitlines()[0]}") from None
+            raise RequestError(f"{given!r} is refused: {reason(error.message)}") from None
+
+
+def reason(message: str) -> str:
+    """The sentence of an assertion in the graph, or else what the operation says, without TensorFlow's wrapping."""
+    sentence = re.search(r"assertion failed: \[(.*)\]", message)
+    return sentence[1] if sentence else message.removeprefix("Graph execution error:").strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.models import ConvNet
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.requests import require
+from kerasnets.tasks.requests import require, require_rows
 
 TOP = 5
 EVALUATION_BATCH = 500
@@ -144,7 +144,7 @@ class ImageClassificationTask:
 
         @tf.function(input_signature=[tf.TensorSpec((None, rows, columns, channels), tf.float32, "pixels")])
         def pixels(pixels):
-            return {"probabilities": tf.nn.softmax(model(pixels, training=False))}
+            return {"probabilities": tf.nn.softmax(model(require_rows(pixels, "pixels"), training=False))}
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
         def serving_default(image_bytes):
@@ -157,6 +157,7 @@ class ImageClassificationTask:
         """string [B] -> float32 [B, Y, X, C], 0..255: PNG, JPEG, GIF (its first frame) or BMP, brought to the model's
         size (the whole picture, its proportions are not kept) and to its number of channels."""
         rows, columns, channels = self.shape
+        image_bytes = require_rows(image_bytes, "image_bytes")
         beginnings = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
         known = tf.reduce_any([tf.strings.substr(image_bytes, 0, len(b)) == b for b in beginnings], axis=0)
         refuse = require(known, "image_bytes", "is no PNG, JPEG, GIF or BMP file")

@@ -7,19 +7,25 @@ from kerasnets.text import require_utf8
 
 def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None = None) -> tf.Operation:
     """Fails unless all of `valid` bool [B] is True; to be used as a control dependency."""
-    row = tf.argmin(tf.cast(valid, tf.int32))
+    # The first wrong row, or the number of rows, for which one more value stands behind the last.
+    row = tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32)))
     parts = [f"{name} ", tf.strings.as_string(row)]
     if values is not None:
-        # An empty batch has no row to show.
-        shown = tf.cond(tf.size(values) > 0, lambda: tf.strings.as_string(values[row]), lambda: tf.constant(""))
-        parts += [" is ", shown]
+        parts += [" is ", tf.strings.as_string(tf.concat([values, tf.zeros([1], values.dtype)], axis=0)[row])]
     sentence = tf.strings.join([*parts, f" {allowed} (rows count from 0)"])
     return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
 
 
+def require_rows(values: tf.Tensor, name: str) -> tf.Tensor:
+    """-> values [B, ...], if there is a row."""
+    refuse = tf.debugging.Assert(tf.shape(values)[0] > 0, [f"{name} has no rows; give at least one"])
+    with tf.control_dependencies([refuse]):
+        return tf.identity(values)
+
+
 def require_text(text: tf.Tensor, name: str) -> tf.Tensor:
     """text string [B] -> the same, if every row is UTF-8 and has something in it besides white space."""
-    text = require_utf8(text)
+    text = require_utf8(require_rows(text, name))
     filled = tf.strings.length(tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)

@@ -16,7 +16,7 @@ from kerasnets.data.batches import text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.requests import require, require_text
+from kerasnets.tasks.requests import require, require_rows, require_text
 from kerasnets.text import CharacterVocabulary
 
 FILE = "characters.json"
@@ -157,6 +157,7 @@ class TextGenerationTask:
             ]
         )
         def generate(prompt, length, temperature, top_k, top_p, seed):
+            prompt = require_rows(prompt, "prompt")
             checks = [
                 require((length >= 1) & (length <= limit), "length", f"but must be in 1 to {limit}", length),
                 require(
