@@ -8,7 +8,6 @@ import grpc
 import numpy as np
 
 from serving.client import (
-    CODES,
     DTYPES,
     INIT_OPERATION,
     Metadata,
@@ -19,6 +18,7 @@ from serving.client import (
     as_bytes,
     unavailable,
 )
+from serving.errors import CODE_NAMES
 from serving.wire import CLASSES
 
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
@@ -84,7 +84,7 @@ class GrpcTransport:
         _fill_spec(request.model_spec, spec)
         response = self._call(self._get_status, request, timeout)
         return [
-            VersionStatus(s.version, STATES[s.state], CODES[s.status.error_code], s.status.error_message)
+            VersionStatus(s.version, STATES[s.state], CODE_NAMES[s.status.error_code], s.status.error_message)
             for s in response.model_version_status
         ]
 
