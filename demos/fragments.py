@@ -12,7 +12,7 @@ from demos.pictures import data_url
 from demos.predictions import Continuation, Translation
 from demos.tasks import TASKS, export_command, serve_command, train_command
 
-SCORE = "What the beam search ranks by: nearer to 0 is surer"
+SCORE = "Mean log probability of the pieces: nearer to 0 is surer"
 TITLES = dict(zip(TASKS, ("Images", "Text", "Translation"), strict=True))
 
 

@@ -13,7 +13,7 @@ from demos.predictions import ModelClient, Problem, translate
 HOW = (
     "**A Transformer.** The *encoder* reads the whole sentence at once: by *attention* each piece of a "
     "word gathers what it needs from all others. The *decoder* writes the translation piece by piece, "
-    "attending to the source and to what it has written; a *beam search* keeps the best few drafts."
+    "attending to the source and to what it has written; *greedy search* takes the likeliest piece each time."
 )
 WAITING = "The translation appears here, a line for each sentence."
 

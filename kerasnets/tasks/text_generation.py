@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,11 @@ class TextGenerationTask:
         return tf.where(tf.sequence_mask(lengths - 1, tf.shape(dense)[1]), dense, 0), last
 
     def examples(self) -> list[dict[str, Any]]:
-        """Lines of the test text, from places far apart."""
-        lines = [line.strip() for line in self.data.test.splitlines()]
-        lines = [line for line in lines if 10 <= len(line) <= 60] or [self.data.test[:40].strip()]
+        """Beginnings of lines of words of the test text, from places far apart."""
+        words = (
+            re.match(r"[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", line) for line in self.data.test.splitlines()
+        )
+        lines = list(dict.fromkeys(match[0] for match in words if match)) or [self.data.test[:40].strip()]
         return [{"prompt": lines[n * len(lines) // 5]} for n in range(min(5, len(lines)))]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
