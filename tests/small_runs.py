@@ -23,7 +23,7 @@ def small(task: str) -> Any:
         model = replace(config.model, units=64)
         return replace(config, model=model, max_length=300, training=replace(config.training, epochs=3))
     model = replace(config.model, width=64, hidden_units=64)
-    return replace(config, model=model, training=replace(config.training, epochs=3, warmup_steps=50))
+    return replace(config, model=model, training=replace(config.training, epochs=1, warmup_steps=50))
 
 
 def free_port() -> int:
