@@ -22,7 +22,7 @@ def run(program: Callable[[list[str]], None]) -> NoReturn:
     try:
         program([a for a in arguments if a != "--debug"])
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if "--debug" in arguments:

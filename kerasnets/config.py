@@ -45,12 +45,11 @@ class Training:
     """Share of the target probability that is spread over all classes (Szegedy et al. 2016)."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
+        check_counts(self, "training.", "epochs", "batch_size")
         for name in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
             check(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         for name in ("beta_2", "label_smoothing"):
-            check(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "in [0, 1)")
+            check_share(f"training.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,13 @@ class ConvNetModel:
     """Side of the kernels in pixels."""
     dropout: float = 0.2
     """Share of the pooled features that training sets to zero."""
+
+    def __post_init__(self) -> None:
+        check(
+            len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
+        )
+        check_counts(self, "model.", "kernel_size")
+        check_share("model.dropout", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class CharLSTMModel:
     """LSTMs on top of each other."""
     dropout: float = 0.2
     """Share of each LSTM's output that training sets to zero."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "model.", "width", "units", "num_layers")
+        check_share("model.dropout", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ class TransformerModel:
     """Where blocks normalize: after the sum, as the paper, or before the sublayer, which learns sooner."""
 
     def __post_init__(self) -> None:
+        check_counts(self, "model.", "width", "num_heads", "hidden_units", "num_blocks")
+        check_share("model.dropout", self.dropout)
         check(
             self.width % self.num_heads == 0,
             "model.width",
@@ -119,7 +131,7 @@ class Config:
     """How the network is trained."""
 
     def __post_init__(self) -> None:
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "0 or more and less than 2**32")
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,11 @@ class ImageClassification(Config):
     model: ConvNetModel = field(default_factory=ConvNetModel)
     """The convolutional network."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.augmentation >= 0, "augmentation", self.augmentation, "0 or more")
+        check(self.image_size is None or self.image_size >= 1, "image_size", self.image_size, "1 or more")
+
 
 @dataclass(frozen=True)
 class TextGeneration(Config):
@@ -146,6 +163,10 @@ class TextGeneration(Config):
     """Most characters that one call generates."""
     model: CharLSTMModel = field(default_factory=CharLSTMModel)
     """The character LSTM."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "", "sequence_length", "max_length")
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,10 @@ class Translation(Config):
     model: TransformerModel = field(default_factory=TransformerModel)
     """The Transformer."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "", "vocabulary_size", "max_length")
+
 
 TASKS: dict[str, type[Config]] = {
     "image_classification": ImageClassification,
@@ -177,6 +202,15 @@ PRESETS = Path(__file__).parent / "configs"
 def check(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
         raise RequestError(f"{name} is {value!r}; it must be {allowed}.")
+
+
+def check_counts(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        check(getattr(config, name) >= 1, prefix + name, getattr(config, name), "1 or more")
+
+
+def check_share(name: str, value: float) -> None:
+    check(0 <= value < 1, name, value, "in [0, 1)")
 
 
 def choose(kind: str, name: str, known: typing.Iterable[str]) -> str:

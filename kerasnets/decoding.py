@@ -87,7 +87,10 @@ def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.
     `chance` times what is left of the line is taken (inverse of the distribution function).
     """
     greedy = temperature == 0
-    scaled = logits / tf.where(greedy, 1.0, temperature)[:, tf.newaxis]
+    # The best stays at 0 however small the temperature is; the others may go to -∞.
+    scaled = (logits - tf.reduce_max(logits, axis=-1, keepdims=True)) / tf.where(greedy, 1.0, temperature)[
+        :, tf.newaxis
+    ]
     probabilities, tokens = tf.math.top_k(tf.nn.softmax(scaled), k=logits.shape[-1])  # [B, V], best first
     until = tf.cumsum(probabilities, axis=-1)
     ranks = tf.range(logits.shape[-1])

@@ -40,7 +40,7 @@ def export(run_dir: Path, models_dir: Path, name: str | None = None) -> Path:
     if not (run_dir / "model.keras").exists():
         raise RequestError(f"{run_dir} has no model yet; train at least one epoch of it.")
     name = name or task_name
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
     start_tensorflow()
     base = models_dir / name

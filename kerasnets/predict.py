@@ -9,7 +9,7 @@ from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import RequestError
 from kerasnets.loading import open_model, read_config
 
-DESCRIPTION = """Answers a line for each input: the classes of a picture (a path), the continuation of a text, the
+DESCRIPTION = """Answers each input: with the classes of a picture (a path), the continuation of a text or the
 translation of a sentence. Without inputs it reads lines from standard input."""
 
 

@@ -17,11 +17,16 @@ from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config, Request
 from kerasnets.examples import instances
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
-Started again with the same run directory, it goes on where it stopped."""
+Started again with the same run directory, it goes on from the end of its last whole epoch."""
+
+
+# What a run writes before its config.toml, and writes again if it was ended in between.
+FIRST_FILES = {"classes.json", "characters.json", "subwords.json", "examples.json"}
 
 
 def main(arguments: list[str]) -> None:
-    task = next((a for a in arguments if not a.startswith("-")), None)
+    names = [a for a in arguments if not a.startswith("-")]
+    task = next((name for name in names if name in TASKS), next(iter(names), None))  # options may come before it
     if task is None:
         return overview(arguments)
     preset = chosen_preset(arguments)
@@ -104,16 +109,17 @@ def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any,
     begun = (run_dir / "config.toml").exists()
     made = make_task(task, config, run_dir if begun else None)
     made.split_sizes(), made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
+    examples = "" if begun else instances(made.examples())
     run_directory = RunDirectory(run_dir)
     if not begun:
         made.save(run_dir)
-        (run_dir / "examples.json").write_text(instances(made.examples()), "utf-8")
+        (run_dir / "examples.json").write_text(examples, "utf-8")
         configuration.save(run_dir / "config.toml", task, preset, config)  # last: it says that the run has begun
     return made, run_directory
 
 
 def try_out(task: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
-    """Two steps, a validation, an export and its verification; prints what they took."""
+    """Three steps, a validation, an export and its verification; prints what they took."""
     made, run_directory = prepare(task, preset, config, directory / "run")
     from kerasnets.export import export
     from kerasnets.training.loop import Trainer
@@ -147,8 +153,10 @@ def try_out(task: str, preset: str, config: Config, directory: Path, strategy: s
 
 def look_at(run_dir: Path, task: str, preset: str, config: Config) -> dict[str, Any] | None:
     """-> the metrics of a run that is already finished there, or None; another run there is a RequestError."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RequestError(f"{run_dir} is a file; give a directory as --run-dir.")
     if not (run_dir / "config.toml").exists():
-        if run_dir.exists() and any(run_dir.iterdir()):
+        if run_dir.exists() and {path.name for path in run_dir.iterdir()} - FIRST_FILES:
             raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
         return None
     there, _, earlier = configuration.load(run_dir / "config.toml")

@@ -147,6 +147,29 @@ def test_verification_knows_the_operations_of_tensorflow_2_20(models_dir, monkey
     assert verify.unknown_operations(path) == ["DecodeImage"]
 
 
+def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkeypatch):
+    from kerasnets.data.splits import PairSplits
+    from kerasnets.loading import open_model
+
+    opened = open_model(runs["translation"])
+    pairs = ["twenty-three", "one " * 500, " "], ["dreiundzwanzig", "eins " * 500, ""]
+    opened.task.data = PairSplits(pairs, pairs, pairs, "three pairs")
+    metrics = opened.task.evaluate(opened.signatures, "test", opened.model)
+    assert metrics["sentences"] == 3 and metrics["refused"] == 2
+    assert opened.task.examples() == [{"text": "twenty-three"}]
+
+
+def test_verification_takes_no_nan_and_no_missing_output():
+    from kerasnets.verify import differences, failures
+
+    here, nan = {"y": np.zeros(2)}, {"y": np.array([0, np.nan])}
+    for recorded, answer in [(here, nan), (nan, nan), (here, {}), ({}, here), (here, {"y": np.zeros(3)})]:
+        report = {"unknown_operations": [], "signatures": {"f": {"difference": differences(recorded, answer)}}}
+        assert len(failures(report, {"f"})) == 1
+    report = {"unknown_operations": [], "signatures": {"f": {"difference": differences(here, here)}}}
+    assert failures(report, {"f"}) == []
+
+
 def test_predictions(runs, models_dir, tmp_path):
     import tensorflow as tf
 
@@ -178,6 +201,11 @@ WRONG = {
     "unknown option": (["kerasnets.train", "translation", "--model.layers", "2"], "unrecognized arguments"),
     "wrong type": (["kerasnets.train", "translation", "--seed", "first"], "seed"),
     "out of range": (["kerasnets.train", "translation", "--training.epochs", "0"], "must be 1 or more"),
+    "option first": (["kerasnets.train", "--seed", "x", "translation"], "seed"),
+    "no heads": (["kerasnets.train", "translation", "--model.num-heads", "0"], "model.num_heads is 0; it must be 1"),
+    "dropout": (["kerasnets.train", "text_generation", "--model.dropout", "1.5"], "it must be in [0, 1)"),
+    "sequence": (["kerasnets.train", "text_generation", "--sequence-length", "0"], "sequence_length is 0"),
+    "file as run": (["kerasnets.train", "translation", "--run-dir", "README.md"], "README.md is a file"),
     "heads": (["kerasnets.train", "translation", "--model.num-heads", "5"], "multiple of model.num_heads"),
     "no run": (["kerasnets.evaluate", "nowhere"], "there is no directory nowhere"),
     "not a run": (["kerasnets.predict", "tests"], "neither a SavedModel nor a run directory"),

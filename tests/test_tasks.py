@@ -114,6 +114,9 @@ class TestText:
         assert greedy["text"] == generate(["The "], temperature=1.0, top_k=1, seed=3)["text"]
         assert greedy["text"] == generate(["The "], temperature=1.0, top_p=1e-6, seed=3)["text"]
 
+    def test_a_tiny_temperature_is_as_good_as_none(self, generate):
+        assert generate(["The "], temperature=1e-38)["text"] == generate(["The "], temperature=0.0)["text"]
+
     def test_a_text_is_the_concatenation_of_its_halves(self, generate):
         whole = generate(["The "], length=24, temperature=0.0)
         first = generate(["The "], length=12, temperature=0.0)

@@ -47,7 +47,7 @@ def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tupl
 def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
     """A set with the feature `text`; documents are joined by an empty line.
 
-    Splits that are missing are the last 5 % of the characters of train, the test split at the very end.
+    A split that is missing is the last 5 % of the characters that train has then; test is cut before validation.
     """
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("text",), "text")

@@ -77,7 +77,7 @@ def _check(task: str, dataset: str) -> None:
     for other, names in BUNDLED.items():
         if other != task and dataset in names:
             raise DataError(f"{dataset!r} is for {other}: the bundled set for {task} is {', '.join(bundled_here)}")
-    if ":" in dataset and not dataset.startswith(own):
+    if dataset.startswith(("file:", "folder:")) and not dataset.startswith(own):
         form = dataset.partition(":")[0]
         raise DataError(f"{form + ':'!r} is not for {task}: your own data is given as {own}PATH")
     if not dataset.removeprefix(own):

@@ -81,13 +81,22 @@ def columns(pairs: Sequence[tuple[str, str]]) -> Pairs:
 
 
 def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
-    """Shuffled, then 90 %, 5 % and 5 %, but at least one pair in each."""
-    if len(pairs) < 3:
-        raise DataError(f"{name} has {len(pairs)} pairs: it takes at least 3, one for each split, and better thousands")
-    order = shuffled(len(pairs))
-    held_out = max(1, len(pairs) // 20)
-    cuts = np.split(order, [len(pairs) - 2 * held_out, len(pairs) - held_out])
-    train, validation, test = (columns([pairs[i] for i in cut]) for cut in cuts)
+    """Shuffled, then 90 %, 5 % and 5 % of the different sources, but at least one in each.
+
+    All pairs of a source go into one split: a sentence that is scored was never trained on.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[0], []).append(pair)
+    sources = list(groups.values())
+    if len(sources) < 3:
+        raise DataError(
+            f"{name} has {len(sources)} different sentences to translate: it takes at least 3, one for each split"
+        )
+    order = shuffled(len(sources))
+    held_out = max(1, len(sources) // 20)
+    cuts = np.split(order, [len(sources) - 2 * held_out, len(sources) - held_out])
+    train, validation, test = (columns([pair for i in cut for pair in sources[i]]) for cut in cuts)
     return train, validation, test
 
 

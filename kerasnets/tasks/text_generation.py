@@ -137,6 +137,7 @@ class TextGenerationTask:
             metrics["window_loss"] = self._score_windows(model, ids)
         return metrics | {
             "characters": len(ids) - 1,
+            "bytes": len(text.encode()),
             "unknown_characters": int((ids == 0).sum()),
             "scored": f"{self.data.parts[split]}, but for the first character, which has nothing before it",
         }

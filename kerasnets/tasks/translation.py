@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import decoding
-from kerasnets.config import Translation
+from kerasnets.config import RequestError, Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.models import Transformer
@@ -46,6 +46,7 @@ class TranslationTask:
         self.vocabulary.save(directory / FILE)
 
     def split_sizes(self) -> dict[str, Any]:
+        _ = self._training, self._validation  # splits without a pair that fits are found before training
         return {name: len(getattr(self.data, name)[0]) for name in ("train", "validation", "test")} | {
             "description": self.data.description
         }
@@ -73,6 +74,8 @@ class TranslationTask:
             for source, target in zip(self._tokenize(sources), self._tokenize(targets), strict=True)
             if len(source) <= limit and len(target) <= limit
         ]
+        if not pairs:
+            raise RequestError(f"no {split} pair has at most {limit} subwords a side; use a higher --max-length.")
         budget = min(self.config.training.batch_size, max(len(pairs), 1) * (limit + 2))
         return LengthBuckets([s for s, _ in pairs], [t for _, t in pairs], budget, self.config.seed)
 
@@ -130,8 +133,10 @@ class TranslationTask:
         from sacrebleu.metrics import BLEU, CHRF
 
         sources, references = getattr(self.data, split)
+        lengths = [len(ids) for ids in self._tokenize(sources)]
+        taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         # Sentences of about the same length in a batch: less padding and fewer steps.
-        order = sorted(range(len(sources)), key=lambda n: len(sources[n]))
+        order = sorted(taken, key=lengths.__getitem__)
         translations = [""] * len(sources)
         for start in range(0, len(order), EVALUATION_BATCH):
             batch = order[start : start + EVALUATION_BATCH]
@@ -145,6 +150,7 @@ class TranslationTask:
             "bleu_signature": str(bleu.get_signature()),
             "chrf_signature": str(chrf.get_signature()),
             "sentences": len(sources),
+            "refused": len(sources) - len(taken),  # empty or too long for the model: scored as empty translations
             "direction": f"{self.config.source} to {self.config.target}",
             "search": "greedy",
         }
@@ -162,7 +168,7 @@ class TranslationTask:
                 model.step, memory, cache, vocabulary.START, vocabulary.END, limits
             )
             count = tf.reduce_sum(tf.cast(tokens != 0, tf.float32), axis=1)
-            return {"translation": vocabulary.detokenize(tokens), "score": log_probability / count}
+            return {"translation": vocabulary.detokenize(tokens), "score": log_probability / tf.maximum(count, 1.0)}
 
         return {"serving_default": serving_default}
 
@@ -178,7 +184,11 @@ class TranslationTask:
 
     def examples(self) -> list[dict[str, Any]]:
         """Test sentences, from places far apart."""
-        sentences = [s for s in self.data.test[0] if s.strip() and len(s) <= 120]
+        texts, limit = self.data.test[0], self.config.max_length
+        fitting = [s for s, ids in zip(texts, self._tokenize(texts), strict=True) if 0 < len(ids) <= limit]
+        sentences = [s for s in fitting if len(s) <= 120] or fitting
+        if not sentences:
+            raise RequestError(f"no test sentence has at most {limit} subwords; use a higher --max-length.")
         return [{"text": sentences[n * len(sentences) // 5]} for n in range(min(5, len(sentences)))]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:

@@ -1,8 +1,8 @@
-"""The training loop: steps, a validation and a checkpoint after every epoch, and exact resumption.
+"""The training loop: steps, a validation and a checkpoint after every epoch, and exact resumption from there.
 
 The batch of a step depends on the seed and the step alone, so a run that is interrupted goes on with the batches that
-it would have had; the checkpoint holds the weights, the optimizer, the state of every random generator (dropout) and
-what a step hands to the next (an LSTM's states).
+it would have had after its last whole epoch; the checkpoint holds the weights, the optimizer, the state of every random
+generator (dropout) and what a step hands to the next (an LSTM's states).
 """
 
 import time

@@ -71,8 +71,17 @@ class TestPairs:
 
     def test_too_few(self, tmp_path):
         (tmp_path / "p.tsv").write_text("a\tb\nc\td\n", "utf-8")
-        with pytest.raises(DataError, match="has 2 pairs"):
+        with pytest.raises(DataError, match="has 2 different sentences"):
             load_pairs(f"file:{tmp_path}/p.tsv")
+
+    def test_all_translations_of_a_sentence_are_in_one_split(self, tmp_path):
+        lines = "".join(f"sentence {n // 3}\ttranslation {n}\n" for n in range(300))
+        (tmp_path / "p.tsv").write_text(lines, "utf-8")
+        data = load_pairs(f"file:{tmp_path}/p.tsv")
+        splits = [set(split[0]) for split in (data.train, data.validation, data.test)]
+        assert [len(split) for split in splits] == [90, 5, 5]
+        assert len(set.union(*splits)) == 100
+        assert sum(len(split[0]) for split in (data.train, data.validation, data.test)) == 300
 
 
 class TestPictures:
