@@ -6,6 +6,8 @@ with Client("localhost:8500") as client:  # or "http://localhost:8501"
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -13,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 DEFAULT_SIGNATURE = "serving_default"
+METADATA_SECONDS = 5.0  # what is known of a model may be as old as this: a new version can rename an output
 # Servers list it among the signatures, but it cannot be called.
 INIT_OPERATION = "__saved_model_init_op"
 
@@ -86,7 +89,7 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._metadata: dict[ModelSpec, Metadata] = {}
+        self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the look
         self._transport = _connect(address, self._cached_metadata)
 
     def predict(
@@ -104,7 +107,7 @@ class Client:
         """
         spec = ModelSpec(model, version, label)
         try:
-            arrays = {name: self._array(spec, signature, name, value) for name, value in inputs.items()}
+            arrays = {name: self._array(spec, signature, name, value, timeout) for name, value in inputs.items()}
             return self._transport.predict(spec, signature, arrays, timeout)
         except ServingError:
             self._metadata.pop(spec, None)  # it may describe a version that has been replaced
@@ -128,26 +131,40 @@ class Client:
         self.close()
 
     def _cached_metadata(self, spec: ModelSpec, timeout: float = 60.0, fresh: bool = False) -> Metadata:
-        """Metadata of `spec`, fetched once unless it has to be `fresh`; forgotten when a request fails."""
-        if fresh or spec not in self._metadata:
-            self._metadata[spec] = self._transport.metadata(spec, timeout)
-        return self._metadata[spec]
+        """Metadata of `spec`, kept for some seconds unless it has to be `fresh`; forgotten when a request fails."""
+        known = self._metadata.get(spec)
+        if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
+            known = (time.monotonic(), self._transport.metadata(spec, timeout))
+            self._metadata[spec] = known
+        return known[1]
 
-    def _array(self, spec: ModelSpec, signature: str, name: str, value: Any) -> np.ndarray:
+    def _array(self, spec: ModelSpec, signature: str, name: str, value: Any, timeout: float) -> np.ndarray:
         """`value` as an array of a dtype that can be sent."""
         if isinstance(value, (np.ndarray, np.generic)):
             return _checked(name, np.asarray(value))
         if isinstance(_first_leaf(value), (str, bytes)):
             return np.array(value, dtype=object)  # numpy's own bytes dtype would drop trailing zero bytes
-        array = np.asarray(value)
-        tensor = self._cached_metadata(spec).get(signature, {}).get("inputs", {}).get(name)
-        if tensor is None or tensor["dtype"] == "string":
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ServingError("INVALID_ARGUMENT", f"input '{name}' is no array: {error}") from None
+        tensor = self._cached_metadata(spec, timeout).get(signature, {}).get("inputs", {}).get(name)
+        if tensor is None or tensor["dtype"] == "string" or tensor["dtype"] not in DTYPES or not _holds_numbers(array):
             return _checked(name, array)  # the server knows best what is wrong
         wanted = np.dtype(tensor["dtype"])
-        if array.size and array.dtype.kind == "f" and wanted.kind in "iu":
+        if array.dtype.kind == "f" and wanted.kind in "iub":
+            array = np.asarray(value, dtype=object)  # small and very large integers together became floats
+            if not _holds_numbers(array):
+                raise ServingError(
+                    "INVALID_ARGUMENT",
+                    f"input '{name}' holds fractions, but signature '{signature}' takes {wanted}",
+                )
+        low, high = _range(wanted)
+        numbers = [number for number in array.ravel().tolist() if isinstance(number, int) or math.isfinite(number)]
+        if numbers and not (low <= min(numbers) and max(numbers) <= high):
             raise ServingError(
                 "INVALID_ARGUMENT",
-                f"input '{name}' holds fractions, but signature '{signature}' takes {wanted}",
+                f"input '{name}' holds numbers outside {low} to {high}, the range of {wanted}",
             )
         return array.astype(wanted)
 
@@ -161,6 +178,20 @@ def _connect(address: str, metadata: Any) -> Transport:
     from serving.client_grpc import GrpcTransport
 
     return GrpcTransport(address.removeprefix("grpc://"))
+
+
+def _holds_numbers(array: np.ndarray) -> bool:
+    """Whether a definite dtype can hold it; whole numbers of any size come as objects."""
+    return array.dtype.kind in "biuf" or all(isinstance(leaf, int) for leaf in array.ravel())
+
+
+def _range(dtype: np.dtype) -> tuple[Any, Any]:
+    """The smallest and the largest number of a dtype."""
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return np.iinfo(dtype).min, np.iinfo(dtype).max
 
 
 def _first_leaf(value: Any) -> Any:
@@ -185,7 +216,10 @@ def _checked(name: str, array: np.ndarray) -> np.ndarray:
 def as_bytes(name: str, value: Any) -> bytes:
     """One element of a string tensor as it travels: text in UTF-8."""
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise ServingError("INVALID_ARGUMENT", f"input '{name}' holds text that is not Unicode: {error}") from None
     if isinstance(value, bytes):
         return value
     raise ServingError(

@@ -26,7 +26,7 @@ class Flags:
     model_config_file: str = _flag("", "Text ModelServerConfig; overrides --model_name and --model_base_path.")
     models_dir: str = _flag("", "Serve every model found below this directory; watched for new ones.")
     file_system_poll_wait_seconds: int = _flag(
-        1, "Interval between looks for new versions; 0 looks once, negative never."
+        1, "Interval between looks for new versions; 0 or negative: only at the start."
     )
     allow_version_labels_for_unavailable_models: bool = _flag(
         False,

@@ -80,7 +80,7 @@ class Model:
 class Timing:
     """How often to look and to try: seconds, except for `retries`."""
 
-    poll: float = 1.0  # 0: once; negative: never again either
+    poll: float = 1.0  # 0 or negative: only at the start
     retries: int = 5
     retry_interval: float = 60.0
 
@@ -168,12 +168,15 @@ class ModelManager:
                 self._advance(model)
 
     def _aspire(self, model: Model, paths: dict[int, str]) -> None:
-        """Mark which versions should be loaded; one that ended comes back only after it was not wanted."""
+        """Mark which versions should be loaded; one that ended comes back only after it was not wanted.
+
+        One that is going is taken up anew once it has ended.
+        """
         for number, path in paths.items():
             known = model.versions.get(number)
             if known is None or (known.state == "END" and not known.aspired):
                 model.versions[number] = Version(model.config.name, number, path)
-            else:
+            elif known.state != "UNLOADING":
                 known.aspired = True
         for version in model.versions.values():
             if version.number not in paths:

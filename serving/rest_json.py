@@ -29,6 +29,7 @@ MISSING_COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
+TOO_BIG = "JSON Parse error: Number too big to be stored in double."
 STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
 _decoder = json.JSONDecoder()
@@ -49,6 +50,8 @@ def parse(body: bytes) -> dict[str, Any]:
         value = _decode(text, start)
     except JSONDecodeError as error:
         raise invalid_argument(_parse_error(error)) from None
+    except ValueError:  # an integer of thousands of digits
+        raise invalid_argument(TOO_BIG) from None
     except RecursionError:
         raise invalid_argument("JSON Parse error: The document is nested too deeply.") from None
     if not isinstance(value, dict):
@@ -100,6 +103,8 @@ def debug(value: Any) -> str:
 
 def _pretty(value: Any, level: int) -> str:
     """`level` is the number of objects and arrays around the value."""
+    if level > DEBUG_CHARACTERS:
+        return ""  # each level takes a character at least: this one is cut off anyway
     if isinstance(value, dict) and value:
         inner = ",\n".join(
             f"{INDENT * (level + 1)}{quoted(key)}: {_pretty(item, level + 1)}" for key, item in value.items()

@@ -12,11 +12,12 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from serving.errors import StatusError, invalid_argument
-from serving.rest_json import debug, type_name
+from serving.rest_json import TOO_BIG, debug, type_name
 from serving.servable import Input, Signature
 from serving.tensors import dtype_name
 
 STRING = types_pb2.DT_STRING
+MAX_DIMENSIONS = 64  # of a numpy array
 FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 INT32_RANGE = (-(2**31), 2**31 - 1)
 # Literals have to lie in these ranges; the small types are then cast unchecked, as the original server does.
@@ -174,6 +175,8 @@ def _shape(value: Any) -> list[int]:
         if not value:
             break
         value = value[0]
+    if len(shape) > MAX_DIMENSIONS:
+        raise invalid_argument(f"JSON Value has {len(shape)} dimensions, expected at most {MAX_DIMENSIONS}")
     return shape
 
 
@@ -200,8 +203,12 @@ def _array(leaves: list[Any], info: Input) -> np.ndarray:
         array[:] = [_bytes(leaf) for leaf in leaves]
         return array
     if info.data_type in FLOATS:
+        try:
+            numbers = np.array([float(leaf) for leaf in leaves])
+        except OverflowError:
+            raise invalid_argument(TOO_BIG) from None
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            return np.array([float(leaf) for leaf in leaves]).astype(info.dtype)
+            return numbers.astype(info.dtype)
     if INTEGER_RANGES.get(info.data_type) == INT32_RANGE:
         return np.array(leaves, np.int32).astype(info.dtype)
     return np.array(leaves, info.dtype)

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import uvicorn
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from serving.errors import HTTP_STATUSES, StatusError, invalid_argument
+from serving.errors import HTTP_STATUSES, StatusError, UsageError, invalid_argument
 from serving.lifecycle import ModelManager
 from serving.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
 from serving.predict import DEFAULT_SIGNATURE
@@ -81,6 +81,8 @@ class RestApi:
             verb, spec = match["verb"], _spec(match)
             if verb == "predict":  # exactly: the match ignores case, the choice of the verb does not
                 return self._predict(spec, body)
+            if verb in ("classify", "regress"):
+                raise StatusError("UNIMPLEMENTED", f"{verb} is not served yet; use predict")
         if method == "GET" and (match := MODEL_URL.fullmatch(target)):
             if not match["model"]:
                 raise invalid_argument("Missing model name in request.")
@@ -120,9 +122,10 @@ class RestApi:
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=unquote(match["model"]))
     if match["version"]:
-        if int(match["version"]) > INT64_MAX:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > len(str(INT64_MAX)) or int(digits) > INT64_MAX:
             raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(match["version"])
+        spec.version.value = int(digits)
     elif match["label"]:
         spec.version_label = unquote(match["label"])
     return spec
@@ -130,6 +133,14 @@ def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
 
 def failure(error: StatusError) -> Reply:
     return Reply(HTTP_STATUSES[error.code], error_json(error.message))
+
+
+def _encoded(text: str) -> bytes:
+    """A body as it travels: bytes of the request as they came, half a surrogate pair as JSON escapes it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _inflate(body: bytes) -> bytes:
@@ -165,12 +176,19 @@ class RestServer:
 
     def start(self) -> None:
         """Returns when the port answers."""
-        self._socket.listen(1024)
+        try:
+            self._socket.listen(1024)
+        except OSError as error:
+            host, port = self._socket.getsockname()[:2]
+            raise UsageError(
+                f"--rest_api_port={port} cannot be used at {host} ({error.strerror}): give another port."
+            ) from None
         self._thread.start()
 
     def stop(self, grace_seconds: float) -> None:
         self._server.should_exit = True
-        self._thread.join(grace_seconds)
+        if self._thread.is_alive():
+            self._thread.join(grace_seconds)
 
     async def _application(
         self,
@@ -194,7 +212,7 @@ class RestServer:
             reply = await asyncio.wait_for(work, self._timeout)
         except TimeoutError:
             reply = failure(StatusError("DEADLINE_EXCEEDED", "Timed out waiting for notification"))
-        body = reply.body.encode("utf-8", "surrogateescape")
+        body = _encoded(reply.body)
         headers = [
             (b"content-type", reply.content_type.encode()),
             (b"content-length", b"%d" % len(body)),

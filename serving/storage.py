@@ -19,6 +19,7 @@ from serving.flags import Flags
 
 VersionPolicy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 INT64_MAX = 2**63 - 1
+SAVED_MODEL_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,16 @@ def _check_model(model: ModelConfig) -> None:
             f"the directory {model.base_path} of model {model.name} cannot be read ({error.strerror}): "
             "give the base path of a model, which holds one SavedModel per numeric version directory."
         ) from None
-    if not aspired_versions(model.policy, versions):
+    wanted_versions = aspired_versions(model.policy, versions)
+    if not wanted_versions:
         wanted = "one of the configured versions" if versions else "a version directory such as 1/"
         raise UsageError(
             f"the directory {model.base_path} of model {model.name} holds nothing to serve: "
             f"put {wanted} with a SavedModel into it."
+        )
+    paths = [versions[number] for number in sorted(wanted_versions)]
+    if not any(os.path.exists(os.path.join(path, name)) for path in paths for name in SAVED_MODEL_NAMES):
+        raise UsageError(
+            f"the version {paths[-1]} of model {model.name} holds no SavedModel: put saved_model.pb and what "
+            "belongs to it there, or remove the directory."
         )

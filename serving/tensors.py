@@ -52,7 +52,7 @@ def from_proto(proto: TensorProto, alias: str) -> np.ndarray:
     """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor."""
     try:
         return _decode(proto)
-    except (ValueError, TypeError, KeyError, MemoryError):
+    except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
         raise invalid_argument(f"tensor parsing error: {alias}") from None
 
 
@@ -80,9 +80,16 @@ def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> 
         array = np.zeros(size, stored)
     count = len(values)
     if count:
-        array[:count] = values if strings else np.fromiter(values, stored, count)
-        array[count:] = values[count - 1]
+        array[:count] = values if strings else _numbers(values, stored, count)
+        array[count:] = array[count - 1]
     return array.view(dtype) if stored != dtype else array
+
+
+def _numbers(values: Sequence[Any], dtype: np.dtype, count: int) -> np.ndarray:
+    """Array [count]; what a small integer type cannot hold wraps around, as a cast in C++."""
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        return np.fromiter(values, np.int64, count).astype(dtype)
+    return np.fromiter(values, dtype, count)
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: bool = False) -> None:

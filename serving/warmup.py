@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import tensorflow as tf
@@ -11,23 +12,30 @@ from serving.errors import StatusError, invalid_argument
 from serving.predict import Predictor
 from serving.servable import Servable
 
+log = logging.getLogger("serving")
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # as the original server; more would rather be a load test
 
 
 def warm_up(servable: Servable, number: int, predictor: Predictor, iterations: int) -> int:
-    """Replay every PredictionLog of the version `iterations` times; returns how many there are.
+    """Replay every Predict record of the version `iterations` times; returns how many there are.
 
     A record that fails makes the load fail: what cannot be answered now would fail in front of clients.
+    Records of other requests are skipped: no client can send these.
     """
     path = os.path.join(servable.path, WARMUP_FILE)
     if not os.path.exists(path):
         return 0
-    records = _read(path)
-    for record in records:
+    replayed = 0
+    for index, record in enumerate(_read(path)):
+        kind = record.WhichOneof("log_type")
+        if kind != "predict_log":
+            log.warning("Skipped warm-up record %d of %s: %s cannot be replayed", index, servable.path, kind)
+            continue
         for _ in range(max(iterations, 1)):
-            _replay(servable, number, predictor, record)
-    return len(records)
+            predictor.predict_with(servable, number, record.predict_log.request)
+        replayed += 1
+    return replayed
 
 
 def _read(path: str) -> list[prediction_log_pb2.PredictionLog]:
@@ -40,10 +48,3 @@ def _read(path: str) -> list[prediction_log_pb2.PredictionLog]:
     if len(records) > MAX_RECORDS:
         raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     return records
-
-
-def _replay(servable: Servable, number: int, predictor: Predictor, record: prediction_log_pb2.PredictionLog) -> None:
-    kind = record.WhichOneof("log_type")
-    if kind != "predict_log":
-        raise StatusError("UNIMPLEMENTED", f"Unsupported log_type for warmup: {kind}")
-    predictor.predict_with(servable, number, record.predict_log.request)

@@ -131,6 +131,17 @@ def test_removing_all_versions_unloads_the_model_and_they_can_come_back(make, tm
     wait_until(lambda: states(manager) == {1: "AVAILABLE"})
 
 
+def test_a_version_wanted_again_while_it_goes_comes_back(make, tmp_path):
+    manager = make(1)
+    with manager.use("m"):
+        (tmp_path / "m" / "1").rmdir()
+        wait_until(lambda: states(manager) == {1: "UNLOADING"})
+        (tmp_path / "m" / "1").mkdir()
+        manager._poll()
+        assert states(manager) == {1: "UNLOADING"}
+    wait_until(lambda: states(manager) == {1: "AVAILABLE"})
+
+
 def test_a_missing_base_path_changes_nothing(make, tmp_path):
     manager = make(1)
     (tmp_path / "m").rename(tmp_path / "away")

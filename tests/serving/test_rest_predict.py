@@ -226,6 +226,8 @@ URLS = [
     ("POST", "/v1/models/example:PREDICT", 400, "Malformed request: POST /v1/models/example:PREDICT"),
     ("POST", "/v1/models/example:predict?x=1", 400, "Malformed request: POST /v1/models/example:predict?x=1"),
     ("GET", "/v1/models/example:predict", 400, "Malformed request: GET /v1/models/example:predict"),
+    ("POST", "/v1/models/example:classify", 501, "classify is not served yet; use predict"),
+    ("POST", "/v1/models/example/versions/1:regress", 501, "regress is not served yet; use predict"),
     ("GET", "/v1/nothing", 400, "Malformed request: GET /v1/nothing"),
     ("GET", "/v1/models/m?x", 404, "Could not find any versions of model m?x"),
     ("GET", "/v1/models", 400, "Missing model name in request."),
@@ -242,6 +244,33 @@ URLS = [
 def test_urls(send, method, path, status, text):
     answer = send(method, path, BODY if method == "POST" else None)
     assert answer == (status, f'{{\n    "error": "{text}"\n}}')
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "text"),
+    [
+        ("upper", '{"instances": "\\ud800"}', "Expecting 'instances' to be an list/array"),
+        ("upper", '{"inputs": ["\\ud800"]}', "surrogate pair in string is invalid"),
+        ("serving_default", f'{{"inputs": [{"1" * 5000}]}}', "Number too big"),
+        ("serving_default", f'{{"inputs": [{"1" * 400}]}}', "Number too big"),
+        ("serving_default", f'{{"instances": [{"1" * 400}]}}', "Number too big"),
+        ("serving_default", f'{{"inputs": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 64"),
+        ("serving_default", f'{{"instances": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 64"),
+        ("serving_default", f'{{"inputs": {{"b64": {"[" * 900}1{"]" * 900}}}}}', "Missing named input: x"),
+        ("serving_default", f'{{"instances": {{"b64": {"[" * 900}1{"]" * 900}}}}}', "Expecting 'instances'"),
+    ],
+    ids=range(9),
+)
+def test_extreme_bodies_are_the_clients_fault(send, signature, body, text):
+    document = f'{{"signature_name": "{signature}", {body[1:]}'
+    status, answer = send("POST", "/v1/models/example/versions/1:predict", document.encode())
+    assert (status, text in json.loads(answer)["error"]) == (400, True), answer
+
+
+def test_versions_of_thousands_of_digits(send):
+    status, answer = send("GET", f"/v1/models/example/versions/{'9' * 5000}")
+    assert (status, "Failed to convert version" in json.loads(answer)["error"]) == (400, True)
+    assert send("GET", f"/v1/models/example/versions/{'0' * 5000}1")[0] == 200
 
 
 def test_urls_ignore_case_and_are_percent_decoded(send):

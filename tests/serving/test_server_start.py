@@ -17,7 +17,13 @@ from serving.errors import StatusError, UsageError
 from serving.flags import Flags, parse, usage
 from serving.lifecycle import ModelManager, Timing
 from serving.predict import Predictor
-from serving.server import make_loader
+from serving.server import _bind, make_loader
+
+
+def empty_model(path):
+    """What looks like a version until it is loaded."""
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").touch()
 
 
 def start(*arguments):
@@ -45,13 +51,27 @@ def test_empty_directory(tmp_path, flag):
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
 def test_port_in_use(tmp_path, flag):
-    (tmp_path / "m" / "1").mkdir(parents=True)
+    empty_model(tmp_path / "m" / "1")
     ports = {"port": free_port(), "rest_api_port": free_port()}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports[flag] = taken.getsockname()[1]
         status, _, stderr = start(f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items()))
     assert (status, stderr.count("\n")) == (2, 1)
     assert f"--{flag}={ports[flag]} cannot be used at 127.0.0.1 (Address already in use)" in stderr
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_port_reserved_by_a_server_that_still_loads(flag):
+    reserved = _bind("127.0.0.1", 0, flag)
+    with reserved, pytest.raises(UsageError, match="Address already in use"):
+        _bind("127.0.0.1", reserved.getsockname()[1], flag).close()
+
+
+def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    status, _, stderr = start(f"--models_dir={tmp_path}")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert f"the version {tmp_path}/m/1 of model m holds no SavedModel" in stderr
 
 
 def test_no_model_named():
@@ -90,7 +110,7 @@ def test_bad_configuration_file(tmp_path):
     ],
 )
 def test_refused_configurations(tmp_path, text, error):
-    (tmp_path / "m" / "1").mkdir(parents=True)
+    empty_model(tmp_path / "m" / "1")
     config = tmp_path / "models.config"
     config.write_text(f"model_config_list {{ {text.format(path=tmp_path / 'm') if '{path}' in text else text} }}")
     status, stdout, _ = start(f"--model_config_file={config}")
@@ -170,6 +190,20 @@ def test_failing_warmup_fails_the_load(tmp_path, store, manage):
     path = store.publish(store.number(1), tmp_path, 1)
     add_warmup(path, "nope", x=[1.0])
     assert 'FAILED_PRECONDITION: Serving signature key "nope" not found.' in failure(manage(tmp_path))
+
+
+def test_warmup_records_of_other_requests_are_skipped(tmp_path, store, manage, caplog):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path = store.publish(store.number(1), tmp_path, 1)
+    add_warmup(path, "serving_default", x=[1.0])
+    record = prediction_log_pb2.PredictionLog()
+    record.classify_log.request.model_spec.name = "m"
+    with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        writer.write(record.SerializeToString())
+    with caplog.at_level("WARNING", "serving"):
+        manage(tmp_path).start()
+    assert f"Skipped warm-up record 0 of {path}: classify_log cannot be replayed" in caplog.text
 
 
 def test_half_written_saved_model_heals(tmp_path, store, manage):

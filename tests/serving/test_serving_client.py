@@ -102,6 +102,69 @@ def test_python_values_get_the_dtype_of_the_signature(client):
         predict("doubled", n=[1.5])
 
 
+@pytest.mark.parametrize(
+    ("signature", "values", "message"),
+    [
+        (
+            "identity_int32",
+            [[2**40, 1]],
+            "input 'x' holds numbers outside -2147483648 to 2147483647, the range of int32",
+        ),
+        ("identity_uint8", [[300, 1]], "input 'x' holds numbers outside 0 to 255, the range of uint8"),
+        ("identity_int8", [[2**80, 1]], "input 'x' holds numbers outside -128 to 127, the range of int8"),
+        ("identity_bool", [[2, 0]], "input 'x' holds numbers outside 0 to 1, the range of bool"),
+        ("matrix", [[1e300, 1]], "the range of float32"),
+        ("matrix", [[None, 1.0]], "an object array holds str or bytes"),
+        ("matrix", [[1.0], [1.0, 2.0]], "input 'x' is no array"),
+        ("upper", {"text": ["\ud800"]}, "UTF-8|not Unicode|surrogate"),
+    ],
+)
+def test_values_that_the_signature_cannot_take_are_refused(client, signature, values, message):
+    inputs = values if isinstance(values, dict) else {"x": values}
+    with pytest.raises(ServingError, match=message) as caught:
+        client.predict("example", inputs, signature=signature, version=1)
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_the_limits_of_a_dtype_are_sent(client):
+    values = [[-(2**31), 2**31 - 1]]
+    answer = client.predict("example", {"x": values}, signature="identity_int32", version=1)
+    assert answer["y"].tolist() == values
+    answer = client.predict("example", {"x": [[0, 2**64 - 1]]}, signature="identity_uint64", version=1)
+    assert answer["y"].tolist() == [[0, 2**64 - 1]]
+    answer = client.predict("example", {"x": [np.inf, np.nan]}, version=1)["y"]
+    np.testing.assert_array_equal(answer, [np.inf, np.nan])
+
+
+class Transport:
+    """Counts the looks at the metadata, whose dtype nobody knows."""
+
+    def __init__(self):
+        self.timeouts = []
+
+    def metadata(self, spec, timeout):
+        self.timeouts.append(timeout)
+        return {"serving_default": {"inputs": {"x": {"dtype": "DT_BFLOAT16", "shape": [-1]}}, "outputs": {}}}
+
+    def predict(self, spec, signature, inputs, timeout):
+        return inputs
+
+    def close(self):
+        pass
+
+
+def test_metadata_is_looked_at_again_after_some_seconds(monkeypatch):
+    transport = Transport()
+    monkeypatch.setattr("serving.client._connect", lambda address, metadata: transport)
+    now = [100.0]
+    monkeypatch.setattr("serving.client.time.monotonic", lambda: now[0])
+    with Client("anywhere") as client:
+        for moment in (100.0, 104.0, 106.0):
+            now[0] = moment
+            assert client.predict("m", {"x": [1.5]}, timeout=7.0)["x"].dtype == np.float64
+    assert transport.timeouts == [7.0, 7.0]
+
+
 def test_dtypes_that_cannot_travel_are_refused_with_a_sentence(client):
     with pytest.raises(ServingError, match="complex128, which cannot be sent; use one of float32"):
         client.predict("example", {"x": np.array([1j])}, version=1)
