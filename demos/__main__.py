@@ -40,10 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cli.check_free(options.host, options.port, "--port")
     except cli.Wrong as wrong:
-        print(f"python -m demos: {wrong}", file=sys.stderr)
-        return 2
-    serve(options)
+        return complain(wrong)
+    cli.without_proxy("127.0.0.1", "localhost", options.host)  # Gradio asks its own page whether it is there
+    try:
+        serve(options)
+    except cli.Wrong as wrong:
+        return complain(wrong)
     return 0
+
+
+def complain(wrong: cli.Wrong) -> int:
+    """Say what was wrong; the exit status."""
+    print(f"python -m demos: {wrong}", file=sys.stderr)
+    return 2
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -58,7 +67,12 @@ def serve(options: argparse.Namespace) -> None:
         signal.signal(name, lambda *_: done.set())
     with Client(options.server) as client:
         page = build(client, load_examples(options.models_dir), options.server)
-        page.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options())
+        try:
+            page.launch(
+                server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options()
+            )
+        except OSError:  # taken since it was looked at
+            raise cli.Wrong(f"port {options.port} on {options.host} is in use; choose another with --port.") from None
         shown = f"[{options.host}]" if ":" in options.host else options.host
         print(f"Demos: http://{shown}:{options.port}  (model server: {options.server}; Ctrl-C ends)", flush=True)
         done.wait()

@@ -44,7 +44,7 @@ def build(client: ModelClient, examples: Examples, address: str = "localhost:850
                     module.tab(client, examples)
         timer = gr.Timer(POLL)
         gr.on([page.load, timer.tick], look, None, shown, show_progress="hidden", api_visibility="private")
-    page.queue(default_concurrency_limit=8)  # the model server batches what arrives together
+    page.queue(default_concurrency_limit=8)  # of each button: several readers are answered at once
     return page
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import socket
 from pathlib import Path
@@ -51,6 +52,14 @@ def models_dir(text: str) -> Path:
             f"{text!r} is not a directory; give the one that the server's --models_dir names"
         )
     return path
+
+
+def without_proxy(*hosts: str) -> None:
+    """Ask ``hosts`` directly even where the environment names a proxy: the page is on this machine."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in known.split(",") if name.strip()]
+    names += [host for host in hosts if host not in names]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
 
 
 def check_free(host: str, number: int, option: str) -> None:

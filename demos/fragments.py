@@ -18,6 +18,8 @@ TITLES = dict(zip(TASKS, ("Images", "Text", "Translation"), strict=True))
 
 def banner(state: Health, address: str) -> str:
     """The status line: which server, and what it serves; or how to start one."""
+    if state.trouble:
+        return card("warning", f"The server at <code>{escape(address)}</code> {escape(state.trouble)}")
     if not state.reachable:
         return card(
             "warning",

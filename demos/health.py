@@ -26,10 +26,11 @@ class ModelHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the server answers, and the state of each task's model."""
+    """Whether the server says what it serves, and the state of each task's model; ``trouble`` is what it does else."""
 
     reachable: bool
     models: Mapping[str, ModelHealth] = field(default_factory=dict)
+    trouble: str = ""
 
 
 def check(client: ModelClient) -> Health:
@@ -40,9 +41,18 @@ def check(client: ModelClient) -> Health:
             models[task] = model_health(client, task)
         except ServingError as error:
             if error.code != "NOT_FOUND":  # one that cannot be reached for one model is not asked for the next
-                return Health(reachable=False)
+                return Health(reachable=False, trouble=trouble(error))
             models[task] = ModelHealth(ABSENT)
     return Health(reachable=True, models=models)
+
+
+def trouble(error: ServingError) -> str:
+    """What a server does that is there, but does not say what it serves; nothing when there is none."""
+    if error.code == "UNAVAILABLE":
+        return ""
+    if error.code == "DEADLINE_EXCEEDED":
+        return "is busy; this page looks again by itself."
+    return f"answers, but not as a model server: {first_sentence(error.message)}"
 
 
 def model_health(client: ModelClient, task: str) -> ModelHealth:

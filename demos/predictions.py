@@ -71,8 +71,10 @@ def continue_text(client: ModelClient, prompt: str, sampling: Sampling) -> Conti
     """A prompt -> what the network writes after it."""
     if not prompt.strip():
         raise Problem("There is no prompt yet: type the beginning of a text, or click an example.")
+    if not -(2**63) <= sampling.seed < 2**63:
+        raise Problem("The seed is too large: give a whole number of at most 18 digits.")
     inputs = {
-        "prompt": strings([prompt.encode()]),
+        "prompt": strings([encode(prompt)]),
         "length": np.array([sampling.length], np.int32),
         "temperature": np.array([sampling.temperature], np.float32),
         "top_k": np.array([sampling.top_k], np.int32),
@@ -90,7 +92,7 @@ def translate(client: ModelClient, text: str) -> list[Translation]:
         raise Problem("There is nothing to translate yet: type a sentence, or click an example.")
     if len(lines) > MAX_SENTENCES:
         raise Problem(f"These are {len(lines)} lines; at most {MAX_SENTENCES} fit into one request.")
-    outputs = ask(client, TRANSLATION, {"text": strings([line.encode() for line in lines])})
+    outputs = ask(client, TRANSLATION, {"text": strings([encode(line) for line in lines])})
     answers = zip(lines, outputs["translation"], outputs["score"], strict=True)
     return [Translation(line, decode(answer), float(score)) for line, answer, score in answers]
 
@@ -128,6 +130,11 @@ def first_sentence(message: str) -> str:
 def strings(values: Sequence[bytes]) -> np.ndarray:
     """A one-dimensional string tensor. dtype object: NumPy's own byte strings drop trailing zero bytes."""
     return np.array(values, dtype=object)
+
+
+def encode(text: str) -> bytes:
+    """Text as the server takes it; half a surrogate pair, which has no UTF-8, becomes a question mark."""
+    return text.encode("utf-8", errors="replace")
 
 
 def decode(value: bytes | str) -> str:

@@ -134,7 +134,7 @@ def run(options: argparse.Namespace, children: Children) -> None:
     server = f"{HOST}:{options.grpc_port}"
     children.start(
         "serving", f"--models_dir={options.models_dir}", f"--port={options.grpc_port}",
-        f"--rest_api_port={options.rest_port}",
+        f"--rest_api_port={options.rest_port}", "--max_num_load_retries=0",
     )  # fmt: skip
     children.start("demos", f"--server={server}", f"--models-dir={options.models_dir}", f"--port={options.port}")
     page = f"http://{HOST}:{options.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.request
 
 import pytest
 
+from demos import cli
 from demos.__main__ import main
 
 
@@ -56,9 +58,21 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"port {number} on 127.0.0.1 is in use; choose another with --port" in error
 
 
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_this_machine_is_asked_without_a_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv(name, "example.org, localhost")
+    cli.without_proxy("127.0.0.1", "localhost")
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,localhost,127.0.0.1"
+
+
 def test_it_starts_without_a_server_and_ends_with_status_0(port: int) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:1")
+    environment = {**os.environ, **proxies, "NO_PROXY": "", "no_proxy": ""}
     command = [sys.executable, "-m", "demos", f"--port={port}", "--server=127.0.0.1:1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as program:
         try:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             wait_for_page(opener, f"http://127.0.0.1:{port}", program)

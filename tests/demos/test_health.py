@@ -19,14 +19,27 @@ def test_all_is_well(client: FakeClient) -> None:
     assert all(fragments.tab_notice(state, task) == "" for task in client.models)
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED"])
-def test_no_server(client: FakeClient, code: str) -> None:
-    client.error = ServingError(code, "no")
+def test_no_server(client: FakeClient) -> None:
+    client.error = ServingError("UNAVAILABLE", "no")
     state = health.check(client)
     banner = fragments.banner(state, "gpu-box:9000")
     assert "No model server answers at <code>gpu-box:9000</code>" in banner
     assert "python -m serving --models_dir=models --port=9000 --rest_api_port=8501" in banner
     assert fragments.tab_notice(state, "translation") == ""  # the banner says it already
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("DEADLINE_EXCEEDED", "is busy; this page looks again by itself."),
+        ("UNIMPLEMENTED", "answers, but not as a model server: no &lt;method&gt;."),
+    ],
+)
+def test_a_server_in_trouble(client: FakeClient, code: str, words: str) -> None:
+    client.error = ServingError(code, "no <method>")
+    state = health.check(client)
+    assert not state.reachable
+    assert fragments.banner(state, "gpu-box:9000").count(f"<code>gpu-box:9000</code> {words}") == 1
 
 
 @pytest.mark.parametrize(

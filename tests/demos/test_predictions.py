@@ -70,6 +70,20 @@ def test_an_empty_prompt_is_said_without_asking_the_server(client: FakeClient) -
     assert client.requests == []
 
 
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_that_no_tensor_holds_is_said_without_asking_the_server(client: FakeClient, seed: int) -> None:
+    with pytest.raises(Problem, match="seed is too large: give a whole number of at most 18 digits"):
+        continue_text(client, "a", Sampling(seed=seed))
+    assert client.requests == []
+
+
+def test_half_a_surrogate_pair_is_sent_as_a_question_mark(client: FakeClient) -> None:
+    continue_text(client, "a\ud800", Sampling())
+    assert client.requests[0][2]["prompt"].tolist() == [b"a?"]
+    translate(client, "a\ud800")
+    assert client.requests[1][2]["text"].tolist() == [b"a?"]
+
+
 def test_too_many_lines_are_counted(client: FakeClient) -> None:
     with pytest.raises(Problem, match=f"{MAX_SENTENCES + 1} lines; at most {MAX_SENTENCES}"):
         translate(client, "a\n" * (MAX_SENTENCES + 1))
