@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,43 @@ time.sleep(60)
     assert "what is trained is kept" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.slow
+def test_a_second_run_serves_what_is_exported_and_ends_cleanly(
+    models_dir: Path, tmp_path: Path, ports: list[str]
+) -> None:
+    log = tmp_path / "output"
+    command = [sys.executable, "-m", "demos.quickstart", f"--models-dir={models_dir}", f"--runs-dir={tmp_path}", *ports]
+    with log.open("w") as output:
+        program = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + quickstart.START_LIMIT + 10
+        while "Ready." not in log.read_text():
+            assert program.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        children = children_of(program.pid)
+        assert len(children) == 2
+        numbers = [int(option.partition("=")[2]) for option in ports]
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{numbers[0]}", timeout=10) as page:
+            assert "kerasnets" in page.read().decode()
+        program.send_signal(signal.SIGINT)
+        assert program.wait(30) == 0, log.read_text()
+    finally:
+        program.terminate()  # it ends its children, which kill would leave behind
+        program.wait(30)
+    assert "training" not in log.read_text() and "Traceback" not in log.read_text()
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+    for number in numbers:
+        with socket.socket() as visitor:
+            assert visitor.connect_ex(("127.0.0.1", number)) != 0
+
+
+def children_of(process: int) -> list[int]:
+    """The programs that a process has started."""
+    rows = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, row.split())) for row in rows.splitlines()]
+    return [child for child, parent in pairs if parent == process]

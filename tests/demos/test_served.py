@@ -15,15 +15,11 @@ pytest.importorskip("playwright.sync_api")
 
 
 @pytest.fixture(scope="module")
-def running(request: pytest.FixtureRequest) -> Iterator[str]:
+def running(served_models: Any) -> Iterator[str]:
     """The URL of ``python -m demos`` in front of a real model server."""
-    try:
-        served = request.getfixturevalue("served_models")
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture `served_models`: a running model server with all three models")
     port = free_port()
-    command = [sys.executable, "-m", "demos", f"--server={served.grpc}", f"--port={port}"]
-    command.append(f"--models-dir={served.models_dir}")
+    command = [sys.executable, "-m", "demos", f"--server={served_models.grpc}", f"--port={port}"]
+    command.append(f"--models-dir={served_models.models_dir}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         line = program.stdout.readline()  # printed once the page is there
