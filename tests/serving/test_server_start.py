@@ -67,6 +67,21 @@ def test_port_reserved_by_a_server_that_still_loads(flag):
         _bind("127.0.0.1", reserved.getsockname()[1], flag).close()
 
 
+def test_a_port_taken_before_the_server_listens_is_a_sentence():
+    from serving.rest_server import RestApi, RestServer
+
+    with socket.socket() as other, socket.socket() as own:
+        for each in (other, own):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        own.bind(other.getsockname())
+        other.listen()
+        server = RestServer(RestApi(None), own, threads=1, timeout_seconds=1.0, cors=False)
+        with pytest.raises(UsageError, match="--rest_api_port=[0-9]+ cannot be used at 127.0.0.1"):
+            server.start()
+        server.stop(1.0)
+
+
 def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
     (tmp_path / "m" / "1").mkdir(parents=True)
     status, _, stderr = start(f"--models_dir={tmp_path}")
