@@ -187,6 +187,6 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
     options = tf.data.Options()
     # With several workers each takes its share of every batch; there are no files to share out.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # There is nothing to tune, and the thread that would do it sleeps for up to a minute: an iterator waits for it to end.
+    # Nothing is tuned; the thread for it would sleep for up to a minute, and an iterator waits for it to end.
     options.autotune.enabled = False
     return dataset.prefetch(4).with_options(options)
