@@ -43,9 +43,12 @@ class Trainer:
             tf.nest.map_structure(tf.type_spec_from_value, self.carry),
         )
 
-    def batches(self, start: int) -> tf.distribute.DistributedDataset:
+    def batches(self, start: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """-> the batches from step `start` on, each shared out to the devices."""
-        return self.strategy.experimental_distribute_dataset(self.task.training_batches(start, self.steps))
+        batches = self.task.training_batches(start, self.steps)
+        if self.strategy.num_replicas_in_sync == 1:
+            return batches  # nothing to share out, and no second iterator around the first one
+        return self.strategy.experimental_distribute_dataset(batches)
 
     def distribute(self, carry: Any) -> Any:
         """Nested arrays [B, ...] -> each device's share of the rows."""
