@@ -103,7 +103,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory) -> Me
     manager = tf.train.CheckpointManager(trainer.checkpoint(), str(run.path / "checkpoints"), max_to_keep=2)
     start = trainer.restore(manager)
     run.rewind(start)
-    clock = Clock(run, steps)
+    clock = Clock(run)
     writer = tf.summary.create_file_writer(str(run.path / "logs"))
     progress = Progress(start, steps)
     batches = iter(trainer.batches(start))
@@ -173,8 +173,8 @@ def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", ste
 class Clock:
     """Where the time goes, also across interruptions."""
 
-    def __init__(self, run: RunDirectory, steps: int):
-        self.run, self.steps = run, steps
+    def __init__(self, run: RunDirectory):
+        self.run = run
         earlier = [entry["seconds"] for entry in run.history("training") + run.history("validation")]
         self.earlier, self.began = max(earlier, default=0.0), time.monotonic()
         self.reset()
