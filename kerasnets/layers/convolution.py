@@ -8,62 +8,104 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class ConvBlock(keras.layers.Layer):
-    """pool(relu(norm(W * x))): convolution, batch normalization (Ioffe & Szegedy 2015), ReLU, maximum pooling.
+    """pool(φ(norm(W * x))): convolution, batch normalization (Ioffe & Szegedy 2015), activation, pooling.
 
     Every one of the `filters` kernels is as deep as its input has channels and is shared by all positions.
-    The convolution has no bias: the normalization's shift does its work.
+    The convolution has a bias only without normalization, whose shift does its work.
     Weights start as He et al. 2015 (normal with variance 2 / fan-in), which keeps the variance through ReLUs.
 
     Args:
         filters: number of kernels, the channels that come out.
         kernel_size: rows and columns of a kernel.
-        strides: step of the kernel.
+        strides: step of the kernel; above 1 only without dilation.
+        padding: "same", zeros around the picture keep its size, or "valid", kernels stay inside it.
+        dilation: step between the pixels that a kernel sees; with d it spans d (kernel_size - 1) + 1 of them
+            (Yu & Koltun 2016).
+        groups: the channels are split into so many parts, of which each kernel sees one.
+        normalization: "batch" or None.
+        activation: φ, the name of a function of `keras.activations`, or None.
+        pooling: "max" or "average".
         pool_size: side and step of the pooling window; 1 is no pooling.
         dropout: share of the output channels that training sets to zero, a whole map at a time
             (Tompson et al. 2015), since neighbouring pixels tell nearly the same.
     Call: x [B, Y, X, C].
-    Returns: [B, Y', X', filters] with Y' = ⌈Y / strides⌉ // pool_size.
+    Returns: [B, Y', X', filters]; "same": Y' = ⌈Y / strides⌉ // pool_size,
+        "valid": Y' = ⌈(Y - dilation (kernel_size - 1)) / strides⌉ // pool_size.
     """
 
-    def __init__(self, filters, kernel_size=3, strides=1, pool_size=1, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        filters,
+        kernel_size=3,
+        strides=1,
+        padding="same",
+        dilation=1,
+        groups=1,
+        normalization="batch",
+        activation="relu",
+        pooling="max",
+        pool_size=1,
+        dropout=0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        sizes = {"filters": filters, "kernel_size": kernel_size, "strides": strides, "pool_size": pool_size}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
-        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
-        self.pool_size, self.dropout = pool_size, dropout
+        check_counts(filters=filters, kernel_size=kernel_size, strides=strides)
+        check_counts(dilation=dilation, groups=groups, pool_size=pool_size)
+        check_choice("padding", padding, "same", "valid")
+        check_choice("normalization", normalization, "batch", None)
+        check_choice("pooling", pooling, "max", "average")
+        check_dropout(dropout)
+        if strides > 1 and dilation > 1:
+            raise ValueError(f"dilation is {dilation} and strides is {strides}; one of them must be 1.")
+        if filters % groups:
+            raise ValueError(f"groups is {groups}; it must divide filters, which is {filters}.")
+        self.filters, self.kernel_size, self.strides, self.padding = filters, kernel_size, strides, padding
+        self.dilation, self.groups = dilation, groups
+        self.normalization, self.activation = normalization, activation
+        self.activate = activation_function(activation)
+        self.pooling, self.pool_size, self.dropout = pooling, pool_size, dropout
 
     def build(self, x_shape):
-        self.conv = keras.layers.Conv2D(
+        if x_shape[-1] % self.groups:
+            raise ValueError(f"groups is {self.groups}; it must divide the channels of the input, {x_shape[-1]}.")
+        extent = self.windows()[0][0]
+        if self.padding == "valid" and any(side is not None and side < extent for side in x_shape[1:3]):
+            raise ValueError(
+                f"a picture of {x_shape[1]}×{x_shape[2]} is smaller than the {extent}×{extent} that a kernel spans; "
+                f'padding must be "same", or the picture larger.'
+            )
+        convolution = keras.layers.Conv2D if self.groups == 1 else GroupedConv2D
+        self.conv = convolution(
             self.filters,
             self.kernel_size,
             self.strides,
-            padding="same",
-            use_bias=False,
+            padding=self.padding,
+            dilation_rate=self.dilation,
+            groups=self.groups,
+            use_bias=self.normalization is None,
             kernel_initializer="he_normal",
             dtype=self.dtype_policy,
             name="conv",
         )
-        # Under tf.distribute the statistics are those of the whole batch, so that several devices equal one;
-        # other backends compile one program for all devices and need no such switch.
-        self.norm = keras.layers.BatchNormalization(
-            momentum=0.9,
-            synchronized=keras.backend.backend() == "tensorflow",
-            dtype=self.dtype_policy,
-            name="norm",
-        )
-        self.drop = keras.layers.SpatialDropout2D(self.dropout, dtype=self.dtype_policy, name="drop")
         self.conv.build(x_shape)
-        self.norm.build(self.conv.compute_output_shape(x_shape))
+        if self.normalization is not None:
+            self.norm = batch_normalization(self.dtype_policy, "norm")
+            self.norm.build(self.conv.compute_output_shape(x_shape))
+        self.drop = keras.layers.SpatialDropout2D(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def call(self, x, training=None):
-        x = ops.relu(self.norm(self.conv(x), training=training))  # [B, Y, X, filters]
+        x = self.conv(x)  # [B, Y, X, filters]
+        if self.normalization is not None:
+            x = self.norm(x, training=training)
+        x = self.activate(x)
         if self.pool_size > 1:
-            x = ops.max_pool(x, self.pool_size)
+            pool = ops.max_pool if self.pooling == "max" else ops.average_pool
+            x = pool(x, self.pool_size, strides=self.pool_size)  # Keras on JAX needs the strides given
         return self.drop(x, training=training)
+
+    def windows(self):
+        """-> [(pixels that a window spans, its step), ...] in the order in which x passes them."""
+        return [(self.dilation * (self.kernel_size - 1) + 1, self.strides), (self.pool_size, self.pool_size)]
 
     def compute_output_shape(self, x_shape):
         batch, *sides = self.conv.compute_output_shape(x_shape)[:3]
@@ -74,6 +116,154 @@ class ConvBlock(keras.layers.Layer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "normalization": self.normalization,
+            "activation": self.activation,
+            "pooling": self.pooling,
             "pool_size": self.pool_size,
             "dropout": self.dropout,
         }
+
+
+class GroupedConv2D(keras.layers.Conv2D):
+    """A convolution in groups as one convolution a group: TensorFlow on a CPU has no other without XLA, with which
+    Keras would compile it, and that takes many times as long."""
+
+    def convolution_op(self, inputs, kernel):
+        parts = zip(ops.split(inputs, self.groups, -1), ops.split(kernel, self.groups, -1), strict=True)
+        return ops.concatenate([super(GroupedConv2D, self).convolution_op(*part) for part in parts], axis=-1)
+
+
+@register
+class ResidualBlock(keras.layers.Layer):
+    """x + F(x), where F are two convolutions: the block learns what it changes (He et al. 2015, section 3).
+
+        post:  relu(s(x) + norm(W₂ * relu(norm(W₁ * x))))              He et al. 2015, figure 2
+        pre:   s(x) + W₂ * relu(norm(W₁ * h)),  h = relu(norm(x))      He et al. 2016, figure 1(b): the sum is never
+                                                                       normalized, so that a stack ends with norm, relu
+
+    The shortcut s is x itself, or, where the number of channels or the size changes, a 1×1 convolution
+    (option B of section 4.1), which in "pre" starts from h.
+
+    Args:
+        filters: kernels of each convolution, the channels that come out.
+        kernel_size: side of the kernels; odd, since an even kernel would shift F(x) by half a pixel against x.
+        strides: step of the first convolution.
+        norm: "post" or "pre".
+        dropout: share of the maps between the convolutions that training sets to zero
+            (Zagoruyko & Komodakis 2016, section 2.4).
+    Call: x [B, Y, X, C].
+    Returns: [B, ⌈Y / strides⌉, ⌈X / strides⌉, filters].
+    """
+
+    def __init__(self, filters, kernel_size=3, strides=1, norm="post", dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        check_counts(filters=filters, kernel_size=kernel_size, strides=strides)
+        check_choice("norm", norm, "post", "pre")
+        check_dropout(dropout)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that the sum is of the same pixels.")
+        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.norm, self.dropout = norm, dropout
+
+    def build(self, x_shape):
+        normalization = "batch" if self.norm == "post" else None
+        last = {"normalization": normalization, "activation": None, "dtype": self.dtype_policy}
+        if self.norm == "pre":
+            self.first_norm = batch_normalization(self.dtype_policy, "first_norm")
+            self.first_norm.build(x_shape)
+        self.first = ConvBlock(
+            self.filters, self.kernel_size, self.strides, dropout=self.dropout, dtype=self.dtype_policy, name="first"
+        )
+        self.second = ConvBlock(self.filters, self.kernel_size, **last, name="second")
+        self.first.build(x_shape)
+        self.second.build(self.compute_output_shape(x_shape))
+        self.shortcut = None
+        if self.strides > 1 or x_shape[-1] != self.filters:
+            self.shortcut = ConvBlock(self.filters, 1, self.strides, **last, name="shortcut")
+            self.shortcut.build(x_shape)
+
+    def call(self, x, training=None):
+        h = ops.relu(self.first_norm(x, training=training)) if self.norm == "pre" else x
+        change = self.second(self.first(h, training=training), training=training)
+        total = change + (x if self.shortcut is None else self.shortcut(h, training=training))
+        return total if self.norm == "pre" else ops.relu(total)
+
+    def windows(self):
+        """As `ConvBlock.windows`, of the longer way."""
+        return self.first.windows() + self.second.windows()
+
+    def compute_output_shape(self, x_shape):
+        return self.first.compute_output_shape(x_shape)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "norm": self.norm,
+            "dropout": self.dropout,
+        }
+
+
+@register
+class GlobalPooling(keras.layers.Layer):
+    """One number a map: its average (Lin et al. 2014, section 3.2) or its maximum.
+
+    Args: kind, "average" or "max".
+    Call: x [B, Y, X, C].
+    Returns: [B, C].
+    """
+
+    def __init__(self, kind="average", **kwargs):
+        super().__init__(**kwargs)
+        check_choice("kind", kind, "average", "max")
+        self.kind = kind
+
+    def call(self, x):
+        return ops.mean(x, axis=(1, 2)) if self.kind == "average" else ops.max(x, axis=(1, 2))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape[0], x_shape[-1]
+
+    def get_config(self):
+        return super().get_config() | {"kind": self.kind}
+
+
+def batch_normalization(dtype_policy, name):
+    """Batch normalization whose averages forget with 0.9 a step, soon enough for short trainings.
+
+    Under tf.distribute the statistics are those of the whole batch, so that several devices equal one; other
+    backends compile one program for all devices and need no such switch.
+    """
+    synchronized = keras.backend.backend() == "tensorflow"
+    return keras.layers.BatchNormalization(momentum=0.9, synchronized=synchronized, dtype=dtype_policy, name=name)
+
+
+def activation_function(name):
+    """-> the function of `keras.activations`; None is the identity."""
+    try:
+        return keras.activations.get(name)
+    except ValueError:
+        raise ValueError(
+            f'activation is {name!r}; it must be the name of a function of keras.activations, such as "relu", or None.'
+        ) from None
+
+
+def check_counts(**values):
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+
+
+def check_choice(name, value, *allowed):
+    if value not in allowed:
+        *first, last = (f'"{choice}"' if choice else "None" for choice in allowed)
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}.")
+
+
+def check_dropout(value):
+    if not 0 <= value < 1:
+        raise ValueError(f"dropout is {value}; it must be in [0, 1).")
