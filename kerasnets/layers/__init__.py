@@ -15,14 +15,11 @@ from kerasnets.layers.attention import MultiHeadAttention
 from kerasnets.layers.convolution import ConvBlock, GlobalPooling, ResidualBlock
 from kerasnets.layers.local_connection import LocallyConnected2D
 from kerasnets.layers.positions import PositionalEncoding
-from kerasnets.layers.recurrent import LSTMCell, SimpleRNNCell
-from kerasnets.layers.rnn import LSTM, RNN, Bidirectional, StackedRNN
+from kerasnets.layers.recurrent import LSTM, LSTMCell
 from kerasnets.layers.transformer import DecoderBlock, EncoderBlock, FeedForward, Residual
 
 __all__ = [
     "LSTM",
-    "RNN",
-    "Bidirectional",
     "ConvBlock",
     "DecoderBlock",
     "EncoderBlock",
@@ -34,6 +31,4 @@ __all__ = [
     "PositionalEncoding",
     "Residual",
     "ResidualBlock",
-    "SimpleRNNCell",
-    "StackedRNN",
 ]
