@@ -21,20 +21,27 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
 
 
 def check_layer(
-    cls: type[keras.layers.Layer], arguments: dict[str, Any], inputs: Inputs, folder: Path, **call: Any
+    cls: type[keras.layers.Layer],
+    arguments: dict[str, Any],
+    inputs: Inputs,
+    folder: Path,
+    every_argument: bool = True,
+    **call: Any,
 ) -> None:
-    """Config round trip, `.keras` round trip, shapes, one graph for all sizes, dtype policies and gradients.
+    """Config and `.keras` round trips, shapes, one graph for all sizes, XLA, a SavedModel that loads without its class,
+    dtype policies, the training flag, and a gradient for every weight.
 
     Args:
-        arguments: all the init arguments of `cls`, away from their defaults so that a lost one is noticed.
+        arguments: init arguments of `cls`; with `every_argument` all of them, away from their defaults, so that a lost
+            one is noticed.
         inputs: from a batch and a length to the arrays of `call`, by name; axes that follow them are dynamic.
         folder: where a model may be saved.
         call: what `call` takes that is no tensor.
     """
     small, large = tensors(inputs(2, 5)), tensors(inputs(3, 8))
-    check_config(cls, arguments)
+    check_config(cls, arguments, every_argument)
 
-    layer = cls(**arguments, name="layer")
+    layer = make(cls, arguments, name="layer")
     symbolic = keras.tree.map_structure(symbol, small, large)
     outputs = layer(**symbolic, **call)
     model = keras.Model(keras.tree.flatten(symbolic), outputs)
@@ -43,26 +50,43 @@ def check_layer(
         eager = layer(**given, **call)
         keras.tree.map_structure(assert_same_shape, outputs, eager)
         static = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), given)
-        spec = cls(**arguments)(**static, **call)
+        spec = make(cls, arguments)(**static, **call)
         assert shapes(spec) == shapes(eager)
 
     check_saving(model, keras.tree.flatten(small), folder)
     check_one_graph(lambda given: layer(**given, **call), symbolic, [small, large])
+    check_xla(lambda given: layer(**given, **call), small)
+    check_export(layer, lambda given: layer(**given, **call), symbolic, small, folder)
+    check_training(layer, small, call)
     check_policies(cls, arguments, small, call)
     check_gradients(layer, lambda: layer(**small, **call))
 
 
-def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any]) -> None:
-    own = set(inspect.signature(cls).parameters) - set(inspect.signature(keras.layers.Layer).parameters) - {"kwargs"}
-    assert set(arguments) == own, f"give check_layer every argument of {cls.__name__}: {sorted(own)}"
-    for name in own:
-        assert arguments[name] != inspect.signature(cls).parameters[name].default, f"{name} is the default"
-    config = cls(**arguments, name="layer", dtype="mixed_bfloat16").get_config()
-    assert {name: config[name] for name in own} == dict(arguments)
+def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any], every_argument: bool = True) -> None:
+    if every_argument:
+        parameters = set(inspect.signature(cls).parameters)
+        own = parameters - set(inspect.signature(keras.layers.Layer).parameters) - {"kwargs"}
+        assert set(arguments) == own, f"give check_layer every argument of {cls.__name__}: {sorted(own)}"
+        for name in own:
+            assert arguments[name] != inspect.signature(cls).parameters[name].default, f"{name} is the default"
+    config = make(cls, arguments, name="layer", dtype="mixed_bfloat16").get_config()
+    plain = {name: value for name, value in arguments.items() if not callable(value)}
+    assert {name: config[name] for name in plain} == plain
     again = cls.from_config(json.loads(json.dumps(config)))
     assert json.dumps(again.get_config()) == json.dumps(config)
     assert again.compute_dtype == "bfloat16"
     assert again.name == "layer"
+
+
+def make(cls: type[keras.layers.Layer], arguments: Mapping[str, Any], **options: Any) -> keras.layers.Layer:
+    """A fresh layer; arguments that are layers are given as functions that make them, with the same dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(options.get("dtype", before))
+    try:
+        given = {name: value() if callable(value) else value for name, value in arguments.items()}
+        return cls(**given, **options)
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def check_saving(model: keras.Model, given: Arrays, folder: Path) -> None:
@@ -85,9 +109,45 @@ def check_one_graph(function: Callable, symbolic: Arrays, sizes: list[Arrays]) -
     assert len(traces) == 1
 
 
+def check_xla(function: Callable, given: Arrays) -> None:
+    assert_close(tf.function(function, jit_compile=True)(given), function(given), 1e-5)
+
+
+def check_export(layer: keras.layers.Layer, function: Callable, symbolic: Arrays, given: Arrays, folder: Path) -> None:
+    """A SavedModel of plain TensorFlow operations, for any batch and length, computes the same."""
+    flat = {f"input_{n}": x for n, x in enumerate(keras.tree.flatten(symbolic))}
+    specs = [tf.TensorSpec(x.shape, x.dtype, name) for name, x in flat.items()]
+
+    @tf.function(input_signature=specs)
+    def endpoint(*tensors):
+        outputs = keras.tree.flatten(function(keras.tree.pack_sequence_as(symbolic, tensors)))
+        return {f"output_{n}": x for n, x in enumerate(outputs)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(layer)
+    archive.add_endpoint("serving_default", endpoint)
+    archive.write_out(str(folder / "export"), verbose=False)
+    served = tf.saved_model.load(str(folder / "export")).signatures["serving_default"]
+    answers = served(**dict(zip(flat, keras.tree.flatten(given), strict=True)))
+    expected = keras.tree.flatten(function(given))
+    assert_close([answers[f"output_{n}"] for n in range(len(expected))], expected, 1e-5)
+
+
+def check_training(layer: keras.layers.Layer, given: Arrays, call: Any) -> None:
+    """Without the flag it infers; inference is the same every time; in training a layer with dropout is not."""
+    if "training" not in inspect.signature(layer.call).parameters:
+        return
+    inferred = layer(**given, **call, training=False)
+    assert_close(layer(**given, **call), inferred, 0)
+    rates = [part.rate for part in layer._flatten_layers() if isinstance(part, keras.layers.Dropout)]
+    if any(rates):
+        trained = [keras.tree.flatten(layer(**given, **call, training=True)) for _ in range(2)]
+        assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(*trained, strict=True))
+
+
 def check_policies(cls: type[keras.layers.Layer], arguments: Any, given: Arrays, call: Any) -> None:
     for policy, dtype in POLICIES.items():
-        layer = cls(**arguments, dtype=policy)
+        layer = make(cls, arguments, dtype=policy)
         outputs = layer(**given, **call)
         for output in keras.tree.flatten(outputs):
             assert output.dtype.name == dtype, policy

@@ -15,11 +15,14 @@ from kerasnets.layers.attention import MultiHeadAttention
 from kerasnets.layers.convolution import ConvBlock, GlobalPooling, ResidualBlock
 from kerasnets.layers.local_connection import LocallyConnected2D
 from kerasnets.layers.positions import PositionalEncoding
-from kerasnets.layers.recurrent import LSTM, LSTMCell
+from kerasnets.layers.recurrent import LSTMCell, SimpleRNNCell
+from kerasnets.layers.rnn import LSTM, RNN, Bidirectional, StackedRNN
 from kerasnets.layers.transformer import DecoderBlock, EncoderBlock, FeedForward, Residual
 
 __all__ = [
     "LSTM",
+    "RNN",
+    "Bidirectional",
     "ConvBlock",
     "DecoderBlock",
     "EncoderBlock",
@@ -30,5 +33,7 @@ __all__ = [
     "MultiHeadAttention",
     "PositionalEncoding",
     "Residual",
+    "SimpleRNNCell",
+    "StackedRNN",
     "ResidualBlock",
 ]

@@ -1,4 +1,11 @@
-"""Recurrence: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.   U units, T time steps."""
+"""The cells of recurrent networks: one step in time.   U units, P width of what comes out, T time steps.
+
+A cell is a keras layer that `RNN` (rnn.py) runs over time, and `keras.layers.RNN` too. Its states are a tuple whose
+first one is what comes out. It has two halves:
+
+    project(x)                  the products with x, which do not wait for the step before: all steps at once
+    advance(projected, states)  what is left of a step, -> states
+"""
 
 import keras
 from keras import ops
@@ -6,184 +13,175 @@ from keras import ops
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
+class Cell(keras.layers.Layer):
+    """What the cells share: units, recurrent dropout, and a step made of its two halves.
+
+    Recurrent dropout zeroes a share of the outputs that go into the next step, the same ones at every step of a
+    sequence (Gal & Ghahramani 2016, section 3): a mask that changed with time would wear the memory away.
+    """
+
+    def __init__(self, units, recurrent_dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"units is {units}; it must be 1 or more.")
+        if not 0 <= recurrent_dropout < 1:
+            raise ValueError(f"recurrent_dropout is {recurrent_dropout}; it must be in [0, 1).")
+        self.units, self.recurrent_dropout = units, recurrent_dropout
+        self.state_size, self.output_size = (units,), units
+        self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
+
+    def call(self, x, states, training=None):
+        """One step. In training it draws a new mask for the recurrent dropout; `RNN` holds one for a whole sequence."""
+        states = self.advance(self.project(x), states, self.held(ops.shape(x)[0], training))
+        return states[0], states
+
+    def held(self, batch, training=None):
+        """-> the mask of the recurrent dropout [B, P], or None: what stays the same for a whole sequence."""
+        if not (training and self.recurrent_dropout):
+            return None
+        return self.drop(ops.ones((batch, self.output_size), dtype=self.compute_dtype), training=True)
+
+    def get_initial_state(self, batch_size=None):
+        return tuple(ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size)
+
+    def compute_output_shape(self, x_shape, states_shape=None):
+        states = tuple((x_shape[0], size) for size in self.state_size)
+        return states[0], states
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units, "recurrent_dropout": self.recurrent_dropout}
+
+
 @register
-class LSTMCell(keras.layers.Layer):
-    """One step of a long short-term memory.
+class SimpleRNNCell(Cell):
+    """One step of the simplest recurrent network (Elman 1990): the same weights at every step.
+
+        h_t = tanh(W x_t + U h_{t-1} + b)
+
+    W starts Glorot-uniform, U orthogonal, b zero, as in `keras.layers.SimpleRNNCell`, whose weights fit.
+
+    Args: units U; recurrent_dropout, a share of h.
+    Call: x [B, D]; states: (h,), [B, U].
+    Returns: h [B, U], (h,).
+    """
+
+    def build(self, x_shape):
+        self.kernel = self.add_weight((x_shape[-1], self.units), "glorot_uniform", name="kernel")
+        self.recurrent_kernel = self.add_weight((self.units, self.units), "orthogonal", name="recurrent_kernel")
+        self.bias = self.add_weight((self.units,), "zeros", name="bias")
+
+    def project(self, x):
+        return [ops.matmul(x, self.kernel) + self.bias]
+
+    def advance(self, projected, states, mask=None):
+        (h,) = states
+        h = h if mask is None else h * mask
+        return (ops.tanh(projected[0] + ops.matmul(h, self.recurrent_kernel)),)
+
+
+@register
+class LSTMCell(Cell):
+    """One step of a long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
         i, f, o = σ(W x_t + U h_{t-1} + b)        input, forget and output gate
         g       = tanh(W x_t + U h_{t-1} + b)     candidate
         c_t     = f ⊙ c_{t-1} + i ⊙ g             memory cell
         h_t     = o ⊙ tanh(c_t)                   output
 
-    The four products with W are one matrix product, and so are those with U; gates lie in the order i, f, g, o,
-    as in `keras.layers.LSTM`, whose weights fit. The forget gate's bias starts at 1, so that a fresh cell
-    remembers (Jozefowicz et al. 2015). W starts Glorot-uniform, U orthogonal, as in Keras.
+    Gates lie in the kernels in the order i, f, g, o, as in `keras.layers.LSTM`, whose weights fit. The forget gate's
+    bias starts at 1, so that a fresh cell remembers (Jozefowicz et al. 2015). W starts Glorot-uniform, U orthogonal, as
+    in Keras; peepholes start at zero, where they change nothing.
 
-    Args: units U.
-    Call: x [B, D]; states: h and c, each [B, U].
-    Returns: h [B, U], (h, c).
+    Args:
+        units U.
+        recurrent_dropout: a share of h.
+        peepholes: the gates see the cell (Gers & Schmidhuber 2000): i and f also sum p ⊙ c_{t-1}, and o sums p ⊙ c_t.
+        layer_norm: W x_t, U h_{t-1} and c_t are layer-normalized where they are used (Ba et al. 2016, eq. 20 to 22).
+        projection: width P of h_t = R (o ⊙ tanh(c_t)), smaller than U (Sak et al. 2014, section 2); None: h is [B, U].
+    Call: x [B, D]; states: h [B, P], c [B, U].
+    Returns: h [B, P], (h, c).
     """
 
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"units is {units}; it must be 1 or more.")
-        self.units = units
-        self.state_size = (units, units)
-        self.output_size = units
+    # What `keras.layers.LSTM` asks a cell for before it runs it with cuDNN.
+    activation, recurrent_activation = keras.activations.tanh, keras.activations.sigmoid
+
+    def __init__(self, units, recurrent_dropout=0.0, peepholes=False, layer_norm=False, projection=None, **kwargs):
+        super().__init__(units, recurrent_dropout, **kwargs)
+        if projection is not None and projection < 1:
+            raise ValueError(f"projection is {projection}; it must be 1 or more, or None for no projection.")
+        self.peepholes, self.layer_norm, self.projection = peepholes, layer_norm, projection
+        self.output_size = projection or units
+        self.state_size = (self.output_size, units)
+
+    @property
+    def plain(self):
+        """Whether it is the four equations and nothing else, so that a loop written for them may run it."""
+        return not (self.recurrent_dropout or self.peepholes or self.layer_norm or self.projection)
 
     def build(self, x_shape):
-        self.kernel = self.add_weight((x_shape[-1], 4 * self.units), "glorot_uniform", name="kernel")
-        self.recurrent_kernel = self.add_weight((self.units, 4 * self.units), "orthogonal", name="recurrent_kernel")
-        self.bias = self.add_weight((4 * self.units,), self.initial_bias, name="bias")
+        units = self.units
+        self.kernel = self.add_weight((x_shape[-1], 4 * units), "glorot_uniform", name="kernel")
+        self.recurrent_kernel = self.add_weight((self.output_size, 4 * units), "orthogonal", name="recurrent_kernel")
+        self.bias = self.add_weight((4 * units,), self.initial_bias, name="bias")
+        if self.peepholes:
+            self.peephole = self.add_weight((3, units), "zeros", name="peephole")  # of i, f, o
+        self.norms = {}
+        if self.layer_norm:
+            # The sums' own shift is the bias.
+            for name, center, width in [
+                ("input", False, 4 * units),
+                ("recurrent", False, 4 * units),
+                ("cell", True, units),
+            ]:
+                norm = keras.layers.LayerNormalization(
+                    epsilon=1e-6, center=center, dtype=self.dtype_policy, name=f"{name}_norm"
+                )
+                norm.build((None, width))
+                self.norms[name] = norm
+        if self.projection:
+            self.projection_kernel = self.add_weight(
+                (units, self.projection), "glorot_uniform", name="projection_kernel"
+            )
 
     def initial_bias(self, shape, dtype=None):
         zeros, ones = ops.zeros((self.units,), dtype), ops.ones((self.units,), dtype)
         return ops.concatenate([zeros, ones, zeros, zeros])
 
     def project(self, x):
-        """x [..., D] -> W x + b, [..., 4U]: the part that does not wait for the step before."""
-        return ops.matmul(x, self.kernel) + self.bias
+        """x [..., D] -> W x + b of i, f, g, o, each [..., U]."""
+        biases = ops.split(ops.cast(self.bias, self.compute_dtype), 4)
+        return [total + bias for total, bias in zip(self.sums(x, self.kernel, "input"), biases, strict=True)]
 
-    @staticmethod
-    def advance(gates, c):
-        """gates, what goes into σ and tanh, [B, 4U]; c [B, U] -> h, c one step later, each [B, U]."""
-        i, f, g, o = ops.split(gates, 4, axis=-1)
-        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-        return ops.sigmoid(o) * ops.tanh(c), c
+    def sums(self, x, kernel, norm):
+        """x [..., n], kernel [n, 4U] -> the product for each gate [..., U]."""
+        kernel = ops.cast(kernel, self.compute_dtype)
+        if self.layer_norm:
+            return ops.split(self.norms[norm](ops.matmul(x, kernel)), 4, axis=-1)
+        # Four products, not one: they run side by side, and nothing has to be cut apart.
+        return [ops.matmul(x, part) for part in ops.split(kernel, 4, axis=-1)]
 
-    def call(self, x, states):
+    def gates(self, projected, states, mask=None):
+        """What was projected and the states before -> i, f, g, o and the cell c after, each [..., U]."""
         h, c = states
-        h, c = self.advance(self.project(x) + ops.matmul(h, self.recurrent_kernel), c)
-        return h, (h, c)
+        h = h if mask is None else h * mask
+        recurrent = self.sums(h, self.recurrent_kernel, "recurrent")
+        i, f, g, o = (x + y for x, y in zip(projected, recurrent, strict=True))
+        if self.peepholes:
+            i, f = i + self.peephole[0] * c, f + self.peephole[1] * c
+        i, f, g = ops.sigmoid(i), ops.sigmoid(f), ops.tanh(g)
+        c = f * c + i * g
+        o = ops.sigmoid(o + self.peephole[2] * c) if self.peepholes else ops.sigmoid(o)
+        return i, f, g, o, c
 
-    def get_initial_state(self, batch_size=None):
-        return tuple(ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(2))
-
-    def compute_output_shape(self, x_shape, states_shape=None):
-        state = (x_shape[0], self.units)
-        return state, (state, state)
-
-    def get_config(self):
-        return super().get_config() | {"units": self.units}
-
-
-@register
-class LSTM(keras.layers.Layer):
-    """Runs an `LSTMCell` over time.
-
-    The products with W need no earlier step, so that one matrix product does them for all steps. The gradient is
-    written out in `recur`, which turns the T small products for U's gradient into one as well.
-
-    Args: units U.
-    Call: x [B, T, D]; states: h and c, each [B, U] (zeros when None);
-        valid bool [B, T], True = there; at a False step the states stay as they are.
-    Returns: h of every step [B, T, U], and the last states (h, c), each [B, U].
-    """
-
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.cell = LSTMCell(units, dtype=self.dtype_policy, name="cell")
-
-    def build(self, x_shape):
-        self.cell.build((x_shape[0], x_shape[2]))
-
-    def call(self, x, states=None, valid=None):
-        h, c = self.cell.get_initial_state(ops.shape(x)[0]) if states is None else states
-        projected = self.cell.project(ops.transpose(x, (1, 0, 2)))  # [T, B, 4U]
-        kernel = ops.cast(self.cell.recurrent_kernel, projected.dtype)
-        if valid is None:
-            hs, cs = recur(projected, kernel, h, c)
-        else:
-            there = ops.expand_dims(ops.cast(ops.transpose(valid), projected.dtype), -1)  # [T, B, 1]
-            hs, cs = recur(projected, kernel, h, c, there)
-        return ops.transpose(hs, (1, 0, 2)), (hs[-1], cs[-1])
-
-    def step(self, x, states):
-        """One time step: x [B, D], states (h, c) -> h [B, U], (h, c)."""
-        return self.cell(x, states)
-
-    def compute_output_shape(self, x_shape):
-        state = (x_shape[0], self.units)
-        return (*x_shape[:2], self.units), (state, state)
+    def advance(self, projected, states, mask=None):
+        """-> h [B, P], c [B, U] one step later."""
+        *_, o, c = self.gates(projected, states, mask)
+        h = o * ops.tanh(self.norms["cell"](c) if self.layer_norm else c)
+        return (ops.matmul(h, self.projection_kernel) if self.projection else h), c
 
     def get_config(self):
-        return super().get_config() | {"units": self.units}
-
-
-@ops.custom_gradient
-def recur(projected, kernel, h, c, *there):
-    """The recurrence of an LSTM with its gradient written out (back-propagation through time).
-
-    With z = W x_t + U h_{t-1} + b, the four gates' derivatives need nothing but z and c, so they are computed for
-    all steps at once; the backward loop then holds one product, dh_{t-1} = Uᵀ dz_t:
-
-        dc_t += dh_t ⊙ o ⊙ (1 - tanh² c_t)
-        dz_t  = [dc_t ⊙ g ⊙ i(1-i),  dc_t ⊙ c_{t-1} ⊙ f(1-f),  dc_t ⊙ i ⊙ (1-g²),  dh_t ⊙ tanh c_t ⊙ o(1-o)]
-        dc_{t-1} = dc_t ⊙ f
-
-    Args: projected W x + b [T, B, 4U]; kernel U [U, 4U]; h and c before the first step, each [B, U];
-        there, if given, [T, B, 1]: 1 = the step counts, 0 = the states stay.
-    Returns: h and c after every step, each [T, B, U].
-    """
-    units = h.shape[-1]
-    first = h, c
-
-    # `ops.scan` on TensorFlow wants what a step carries and what it emits to be alike, hence the gates in both,
-    # and one input array where the number of steps is unknown.
-    def advance(carry, inputs):
-        h, c, _ = carry
-        gates = inputs[:, : 4 * units] + ops.matmul(h, kernel)
-        new_h, new_c = LSTMCell.advance(gates, c)
-        if there:
-            counts = inputs[:, 4 * units :] > 0
-            new_h, new_c = ops.where(counts, new_h, h), ops.where(counts, new_c, c)
-        return (new_h, new_c, gates), (new_h, new_c, gates)
-
-    no_gates = ops.zeros_like(projected[0])
-    _, (hs, cs, gates) = ops.scan(advance, (h, c, no_gates), ops.concatenate([projected, *there], axis=-1))
-
-    def gradient(*upstream):
-        dhs, dcs = upstream if len(upstream) == 2 else upstream[0]
-        previous_h, previous_c = (
-            ops.concatenate([ops.expand_dims(x, 0), xs[:-1]], axis=0) for x, xs in zip(first, (hs, cs), strict=True)
-        )
-        gate_slopes, c_slope, f = slopes(gates, previous_c)
-        if there:
-            stays = 1 - there[0]
-            gate_slopes, c_slope, f = gate_slopes * there[0], c_slope * there[0], stays + f * there[0]
-
-        def retreat(carry, inputs):
-            dh, dc, _ = carry
-            gate_slope, c_slope, f, upstream_h, upstream_c, *stays = ops.split(inputs, widths, axis=-1)
-            dh, dc = dh + upstream_h, dc + upstream_c
-            dc_inside = dc + dh * c_slope
-            dz = ops.concatenate([dc_inside, dc_inside, dc_inside, dh], axis=-1) * gate_slope
-            new_dh = ops.matmul(dz, transposed_kernel)
-            if there:
-                new_dh = new_dh + dh * stays[0]
-            return (new_dh, dc_inside * f, dz), (new_dh, dc_inside * f, dz)
-
-        transposed_kernel = ops.transpose(kernel)
-        widths = [n * units for n in ((4, 5, 6, 7, 8) if there else (4, 5, 6, 7))]
-        inputs = [gate_slopes, c_slope, f, dhs, dcs, *([stays] if there else [])]
-        end = ops.zeros_like(first[0]), ops.zeros_like(first[1]), no_gates
-        (dh, dc, _), (_, _, dz) = ops.scan(retreat, end, ops.concatenate(inputs, axis=-1), reverse=True)
-        rows_h, rows_dz = ops.reshape(previous_h, (-1, units)), ops.reshape(dz, (-1, 4 * units))
-        return dz, ops.matmul(ops.transpose(rows_h), rows_dz), dh, dc, *(ops.zeros_like(x) for x in there)
-
-    return (hs, cs), gradient
-
-
-def slopes(gates, previous_c):
-    """What the backward loop multiplies with, for all steps at once.
-
-    Args: gates [T, B, 4U]; previous_c [T, B, U].
-    Returns: dz / (dc, dc, dc, dh) [T, B, 4U]; dc / dh [T, B, U]; f [T, B, U].
-    """
-    i, f, g, o = ops.split(gates, 4, axis=-1)
-    i, f, o, g = ops.sigmoid(i), ops.sigmoid(f), ops.sigmoid(o), ops.tanh(g)
-    tanh_c = ops.tanh(f * previous_c + i * g)
-    gate_slopes = [g * i * (1 - i), previous_c * f * (1 - f), i * (1 - g * g), tanh_c * o * (1 - o)]
-    return ops.concatenate(gate_slopes, axis=-1), o * (1 - tanh_c * tanh_c), f
+        return super().get_config() | {
+            "peepholes": self.peepholes,
+            "layer_norm": self.layer_norm,
+            "projection": self.projection,
+        }
