@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from layer_checks import assert_close, check_layer, normal, probe, randomize, tensors, value_and_gradients
+from layer_checks import assert_close, check_layer, normal, randomize, tensors, value_and_gradients
 
 from kerasnets.layers import (
-    LSTM,
-    ConvBlock,
     DecoderBlock,
     EncoderBlock,
     FeedForward,
-    LSTMCell,
     MultiHeadAttention,
     PositionalEncoding,
     Residual,
@@ -34,30 +31,6 @@ def built(layer, *shapes):
 
 
 # What every layer promises.
-
-
-def test_conv_block_keeps_its_promises(tmp_path):
-    arguments = {"filters": 4, "kernel_size": 2, "strides": 2, "pool_size": 2, "dropout": 0.3}
-    check_layer(ConvBlock, arguments, lambda b, t: {"x": normal(b, t + 4, 2 * t, 3)}, tmp_path)
-
-
-def test_lstm_cell_keeps_its_promises(tmp_path):
-    def inputs(b, t):
-        return {"x": normal(b, 3), "states": (normal(b, 4, seed=1), normal(b, 4, seed=2))}
-
-    check_layer(LSTMCell, {"units": 4}, inputs, tmp_path)
-
-
-def test_lstm_keeps_its_promises(tmp_path):
-    check_layer(LSTM, {"units": 4}, lambda b, t: {"x": normal(b, t, 3)}, tmp_path)
-
-
-def test_lstm_with_states_and_padding_keeps_its_promises(tmp_path):
-    def inputs(b, t):
-        states = normal(b, 4, seed=1), normal(b, 4, seed=2)
-        return {"x": normal(b, t, 3), "states": states, "valid": normal(b, t, seed=3) > 0}
-
-    check_layer(LSTM, {"units": 4}, inputs, tmp_path)
 
 
 def test_positional_encoding_keeps_its_promises(tmp_path):
@@ -100,189 +73,6 @@ def test_decoder_block_keeps_its_promises(tmp_path):
         return {"x": normal(b, t, 6), "memory": normal(b, t + 1, 8), "cross_mask": normal(b, 1, t + 1) > -1}
 
     check_layer(DecoderBlock, BLOCK, inputs, tmp_path)
-
-
-# Convolution.
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("kernel_size", "strides", "pool_size"), [(3, 1, 2), (2, 2, 1), (5, 1, 3)])
-def test_conv_block_equals_stock_layers(kernel_size, strides, pool_size, training):
-    block = built(ConvBlock(4, kernel_size, strides, pool_size), (None, 11, 10, 3))
-    block.norm.moving_mean.assign(normal(4, scale=0.2))
-    block.norm.moving_variance.assign(1 + np.abs(normal(4)))
-    conv = keras.layers.Conv2D(4, kernel_size, strides, padding="same", use_bias=False)
-    norm = keras.layers.BatchNormalization(momentum=0.9)
-    x = tf.constant(normal(6, 11, 10, 3))
-    norm(conv(x))
-    conv.set_weights([block.conv.kernel])
-    norm.set_weights([block.norm.gamma, block.norm.beta, block.norm.moving_mean, block.norm.moving_variance])
-
-    def stock():
-        return keras.layers.MaxPooling2D(pool_size)(keras.layers.ReLU()(norm(conv(x), training=training)))
-
-    ours, gradients = value_and_gradients(
-        lambda: block(x, training=training), [x, block.conv.kernel, block.norm.gamma, block.norm.beta]
-    )
-    theirs, expected = value_and_gradients(stock, [x, conv.kernel, norm.gamma, norm.beta])
-    assert_close(ours, theirs)
-    assert_close(gradients, expected)
-    assert_close([block.norm.moving_mean, block.norm.moving_variance], [norm.moving_mean, norm.moving_variance])
-
-
-def test_conv_block_drops_whole_maps_in_training_only():
-    block = built(ConvBlock(32, dropout=0.5), (None, 4, 4, 3))
-    x = tf.abs(tf.constant(normal(3, 4, 4, 3)))
-    block.norm.beta.assign(np.full(32, 10.0))  # so that the ReLU leaves nothing at zero
-    dropped = np.asarray(block(x, training=True)) == 0
-    assert (dropped.all(axis=(1, 2)) == dropped.any(axis=(1, 2))).all()
-    assert 0.25 < dropped.mean() < 0.75
-    assert (np.asarray(block(x, training=False)) != 0).all()
-
-
-# Recurrence.
-
-
-def lstm_pair(units=5, features=4):
-    ours = built(LSTM(units), (None, None, features))
-    theirs = keras.layers.LSTM(units, return_sequences=True, return_state=True)
-    theirs.build((None, None, features))
-    theirs.set_weights(ours.get_weights())
-    return ours, theirs
-
-
-@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-def test_lstm_equals_the_stock_layer(masked, graph):
-    ours, theirs = lstm_pair()
-    x, h, c = tensors([normal(3, 7, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
-    valid = None
-    if masked:
-        # The stock layer puts out zeros until the first valid step, whatever state it starts from.
-        valid = tf.constant(np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 0, 0]], bool))
-
-    def run_ours():
-        hs, states = ours(x, (h, c), valid)
-        return [hs, *states]
-
-    def run_theirs():
-        return list(theirs(x, mask=valid, initial_state=[h, c]))
-
-    wrap = tf.function if graph else (lambda function: function)
-    result, gradients = wrap(lambda: value_and_gradients(run_ours, [x, h, c, *ours.trainable_variables]))()
-    reference, expected = wrap(lambda: value_and_gradients(run_theirs, [x, h, c, *theirs.trainable_variables]))()
-    assert_close(result, reference)
-    assert_close(gradients, expected)
-
-
-def test_lstm_starts_from_zeros_as_the_stock_layer():
-    ours, theirs = lstm_pair()
-    x = tf.constant(normal(2, 6, 4))
-    hs, states = ours(x)
-    assert_close([hs, *states], list(theirs(x)))
-
-
-def test_lstm_starts_with_the_weights_of_a_stock_layer():
-    ours, theirs = LSTM(5), keras.layers.LSTM(5)
-    ours.build((None, None, 4))
-    theirs.build((None, None, 4))
-    np.testing.assert_array_equal(ours.cell.bias, theirs.cell.bias)
-    kernel = np.asarray(ours.cell.recurrent_kernel)
-    np.testing.assert_allclose(kernel @ kernel.T, np.eye(5), atol=1e-5)  # orthogonal
-    assert np.abs(ours.cell.kernel).max() <= np.sqrt(6 / (4 + 20))  # Glorot-uniform
-
-
-def test_lstm_cell_equals_one_step_of_the_stock_layer():
-    ours, theirs = lstm_pair()
-    x, h, c = tensors([normal(3, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
-
-    def stock():
-        y, *states = theirs(x[:, tf.newaxis], initial_state=[h, c])
-        return [y[:, 0], *states]
-
-    def cell():
-        y, states = ours.cell(x, (h, c))
-        return [y, *states]
-
-    result, gradients = value_and_gradients(cell, [x, h, c, *ours.trainable_variables])
-    reference, expected = value_and_gradients(stock, [x, h, c, *theirs.trainable_variables])
-    assert_close(result, reference)
-    assert_close(gradients, expected)
-
-
-def test_lstm_cell_runs_in_the_stock_loop():
-    lstm, _ = lstm_pair()
-    x = tf.constant(normal(2, 6, 4))
-    hs, (h, c) = lstm(x)
-    assert_close(keras.layers.RNN(lstm.cell, return_sequences=True, return_state=True)(x), [hs, h, c])
-
-
-@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-def test_lstm_gradient_equals_finite_differences(masked):
-    lstm = LSTM(3, dtype="float64")
-    lstm.build((None, None, 2))
-    randomize(lstm)
-    given = [
-        normal(2, 4, 2),
-        normal(2, 3, seed=1),
-        normal(2, 3, seed=2),
-        *(v.numpy() for v in lstm.trainable_variables),
-    ]
-    values = [tf.constant(array, tf.float64) for array in given]
-    valid = tf.constant([[False, True, True, False], [True, False, True, True]]) if masked else None
-
-    @tf.function
-    def value(x, h, c, *weights):
-        for variable, weight in zip(lstm.trainable_variables, weights, strict=True):
-            variable.assign(weight)
-        return probe(lstm(x, (h, c), valid))
-
-    sources = [*values[:3], *lstm.trainable_variables]
-    _, gradients = value_and_gradients(lambda: lstm(*values[:1], tuple(values[1:3]), valid), sources)
-    assert all(gradient.dtype == tf.float64 for gradient in gradients)
-    step = 1e-6
-    for place, gradient in enumerate(gradients):
-        for index in np.ndindex(*gradient.shape):
-            change = np.zeros(gradient.shape)
-            change[index] = step
-            up, down = ([*values[:place], values[place] + sign * change, *values[place + 1 :]] for sign in (1, -1))
-            slope = (value(*up) - value(*down)) / (2 * step)
-            assert abs(slope - gradient[index]) < 1e-7, (place, index)
-
-
-def test_lstm_keeps_its_states_at_padding():
-    lstm, _ = lstm_pair()
-    x, h, c = tensors([normal(1, 5, 4), normal(1, 5, seed=1), normal(1, 5, seed=2)])
-    hs, states = lstm(x, (h, c), tf.constant([[False, True, False, True, True]]))
-    assert_close(hs[:, 0], h, 0)
-    assert_close(hs[:, 2], hs[:, 1], 0)
-    assert_close(states, lstm(tf.gather(x, [1, 3, 4], axis=1), (h, c))[1], 0)
-
-
-def test_lstm_gradient_does_not_depend_on_what_padding_holds():
-    lstm, _ = lstm_pair()
-    valid = tf.constant([[True, True, False, False], [True, False, True, False]])
-    gradients = []
-    for filling in (0.0, 7.0):
-        x = tf.where(valid[..., tf.newaxis], normal(2, 4, 4), filling)
-        _, (by_x, *by_weights) = value_and_gradients(lambda x=x: lstm(x, valid=valid), [x, *lstm.trainable_variables])
-        assert np.all(by_x.numpy()[~valid.numpy()] == 0)
-        gradients.append(by_weights)
-    assert_close(gradients[0], gradients[1], 1e-6)
-
-
-def test_lstm_in_two_halves_equals_one_pass_and_single_steps():
-    lstm, _ = lstm_pair()
-    x = tf.constant(normal(2, 6, 4))
-    whole, last = lstm(x)
-    first, states = lstm(x[:, :2])
-    second, states = lstm(x[:, 2:], states)
-    assert_close([ops.concatenate([first, second], axis=1), states], [whole, last], 1e-6)
-    state, outputs = lstm.cell.get_initial_state(2), []
-    for t in range(6):
-        y, state = lstm.step(x[:, t], state)
-        outputs.append(y)
-    assert_close([ops.stack(outputs, axis=1), state], [whole, last], 1e-6)
 
 
 # Positions.
@@ -538,13 +328,6 @@ def test_blocks_drop_in_training_only(cls):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ConvBlock(0), "filters is 0"),
-        (lambda: ConvBlock(4, kernel_size=0), "kernel_size is 0"),
-        (lambda: ConvBlock(4, strides=-1), "strides is -1"),
-        (lambda: ConvBlock(4, pool_size=0), "pool_size is 0"),
-        (lambda: ConvBlock(4, dropout=1.0), r"dropout is 1\.0"),
-        (lambda: LSTMCell(0), "units is 0"),
-        (lambda: LSTM(-2), "units is -2"),
         (lambda: PositionalEncoding().build((None, None, 5)), "width is 5"),
         (lambda: MultiHeadAttention(0), "num_heads is 0"),
         (
