@@ -74,8 +74,7 @@ class ConvBlock(keras.layers.Layer):
                 f"a picture of {x_shape[1]}×{x_shape[2]} is smaller than the {extent}×{extent} that a kernel spans; "
                 f'padding must be "same", or the picture larger.'
             )
-        convolution = keras.layers.Conv2D if self.groups == 1 else GroupedConv2D
-        self.conv = convolution(
+        self.conv = Convolution(
             self.filters,
             self.kernel_size,
             self.strides,
@@ -127,13 +126,26 @@ class ConvBlock(keras.layers.Layer):
         }
 
 
-class GroupedConv2D(keras.layers.Conv2D):
-    """A convolution in groups as one convolution a group: TensorFlow on a CPU has no other without XLA, with which
-    Keras would compile it, and that takes many times as long."""
+class Convolution(keras.layers.Conv2D):
+    """A convolution that goes around two faults of TensorFlow on CPUs.
+
+    The gradient of a 1×1 kernel that strides writes past the end of its memory (2.21), so the pixels are skipped first.
+    Groups are only computed with XLA, with which Keras would compile them, and which takes many times as long, so each
+    group is a convolution of its own.
+    """
 
     def convolution_op(self, inputs, kernel):
-        parts = zip(ops.split(inputs, self.groups, -1), ops.split(kernel, self.groups, -1), strict=True)
-        return ops.concatenate([super(GroupedConv2D, self).convolution_op(*part) for part in parts], axis=-1)
+        rows, columns = self.strides
+        if self.kernel_size == (1, 1) and (rows > 1 or columns > 1):
+            inputs, rows, columns = inputs[:, ::rows, ::columns], 1, 1
+
+        def convolve(x, w):
+            return ops.conv(x, w, (rows, columns), self.padding, self.data_format, self.dilation_rate)
+
+        if self.groups == 1:
+            return convolve(inputs, kernel)
+        groups = zip(ops.split(inputs, self.groups, -1), ops.split(kernel, self.groups, -1), strict=True)
+        return ops.concatenate([convolve(*group) for group in groups], axis=-1)
 
 
 @register
