@@ -57,17 +57,31 @@ class ConvNetModel:
     """The convolutional network."""
 
     filters: tuple[int, ...] = (32, 64, 128)
-    """Kernels of each block; every block halves the picture."""
+    """Kernels of each stage; every stage (of residual blocks: but the first) halves the picture."""
     kernel_size: int = 3
     """Side of the kernels in pixels."""
+    padding: Literal["same", "valid"] = "same"
+    """Zeros around the picture that keep its size, or none."""
+    norm: Literal["post", "pre", "none"] = "post"
+    """Batch normalization: after each convolution, before (of residual blocks), or none (without residual blocks)."""
+    residual_blocks: int = 0
+    """Residual blocks of a stage; 0 is a plain network, with a convolution and maximum pooling a stage."""
+    widen: int = 1
+    """Residual blocks have so many times the kernels of their stage."""
+    head: Literal["average", "max", "flatten"] = "average"
+    """What of the last maps is classified: the average or the maximum of each, or all their pixels."""
+    hidden: tuple[int, ...] = ()
+    """Units of fully connected layers before the last one."""
     dropout: float = 0.2
-    """Share of the pooled features that training sets to zero."""
+    """Share of the last layer's inputs that training sets to zero."""
 
     def __post_init__(self) -> None:
         check(
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
-        check_counts(self, "model.", "kernel_size")
+        check(min(self.hidden, default=1) > 0, "model.hidden", self.hidden, "a list of 1 or more each")
+        check_counts(self, "model.", "kernel_size", "widen")
+        check(self.residual_blocks >= 0, "model.residual_blocks", self.residual_blocks, "0 or more")
         check_share("model.dropout", self.dropout)
 
 

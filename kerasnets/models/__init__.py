@@ -2,6 +2,8 @@
 
 from kerasnets.models.char_lstm import CharLSTM
 from kerasnets.models.conv_net import ConvNet
+from kerasnets.models.description import describe
+from kerasnets.models.fully_convolutional import to_fully_convolutional
 from kerasnets.models.transformer import Transformer
 
-__all__ = ["CharLSTM", "ConvNet", "Transformer"]
+__all__ = ["CharLSTM", "ConvNet", "Transformer", "describe", "to_fully_convolutional"]

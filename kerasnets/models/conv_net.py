@@ -1,42 +1,71 @@
-"""A convolutional network for image classification (LeCun et al. 1998, in today's parts)."""
+"""Convolutional networks for image classification: LeCun et al. 1998, in today's parts, to residual networks."""
 
 import keras
 from keras import ops
 
-from kerasnets.layers import ConvBlock
+from kerasnets.layers import ConvBlock, GlobalPooling, ResidualBlock
+from kerasnets.layers.convolution import batch_normalization, check_choice, check_counts, check_dropout
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
 class ConvNet(keras.Model):
-    """Convolution blocks, each of which halves the picture, then global average pooling and one linear layer.
+    """Convolutions, each stage of which halves the picture; pooling; fully connected layers; logits.
+
+    Plain (`residual_blocks` 0): a stage is a `ConvBlock` with maximum pooling.
+    Residual (He et al. 2015, section 4.2): one convolution, then `residual_blocks` of `ResidualBlock` a stage, of
+    which the first strides in all stages but the first. A stage has 2 n convolutions of its own, so that the three
+    stages of 16, 32 and 64 kernels with n = 3, 5, 9 make the paper's networks of 20, 32 and 56 layers.
 
     Args:
         classes: number of classes.
-        filters: kernels of each block, one block an entry.
+        filters: kernels of each stage; a residual network's first convolution has as many as its first stage.
         kernel_size: side of the kernels.
-        dropout: share of the pooled features that training sets to zero.
+        padding: "same" or, for plain networks, "valid" (see `ConvBlock`).
+        norm: where batch normalization stands: "post", after each convolution, "pre", before each of a residual
+            block (see `ResidualBlock`), or "none", nowhere in a plain network.
+        residual_blocks: n, the residual blocks of a stage; 0 for a plain network.
+        widen: residual blocks have so many times the kernels (Zagoruyko & Komodakis 2016, section 2.3).
+        head: "average" or "max", one number a map, or "flatten", each pixel of each map for itself, for pictures of
+            one size.
+        hidden: units of fully connected layers with ReLU between the head and the last layer.
+        dropout: share of the last layer's inputs that training sets to zero.
     Call: pixels [B, Y, X, C], 0..255, integers or floats.
     Returns: logits [B, classes] in float32; their softmax are the class probabilities.
     """
 
-    def __init__(self, classes, filters=(32, 64, 128), kernel_size=3, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        classes,
+        filters=(32, 64, 128),
+        kernel_size=3,
+        padding="same",
+        norm="post",
+        residual_blocks=0,
+        widen=1,
+        head="average",
+        hidden=(),
+        dropout=0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if classes < 2:
             raise ValueError(f"classes is {classes}; a classifier needs 2 or more.")
         if not filters:
             raise ValueError("filters is empty; give the kernels of each block, for example (32, 64, 128).")
-        self.classes, self.filters = classes, tuple(filters)
-        self.kernel_size, self.dropout = kernel_size, dropout
+        check_counts(widen=widen, **{f"hidden[{n}]": units for n, units in enumerate(hidden)})
+        check_choice("head", head, "average", "max", "flatten")
+        check_dropout(dropout)
+        check_form(padding, norm, residual_blocks, widen)
+        self.classes, self.filters, self.kernel_size = classes, tuple(filters), kernel_size
+        self.padding, self.norm = padding, norm
+        self.residual_blocks, self.widen = residual_blocks, widen
+        self.head, self.hidden, self.dropout = head, tuple(hidden), dropout
 
     def build(self, pixels_shape):
-        self.blocks = [
-            ConvBlock(count, self.kernel_size, pool_size=2, dtype=self.dtype_policy, name=f"block_{n}")
-            for n, count in enumerate(self.filters)
-        ]
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
-        self.out = keras.layers.Dense(self.classes, dtype="float32", name="out")
+        self.picture_size = tuple(pixels_shape[1:3])  # what `to_fully_convolutional` has to know
+        self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
         shape = tuple(pixels_shape)
         for block in self.blocks:
             block.build(shape)
@@ -46,14 +75,71 @@ class ConvNet(keras.Model):
                     f"pictures of {pixels_shape[1]}×{pixels_shape[2]} are too small for {len(self.filters)} blocks, "
                     f"each of which halves them; give fewer filters or larger pictures."
                 )
-        self.out.build((shape[0], shape[-1]))
+        if self.norm == "pre":
+            self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
+            self.last_norm.build(shape)
+        if self.head == "flatten" and None in self.picture_size:
+            raise ValueError('head is "flatten", which needs the rows and columns of the pictures: build with them.')
+        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+        self.build_head(shape)
+
+    def plain_stages(self):
+        normalization = None if self.norm == "none" else "batch"
+        return [
+            ConvBlock(
+                count,
+                self.kernel_size,
+                padding=self.padding,
+                normalization=normalization,
+                pool_size=2,
+                dtype=self.dtype_policy,
+                name=f"block_{n}",
+            )
+            for n, count in enumerate(self.filters)
+        ]
+
+    def residual_stages(self):
+        # A block of "pre" normalizes what it is given, so that the first convolution is left bare.
+        after = {} if self.norm == "post" else {"normalization": None, "activation": None}
+        blocks = [ConvBlock(self.filters[0], self.kernel_size, **after, dtype=self.dtype_policy, name="first")]
+        for stage, count in enumerate(self.filters):
+            for n in range(self.residual_blocks):
+                strides = 2 if stage > 0 and n == 0 else 1
+                name = f"stage_{stage}_block_{n}"
+                arguments = (count * self.widen, self.kernel_size, strides, self.norm)
+                blocks.append(ResidualBlock(*arguments, dtype=self.dtype_policy, name=name))
+        return blocks
+
+    def build_head(self, shape):
+        """shape [B, Y, X, C] of the last maps."""
+        policy = self.dtype_policy
+        if self.head == "flatten":
+            self.pool = keras.layers.Flatten(dtype=policy, name="pool")
+        else:
+            self.pool = GlobalPooling(self.head, dtype=policy, name="pool")
+        self.pool.build(shape)
+        self.fully_connected = [
+            keras.layers.Dense(units, "relu", kernel_initializer="he_normal", dtype=policy, name=f"hidden_{n}")
+            for n, units in enumerate(self.hidden)
+        ]
+        self.out = keras.layers.Dense(self.classes, dtype="float32", name="out")
+        shape = self.pool.compute_output_shape(shape)
+        for layer in (*self.fully_connected, self.out):
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
 
     def call(self, pixels, training=None):
+        x = self.pool(self.features(pixels, training=training))
+        for layer in self.fully_connected:
+            x = layer(x)
+        return self.out(self.drop(x, training=training))
+
+    def features(self, pixels, training=None):
+        """pixels [B, Y, X, C] -> the last maps [B, Y', X', filters]."""
         x = ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0  # -1..1
         for block in self.blocks:
             x = block(x, training=training)
-        x = ops.mean(x, axis=(1, 2))  # [B, C]
-        return self.out(self.drop(x, training=training))
+        return ops.relu(self.last_norm(x, training=training)) if self.norm == "pre" else x
 
     def compute_output_shape(self, pixels_shape):
         return pixels_shape[0], self.classes
@@ -63,5 +149,26 @@ class ConvNet(keras.Model):
             "classes": self.classes,
             "filters": self.filters,
             "kernel_size": self.kernel_size,
+            "padding": self.padding,
+            "norm": self.norm,
+            "residual_blocks": self.residual_blocks,
+            "widen": self.widen,
+            "head": self.head,
+            "hidden": self.hidden,
             "dropout": self.dropout,
         }
+
+
+def check_form(padding, norm, residual_blocks, widen):
+    check_choice("padding", padding, "same", "valid")
+    check_choice("norm", norm, "post", "pre", "none")
+    if residual_blocks < 0:
+        raise ValueError(f"residual_blocks is {residual_blocks}; it must be 0, for a plain network, or more.")
+    if residual_blocks and padding != "same":
+        raise ValueError(f'padding is {padding!r}; with residual blocks it must be "same", so that sums fit.')
+    if residual_blocks and norm == "none":
+        raise ValueError(f'norm is {norm!r}; with residual blocks it must be "post" or "pre".')
+    if not residual_blocks and norm == "pre":
+        raise ValueError(f'norm is {norm!r}; without residual blocks it must be "post" or "none".')
+    if not residual_blocks and widen != 1:
+        raise ValueError(f"widen is {widen}; without residual blocks it must be 1: filters say all.")

@@ -59,8 +59,7 @@ class ImageClassificationTask:
         }
 
     def model(self) -> keras.Model:
-        options = self.config.model
-        model = ConvNet(len(self.classes), options.filters, options.kernel_size, options.dropout)
+        model = ConvNet(len(self.classes), **vars(self.config.model))
         model.build((None, *self.shape))
         return model
 

@@ -1,0 +1,209 @@
+"""What a network consists of: a row a layer, with its parameters, its products and what of the input it sees."""
+
+import inspect
+import math
+from dataclasses import dataclass
+
+import keras
+
+from kerasnets.layers import FeedForward, LocallyConnected2D, MultiHeadAttention, PositionalEncoding
+from kerasnets.models.transformer import Transformer
+
+# Each position of these layers' outputs comes from the same position of the input alone.
+POSITIONWISE = (
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.Embedding,
+    keras.layers.Identity,
+    keras.layers.LayerNormalization,
+    FeedForward,
+    PositionalEncoding,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer. `receptive_field` is the side of the part of the input that one output sees, or "all"."""
+
+    layer: str
+    output_shape: tuple
+    parameters: int
+    multiply_adds: int
+    receptive_field: str
+
+
+@dataclass(frozen=True)
+class Connections:
+    """A convolution's weights (without biases), and those of two layers between the same inputs and outputs: one
+    whose windows have weights of their own (`LocallyConnected2D`), and one that connects everything."""
+
+    layer: str
+    shared: int
+    local: int
+    full: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """`str` makes a table of it."""
+
+    rows: tuple
+    convolutions: tuple
+
+    @property
+    def parameters(self):
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def multiply_adds(self):
+        return sum(row.multiply_adds for row in self.rows)
+
+    def __str__(self):
+        lines = [("layer", "output shape", "parameters", "multiply-adds", "receptive field")]
+        for row in self.rows:
+            shape = " × ".join(str(axis) for axis in row.output_shape[1:])
+            lines.append((row.layer, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", row.receptive_field))
+        lines.append(("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", ""))
+        if self.convolutions:
+            lines += [("",), ("weights if", "shared", "locally connected", "fully connected")]
+            lines += [(c.layer, f"{c.shared:,}", f"{c.local:,}", f"{c.full:,}") for c in self.convolutions]
+        first = max(len(line[0]) for line in lines)
+        return "\n".join(
+            (f"{line[0]:{first}}" + "".join(f"{cell:>19}" for cell in line[1:])).rstrip() for line in lines
+        )
+
+
+def describe(model, length=1):
+    """A built model -> its `Description`: a row for each layer that the model itself holds.
+
+    Multiply-adds are the products of inputs with matrices of weights, for one example: one for each weight at each
+    position where it is used. Sums, biases, normalizations and activations are not counted. The products of an
+    attention with itself, queries with keys and weights with values, are.
+
+    Args:
+        model: any network of `kerasnets.models`; one for pictures must know their size, that is, be built with it.
+        length: positions of the sequences, source and target alike; 1 tells what one position costs.
+    Raises: ValueError if the model is not built, or not for a size.
+    """
+    if not model.built:
+        raise ValueError("model is not built; call it once, or build it with the shape of its inputs.")
+    if length < 1:
+        raise ValueError(f"length is {length}; it must be 1 or more.")
+    walk = Walk(length)
+    rows = [walk.row(layer) for layer in parts(model) if walk.is_shown(layer)]
+    if isinstance(model, Transformer):  # its last product is with the embeddings, which are no layer's of its own
+        size, width = model.embedding.embeddings.shape
+        rows.append(Row("logits", (None, length, size), 0, length * size * width, rows[-1].receptive_field))
+    return Description(tuple(rows), tuple(walk.convolutions))
+
+
+class Walk:
+    """The way through a model's layers, in their order, with what is found on it."""
+
+    def __init__(self, length):
+        self.length = length
+        self.seen, self.convolutions = set(), []
+        self.extent, self.step = 1, 1  # of the receptive field, in pixels or positions
+
+    def shapes(self, layer):
+        """-> the shapes that the layer was built for, by name, with `length` where they hold for any length."""
+        config = layer.get_build_config() or {}
+        named = config.get("shapes_dict") or {"x_shape": config.get("input_shape")}
+        return {name: self.of_length(shape) for name, shape in named.items() if shape is not None}
+
+    def of_length(self, shape):
+        if None in shape[1:] and len(shape) == 4:
+            raise ValueError(f"the model is built for pictures of any size, {shape[1:]}; build it with their size.")
+        return (shape[0], *(self.length if axis is None else axis for axis in shape[1:]))
+
+    def output_shape(self, layer):
+        shapes = self.shapes(layer)
+        if len(shapes) == 1:
+            shape = layer.compute_output_shape(*shapes.values())
+        else:
+            known = inspect.signature(layer.compute_output_shape).parameters
+            shape = layer.compute_output_shape(**{name: s for name, s in shapes.items() if name in known})
+        while isinstance(shape[0], tuple | list):  # the states of a recurrent layer stand behind its outputs
+            shape = shape[0]
+        return tuple(shape)
+
+    def is_shown(self, layer):
+        return bool(self.shapes(layer)) and not isinstance(layer, keras.layers.Dropout)
+
+    def row(self, layer):
+        parameters = sum(math.prod(v.shape) for v in layer.weights if id(v) not in self.seen)
+        self.seen |= {id(v) for v in layer.weights}
+        self.look(layer)
+        field = "all" if self.extent == math.inf else self.extent
+        pictures = len(next(iter(self.shapes(layer).values()))) == 4 and field != "all"
+        self.compare(layer, layer.name)
+        return Row(
+            layer.name,
+            self.output_shape(layer),
+            parameters,
+            self.multiply_adds(layer),
+            f"{field}×{field}" if pictures else str(field),
+        )
+
+    def multiply_adds(self, layer, times=1):
+        """`times`: how often the layer runs, for a cell of a recurrent layer."""
+        shapes = self.shapes(layer)
+        if not shapes or isinstance(layer, keras.layers.Embedding):  # rows are looked up
+            return 0
+        shape = next(iter(shapes.values()))
+        inside = {id(v) for part in parts(layer) for v in part.weights}
+        own = sum(math.prod(v.shape) for v in layer.weights if id(v) not in inside and len(v.shape) > 1)
+        if isinstance(layer, LocallyConnected2D):
+            positions = 1
+        else:
+            positions = math.prod((self.output_shape(layer) if is_convolution(layer) else shape)[1:-1])
+        total = own * positions * times
+        if isinstance(layer, MultiHeadAttention):
+            _, queries, width = shape
+            keys = shapes.get("memory_shape", shape)[1]
+            total += 2 * queries * keys * width
+        for part in parts(layer):
+            steps = shape[1] if len(shape) == 3 and len(next(iter(self.shapes(part).values()), shape)) == 2 else 1
+            total += self.multiply_adds(part, times * steps)
+        return total
+
+    def look(self, layer):
+        """Widens the receptive field by what the layer sees."""
+        spans = windows(layer)
+        if spans is None:
+            self.extent = math.inf
+        for extent, step in spans or ():
+            self.extent += (extent - 1) * self.step
+            self.step *= step
+
+    def compare(self, layer, name):
+        """Finds the convolutions within the layer."""
+        for part in parts(layer):
+            self.compare(part, f"{name}/{part.name}")
+        if is_convolution(layer):
+            shape, outputs = next(iter(self.shapes(layer).values())), self.output_shape(layer)
+            weights = math.prod(layer.kernel.shape)
+            full = math.prod(shape[1:]) * math.prod(outputs[1:])
+            self.convolutions.append(Connections(name, weights, weights * math.prod(outputs[1:-1]), full))
+
+
+def windows(layer):
+    """-> [(span, step), ...] of the layer, [] if it sees one position alone, None if it may see all of them."""
+    if hasattr(layer, "windows"):
+        return layer.windows()
+    if is_convolution(layer):
+        return [(layer.dilation_rate[0] * (layer.kernel_size[0] - 1) + 1, layer.strides[0])]
+    if isinstance(layer, keras.layers.AveragePooling2D | keras.layers.MaxPooling2D):
+        return [(layer.pool_size[0], layer.strides[0])]
+    return [] if isinstance(layer, POSITIONWISE) else None
+
+
+def is_convolution(layer):
+    return isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D)
+
+
+def parts(layer):
+    """-> the layers that a layer directly holds, in the order in which it made them."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))  # `layers` is there for models alone

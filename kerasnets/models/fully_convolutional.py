@@ -1,0 +1,90 @@
+"""A classifier as a filter: Sermanet et al. 2014, section 3.5; Long et al. 2015, section 3.1."""
+
+import keras
+
+from kerasnets.models.conv_net import ConvNet
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class FullyConvNet(ConvNet):
+    """A `ConvNet` that slides over pictures larger than those it was trained on, and gives logits at each place.
+
+    What the classifier does once with its last maps, which are h×w at the training size, is done here at every h×w
+    window of them: global pooling becomes pooling in windows, the fully connected layer after flattened maps an
+    h×w convolution, and every other fully connected layer a 1×1 convolution. All places share the work of the
+    convolutions below. At the training size there is one place, with the numbers of the classifier.
+
+    Args: classes; training_size, rows and columns; options: those of `ConvNet`.
+    Call: pixels [B, Y, X, C], 0..255, at least of the training size.
+    Returns: logits [B, Y', X', classes] in float32, a class map.
+    """
+
+    def __init__(self, classes, training_size, **options):
+        super().__init__(classes, **options)
+        self.training_size = tuple(training_size)
+
+    def build(self, pixels_shape):
+        super().build((pixels_shape[0], *self.training_size, pixels_shape[-1]))
+
+    def build_head(self, shape):
+        window, policy = shape[1:3], self.dtype_policy
+        pooling = {
+            "average": lambda: keras.layers.AveragePooling2D(window, strides=1, dtype=policy, name="pool"),
+            "max": lambda: keras.layers.MaxPooling2D(window, strides=1, dtype=policy, name="pool"),
+            "flatten": lambda: keras.layers.Identity(dtype=policy, name="pool"),
+        }
+        self.pool = pooling[self.head]()
+        sides = [window if self.head == "flatten" else 1, *[1 for _ in self.hidden]]
+        self.fully_connected = [
+            keras.layers.Conv2D(units, side, activation="relu", dtype=policy, name=f"hidden_{n}")
+            for n, (units, side) in enumerate(zip(self.hidden, sides, strict=False))
+        ]
+        self.out = keras.layers.Conv2D(self.classes, sides[-1], dtype="float32", name="out")
+        for layer in (self.pool, *self.fully_connected, self.out):
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+
+    def call(self, pixels, training=None):
+        rows, columns = self.training_size
+        if (pixels.shape[1] or rows) < rows or (pixels.shape[2] or columns) < columns:
+            size = f"{pixels.shape[1]}×{pixels.shape[2]}"
+            raise ValueError(f"pictures are {size}; they must be at least of the training size, {rows}×{columns}.")
+        return super().call(pixels, training=training)
+
+    def compute_output_shape(self, pixels_shape):
+        shape = pixels_shape
+        for layer in (*self.blocks, self.pool, *self.fully_connected, self.out):
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def get_config(self):
+        return super().get_config() | {"training_size": self.training_size}
+
+
+def to_fully_convolutional(model):
+    """A trained `ConvNet` -> a `FullyConvNet` with its weights, which gives a class map of larger pictures.
+
+    Raises: ValueError if `model` is no ConvNet, or was built without the rows and columns of its pictures.
+    """
+    if not isinstance(model, ConvNet) or isinstance(model, FullyConvNet):
+        raise ValueError(f"model is a {type(model).__name__}; only a ConvNet can be made fully convolutional.")
+    if not model.built or None in model.picture_size:
+        raise ValueError(
+            "model does not know its training size; build it with the rows and columns of its pictures: "
+            "model.build((None, 32, 32, 3))."
+        )
+    made = FullyConvNet.from_config(model.get_config() | {"training_size": model.picture_size})
+    channels = model.get_build_config()["input_shape"][-1]
+    made.build((None, None, None, channels))
+    for new, old in zip(weights(made), weights(model), strict=True):
+        new.assign(keras.ops.reshape(old, new.shape))  # [h·w·C, units] -> [h, w, C, units], row by row as `Flatten`
+    return made
+
+
+def weights(model):
+    """All weights in the order of the layers, which a classifier and its fully convolutional form share."""
+    norms = [model.last_norm] if model.norm == "pre" else []
+    layers = [*model.blocks, *norms, *model.fully_connected, model.out]
+    return [weight for layer in layers for weight in layer.weights]
