@@ -93,26 +93,34 @@ class Options:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        self.config_type: type | None = None
+        self.config: Any = None
 
     def add(self, *names: str, **options: Any) -> None:
         self.parser.add_argument(*(underscores(n) if n.startswith("--") else n for n in names), **options)
 
-    def add_config(self, config: Any) -> None:
-        """Options for all fields of a configuration, with its values as defaults."""
-        self.config_type = type(config)
-        self.parser.add_class_arguments(self.config_type, as_group=True)
+    def add_config(self, config: Any, choice: str = "") -> None:
+        """Options for all fields of a configuration, with its values as defaults.
+
+        The configuration's network decides which `--model.` options there are; `choice` is the help of `--model`, for
+        a program that has chosen the network by it before.
+        """
+        self.config = config
+        self.parser.add_class_arguments(type(config), as_group=True, skip={"model"})
+        self.parser.add_class_arguments(type(config.model), "model", as_group=True)
         self.parser.set_defaults(flat(config))
         for action in self.parser._actions:
             if action.metavar == "CONFIG":  # jsonargparse's files of parts of a configuration: presets do that here
                 action.help = argparse.SUPPRESS
+            if action.dest == "model" and choice:
+                action.help, action.metavar = choice, "NAME"
 
     def parse(self, arguments: list[str]) -> Any:
         """-> a namespace; its `config` is the configuration, if there are options for one."""
         values = self.parser.parse_args([underscores(a) if a.startswith("--") else a for a in arguments])
-        if self.config_type is not None:
-            names = self.config_type.__dataclass_fields__  # type: ignore[attr-defined]
-            values.config = from_dict(self.config_type, {k: v for k, v in values.as_dict().items() if k in names})
+        if self.config is not None:
+            given = {k: v for k, v in values.as_dict().items() if k in vars(self.config)}
+            given["model"] = {"kind": self.config.model.kind} | given["model"]
+            values.config = from_dict(type(self.config), given)
         return values
 
 

@@ -56,6 +56,8 @@ class Training:
 class ConvNetModel:
     """The convolutional network."""
 
+    kind = "conv_net"
+
     filters: tuple[int, ...] = (32, 64, 128)
     """Kernels of each stage; every stage (of residual blocks: but the first) halves the picture."""
     kernel_size: int = 3
@@ -86,8 +88,53 @@ class ConvNetModel:
 
 
 @dataclass(frozen=True)
+class SequenceClassifierModel:
+    """LSTMs that read a picture row by row (N → 1)."""
+
+    kind = "sequence_classifier"
+
+    units: int = 128
+    """Units of each LSTM."""
+    num_layers: int = 1
+    """LSTMs on top of each other."""
+    dropout: float = 0.2
+    """Share of each LSTM's output that training sets to zero."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "model.", "units", "num_layers")
+        check_share("model.dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class SequenceGeneratorModel:
+    """LSTMs that spell the name of a picture's class, from the vector that a convolutional network makes (1 → N)."""
+
+    kind = "sequence_generator"
+
+    filters: tuple[int, ...] = (32, 64)
+    """Kernels of each block of the convolutional network; every block halves the picture."""
+    width: int = 64
+    """Width of the picture's vector and of a character's embedding."""
+    units: int = 128
+    """Units of each LSTM."""
+    num_layers: int = 1
+    """LSTMs on top of each other."""
+    dropout: float = 0.2
+    """Share of each LSTM's output that training sets to zero."""
+
+    def __post_init__(self) -> None:
+        check(
+            len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
+        )
+        check_counts(self, "model.", "width", "units", "num_layers")
+        check_share("model.dropout", self.dropout)
+
+
+@dataclass(frozen=True)
 class CharLSTMModel:
-    """The character LSTM."""
+    """The character LSTM (N → N)."""
+
+    kind = "char_lstm"
 
     width: int = 64
     """Width of a character's embedding."""
@@ -97,15 +144,44 @@ class CharLSTMModel:
     """LSTMs on top of each other."""
     dropout: float = 0.2
     """Share of each LSTM's output that training sets to zero."""
+    tied: bool = False
+    """Whether the embedding is the softmax's matrix too, for which width and units have to be the same."""
 
     def __post_init__(self) -> None:
         check_counts(self, "model.", "width", "units", "num_layers")
+        check_share("model.dropout", self.dropout)
+        allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
+        check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
+
+
+@dataclass(frozen=True)
+class Seq2SeqLSTMModel:
+    """An encoder and a decoder of LSTMs (N → M)."""
+
+    kind = "seq2seq_lstm"
+
+    width: int = 128
+    """Width of the embeddings."""
+    units: int = 256
+    """Units of each LSTM of the decoder; half of them for each direction of the encoder."""
+    num_layers: int = 1
+    """LSTMs of the encoder, and as many of the decoder."""
+    attention: Literal["additive", "multiplicative", "none"] = "multiplicative"
+    """How the decoder looks back at the source: Bahdanau's way, Luong's, or not at all."""
+    dropout: float = 0.2
+    """Share of the embeddings and of each LSTM's output that training sets to zero."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "model.", "width", "units", "num_layers")
+        check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
         check_share("model.dropout", self.dropout)
 
 
 @dataclass(frozen=True)
 class TransformerModel:
     """The Transformer."""
+
+    kind = "transformer"
 
     width: int = 128
     """Width of the embeddings and of every block."""
@@ -143,6 +219,8 @@ class Config:
     """Starts every random choice: weights, order of the data, dropout."""
     training: Training = field(default_factory=Training)
     """How the network is trained."""
+    model: Any = None
+    """The network, one of those that the task knows."""
 
     def __post_init__(self) -> None:
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 or more and less than 2**32")
@@ -150,7 +228,7 @@ class Config:
 
 @dataclass(frozen=True)
 class ImageClassification(Config):
-    """A class for a picture, by a convolutional network."""
+    """A class for a picture."""
 
     augmentation: int = 2
     """Pixels by which training shifts pictures at random, up or down and left or right."""
@@ -158,8 +236,8 @@ class ImageClassification(Config):
     """Whether training mirrors pictures at random; not for digits or letters."""
     image_size: int | None = None
     """Rows and columns to which pictures of different sizes are brought."""
-    model: ConvNetModel = field(default_factory=ConvNetModel)
-    """The convolutional network."""
+    model: ConvNetModel | SequenceClassifierModel | SequenceGeneratorModel = field(default_factory=ConvNetModel)
+    """The network."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,7 +254,7 @@ class TextGeneration(Config):
     max_length: int = 1000
     """Most characters that one call generates."""
     model: CharLSTMModel = field(default_factory=CharLSTMModel)
-    """The character LSTM."""
+    """The network."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,7 +263,7 @@ class TextGeneration(Config):
 
 @dataclass(frozen=True)
 class Translation(Config):
-    """A sentence in another language, by a Transformer."""
+    """A sentence in another language."""
 
     source: str = "en"
     """Language of the given sentences."""
@@ -195,8 +273,8 @@ class Translation(Config):
     """Subwords of the vocabulary that both languages share."""
     max_length: int = 100
     """Most subwords of a sentence; longer training pairs are left out, longer requests refused."""
-    model: TransformerModel = field(default_factory=TransformerModel)
-    """The Transformer."""
+    model: TransformerModel | Seq2SeqLSTMModel = field(default_factory=TransformerModel)
+    """The network."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -234,6 +312,15 @@ def choose(kind: str, name: str, known: typing.Iterable[str]) -> str:
     return name
 
 
+def model_kinds(task: str) -> dict[str, Any]:
+    """-> the networks that a task can train, by name; the first one is its default."""
+    return kinds(typing.get_type_hints(TASKS[task])["model"])
+
+
+def kinds(hint: Any) -> dict[str, Any]:
+    return {cls.kind: cls for cls in typing.get_args(hint) or (hint,)}
+
+
 def presets(task: str) -> list[str]:
     return sorted(path.stem for path in (PRESETS / task).glob("*.toml"))
 
@@ -262,8 +349,12 @@ def load(path: Path) -> tuple[str, str, Config]:
 
 
 def to_dict(config: object) -> dict[str, Any]:
-    """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write."""
-    return {
+    """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write.
+
+    A network's table says first which `kind` it is.
+    """
+    kind = {"kind": config.kind} if hasattr(config, "kind") else {}
+    return kind | {
         name: to_dict(value) if dataclasses.is_dataclass(value) else value
         for name, value in vars(config).items()
         if value is not None
@@ -281,10 +372,15 @@ def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
 
 def typed(hint: Any, value: Any, name: str) -> Any:
     """-> value as the type that `hint` asks for; only what loses nothing is converted (a list to a tuple)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if name == "model":
+        check(isinstance(value, dict), name, value, "a table")
+        known = kinds(hint)
+        chosen = choose(name, value.get("kind", next(iter(known))), known)
+        return from_dict(known[chosen], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         check(isinstance(value, dict), name, value, "a table")
         return from_dict(hint, value, f"{name}.")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         check(value in arguments, name, value, " or ".join(map(repr, arguments)))
         return value

@@ -1,5 +1,6 @@
 """`python -m kerasnets.train TASK`: trains a network and leaves a run directory."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -29,8 +30,12 @@ def main(arguments: list[str]) -> None:
     task = next((name for name in names if name in TASKS), next(iter(names), None))  # options may come before it
     if task is None:
         return overview(arguments)
-    preset = chosen_preset(arguments)
+    preset, _ = taken(arguments, "--preset")
     defaults = configuration.load_preset(task, preset)
+    kind, arguments = taken(arguments, "--model")
+    kinds = configuration.model_kinds(task)
+    if kind is not None and configuration.choose(f"network of {task}", kind, kinds) != defaults.model.kind:
+        defaults = dataclasses.replace(defaults, model=kinds[kind]())
     options = Options(f"kerasnets.train {task}", DESCRIPTION)
     options.add("task", help=SUPPRESS)
     options.add(
@@ -43,10 +48,14 @@ def main(arguments: list[str]) -> None:
     options.add(
         "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
     )
-    options.add_config(defaults)
+    options.add_config(
+        defaults,
+        f"network to train: {', '.join(kinds)} (default: {defaults.model.kind}); the options below are its own",
+    )
     given = options.parse(arguments)
     configuration.choose("strategy", given.strategy, STRATEGIES)
-    default = Path("runs") / task / f"{given.preset}-{re.sub('[/:]', '_', given.config.dataset)}"
+    network = "" if kind is None else f"{kind}-"
+    default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
     train(task, given.preset, given.config, Path(given.run_dir or default), given.strategy, given.dry_run)
 
 
@@ -57,17 +66,20 @@ def overview(arguments: list[str]) -> None:
     print(f"       [--strategy S] [--dry-run] [any field of the configuration]\n\n{DESCRIPTION}\n\ntasks and presets:")
     for task in TASKS:
         print(f"  {task:22}{', '.join(configuration.presets(task))} (default: {DEFAULT_PRESETS[task]})")
+    print("\nnetworks (--model), the default first:")
+    for task in TASKS:
+        print(f"  {task:22}{', '.join(configuration.model_kinds(task))}")
     print("\n`python -m kerasnets.train TASK --help` lists the options of a task.")
 
 
-def chosen_preset(arguments: list[str]) -> str | None:
-    """The preset decides the defaults of the other options, so it is looked for before they are made."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == "--preset":
-            return following
-        if argument.startswith("--preset="):
-            return argument.partition("=")[2]
-    return None
+def taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """-> the value of an option that decides which others there are, or None; the arguments without it."""
+    for n, argument in enumerate(arguments):
+        if argument == name and n + 1 < len(arguments):
+            return arguments[n + 1], arguments[:n] + arguments[n + 2 :]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2], arguments[:n] + arguments[n + 1 :]
+    return None, arguments
 
 
 def train(
@@ -162,6 +174,9 @@ def look_at(run_dir: Path, task: str, preset: str, config: Config) -> dict[str, 
     there, _, earlier = configuration.load(run_dir / "config.toml")
     if there != task:
         raise RequestError(f"{run_dir} holds a run of {there}, not of {task}; give another --run-dir.")
+    if earlier.model.kind != config.model.kind:
+        change = f"model was {earlier.model.kind!r} and is now {config.model.kind!r}"
+        raise RequestError(f"{run_dir} holds a run with other options ({change}); give another --run-dir.")
     old, new = flat(earlier), flat(config)
     different = [name for name in new if old[name] != new[name] and name != "data_dir"]
     if different:

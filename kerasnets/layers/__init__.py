@@ -7,7 +7,6 @@ One legend of shapes holds everywhere:
     U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
 
 Masks are boolean, True means "may be attended to" or "is there", and are passed by name.
-Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
 dtype policy is.
 """
 
@@ -16,12 +15,14 @@ from kerasnets.layers.convolution import ConvBlock, GlobalPooling, ResidualBlock
 from kerasnets.layers.local_connection import LocallyConnected2D
 from kerasnets.layers.positions import PositionalEncoding
 from kerasnets.layers.recurrent import LSTMCell, SimpleRNNCell
+from kerasnets.layers.recurrent_attention import AdditiveAttention, MultiplicativeAttention
 from kerasnets.layers.rnn import LSTM, RNN, Bidirectional, StackedRNN
 from kerasnets.layers.transformer import DecoderBlock, EncoderBlock, FeedForward, Residual
 
 __all__ = [
     "LSTM",
     "RNN",
+    "AdditiveAttention",
     "Bidirectional",
     "ConvBlock",
     "DecoderBlock",
@@ -31,9 +32,10 @@ __all__ = [
     "LSTMCell",
     "LocallyConnected2D",
     "MultiHeadAttention",
+    "MultiplicativeAttention",
     "PositionalEncoding",
     "Residual",
+    "ResidualBlock",
     "SimpleRNNCell",
     "StackedRNN",
-    "ResidualBlock",
 ]

@@ -27,7 +27,8 @@ class Cell(keras.layers.Layer):
         if not 0 <= recurrent_dropout < 1:
             raise ValueError(f"recurrent_dropout is {recurrent_dropout}; it must be in [0, 1).")
         self.units, self.recurrent_dropout = units, recurrent_dropout
-        self.state_size, self.output_size = (units,), units
+        self.output_size: int = units
+        self.state_size: tuple[int, ...] = (units,)
         self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
 
     def call(self, x, states, training=None):

@@ -155,7 +155,8 @@ class LSTM(RNN):
         if not self.cell.plain or keras.backend.backend() == "torch":  # where a written gradient is of one output alone
             return super().run(x, states, there, training)
         kernel = ops.cast(self.cell.recurrent_kernel, self.compute_dtype)
-        hs, cs = recurrence(self.cell.project(x), kernel, *states, there, self.truncate)
+        h, c = states
+        hs, cs = recurrence(self.cell.project(x), kernel, h, c, there, self.truncate)
         return hs, (hs[-1], cs[-1])
 
     def gates(self, x, states=None):
@@ -211,8 +212,9 @@ class Bidirectional(keras.layers.Layer):
         self.backward = type(rnn).from_config(rnn.get_config() | {"reverse": True, "name": f"{rnn.name}_backward"})
 
     def build(self, x_shape):
-        self.rnn.build(x_shape)
-        self.backward.build(x_shape)
+        for rnn in (self.rnn, self.backward):
+            if not rnn.built:  # one that comes from a file is built
+                rnn.build(x_shape)
 
     def call(self, x, states=None, valid=None, training=None):
         states = (None, None) if states is None else states
@@ -255,7 +257,8 @@ class StackedRNN(keras.layers.Layer):
 
     def build(self, x_shape):
         for rnn in self.rnns:
-            rnn.build(x_shape)
+            if not rnn.built:  # one that comes from a file is built
+                rnn.build(x_shape)
             x_shape, _ = rnn.compute_output_shape(x_shape)
 
     def call(self, x, states=None, valid=None, training=None):

@@ -4,6 +4,21 @@ from kerasnets.models.char_lstm import CharLSTM
 from kerasnets.models.conv_net import ConvNet
 from kerasnets.models.description import describe
 from kerasnets.models.fully_convolutional import to_fully_convolutional
+from kerasnets.models.seq2seq_lstm import Seq2SeqLSTM
+from kerasnets.models.sequence_classifier import PixelRows, SequenceClassifier
+from kerasnets.models.sequence_generator import SequenceGenerator
+from kerasnets.models.sequence_tagger import SequenceTagger
 from kerasnets.models.transformer import Transformer
 
-__all__ = ["CharLSTM", "ConvNet", "Transformer", "describe", "to_fully_convolutional"]
+__all__ = [
+    "CharLSTM",
+    "ConvNet",
+    "PixelRows",
+    "Seq2SeqLSTM",
+    "SequenceClassifier",
+    "SequenceGenerator",
+    "SequenceTagger",
+    "Transformer",
+    "describe",
+    "to_fully_convolutional",
+]

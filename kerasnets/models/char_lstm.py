@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import LSTM
+from kerasnets.layers import LSTM, StackedRNN
+from kerasnets.models.parts import check_sizes
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -16,32 +17,29 @@ class CharLSTM(keras.Model):
         vocabulary_size V; width D of the embedding; units U of each LSTM; num_layers L.
         dropout: on what goes into every LSTM but the first and into the softmax, never from step to step
             (Zaremba et al. 2014).
+        tied: the embedding is the softmax's matrix too (Press & Wolf 2017), which asks for width = units.
     Call: tokens int [B, T].
     Returns: logits [B, T, V] in float32.
     """
 
-    def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, **kwargs):
+    def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, tied=False, **kwargs):
         super().__init__(**kwargs)
-        for name, value in [("vocabulary_size", vocabulary_size), ("width", width), ("num_layers", num_layers)]:
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        check_sizes(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
+        if tied and width != units:
+            raise ValueError(f"tied is True and width is {width}; it must be the same as units, which is {units}.")
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
-        self.num_layers, self.dropout = num_layers, dropout
+        self.num_layers, self.dropout, self.tied = num_layers, dropout, tied
 
     def build(self, tokens_shape):
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
-        self.lstms = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
-        self.drops = [
-            keras.layers.Dropout(self.dropout, dtype=policy, name=f"drop_{n}") for n in range(self.num_layers)
-        ]
-        self.out = keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
+        rnns = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
+        self.rnns = StackedRNN(rnns, self.dropout, dtype=policy, name="rnns")
+        self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
         self.embedding.build(tokens_shape)
-        shape = (*tokens_shape, self.width)
-        for lstm in self.lstms:
-            lstm.build(shape)
-            shape = (*tokens_shape, self.units)
-        self.out.build(shape)
+        self.rnns.build((*tokens_shape, self.width))
+        if self.out is not None:
+            self.out.build((*tokens_shape, self.units))
 
     def call(self, tokens, training=None):
         return self.run(tokens, training=training)[0]
@@ -52,15 +50,17 @@ class CharLSTM(keras.Model):
         Args: states, one (h, c) a layer, each [B, U]; valid bool [B, T], False = padding, which changes no state.
         Returns: logits [B, T, V], states.
         """
-        x, after = self.embedding(tokens), []
-        for n, (lstm, drop) in enumerate(zip(self.lstms, self.drops, strict=True)):
-            x, state = lstm(x, states=states and states[n], valid=valid)
-            x = drop(x, training=training)
-            after.append(state)
-        return self.out(x), after
+        x, states = self.rnns(self.embedding(tokens), states=states, valid=valid, training=training)
+        return self.logits(x), states
+
+    def logits(self, x):
+        """x [..., U] -> [..., V] in float32."""
+        if self.out is not None:
+            return self.out(x)
+        return ops.cast(ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype))), "float32")
 
     def initial_states(self, batch):
-        return [lstm.cell.get_initial_state(batch) for lstm in self.lstms]
+        return self.rnns.start(batch)
 
     def start(self, prompt):
         """prompt int [B, T], 0 = padding at its end -> memory (nothing stays constant here), cache after the prompt."""
@@ -68,11 +68,8 @@ class CharLSTM(keras.Model):
 
     def step(self, token, index, memory, cache):
         """token int [B] -> logits [B, V], cache. The place in the text, `index`, is of no use to an LSTM."""
-        x, after = self.embedding(token), []
-        for lstm, state in zip(self.lstms, cache, strict=True):
-            x, state = lstm.step(x, state)
-            after.append(state)
-        return self.out(x), after
+        x, cache = self.rnns.step(self.embedding(token), cache)
+        return self.logits(x), cache
 
     def compute_output_shape(self, tokens_shape):
         return (*tokens_shape, self.vocabulary_size)
@@ -84,4 +81,5 @@ class CharLSTM(keras.Model):
             "units": self.units,
             "num_layers": self.num_layers,
             "dropout": self.dropout,
+            "tied": self.tied,
         }

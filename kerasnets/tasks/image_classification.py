@@ -10,19 +10,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.config import ImageClassification, RequestError
+from kerasnets.config import ImageClassification, RequestError, SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
-from kerasnets.models import ConvNet
+from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_rows
+from kerasnets.tasks.spelling import Spelling
 
 TOP = 5
 EVALUATION_BATCH = 500
 
 
 class ImageClassificationTask:
-    """Pictures [Y, X, C] and one of a fixed set of classes; `ConvNet`; accuracy and a confusion matrix."""
+    """Pictures [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
 
     name = "image_classification"
     best, best_is = "accuracy", "highest"
@@ -59,9 +60,32 @@ class ImageClassificationTask:
         }
 
     def model(self) -> keras.Model:
-        model = ConvNet(len(self.classes), **vars(self.config.model))
-        model.build((None, *self.shape))
+        options, pictures = self.config.model, (None, *self.shape)
+        if isinstance(options, SequenceGeneratorModel):
+            sizes = {name: value for name, value in vars(options).items() if name != "filters"}
+            encoder = ConvNet(options.width, options.filters)  # its "classes" are the features of the vector
+            model = SequenceGenerator(self.spelling.vocabulary_size, encoder, **sizes)
+            model.build({"given": pictures, "target": (None, None)})
+            return model
+        if isinstance(options, SequenceClassifierModel):
+            model = SequenceClassifier(len(self.classes), PixelRows(), **vars(options))
+        else:
+            model = ConvNet(len(self.classes), **vars(options))
+        model.build(pictures)
         return model
+
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        return Spelling(self.classes)
+
+    @property
+    def spells(self) -> bool:
+        """Whether the network writes the name of the class."""
+        return isinstance(self.config.model, SequenceGeneratorModel)
+
+    def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
+        """pixels [B, Y, X, C] -> [B, classes], without dropout."""
+        return self.spelling.logits(model, pixels) if self.spells else model(pixels, training=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,8 +121,11 @@ class ImageClassificationTask:
         return ()
 
     def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        logits = model(batch["pixels"], training=training)
-        losses = cross_entropy(logits, batch["labels"], self.config.training.label_smoothing)
+        pixels, labels, smoothing = batch["pixels"], batch["labels"], self.config.training.label_smoothing
+        if self.spells:
+            losses = self.spelling.losses(model, pixels, labels, smoothing)
+        else:
+            losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
     def validate(self, model: keras.Model) -> dict[str, float]:
@@ -143,7 +170,7 @@ class ImageClassificationTask:
 
         @tf.function(input_signature=[tf.TensorSpec((None, rows, columns, channels), tf.float32, "pixels")])
         def pixels(pixels):
-            return {"probabilities": tf.nn.softmax(model(require_rows(pixels, "pixels"), training=False))}
+            return {"probabilities": tf.nn.softmax(self.logits(model, require_rows(pixels, "pixels")))}
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
         def serving_default(image_bytes):

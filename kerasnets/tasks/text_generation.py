@@ -54,8 +54,7 @@ class TextGenerationTask:
         }
 
     def model(self) -> keras.Model:
-        options = self.config.model
-        model = CharLSTM(self.vocabulary.size, options.width, options.units, options.num_layers, options.dropout)
+        model = CharLSTM(self.vocabulary.size, **vars(self.config.model))
         model.build((None, None))
         return model
 

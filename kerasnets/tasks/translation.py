@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import decoding
-from kerasnets.config import RequestError, Translation
+from kerasnets.config import RequestError, Seq2SeqLSTMModel, Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
-from kerasnets.models import Transformer
+from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_text
 from kerasnets.text import SubwordVocabulary
@@ -23,7 +23,7 @@ EVALUATION_BATCH = 100
 
 
 class TranslationTask:
-    """Pairs of sentences; one subword vocabulary for both languages; `Transformer`; BLEU and chrF."""
+    """Pairs of sentences; one subword vocabulary for both languages; BLEU and chrF."""
 
     name = "translation"
     best, best_is = "loss", "lowest"
@@ -52,16 +52,8 @@ class TranslationTask:
         }
 
     def model(self) -> keras.Model:
-        options = self.config.model
-        model = Transformer(
-            self.vocabulary.size,
-            options.width,
-            options.num_heads,
-            options.hidden_units,
-            options.num_blocks,
-            options.dropout,
-            options.norm,
-        )
+        network = Seq2SeqLSTM if isinstance(self.config.model, Seq2SeqLSTMModel) else Transformer
+        model = network(self.vocabulary.size, **vars(self.config.model))
         model.build({"source": (None, None), "target": (None, None)})
         return model
 

@@ -1,0 +1,20 @@
+"""What several models need: checks of their sizes, and layers among their arguments."""
+
+import keras
+
+
+def check_sizes(**sizes):
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+
+
+def with_layer(config, name):
+    """-> the config with its layer `name` made from its own config."""
+    return config | {name: keras.saving.deserialize_keras_object(config[name])}
+
+
+def build_given(layer, shape):
+    """Builds a layer that was given; one that comes from a file is built already."""
+    if not layer.built:
+        layer.build(shape)

@@ -1,0 +1,127 @@
+"""N → M: an encoder and a decoder of LSTMs (Sutskever et al. 2014), with attention (Bahdanau et al. 2015, Luong et al.
+2015).   B batch, T target, S source, D width, U units, V vocabulary."""
+
+import keras
+from keras import ops
+
+from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
+from kerasnets.models.parts import check_sizes
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+ATTENTIONS = ("additive", "multiplicative", "none")
+
+
+@register
+class Seq2SeqLSTM(keras.Model):
+    """P(next target token | source, earlier target tokens).
+
+        m      = BiLSTM(source)                     memory, one vector a source token
+        h_t    = LSTM(y_{t-1}, h_{t-1})             starts from the encoder's last states
+        a_t    = attention(h_t, m)                  context
+        h̃_t    = tanh(W [a_t, h_t])                 Luong et al. 2015, eq. 5
+        logits = E h̃_t                              E embeds source and target too
+
+    The context goes into the output and not back into the LSTM, as Luong has it and unlike Bahdanau: so training
+    computes all target positions at once. Token 0 is padding, which nobody sees.
+
+    Args:
+        vocabulary_size V; width D of the embedding; units U of each LSTM of the decoder, even, half of them for each
+            direction of the encoder; num_layers of encoder and decoder;
+        attention: "additive" (Bahdanau), "multiplicative" (Luong) or "none" (the last states must hold it all);
+        dropout: share of the embeddings, of each LSTM's output and of h̃ that training sets to zero.
+    Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
+    Returns: logits [B, T, V] in float32 for the token after each target position.
+    """
+
+    def __init__(
+        self, vocabulary_size, width=128, units=256, num_layers=1, attention="multiplicative", dropout=0.0, **kwargs
+    ):
+        super().__init__(**kwargs)
+        check_sizes(vocabulary_size=vocabulary_size, width=width, units=units, num_layers=num_layers)
+        if units % 2:
+            raise ValueError(f"units is {units}; it must be even: each direction of the encoder has half of them.")
+        if attention not in ATTENTIONS:
+            raise ValueError(f"attention is {attention!r}; it must be one of {', '.join(ATTENTIONS)}.")
+        self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
+        self.num_layers, self.attention, self.dropout = num_layers, attention, dropout
+
+    def build(self, inputs_shape):
+        policy, count = self.dtype_policy, range(self.num_layers)
+        # Used as it is on the way out, where a scale of 1/√D starts the logits at about 1.
+        initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
+        self.embedding = keras.layers.Embedding(
+            self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
+        )
+        encoder = [Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in count]
+        decoder = [LSTM(self.units, dtype=policy, name=f"decoder_{n}") for n in count]
+        self.encoder = StackedRNN(encoder, self.dropout, dtype=policy, name="encoder")
+        self.decoder = StackedRNN(decoder, self.dropout, dtype=policy, name="decoder")
+        self.look = {
+            "additive": lambda: AdditiveAttention(self.units, dtype=policy, name="look"),
+            "multiplicative": lambda: MultiplicativeAttention(dtype=policy, name="look"),
+            "none": lambda: None,
+        }[self.attention]()
+        self.combine = keras.layers.Dense(self.width, activation="tanh", use_bias=False, dtype=policy, name="combine")
+        self.drop = keras.layers.Dropout(self.dropout, dtype=policy, name="drop")
+        self.embedding.build((None, None))
+        self.encoder.build((None, None, self.width))
+        self.decoder.build((None, None, self.width))
+        outputs = (None, None, self.units)
+        if self.look is not None:
+            self.look.build(outputs, outputs)
+        self.combine.build((None, None, self.units * (1 if self.look is None else 2)))
+
+    def call(self, inputs, training=None):
+        memory, states = self.encode(inputs["source"], training)
+        h, _ = self.decoder(self.embed(inputs["target"], training), states=states, training=training)
+        return self.logits(h, memory, training)
+
+    def encode(self, source, training=None):
+        """source int [B, S] -> memory: keys, vectors [B, S, U] and where they are valid [B, 1, S]; the last states."""
+        valid = source != 0
+        encoded, states = self.encoder(self.embed(source, training), valid=valid, training=training)
+        # Both directions' halves make up the state of a decoder's LSTM.
+        states = [
+            tuple(ops.concatenate(halves, axis=-1) for halves in zip(*directions, strict=True)) for directions in states
+        ]
+        keys = () if self.look is None else self.look.project(encoded)
+        return (keys, encoded, ops.expand_dims(valid, 1)), states
+
+    def embed(self, tokens, training=None):
+        return self.drop(self.embedding(tokens), training=training)
+
+    def logits(self, h, memory, training=None):
+        """h [B, T, U] -> [B, T, V]."""
+        keys, encoded, valid = memory
+        if self.look is not None:
+            context, _ = self.look.attend(h, keys, encoded, valid)
+            h = ops.concatenate([context, h], axis=-1)
+        x = self.drop(self.combine(h), training=training)
+        scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
+        return ops.cast(scores, "float32")
+
+    def start(self, source, length):
+        """source int [B, S] -> memory, which stays the same while decoding; cache, the states of the decoder.
+
+        `length`, the limit, is of no use to an LSTM.
+        """
+        return self.encode(source)
+
+    def step(self, token, index, memory, cache):
+        """token int [B] -> logits [B, V] for the next one, cache."""
+        h, cache = self.decoder.step(self.embed(token), cache)
+        return self.logits(ops.expand_dims(h, 1), memory)[:, 0], cache
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape["target"], self.vocabulary_size)
+
+    def get_config(self):
+        return super().get_config() | {
+            "vocabulary_size": self.vocabulary_size,
+            "width": self.width,
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "attention": self.attention,
+            "dropout": self.dropout,
+        }

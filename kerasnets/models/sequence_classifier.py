@@ -1,0 +1,80 @@
+"""N → 1: a class for a sequence, from the state after its last step."""
+
+import keras
+from keras import ops
+
+from kerasnets.layers import LSTM, StackedRNN
+from kerasnets.models.parts import build_given, check_sizes, with_layer
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class PixelRows(keras.layers.Layer):
+    """A picture as a sequence of its rows, from the top down (as Le et al. 2015, section 4.3, read single pixels).
+
+    Call: pixels [B, Y, X, C], 0..255.
+    Returns: [B, Y, X · C], -1..1.
+    """
+
+    def call(self, pixels):
+        _, rows, columns, channels = pixels.shape
+        x = ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
+        return ops.reshape(x, (-1, rows if rows is not None else ops.shape(pixels)[1], columns * channels))
+
+    def compute_output_shape(self, pixels_shape):
+        batch, rows, columns, channels = pixels_shape
+        return batch, rows, columns * channels
+
+
+@register
+class SequenceClassifier(keras.Model):
+    """P(class | sequence), from the last output of the highest of several LSTMs.
+
+    Args:
+        classes: number of classes.
+        embedding: the layer that turns what is given into vectors [B, T, D]: `PixelRows` for pictures,
+            `keras.layers.Embedding` for tokens.
+        units U of each LSTM; num_layers.
+        dropout: share of each LSTM's output that training sets to zero.
+    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there (padding is False).
+    Returns: logits [B, classes] in float32.
+    """
+
+    def __init__(self, classes, embedding, units=128, num_layers=1, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if classes < 2:
+            raise ValueError(f"classes is {classes}; a classifier needs 2 or more.")
+        check_sizes(num_layers=num_layers)
+        self.classes, self.embedding, self.units = classes, embedding, units
+        self.num_layers, self.dropout = num_layers, dropout
+        rnns = [LSTM(units, dtype=self.dtype_policy, name=f"lstm_{n}") for n in range(num_layers)]
+        self.rnns = StackedRNN(rnns, dropout, dtype=self.dtype_policy, name="rnns")
+        self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
+        self.out = keras.layers.Dense(classes, dtype="float32", name="out")
+
+    def build(self, sequence_shape):
+        build_given(self.embedding, sequence_shape)
+        self.rnns.build(self.embedding.compute_output_shape(sequence_shape))
+        self.out.build((sequence_shape[0], self.units))
+
+    def call(self, sequence, valid=None, training=None):
+        _, states = self.rnns(self.embedding(sequence), valid=valid, training=training)
+        h, _ = states[-1]
+        return self.out(self.drop(h, training=training))
+
+    def compute_output_shape(self, sequence_shape):
+        return sequence_shape[0], self.classes
+
+    def get_config(self):
+        return super().get_config() | {
+            "classes": self.classes,
+            "embedding": keras.saving.serialize_keras_object(self.embedding),
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**with_layer(config, "embedding"))

@@ -1,0 +1,85 @@
+"""1 → N: a sequence of tokens from one vector, of a picture or of a class (Vinyals et al. 2015, section 3)."""
+
+import keras
+from keras import ops
+
+from kerasnets.layers import LSTM, StackedRNN
+from kerasnets.models.parts import build_given, check_sizes, with_layer
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class SequenceGenerator(keras.Model):
+    """P(next token | what is given, earlier tokens): the given's vector v sets the states that the LSTMs start from.
+
+        h_0, c_0 = tanh(W v + b)        for each LSTM
+
+    Args:
+        vocabulary_size V of the tokens; 0 is padding.
+        encoder: the layer that turns what is given into a vector [B, D]: a `ConvNet` for pictures,
+            `keras.layers.Embedding` for a class.
+        width of the tokens' embedding; units U of each LSTM; num_layers.
+        dropout: share of each LSTM's output that training sets to zero.
+    Call: {"given": as `encoder` takes it, "target": int [B, T], which begins with the start token}.
+    Returns: logits [B, T, V] in float32 for the token after each target position.
+    """
+
+    def __init__(self, vocabulary_size, encoder, width=32, units=128, num_layers=1, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        check_sizes(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
+        self.vocabulary_size, self.encoder, self.width = vocabulary_size, encoder, width
+        self.units, self.num_layers, self.dropout = units, num_layers, dropout
+        policy = self.dtype_policy
+        self.first = keras.layers.Dense(num_layers * 2 * units, activation="tanh", dtype=policy, name="first")
+        self.embedding = keras.layers.Embedding(vocabulary_size, width, dtype=policy, name="embedding")
+        rnns = [LSTM(units, dtype=policy, name=f"lstm_{n}") for n in range(num_layers)]
+        self.rnns = StackedRNN(rnns, dropout, dtype=policy, name="rnns")
+        self.out = keras.layers.Dense(vocabulary_size, dtype="float32", name="out")
+
+    def build(self, inputs_shape):
+        given, (batch, time) = inputs_shape["given"], inputs_shape["target"]
+        build_given(self.encoder, given)
+        self.first.build(self.encoder.compute_output_shape(given))
+        self.embedding.build((batch, time))
+        self.rnns.build((batch, time, self.width))
+        self.out.build((batch, time, self.units))
+
+    def call(self, inputs, training=None):
+        return self.decode(self.encode(inputs["given"]), inputs["target"], training)
+
+    def encode(self, given):
+        """-> the states that the LSTMs start from, one (h, c) each [B, U]."""
+        states = ops.split(self.first(self.encoder(given)), 2 * self.num_layers, axis=-1)
+        return list(zip(states[::2], states[1::2], strict=True))
+
+    def decode(self, states, target, training=None):
+        """States from `encode`, target int [B, T] -> logits [B, T, V]."""
+        x, _ = self.rnns(self.embedding(target), states=states, training=training)
+        return self.out(x)
+
+    def start(self, given, length):
+        """-> memory (nothing stays constant here), cache: see `step`. `length`, the limit, is of no use to an LSTM."""
+        return (), self.encode(given)
+
+    def step(self, token, index, memory, cache):
+        """token int [B] -> logits [B, V] for the next one, cache."""
+        x, cache = self.rnns.step(self.embedding(token), cache)
+        return self.out(x), cache
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape["target"], self.vocabulary_size)
+
+    def get_config(self):
+        return super().get_config() | {
+            "vocabulary_size": self.vocabulary_size,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "width": self.width,
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**with_layer(config, "encoder"))

@@ -1,0 +1,60 @@
+"""N → N: a tag for every step of a sequence, which sees both sides of it (Graves & Schmidhuber 2005)."""
+
+import keras
+
+from kerasnets.layers import LSTM, Bidirectional, StackedRNN
+from kerasnets.models.parts import build_given, check_sizes, with_layer
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class SequenceTagger(keras.Model):
+    """P(tag of step t | the whole sequence), by LSTMs that read it both ways.
+
+    Args:
+        tags: number of tags.
+        embedding: the layer that turns what is given into vectors [B, T, D], for example `keras.layers.Embedding`.
+        units U of each LSTM, in each direction; num_layers.
+        dropout: share of each layer's output that training sets to zero.
+    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there (padding is False).
+    Returns: logits [B, T, tags] in float32.
+    """
+
+    def __init__(self, tags, embedding, units=128, num_layers=1, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        check_sizes(tags=tags, num_layers=num_layers)
+        self.tags, self.embedding, self.units = tags, embedding, units
+        self.num_layers, self.dropout = num_layers, dropout
+        rnns = [
+            Bidirectional(LSTM(units, dtype=self.dtype_policy), dtype=self.dtype_policy, name=f"lstm_{n}")
+            for n in range(num_layers)
+        ]
+        self.rnns = StackedRNN(rnns, dropout, dtype=self.dtype_policy, name="rnns")
+        self.out = keras.layers.Dense(tags, dtype="float32", name="out")
+
+    def build(self, sequence_shape):
+        build_given(self.embedding, sequence_shape)
+        shape = self.embedding.compute_output_shape(sequence_shape)
+        self.rnns.build(shape)
+        self.out.build(self.rnns.compute_output_shape(shape)[0])
+
+    def call(self, sequence, valid=None, training=None):
+        x, _ = self.rnns(self.embedding(sequence), valid=valid, training=training)
+        return self.out(x)
+
+    def compute_output_shape(self, sequence_shape):
+        return (*self.embedding.compute_output_shape(sequence_shape)[:2], self.tags)
+
+    def get_config(self):
+        return super().get_config() | {
+            "tags": self.tags,
+            "embedding": keras.saving.serialize_keras_object(self.embedding),
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**with_layer(config, "embedding"))

@@ -1,0 +1,47 @@
+"""Classes by their names: a network that writes text (1 → N) becomes a classifier by how well it spells each name."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.tasks.losses import cross_entropy
+
+PAD, START, END = 0, 1, 2
+
+
+class Spelling:
+    """The names of the classes as characters.
+
+    P(name | picture) is the product of its characters' probabilities, and
+
+        P(class | picture) = P(name | picture) / Σ P(name | picture) over the classes
+
+    Attributes: vocabulary_size: of the characters, padding, start and end token.
+    """
+
+    def __init__(self, names: list[str]):
+        characters = sorted(set("".join(names)))
+        place = {character: n for n, character in enumerate(characters, start=END + 1)}
+        self.vocabulary_size = len(characters) + END + 1
+        self.ids = np.full((len(names), max(map(len, names)) + 2), PAD, np.int32)  # [classes, L + 1]
+        for row, name in zip(self.ids, names, strict=True):
+            row[: len(name) + 2] = [START, *(place[character] for character in name), END]
+
+    def losses(self, model: keras.Model, pixels: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
+        """-> -log P(name of the label | picture) in training [B], in nats."""
+        names = tf.gather(self.ids, labels)
+        logits = model({"given": pixels, "target": names[:, :-1]}, training=True)
+        return sums(logits, names[:, 1:], smoothing)
+
+    def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
+        """-> log P(name | picture) of each class [B, classes]: their softmax are the classes' probabilities."""
+        rows, classes = tf.shape(pixels)[0], len(self.ids)
+        states = [[tf.repeat(state, classes, axis=0) for state in pair] for pair in model.encode(pixels)]
+        names = tf.tile(self.ids, [rows, 1])  # [B · classes, L + 1]
+        return tf.reshape(-sums(model.decode(states, names[:, :-1]), names[:, 1:]), (rows, classes))
+
+
+def sums(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """-> the cross-entropy of each row's characters, padding left out, summed [B]."""
+    there = tf.cast(targets != PAD, tf.float32)
+    return tf.reduce_sum(cross_entropy(logits, targets, smoothing) * there, axis=-1)
