@@ -11,7 +11,7 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 # What each room of kerasnets may import of kerasnets. A program is a module beside the rooms.
 LEAVES = {"config", "data", "decoding", "text"}
-PROGRAMS = {"train", "evaluate", "export", "predict"}
+PROGRAMS = {"train", "evaluate", "export", "predict", "describe"}
 SHARED_BY_PROGRAMS = {"command", "examples", "loading"}
 MAY_IMPORT = {
     "layers": {"layers"},
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "loading": {"config", "tasks", "training"},
     "verify": set(),  # it runs where kerasnets cannot be imported
     **{program: {"tasks", "training", "config"} | PROGRAMS | SHARED_BY_PROGRAMS for program in PROGRAMS},
+    "describe": {"command", "config", "models", "tasks"},
 }
 TASKS = {"image_classification", "text_generation", "translation"}
 

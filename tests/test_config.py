@@ -243,6 +243,7 @@ def program(*arguments):
         ["kerasnets.evaluate", "--help"],
         ["kerasnets.export", "--help"],
         ["kerasnets.predict", "--help"],
+        ["kerasnets.describe", "--help"],
     ],
     ids=" ".join,
 )
@@ -260,6 +261,7 @@ def test_help_needs_no_tensorflow(arguments):
         (["kerasnets.train", "translation", "--preset", "huge"], "there is no preset of translation 'huge'"),
         (["kerasnets.train", "translation", "--training.epochs=0"], "training.epochs is 0; it must be 1 or more."),
         (["kerasnets.train", "translation", "--strategy=all"], "there is no strategy 'all'"),
+        (["kerasnets.describe", "resnet21"], "there is no run directory and no preset resnet21"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

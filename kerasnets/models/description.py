@@ -6,26 +6,13 @@ from dataclasses import dataclass
 
 import keras
 
-from kerasnets.layers import FeedForward, LocallyConnected2D, MultiHeadAttention, PositionalEncoding
-from kerasnets.models.transformer import Transformer
-
-# Each position of these layers' outputs comes from the same position of the input alone.
-POSITIONWISE = (
-    keras.layers.Activation,
-    keras.layers.BatchNormalization,
-    keras.layers.Dense,
-    keras.layers.Dropout,
-    keras.layers.Embedding,
-    keras.layers.Identity,
-    keras.layers.LayerNormalization,
-    FeedForward,
-    PositionalEncoding,
-)
+from kerasnets.layers import LocallyConnected2D
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer. `receptive_field` is the side of the part of the input that one output sees, or "all"."""
+    """A layer. `receptive_field` is the side of the part of the input that one output sees, or "all": also where a
+    sequence is read from one side, and an output sees all that came before."""
 
     layer: str
     output_shape: tuple
@@ -78,9 +65,9 @@ class Description:
 def describe(model, length=1):
     """A built model -> its `Description`: a row for each layer that the model itself holds.
 
-    Multiply-adds are the products of inputs with matrices of weights, for one example: one for each weight at each
-    position where it is used. Sums, biases, normalizations and activations are not counted. The products of an
-    attention with itself, queries with keys and weights with values, are.
+    Multiply-adds are the products of inputs with kernels, for one example: one for each weight at each position where
+    it is used. Sums, biases, normalizations and activations are not counted. The products within an attention,
+    queries with keys and weights with values, are.
 
     Args:
         model: any network of `kerasnets.models`; one for pictures must know their size, that is, be built with it.
@@ -93,7 +80,7 @@ def describe(model, length=1):
         raise ValueError(f"length is {length}; it must be 1 or more.")
     walk = Walk(length)
     rows = [walk.row(layer) for layer in parts(model) if walk.is_shown(layer)]
-    if isinstance(model, Transformer):  # its last product is with the embeddings, which are no layer's of its own
+    if getattr(model, "out", None) is None:  # the last product is with the embeddings, which stand in the table already
         size, width = model.embedding.embeddings.shape
         rows.append(Row("logits", (None, length, size), 0, length * size * width, rows[-1].receptive_field))
     return Description(tuple(rows), tuple(walk.convolutions))
@@ -137,11 +124,12 @@ class Walk:
         self.seen |= {id(v) for v in layer.weights}
         self.look(layer)
         field = "all" if self.extent == math.inf else self.extent
-        pictures = len(next(iter(self.shapes(layer).values()))) == 4 and field != "all"
+        outputs = self.output_shape(layer)
+        pictures = len(outputs) == 4 and field != "all"
         self.compare(layer, layer.name)
         return Row(
             layer.name,
-            self.output_shape(layer),
+            outputs,
             parameters,
             self.multiply_adds(layer),
             f"{field}×{field}" if pictures else str(field),
@@ -150,17 +138,17 @@ class Walk:
     def multiply_adds(self, layer, times=1):
         """`times`: how often the layer runs, for a cell of a recurrent layer."""
         shapes = self.shapes(layer)
-        if not shapes or isinstance(layer, keras.layers.Embedding):  # rows are looked up
+        if not shapes:
             return 0
         shape = next(iter(shapes.values()))
         inside = {id(v) for part in parts(layer) for v in part.weights}
-        own = sum(math.prod(v.shape) for v in layer.weights if id(v) not in inside and len(v.shape) > 1)
+        own = sum(math.prod(v.shape) for v in layer.weights if id(v) not in inside and "kernel" in v.name)
         if isinstance(layer, LocallyConnected2D):
             positions = 1
         else:
             positions = math.prod((self.output_shape(layer) if is_convolution(layer) else shape)[1:-1])
         total = own * positions * times
-        if isinstance(layer, MultiHeadAttention):
+        if hasattr(layer, "attend"):  # T·S scores of D products each, and as many for the mixture of the values
             _, queries, width = shape
             keys = shapes.get("memory_shape", shape)[1]
             total += 2 * queries * keys * width
@@ -171,12 +159,26 @@ class Walk:
 
     def look(self, layer):
         """Widens the receptive field by what the layer sees."""
-        spans = windows(layer)
+        if isinstance(layer, keras.layers.Embedding):  # where tokens come in
+            self.extent, self.step = 1, 1
+        spans = self.windows(layer)
         if spans is None:
             self.extent = math.inf
         for extent, step in spans or ():
             self.extent += (extent - 1) * self.step
             self.step *= step
+
+    def windows(self, layer):
+        """-> [(span, step), ...] of the layer, [] if it sees one position alone, None if it may see all of them."""
+        if hasattr(layer, "windows"):
+            return layer.windows()
+        if is_convolution(layer):
+            return [(layer.dilation_rate[0] * (layer.kernel_size[0] - 1) + 1, layer.strides[0])]
+        if isinstance(layer, keras.layers.AveragePooling2D | keras.layers.MaxPooling2D):
+            return [(layer.pool_size[0], layer.strides[0])]
+        shape, outputs = next(iter(self.shapes(layer).values())), self.output_shape(layer)
+        keeps_positions = outputs[1:-1] == shape[1 : len(outputs) - 1] and (len(outputs) > 2 or len(shape) <= 2)
+        return [] if keeps_positions and not parts(layer) else None
 
     def compare(self, layer, name):
         """Finds the convolutions within the layer."""
@@ -187,17 +189,6 @@ class Walk:
             weights = math.prod(layer.kernel.shape)
             full = math.prod(shape[1:]) * math.prod(outputs[1:])
             self.convolutions.append(Connections(name, weights, weights * math.prod(outputs[1:-1]), full))
-
-
-def windows(layer):
-    """-> [(span, step), ...] of the layer, [] if it sees one position alone, None if it may see all of them."""
-    if hasattr(layer, "windows"):
-        return layer.windows()
-    if is_convolution(layer):
-        return [(layer.dilation_rate[0] * (layer.kernel_size[0] - 1) + 1, layer.strides[0])]
-    if isinstance(layer, keras.layers.AveragePooling2D | keras.layers.MaxPooling2D):
-        return [(layer.pool_size[0], layer.strides[0])]
-    return [] if isinstance(layer, POSITIONWISE) else None
 
 
 def is_convolution(layer):

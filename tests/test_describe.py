@@ -1,0 +1,208 @@
+"""The table of a network: its counts against counts by hand, and the program that prints it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import normal
+
+from kerasnets import describe as program
+from kerasnets.config import TASKS, RequestError, load_preset, presets
+from kerasnets.layers import ConvBlock, LocallyConnected2D
+from kerasnets.models import CharLSTM, ConvNet, Transformer, describe, to_fully_convolutional
+from kerasnets.models.description import Walk
+
+
+def conv_net(shape=(32, 32, 3), classes=10, **options):
+    model = ConvNet(classes, **options)
+    model.build((None, *shape))
+    return model
+
+
+def preset(name, shape=(32, 32, 3)):
+    return conv_net(shape, **vars(load_preset("image_classification", name).model))
+
+
+def rows(model, **options):
+    return {row.layer: row for row in describe(model, **options).rows}
+
+
+# Counts.
+
+
+def test_lenet_has_the_counts_of_the_paper():
+    found = rows(preset("lenet", (32, 32, 1)))
+    assert {name: (row.output_shape[1:], row.parameters, row.multiply_adds) for name, row in found.items()} == {
+        "block_0": ((14, 14, 6), 156, 28 * 28 * 25 * 6),  # pooling included
+        "block_1": ((5, 5, 16), 2_416, 10 * 10 * 25 * 6 * 16),
+        "pool": ((400,), 0, 0),
+        "hidden_0": ((120,), 48_120, 48_000),
+        "hidden_1": ((84,), 10_164, 10_080),
+        "out": ((10,), 850, 840),
+    }
+
+
+def test_resnet20_has_41_million_multiply_adds():
+    stage_0 = 3 * 2 * 32 * 32 * 9 * 16 * 16
+    stage_1 = 16 * 16 * (9 * 16 * 32 + 5 * 9 * 32 * 32 + 16 * 32)
+    stage_2 = 8 * 8 * (9 * 32 * 64 + 5 * 9 * 64 * 64 + 32 * 64)
+    found = describe(preset("resnet20"))
+    assert found.multiply_adds == 32 * 32 * 9 * 3 * 16 + stage_0 + stage_1 + stage_2 + 64 * 10
+    assert round(found.multiply_adds / 1e6) == 41
+    assert found.parameters == preset("resnet20").count_params()
+
+
+def test_receptive_fields_grow_with_every_window():
+    found = rows(preset("lenet", (32, 32, 1)))
+    assert [row.receptive_field for row in found.values()] == ["6×6", "16×16", "all", "all", "all", "all"]
+    # Of 3×3 kernels: the first and six see pixels that are 1 apart, and one; five 2 apart, and one; five 4 apart.
+    assert 81 == 1 + 2 * (8 * 1 + 6 * 2 + 5 * 4)
+    last = list(rows(preset("resnet20")).values())[-3]
+    assert last.receptive_field == "81×81"
+
+
+def test_receptive_field_is_what_the_gradient_says():
+    model = conv_net((64, 64, 1), filters=(2, 2), kernel_size=3)
+    x = tf.constant(normal(1, 64, 64, 1, scale=99))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        middle = tf.reduce_sum(model.blocks[1].conv(model.blocks[0].conv(x)[:, ::2, ::2])[:, 16, 16])
+    seen = np.flatnonzero(np.abs(tape.gradient(middle, x)).sum(axis=(0, 2, 3)))
+    # One more pixel of the last convolution, by its pooling, and one more of the first, by the first pooling.
+    assert (seen[-1] - seen[0] + 1) + 1 + 2 == 10
+    assert rows(model)["block_1"].receptive_field == "10×10"
+
+
+def test_char_lstm_costs_its_matrices_a_character():
+    model = CharLSTM(66, width=64, units=256, num_layers=2)
+    model.build((None, None))
+    found = describe(model)
+    assert found.multiply_adds == (64 + 256) * 4 * 256 + (256 + 256) * 4 * 256 + 256 * 66
+    assert found.parameters == model.count_params() == 875_202
+    assert describe(model, length=100).multiply_adds == 100 * found.multiply_adds
+    assert [row.receptive_field for row in found.rows] == ["1", "all", "all"]
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_transformer_costs_its_matrices_and_its_attention(norm):
+    model = Transformer(50, width=16, num_heads=2, hidden_units=24, num_blocks=3, norm=norm)
+    model.build({"source": (None, None), "target": (None, None)})
+    found, length = describe(model, length=7), 7
+    attention, feed_forward = 4 * 16 * 16 + 2 * length * 16, 2 * 16 * 24
+    assert found.multiply_adds == length * (3 * (3 * attention + 2 * feed_forward) + 50 * 16)
+    assert found.parameters == model.count_params()
+    assert rows(model)["encoder_0"].receptive_field == "all"
+
+
+@pytest.mark.parametrize("name", ["small", "lenet", "resnet20", "wide"])
+def test_a_fully_convolutional_network_costs_the_same_at_the_training_size(name):
+    model = preset(name)
+    found, sliding = describe(model), describe(to_fully_convolutional(model))
+    assert sliding.multiply_adds == found.multiply_adds
+    assert sliding.parameters == found.parameters
+
+
+def test_groups_and_dilation_count():
+    block = ConvBlock(6, groups=3, dilation=2)
+    block.build((None, 9, 9, 6))
+    walk = Walk(1)
+    row = walk.row(block)
+    assert row.multiply_adds == 9 * 9 * 9 * 2 * 6
+    assert row.receptive_field == "5×5"
+
+
+# Shared, locally connected, fully connected.
+
+
+def test_weights_of_a_convolution_and_of_layers_that_share_none():
+    """1000×1000 pixels and as many units: 10¹² weights fully connected, 10⁸ with 10×10 fields, 100 when shared."""
+    conv = keras.layers.Conv2D(1, 10, padding="same", use_bias=False, name="conv")
+    conv.build((None, 1000, 1000, 1))
+    walk = Walk(1)
+    walk.compare(conv, "conv")
+    assert [(c.shared, c.local, c.full) for c in walk.convolutions] == [(100, 10**8, 10**12)]
+
+
+def test_the_comparison_is_of_layers_that_exist():
+    found = describe(preset("lenet", (32, 32, 1))).convolutions
+    assert [c.layer for c in found] == ["block_0/conv", "block_1/conv"]
+    local, full = LocallyConnected2D(16, 5), keras.layers.Dense(10 * 10 * 16, use_bias=False)
+    local.build((None, 14, 14, 6))
+    full.build((None, 14 * 14 * 6))
+    assert found[1].local == np.size(local.kernel)
+    assert found[1].full == np.size(full.kernel)
+    assert found[1].shared == 5 * 5 * 6 * 16
+
+
+# The program.
+
+
+@pytest.mark.parametrize(("task", "name"), [(task, name) for task in TASKS for name in presets(task)], ids=str)
+def test_every_preset_is_described(task, name, capsys):
+    program.main([f"{task}/{name}"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds", "receptive", "field"]
+    assert any(line.startswith("total ") for line in printed)
+
+
+def test_a_preset_is_found_by_its_name_alone(capsys):
+    program.main(["resnet20"])
+    printed = capsys.readouterr().out
+    assert "40,813,184" in printed
+    assert "stage_2_block_2/second/conv" in printed
+
+
+def test_sizes_can_be_given(capsys):
+    program.main(["resnet20", "--image-size", "64"])
+    assert "64 × 64 × 16" in capsys.readouterr().out
+    program.main(["translation/tiny", "--length", "20"])
+    assert "20 × 128" in capsys.readouterr().out
+
+
+def test_a_run_is_described(runs, capsys):
+    for task, run in runs.items():
+        program.main([str(run)])
+        total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("total"))
+        assert f"{keras.models.load_model(run / 'model.keras').count_params():,}" in total, task
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resnet21"], "no run directory and no preset resnet21; the presets are image_classification/"),
+        (["translation/resnet20"], "no preset translation/resnet20"),
+        (["quick"], "quick is a preset of 3 tasks; choose image_classification/quick or text_generation/quick or"),
+        (["resnet20", "--length", "0"], "length is 0; it must be 1 or more"),
+        (["resnet20", "--image-size", "-1"], "image_size is -1; it must be 1 or more"),
+        (["translation/tiny", "--image-size", "9"], "image_size is 9; it is for pictures"),
+    ],
+)
+def test_wrong_requests_are_named(arguments, words):
+    with pytest.raises(RequestError, match=words):
+        program.main(arguments)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"has no config\.toml"):
+        program.main([str(tmp_path)])
+
+
+def test_a_picture_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="3×3 are too small for 2 blocks"):
+        program.main(["image_classification/quick", "--image-size", "3"])
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: describe(ConvNet(3)), "model is not built"),
+        (lambda: describe(conv_net((None, None, 3))), "built for pictures of any size"),
+        (lambda: describe(conv_net(), length=0), "length is 0"),
+    ],
+)
+def test_wrong_arguments_are_named_with_their_value(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
