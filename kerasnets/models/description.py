@@ -48,7 +48,7 @@ class Description:
         return sum(row.multiply_adds for row in self.rows)
 
     def __str__(self):
-        lines = [("layer", "output shape", "parameters", "multiply-adds", "receptive field")]
+        lines: list[tuple[str, ...]] = [("layer", "output shape", "parameters", "multiply-adds", "receptive field")]
         for row in self.rows:
             shape = " × ".join(str(axis) for axis in row.output_shape[1:])
             lines.append((row.layer, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", row.receptive_field))
@@ -92,7 +92,8 @@ class Walk:
     def __init__(self, length):
         self.length = length
         self.seen, self.convolutions = set(), []
-        self.extent, self.step = 1, 1  # of the receptive field, in pixels or positions
+        self.extent: float = 1  # of the receptive field, in pixels or positions; math.inf is all of them
+        self.step = 1
 
     def shapes(self, layer):
         """-> the shapes that the layer was built for, by name, with `length` where they hold for any length."""
