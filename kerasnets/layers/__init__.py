@@ -7,13 +7,16 @@ One legend of shapes holds everywhere:
     U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
 
 Masks are boolean, True means "may be attended to" or "is there", and are passed by name.
+Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
 dtype policy is.
 """
 
 from kerasnets.layers.attention import MultiHeadAttention
 from kerasnets.layers.convolution import ConvBlock, GlobalPooling, ResidualBlock
+from kerasnets.layers.linear import Linear
 from kerasnets.layers.local_connection import LocallyConnected2D
-from kerasnets.layers.positions import PositionalEncoding
+from kerasnets.layers.normalization import LayerNormalization
+from kerasnets.layers.positions import LearnedPositions, PositionalEncoding
 from kerasnets.layers.recurrent import LSTMCell, SimpleRNNCell
 from kerasnets.layers.recurrent_attention import AdditiveAttention, MultiplicativeAttention
 from kerasnets.layers.rnn import LSTM, RNN, Bidirectional, StackedRNN
@@ -30,6 +33,9 @@ __all__ = [
     "FeedForward",
     "GlobalPooling",
     "LSTMCell",
+    "LayerNormalization",
+    "LearnedPositions",
+    "Linear",
     "LocallyConnected2D",
     "MultiHeadAttention",
     "MultiplicativeAttention",

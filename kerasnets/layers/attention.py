@@ -3,7 +3,14 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.gradients import written_out
+from kerasnets.layers.linear import Linear
+from kerasnets.layers.positions import rotate
+
 register = keras.saving.register_keras_serializable("kerasnets")
+
+HIDDEN = -1e9  # large enough to vanish in the softmax, finite so that a row with nothing to see is no NaN
+PART = 128  # queries that a long causal attention takes at once
 
 
 def causal_mask(length):
@@ -18,60 +25,182 @@ class MultiHeadAttention(keras.layers.Layer):
 
     Q = query W_Q, K = memory W_K, V = memory W_V. `project` and `attend` are the two halves of `call`: a decoder
     projects what stays constant once, and attends from every new position to a cache of keys and values.
+    `attention_weights` are the softmax alone, for whoever wants to look at them.
 
-    Args: num_heads N, dropout (on the attention weights).
+    Args:
+        num_heads N; dropout, on the attention weights;
+        num_key_value_heads: so many heads of keys and values, each shared by a group of query heads: a smaller cache
+            (Ainslie et al. 2023, grouped-query attention). When None, N.
+        rotary: whether queries and keys are turned by their positions (see `rotate`).
     Call: query [B, T, D]; memory [B, S, D] (the query itself when None: self-attention);
-        attention_mask bool [B|1, T|1, S], True = may attend.
+        attention_mask bool [B|1, T|1, S], True = may attend; causal: whether a position sees only itself and what is
+        before it, which takes less time than the same as a mask.
     Returns: [B, T, D].
     """
 
-    def __init__(self, num_heads, dropout=0.0, **kwargs):
+    def __init__(self, num_heads, dropout=0.0, num_key_value_heads=None, rotary=False, **kwargs):
         super().__init__(**kwargs)
         if num_heads < 1:
             raise ValueError(f"num_heads is {num_heads}; it must be 1 or more.")
+        if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
+            allowed = f"it must divide num_heads, which is {num_heads}"
+            raise ValueError(f"num_key_value_heads is {num_key_value_heads}; {allowed}.")
         self.num_heads, self.dropout = num_heads, dropout
+        self.num_key_value_heads, self.rotary = num_key_value_heads, rotary
 
     def build(self, query_shape, memory_shape=None):
         width = query_shape[-1]
         if width % self.num_heads:
             raise ValueError(f"the width {width} must be a multiple of num_heads, which is {self.num_heads}.")
         self.head_width = width // self.num_heads
-        memory_shape = memory_shape or query_shape
-        shapes = {"query": query_shape, "key": memory_shape, "value": memory_shape, "out": query_shape}
-        for name, shape in shapes.items():
-            projection = keras.layers.Dense(width, dtype=self.dtype_policy, name=name)
+        if self.rotary and self.head_width % 2:
+            raise ValueError(f"the width of a head is {self.head_width}; rotary turns pairs, so it must be even.")
+        self.groups = self.num_key_value_heads or self.num_heads
+        memory_shape, narrow = memory_shape or query_shape, self.groups * self.head_width
+        projections = {"query": (query_shape, width), "key": (memory_shape, narrow), "value": (memory_shape, narrow)}
+        for name, (shape, units) in (projections | {"out": (query_shape, width)}).items():
+            projection = Linear(units, dtype=self.dtype_policy, name=name)
             setattr(self, name, projection)
             projection.build(shape)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def heads(self, x):
-        """[B, T, D] -> [B, N, T, H]."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, self.head_width))
-        return ops.transpose(x, (0, 2, 1, 3))
+        """[B, T, n H] -> [B, n, T, H]."""
+        split = (*ops.shape(x)[:2], x.shape[-1] // self.head_width, self.head_width)
+        return ops.transpose(ops.reshape(x, split), (0, 2, 1, 3))
 
-    def project(self, memory):
-        """memory [B, S, D] -> keys, values, each [B, N, S, H]."""
-        return self.heads(self.key(memory)), self.heads(self.value(memory))
+    def project(self, memory, start=0):
+        """memory [B, S, D], of which the first stands at position `start` -> keys, values, each [B, G, S, H]."""
+        keys, values = self.heads(self.key(memory)), self.heads(self.value(memory))
+        return (rotate(keys, start) if self.rotary else keys), values
 
-    def attend(self, query, keys, values, attention_mask=None, training=None):
-        """query [B, T, D], keys and values [B, N, S, H] -> mixed [B, T, D], weights [B, N, T, S]."""
-        queries = self.heads(self.query(query) * self.head_width**-0.5)
-        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))  # [B, N, T, S]
-        scores = ops.cast(scores, "float32")  # the softmax would overflow in half precision
-        if attention_mask is not None:
-            # Large enough to vanish in the softmax, finite so that a row with nothing to see is no NaN.
-            scores = ops.where(ops.expand_dims(attention_mask, 1), scores, -1e9)
-        weights = ops.softmax(scores)
-        mixed = ops.matmul(self.drop(ops.cast(weights, values.dtype), training=training), values)
+    def queries(self, query, start=0):
+        """query [B, T, D], of which the first stands at position `start` -> [B, N, T, H], divided by √H."""
+        queries = self.heads(self.query(query, factor=self.head_width**-0.5))
+        return rotate(queries, start) if self.rotary else queries
+
+    def attend(self, query, keys, values, attention_mask=None, causal=False, start=0, training=None):
+        """query [B, T, D], its first at position `start`; keys and values [B, G, S, H] -> [B, T, D]."""
+        if training and self.dropout:
+            weights = self.attention_weights(query, keys, attention_mask, causal, start)
+            weights = self.drop(ops.cast(weights, values.dtype), training=training)
+            mixed = ops.matmul(weights, for_all(values, self.num_heads))
+        else:
+            mixed = dot_product_attention(self.queries(query, start), keys, values, attention_mask, causal)
         mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), ops.shape(query))
-        return self.out(mixed), weights
+        return self.out(mixed)
 
-    def call(self, query, memory=None, attention_mask=None, training=None):
+    def attention_weights(self, query, keys, attention_mask=None, causal=False, start=0):
+        """query [B, T, D], its first at position `start`; keys [B, G, S, H] -> softmax(Q Kᵀ / √H) [B, N, T, S]."""
+        queries, keys = self.queries(query, start), for_all(keys, self.num_heads)
+        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
+        return softmax(scores, *hidden(attention_mask, causal, queries, keys))
+
+    def call(self, query, memory=None, attention_mask=None, causal=False, training=None):
+        if causal and memory is not None:
+            raise ValueError("causal attention is of a sequence on itself: give no memory, or an attention_mask.")
         keys, values = self.project(query if memory is None else memory)
-        return self.attend(query, keys, values, attention_mask, training)[0]
+        return self.attend(query, keys, values, attention_mask, causal, training=training)
 
     def compute_output_shape(self, query_shape, memory_shape=None):
         return query_shape
 
     def get_config(self):
-        return super().get_config() | {"num_heads": self.num_heads, "dropout": self.dropout}
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rotary": self.rotary,
+        }
+
+
+def for_all(heads, num_heads):
+    """Keys or values [B, G, S, H] -> [B, N, S, H]: each for its group of N / G query heads."""
+    times = num_heads // heads.shape[1]
+    return heads if times == 1 else ops.repeat(heads, times, axis=1)
+
+
+def hidden(attention_mask, causal, queries, keys):
+    """-> what is added to the scores, [B|1, 1, T|1, S], HIDDEN where a position may not look; () for nothing."""
+    if attention_mask is not None and len(attention_mask.shape) != 3:
+        shape = tuple(attention_mask.shape)
+        raise ValueError(f"attention_mask is of rank {len(shape)}, {shape}; it must be [B|1, T|1, S], of rank 3.")
+    masks = [] if attention_mask is None else [attention_mask]
+    if causal:
+        # Queries of a part stand at the end of the keys that they get.
+        length, seen = ops.shape(queries)[2], ops.shape(keys)[2]
+        masks.append(causal_mask(seen)[:, seen - length :])
+    if not masks:
+        return ()
+    seen = masks[0] if len(masks) == 1 else ops.logical_and(*masks)
+    return (ops.expand_dims(ops.where(seen, 0.0, HIDDEN), 1),)
+
+
+def softmax(scores, *bias):
+    """The weights [B, N, T, S] for these scores, with a bias that hides some; in half precision it would overflow."""
+    scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+    for hide in bias:
+        scores = scores + ops.cast(hide, scores.dtype)
+    return ops.softmax(scores)
+
+
+def dot_product_attention(queries, keys, values, attention_mask=None, causal=False):
+    """softmax(Q Kᵀ) V by the fastest way that the backend has.
+
+    Args: queries [B, N, T, H], divided by √H; keys and values [B, G, S, H]; attention_mask and causal as
+        `MultiHeadAttention` has them.
+    Returns: [B, N, T, H].
+    """
+    if keras.backend.backend() != "tensorflow":  # flash attention where there is a GPU
+        hidden(attention_mask, False, queries, keys)  # for its error
+        rows = [ops.transpose(x, (0, 2, 1, 3)) for x in (queries, keys, values)]
+        mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
+        return ops.transpose(ops.dot_product_attention(*rows, mask=mask, scale=1.0, is_causal=causal), (0, 2, 1, 3))
+    keys, values = (for_all(x, queries.shape[1]) for x in (keys, values))
+    length = queries.shape[2]
+    if causal and length is not None and length > PART:
+        return causal_in_parts(queries, keys, values, attention_mask)
+    return mix(queries, keys, values, *hidden(attention_mask, causal, queries, keys))
+
+
+def causal_in_parts(queries, keys, values, attention_mask=None):
+    """Causal attention, PART queries at a time, each part with the keys that it may see: the others are not scored."""
+    ends = list(range(PART, queries.shape[2], PART))
+    parts = [ops.split(x, ends, axis=2) for x in (queries, keys, values)]
+    mixed = []
+    for n, part in enumerate(parts[0]):
+        keys, values = (ops.concatenate(x[: n + 1], axis=2) for x in parts[1:])
+        end = keys.shape[2]
+        mask = attention_mask
+        if mask is not None:
+            mask = mask[:, (end - part.shape[2] if mask.shape[1] != 1 else 0) : end, :end]
+        mixed.append(mix(part, keys, values, *hidden(mask, True, part, keys)))
+    return ops.concatenate(mixed, axis=2)
+
+
+@written_out
+def mix(queries, keys, values, *bias):
+    """O = P V with P = softmax(Q Kᵀ + bias), and its gradient for the upstream dO:
+
+        dV = Pᵀ dO      dS = P ⊙ (dO Vᵀ - rows of Σ dO ⊙ O)      dQ = dS K      dK = dSᵀ Q
+
+    The softmax's gradient needs Σ dP ⊙ P of each row; as Σ dO ⊙ O it takes no pass over the T S scores (Dao et al.
+    2022, appendix B.2).
+
+    Args: queries [B, N, T, H]; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], for the scores.
+    Returns: [B, N, T, H].
+    """
+    weights = ops.cast(softmax(ops.matmul(queries, swap(keys)), *bias), values.dtype)
+    mixed = ops.matmul(weights, values)
+
+    def gradient(upstream):
+        total = ops.sum(upstream * mixed, axis=-1, keepdims=True)
+        slope = weights * (ops.matmul(upstream, swap(values)) - total)
+        d_queries, d_keys = ops.matmul(slope, keys), ops.matmul(swap(slope), queries)
+        return d_queries, d_keys, ops.matmul(swap(weights), upstream), *(None for _ in bias)
+
+    return mixed, gradient
+
+
+def swap(x):
+    return ops.transpose(x, (0, 1, 3, 2))

@@ -1,4 +1,4 @@
-"""Positions: Vaswani et al. 2017, section 3.5."""
+"""Positions: Vaswani et al. 2017, section 3.5; learned; rotary.   B batch, T positions, D width, N heads, H = D / N."""
 
 import keras
 from keras import ops
@@ -15,7 +15,7 @@ class PositionalEncoding(keras.layers.Layer):
     There is no table and no weight: any position can be computed, also past the longest training sentence, and
     PE(p+k) is a linear function of PE(p), a rotation by an angle that depends on k alone.
 
-    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor.
+    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B].
     Returns: x + PE, [B, T, D].
     """
 
@@ -24,15 +24,82 @@ class PositionalEncoding(keras.layers.Layer):
             raise ValueError(f"the width is {x_shape[-1]}; sines and cosines come in pairs, so it must be even.")
 
     def call(self, x, start=0):
-        positions = ops.cast(start + ops.arange(ops.shape(x)[1]), "float32")
-        return x + ops.cast(self.encoding(positions, x.shape[-1]), x.dtype)
+        return x + ops.cast(self.encoding(count(start, ops.shape(x)[1]), x.shape[-1]), x.dtype)
 
     @staticmethod
     def encoding(positions, width):
-        """positions [T] -> [T, D] in float32: half precision cannot tell position 2049 from 2050."""
-        frequencies = 10000.0 ** (-ops.arange(0, width, 2, dtype="float32") / width)  # [D/2]
-        angles = ops.expand_dims(positions, 1) * frequencies  # [T, D/2]
-        return ops.reshape(ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1), (-1, width))
+        """positions [...] -> [..., D] in float32."""
+        angles = turns(positions, width)
+        pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # [..., D/2, 2]
+        return ops.reshape(pairs, (*ops.shape(positions), width))
 
     def compute_output_shape(self, x_shape):
         return x_shape
+
+
+@register
+class LearnedPositions(keras.layers.Layer):
+    """Adds a learned vector for each position up to `length` (Gehring et al. 2017, section 3.1).
+
+    The table ends: a sequence past it is a ValueError where the length is known when the graph is made, and NaN where
+    it is known only while it runs (a position inside `step`, an axis of any length).
+
+    Args: length L of the table.
+    Call: x [B, T, D], start: position of x[:, 0], as for `PositionalEncoding`.
+    Returns: x + table[start : start + T], [B, T, D].
+    """
+
+    def __init__(self, length, **kwargs):
+        super().__init__(**kwargs)
+        if length < 1:
+            raise ValueError(f"length is {length}; it must be 1 or more.")
+        self.length = length
+
+    def build(self, x_shape):
+        initializer = keras.initializers.RandomNormal(stddev=x_shape[-1] ** -0.5)
+        self.table = self.add_weight((self.length, x_shape[-1]), initializer, name="table")
+
+    def call(self, x, start=0):
+        end = start + ops.shape(x)[1]
+        if isinstance(end, int) and end > self.length:
+            raise ValueError(f"the sequence ends at position {end}; the table of learned positions has {self.length}.")
+        # Past the table some devices would read zeros or the last row, and nobody would notice: a row more, of NaN.
+        table = ops.pad(self.table, [[0, 1], [0, 0]], constant_values=float("nan"))
+        rows = ops.take(table, ops.minimum(count(start, ops.shape(x)[1]), self.length), axis=0)  # [B|1, T, D]
+        return x + ops.cast(rows, x.dtype)
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return super().get_config() | {"length": self.length}
+
+
+def rotate(x, start=0):
+    """Turns each pair of features by an angle that grows with the position (Su et al. 2021, eq. 34: RoPE).
+
+        (a, b) -> (a cos pθ_i - b sin pθ_i,  a sin pθ_i + b cos pθ_i)       θ_i = 10000^(-2i/H)
+
+    The product of a query at p with a key at q then depends on their features and on p - q alone, so that positions
+    are relative, and any can be computed. Feature i is paired with i + H/2, which moves whole halves; the paper pairs
+    neighbours, which is the same for weights in another order.
+
+    Args: x [B, N, T, H], start: position of x[:, :, 0], as for `PositionalEncoding`.
+    Returns: [B, N, T, H].
+    """
+    half = x.shape[-1] // 2
+    angles = ops.expand_dims(turns(count(start, ops.shape(x)[2]), x.shape[-1]), 1)  # [B|1, 1, T, H/2]
+    cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return ops.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+def count(start, length):
+    """-> the positions of `length` places, of which the first is `start`, an integer or [B] -> int [B|1, length]."""
+    return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length), 0)
+
+
+def turns(positions, width):
+    """p 10000^(-2i/D): positions [...] -> [..., D/2] in float32: half precision cannot tell 2049 from 2050."""
+    frequencies = 10000.0 ** (-ops.arange(0, width, 2, dtype="float32") / width)
+    return ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies

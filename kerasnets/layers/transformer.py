@@ -3,40 +3,61 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.attention import MultiHeadAttention, causal_mask
+from kerasnets.layers.attention import MultiHeadAttention
+from kerasnets.layers.linear import Linear
+from kerasnets.layers.normalization import LayerNormalization
 
 register = keras.saving.register_keras_serializable("kerasnets")
+
+ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 
 @register
 class FeedForward(keras.layers.Layer):
-    """max(0, x W₁ + b₁) W₂ + b₂, at every position alike (eq. 2, section 3.3).
+    """Two linear layers with an activation between them, at every position alike (section 3.3).
 
-    Args: hidden_units, the width between the two linear layers.
+        relu:    max(0, x W₁ + b₁) W₂ + b₂                            eq. 2
+        gelu:    h Φ(h) W₂ + b₂  with  h = x W₁ + b₁                  Hendrycks & Gimpel 2016; Φ: normal distribution
+        swiglu:  (h σ(h) ⊙ (x V + c)) W₂ + b₂  with  h = x W₁ + b₁    Shazeer 2020, eq. 6, who leaves out b and c
+
+    Args: hidden_units, the width between the two (with swiglu two thirds of it have as many weights, since there are
+        three matrices); activation, "relu", "gelu" or "swiglu".
     Call: x [B, T, D].
     Returns: [B, T, D].
     """
 
-    def __init__(self, hidden_units, **kwargs):
+    def __init__(self, hidden_units, activation="relu", **kwargs):
         super().__init__(**kwargs)
         if hidden_units < 1:
             raise ValueError(f"hidden_units is {hidden_units}; it must be 1 or more.")
-        self.hidden_units = hidden_units
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}.")
+        self.hidden_units, self.activation = hidden_units, activation
 
     def build(self, x_shape):
-        self.hidden = keras.layers.Dense(self.hidden_units, dtype=self.dtype_policy, name="hidden")
-        self.out = keras.layers.Dense(x_shape[-1], dtype=self.dtype_policy, name="out")
-        self.hidden.build(x_shape)
-        self.out.build((*x_shape[:-1], self.hidden_units))
+        self.hidden = self.build_linear("hidden", self.hidden_units, x_shape)
+        if self.activation == "swiglu":
+            self.gate = self.build_linear("gate", self.hidden_units, x_shape)
+        self.out = self.build_linear("out", x_shape[-1], (*x_shape[:-1], self.hidden_units))
+
+    def build_linear(self, name, units, x_shape):
+        linear = Linear(units, dtype=self.dtype_policy, name=name)
+        linear.build(x_shape)
+        return linear
 
     def call(self, x):
-        return self.out(ops.relu(self.hidden(x)))
+        hidden = self.hidden(x)
+        if self.activation == "relu":
+            return self.out(ops.relu(hidden))
+        if self.activation == "gelu":
+            return self.out(ops.gelu(hidden, approximate=False))
+        return self.out(ops.silu(hidden) * self.gate(x))
 
     def compute_output_shape(self, x_shape):
         return x_shape
 
     def get_config(self):
-        return super().get_config() | {"hidden_units": self.hidden_units}
+        return super().get_config() | {"hidden_units": self.hidden_units, "activation": self.activation}
 
 
 @register
@@ -61,7 +82,7 @@ class Residual(keras.layers.Layer):
         self.norm, self.dropout = norm, dropout
 
     def build(self, x_shape):
-        self.normalization = layer_normalization(self.dtype_policy, "normalization")
+        self.normalization = LayerNormalization(dtype=self.dtype_policy, name="normalization")
         self.normalization.build(x_shape)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
@@ -77,28 +98,41 @@ class Residual(keras.layers.Layer):
         return super().get_config() | {"norm": self.norm, "dropout": self.dropout}
 
 
-def layer_normalization(dtype_policy, name):
-    """Layer normalization (Ba et al. 2016) with ε = 1e-6, the value of the paper's own code."""
-    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype_policy, name=name)
-
-
 class Block(keras.layers.Layer):
     """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer.
 
     Dropout is where the paper has it, on what each sublayer adds (section 5.4).
     """
 
-    def __init__(self, num_heads, hidden_units, dropout=0.0, norm="post", **kwargs):
+    def __init__(
+        self,
+        num_heads,
+        hidden_units,
+        dropout=0.0,
+        norm="post",
+        activation="relu",
+        num_key_value_heads=None,
+        rotary=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.num_heads, self.hidden_units, self.dropout, self.norm = num_heads, hidden_units, dropout, norm
+        self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
 
     def build_attention(self, name, x_shape, memory_shape=None):
-        attention = MultiHeadAttention(self.num_heads, dtype=self.dtype_policy, name=name)
+        """Positions turn queries and keys of one sequence alone: those of another sequence are no distances."""
+        attention = MultiHeadAttention(
+            self.num_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            rotary=self.rotary and memory_shape is None,
+            dtype=self.dtype_policy,
+            name=name,
+        )
         attention.build(x_shape, memory_shape)
         return attention
 
     def build_feed_forward(self, x_shape):
-        feed_forward = FeedForward(self.hidden_units, dtype=self.dtype_policy, name="feed_forward")
+        feed_forward = FeedForward(self.hidden_units, self.activation, dtype=self.dtype_policy, name="feed_forward")
         feed_forward.build(x_shape)
         return feed_forward
 
@@ -116,6 +150,9 @@ class Block(keras.layers.Layer):
             "hidden_units": self.hidden_units,
             "dropout": self.dropout,
             "norm": self.norm,
+            "activation": self.activation,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rotary": self.rotary,
         }
 
 
@@ -123,7 +160,10 @@ class Block(keras.layers.Layer):
 class EncoderBlock(Block):
     """Self-attention, then feed-forward, each inside a Residual (section 3.1, encoder).
 
-    Args: num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre".
+    Args:
+        num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre";
+        activation of the feed-forward, "relu", "gelu" or "swiglu";
+        num_key_value_heads, rotary: see `MultiHeadAttention`.
     Call: x [B, S, D]; attention_mask bool [B|1, S|1, S], True = may attend (padding is False).
     Returns: [B, S, D].
     """
@@ -146,63 +186,87 @@ class EncoderBlock(Block):
 class DecoderBlock(Block):
     """Masked self-attention, attention over the encoder's output, feed-forward (section 3.1, decoder).
 
-    `call` decodes all positions at once, `step` one position with a cache of the keys and values of the earlier
-    ones. Both run `decode`; they differ in where the self-attention's keys and values come from.
+    Without an encoder, that is built without the shape of a memory, the middle part is left out: a block of a
+    language model (Liu et al. 2018, section 4.2.4). `call` decodes all positions at once, `step` one position with a
+    cache of the keys and values of the earlier ones. Both run `decode`; they differ in where the self-attention's keys
+    and values come from.
 
-    Args: num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre".
+    Args: as `EncoderBlock` has them; only the self-attention is rotary.
     Call: x [B, T, D]; memory [B, S, D]; cross_mask bool [B|1, T|1, S], True = may attend. The causal mask is built in.
     Returns: [B, T, D].
     """
 
-    def build(self, x_shape, memory_shape):
+    def build(self, x_shape, memory_shape=None):
         self.self_attention = self.build_attention("self_attention", x_shape)
-        self.cross_attention = self.build_attention("cross_attention", x_shape, memory_shape)
-        self.feed_forward = self.build_feed_forward(x_shape)
         self.self_residual = self.build_residual("self_residual", x_shape)
-        self.cross_residual = self.build_residual("cross_residual", x_shape)
+        if memory_shape is not None:
+            self.cross_attention = self.build_attention("cross_attention", x_shape, memory_shape)
+            self.cross_residual = self.build_residual("cross_residual", x_shape)
+        self.feed_forward = self.build_feed_forward(x_shape)
         self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
 
     def decode(self, x, attend_self, memory, cross_mask, training=None):
-        """x [B, T, D], attend_self: [B, T, D] -> [B, T, D], memory: keys and values [B, N, S, H] -> [B, T, D]."""
+        """x [B, T, D], attend_self: [B, T, D] -> [B, T, D], memory: keys and values [B, G, S, H] -> [B, T, D]."""
 
         def attend_memory(y):
-            return self.cross_attention.attend(y, *memory, cross_mask, training)[0]
+            return self.cross_attention.attend(y, *memory, cross_mask, training=training)
 
         x = self.self_residual(x, sublayer=attend_self, training=training)
-        x = self.cross_residual(x, sublayer=attend_memory, training=training)
+        if memory is not None:
+            x = self.cross_residual(x, sublayer=attend_memory, training=training)
         return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
-    def call(self, x, memory, cross_mask=None, training=None):
+    def call(self, x, memory=None, cross_mask=None, training=None):
         def attend_self(y):
-            mask = causal_mask(ops.shape(y)[1])
-            return self.self_attention(y, attention_mask=mask, training=training)
+            return self.self_attention(y, causal=True, training=training)
 
         return self.decode(x, attend_self, self.project(memory), cross_mask, training)
 
     def project(self, memory):
-        """memory [B, S, D] -> its keys and values [B, N, S, H], which stay the same for every step."""
-        return self.cross_attention.project(memory)
+        """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
+        return None if memory is None else self.cross_attention.project(memory)
 
-    def step(self, x, index, cache, memory, cross_mask=None):
+    def step(self, x, index, cache, memory=None, cross_mask=None):
         """One position.
 
-        Args: x [B, 1, D]; index, its position, an integer tensor; cache: keys and values [B, N, T, H], of which
-            those before `index` are filled; memory: what `project` returned; cross_mask bool [B|1, 1, S].
+        Args: x [B, 1, D]; index, its position, an integer tensor, for all rows or [B]; cache: keys and values
+            [B, G, T, H], of which those before `index` are filled; memory: what `project` returned;
+            cross_mask bool [B|1, 1, S].
         Returns: [B, 1, D], the cache with position `index` filled.
         """
-        updated, positions = cache, ops.arange(ops.shape(cache[0])[2])
+        updated = cache
+        positions, here = ops.expand_dims(ops.arange(ops.shape(cache[0])[2]), 0), ops.reshape(index, (-1, 1))
 
         def attend_self(y):
             nonlocal updated
-            rows = self.self_attention.project(y)  # each [B, N, 1, H]
-            here = ops.expand_dims(positions == index, 1)  # [T, 1]
-            updated = tuple(ops.where(here, row, old) for old, row in zip(cache, rows, strict=True))
-            return self.self_attention.attend(y, *updated, ops.reshape(positions <= index, (1, 1, -1)))[0]
+            rows = self.self_attention.project(y, start=index)  # each [B, G, 1, H]
+            fills = ops.expand_dims(ops.expand_dims(positions == here, 1), -1)  # [B|1, 1, T, 1]
+            updated = tuple(ops.where(fills, row, old) for old, row in zip(cache, rows, strict=True))
+            seen = ops.expand_dims(positions <= here, 1)  # [B|1, 1, T]
+            return self.self_attention.attend(y, *updated, seen, start=index)
 
         return self.decode(x, attend_self, memory, cross_mask), updated
+
+    def read(self, x, length):
+        """Like `call` without a memory, and keeps what `step` needs of it.
+
+        Args: x [B, T, D]; length: positions of the cache, T or more.
+        Returns: [B, T, D], a cache that x fills to T.
+        """
+        batch, filled = ops.shape(x)[:2]
+        cache = ()
+
+        def attend_self(y):
+            nonlocal cache
+            keys, values = self.self_attention.project(y)
+            rest = self.start(batch, length - filled, keys.dtype)
+            cache = tuple(ops.concatenate(pair, axis=2) for pair in zip((keys, values), rest, strict=True))
+            return self.self_attention.attend(y, keys, values, causal=True)
+
+        return self.decode(x, attend_self, None, None), cache
 
     def start(self, batch, length, dtype):
         """-> an empty cache for `batch` rows of at most `length` positions."""
         attention = self.self_attention
-        empty = ops.zeros((batch, attention.num_heads, length, attention.head_width), dtype=dtype)
+        empty = ops.zeros((batch, attention.groups, length, attention.head_width), dtype=dtype)
         return empty, empty

@@ -9,10 +9,13 @@ from kerasnets.models.sequence_classifier import PixelRows, SequenceClassifier
 from kerasnets.models.sequence_generator import SequenceGenerator
 from kerasnets.models.sequence_tagger import SequenceTagger
 from kerasnets.models.transformer import Transformer
+from kerasnets.models.transformer_halves import DecoderTransformer, EncoderTransformer
 
 __all__ = [
     "CharLSTM",
     "ConvNet",
+    "DecoderTransformer",
+    "EncoderTransformer",
     "PixelRows",
     "Seq2SeqLSTM",
     "SequenceClassifier",

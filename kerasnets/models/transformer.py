@@ -3,25 +3,17 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import DecoderBlock, EncoderBlock, PositionalEncoding
-from kerasnets.layers.transformer import layer_normalization
+from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
+POSITIONS = ("sinusoidal", "learned", "rotary")
 
-@register
-class Transformer(keras.Model):
-    """P(next target token | source, earlier target tokens), with an encoder and a decoder of `num_blocks` each.
 
-    One matrix embeds source and target and turns the decoder's output into logits (section 3.4), so both
-    languages share a vocabulary. Token 0 is padding, which nobody sees.
+class TokenTransformer(keras.Model):
+    """What all Transformers share: tokens in, positions, stacks of blocks, logits out. Token 0 is padding.
 
-    Args:
-        vocabulary_size V; width D; num_heads N; hidden_units of the feed-forward; num_blocks;
-        dropout: on what every sublayer adds and on the embeddings (section 5.4);
-        norm: "post", as the paper, or "pre" (see `Residual`).
-    Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
-    Returns: logits [B, T, V] in float32 for the token after each target position.
+    The matrix that embeds the tokens also turns the last block's output into logits (section 3.4).
     """
 
     def __init__(
@@ -33,68 +25,132 @@ class Transformer(keras.Model):
         num_blocks=6,
         dropout=0.1,
         norm="post",
+        activation="relu",
+        positions="sinusoidal",
+        max_length=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         for name, value in [("vocabulary_size", vocabulary_size), ("width", width), ("num_blocks", num_blocks)]:
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        if positions not in POSITIONS:
+            raise ValueError(f"positions is {positions!r}; it must be one of {', '.join(POSITIONS)}.")
+        if positions == "learned" and (max_length is None or max_length < 1):
+            raise ValueError(f"max_length is {max_length}; learned positions need the longest length, 1 or more.")
         self.vocabulary_size, self.width, self.num_heads = vocabulary_size, width, num_heads
         self.hidden_units, self.num_blocks, self.dropout, self.norm = hidden_units, num_blocks, dropout, norm
+        self.activation, self.positions, self.max_length = activation, positions, max_length
+
+    def build_ends(self, vocabulary_size):
+        """The embedding, the positions and the dropout of what goes in."""
+        self.embedding = self.build_embedding("embedding", vocabulary_size)
+        self.position = None  # rotary positions are inside the attention
+        if self.positions == "sinusoidal":
+            self.position = PositionalEncoding(dtype=self.dtype_policy, name="positions")
+        elif self.positions == "learned":
+            self.position = LearnedPositions(self.max_length, dtype=self.dtype_policy, name="positions")
+        if self.position is not None:
+            self.position.build((None, None, self.width))
+        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+
+    def build_embedding(self, name, vocabulary_size):
+        # Multiplied by √D on the way in, and unit variance there; used as it is on the way out.
+        initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
+        embedding = keras.layers.Embedding(
+            vocabulary_size, self.width, embeddings_initializer=initializer, dtype=self.dtype_policy, name=name
+        )
+        embedding.build((None, None))
+        return embedding
+
+    def build_stack(self, side, with_memory=False):
+        """-> the blocks of one side, "encoder" or "decoder", and the normalization after them."""
+        cls = {"encoder": EncoderBlock, "decoder": DecoderBlock}[side]
+        arguments = (self.num_heads, self.hidden_units, self.dropout, self.norm, self.activation)
+        rotary, shape = self.positions == "rotary", (None, None, self.width)
+        policy = self.dtype_policy
+        blocks = [cls(*arguments, rotary=rotary, dtype=policy, name=f"{side}_{n}") for n in range(self.num_blocks)]
+        for block in blocks:
+            block.build(*[shape] * (1 + with_memory))
+        if self.norm == "post":
+            return blocks, None
+        # The sum that pre-norm blocks pass on is never normalized, so the stack ends with a normalization.
+        last = LayerNormalization(dtype=policy, name=f"{side}_norm")
+        last.build(shape)
+        return blocks, last
+
+    def embed(self, tokens, embedding=None, start=0, training=None):
+        """tokens int [B, T], of which the first stands at position `start` -> [B, T, D]."""
+        x = (embedding or self.embedding)(tokens) * self.width**0.5
+        if self.position is not None:
+            x = self.position(x, start=start)
+        return self.drop(x, training=training)
+
+    def check_length(self, length):
+        """What `step` cannot see: positions are known there only while it runs."""
+        if self.positions == "learned" and isinstance(length, int) and length > self.max_length:
+            raise ValueError(f"the length is {length}; it must be at most max_length, which is {self.max_length}.")
+
+    def logits(self, x):
+        """x [..., D] -> [..., V] in float32: how well it fits each token's embedding."""
+        scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
+        return ops.cast(scores, "float32")
+
+    def compute_output_shape(self, tokens_shape):
+        return (*tokens_shape, self.vocabulary_size)
+
+    def get_config(self):
+        names = ["vocabulary_size", "width", "num_heads", "hidden_units", "num_blocks", "dropout"]
+        names += ["norm", "activation", "positions", "max_length"]
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@register
+class Transformer(TokenTransformer):
+    """P(next target token | source, earlier target tokens), with an encoder and a decoder of `num_blocks` each.
+
+    One matrix embeds source and target and turns the decoder's output into logits (section 3.4), so both languages
+    share a vocabulary. With a `target_vocabulary_size` the source has a matrix of its own.
+
+    Args:
+        vocabulary_size V; width D; num_heads N; hidden_units of the feed-forward; num_blocks;
+        dropout: on what every sublayer adds and on the embeddings (section 5.4);
+        norm: "post", as the paper, or "pre" (see `Residual`); activation: "relu", "gelu" or "swiglu" (`FeedForward`);
+        positions: "sinusoidal", "learned" or "rotary"; max_length: of the table of learned ones, which no sequence
+            may exceed (see `LearnedPositions`); the others have no end;
+        target_vocabulary_size: where languages share no vocabulary, which then is the source's.
+    Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
+    Returns: logits [B, T, V] in float32 for the token after each target position.
+    """
+
+    def __init__(self, *arguments, target_vocabulary_size=None, **kwargs):
+        super().__init__(*arguments, **kwargs)
+        if target_vocabulary_size is not None and target_vocabulary_size < 1:
+            raise ValueError(f"target_vocabulary_size is {target_vocabulary_size}; it must be 1 or more.")
+        self.target_vocabulary_size = target_vocabulary_size
 
     def build(self, inputs_shape):
-        policy = self.dtype_policy
-        # Multiplied by √D on the way in, and unit variance there; used as it is on the way out.
-        self.embedding = keras.layers.Embedding(
-            self.vocabulary_size,
-            self.width,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=self.width**-0.5),
-            dtype=policy,
-            name="embedding",
-        )
-        self.positions = PositionalEncoding(dtype=policy, name="positions")
-        self.drop = keras.layers.Dropout(self.dropout, dtype=policy, name="drop")
-        arguments = (self.num_heads, self.hidden_units, self.dropout, self.norm)
-        self.encoder = [EncoderBlock(*arguments, dtype=policy, name=f"encoder_{n}") for n in range(self.num_blocks)]
-        self.decoder = [DecoderBlock(*arguments, dtype=policy, name=f"decoder_{n}") for n in range(self.num_blocks)]
-        # The sum that pre-norm blocks pass on is never normalized, so each stack ends with a normalization.
-        self.last_norms = {
-            side: layer_normalization(policy, f"{side}_norm") for side in ("encoder", "decoder") if self.norm == "pre"
-        }
-        shape = (None, None, self.width)
-        self.embedding.build((None, None))
-        for layer in (self.positions, *self.encoder, *self.last_norms.values()):
-            layer.build(shape)
-        for block in self.decoder:
-            block.build(shape, shape)
+        self.build_ends(self.target_vocabulary_size or self.vocabulary_size)
+        self.source_embedding = None
+        if self.target_vocabulary_size is not None:
+            self.source_embedding = self.build_embedding("source_embedding", self.vocabulary_size)
+        self.encoder, self.encoder_norm = self.build_stack("encoder")
+        self.decoder, self.decoder_norm = self.build_stack("decoder", with_memory=True)
 
     def call(self, inputs, training=None):
         memory, valid = self.encode(inputs["source"], training)
         x = self.embed(inputs["target"], training=training)
         for block in self.decoder:
             x = block(x, memory, cross_mask=valid, training=training)
-        return self.logits(x)
+        return self.logits(normalized(x, self.decoder_norm))
 
     def encode(self, source, training=None):
         """source int [B, S] -> memory [B, S, D], valid bool [B, 1, S]: where it is no padding."""
         valid = ops.expand_dims(source != 0, 1)
-        x = self.embed(source, training=training)
+        x = self.embed(source, self.source_embedding, training=training)
         for block in self.encoder:
             x = block(x, attention_mask=valid, training=training)
-        return self.normalized("encoder", x), valid
-
-    def embed(self, tokens, start=0, training=None):
-        """tokens int [B, T], of which the first stands at position `start` -> [B, T, D]."""
-        return self.drop(self.positions(self.embedding(tokens) * self.width**0.5, start=start), training=training)
-
-    def normalized(self, side, x):
-        return self.last_norms[side](x) if self.last_norms else x
-
-    def logits(self, x):
-        """x [B, T, D] -> [B, T, V]: how well it fits each token's embedding."""
-        x = self.normalized("decoder", x)
-        scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
-        return ops.cast(scores, "float32")
+        return normalized(x, self.encoder_norm), valid
 
     def start(self, source, length):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
@@ -102,6 +158,7 @@ class Transformer(keras.Model):
         The memory stays the same while decoding: the keys and values of the source for each block, and where they
         are valid. The cache, keys and values of the target so far, goes through `step`.
         """
+        self.check_length(length)
         encoded, valid = self.encode(source)
         memory = [block.project(encoded) for block in self.decoder], valid
         return memory, [block.start(ops.shape(source)[0], length, encoded.dtype) for block in self.decoder]
@@ -113,18 +170,14 @@ class Transformer(keras.Model):
         for block, source, target in zip(self.decoder, projected, cache, strict=True):
             x, target = block.step(x, index, target, source, valid)
             after.append(target)
-        return self.logits(x)[:, 0], after
+        return self.logits(normalized(x, self.decoder_norm))[:, 0], after
 
     def compute_output_shape(self, inputs_shape):
-        return (*inputs_shape["target"], self.vocabulary_size)
+        return (*inputs_shape["target"], self.target_vocabulary_size or self.vocabulary_size)
 
     def get_config(self):
-        return super().get_config() | {
-            "vocabulary_size": self.vocabulary_size,
-            "width": self.width,
-            "num_heads": self.num_heads,
-            "hidden_units": self.hidden_units,
-            "num_blocks": self.num_blocks,
-            "dropout": self.dropout,
-            "norm": self.norm,
-        }
+        return super().get_config() | {"target_vocabulary_size": self.target_vocabulary_size}
+
+
+def normalized(x, norm):
+    return x if norm is None else norm(x)

@@ -1,0 +1,77 @@
+"""The Transformer's halves as models of their own.   B batch, T positions, D width, V vocabulary."""
+
+import keras
+from keras import ops
+
+from kerasnets.models.transformer import TokenTransformer, normalized
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class EncoderTransformer(TokenTransformer):
+    """P(token | all others), at every position: the encoder alone (Devlin et al. 2019, section 3: BERT).
+
+    It learns to fill in what was hidden or replaced in its input; `encode` gives what other heads need.
+
+    Args: as `Transformer` has them.
+    Call: tokens int [B, T], 0 = padding, which nobody sees.
+    Returns: logits [B, T, V] in float32 for the token at each position itself.
+    """
+
+    def build(self, tokens_shape):
+        self.build_ends(self.vocabulary_size)
+        self.encoder, self.encoder_norm = self.build_stack("encoder")
+
+    def call(self, tokens, training=None):
+        return self.logits(self.encode(tokens, training))
+
+    def encode(self, tokens, training=None):
+        """tokens int [B, T] -> [B, T, D]."""
+        valid = ops.expand_dims(tokens != 0, 1)
+        x = self.embed(tokens, training=training)
+        for block in self.encoder:
+            x = block(x, attention_mask=valid, training=training)
+        return normalized(x, self.encoder_norm)
+
+
+@register
+class DecoderTransformer(TokenTransformer):
+    """P(next token | all tokens so far): the decoder alone, a language model (Liu et al. 2018; Radford et al. 2018).
+
+    Args: as `Transformer` has them.
+    Call: tokens int [B, T]; padding, 0, may stand at the end, where nobody sees it.
+    Returns: logits [B, T, V] in float32 for the token after each position.
+    """
+
+    def build(self, tokens_shape):
+        self.build_ends(self.vocabulary_size)
+        self.decoder, self.decoder_norm = self.build_stack("decoder")
+
+    def call(self, tokens, training=None):
+        x = self.embed(tokens, training=training)
+        for block in self.decoder:
+            x = block(x, training=training)
+        return self.logits(normalized(x, self.decoder_norm))
+
+    def start(self, prompt, length):
+        """prompt int [B, T], 0 = padding at its end, for at most `length` more tokens -> memory, cache.
+
+        The memory is each prompt's number of tokens [B]; the cache holds the keys and values of all tokens so far.
+        """
+        length += ops.shape(prompt)[1]
+        self.check_length(length)
+        x, cache = self.embed(prompt), []
+        for block in self.decoder:
+            x, filled = block.read(x, length)
+            cache.append(filled)
+        return ops.sum(ops.cast(prompt != 0, "int32"), axis=1), cache
+
+    def step(self, token, index, memory, cache):
+        """token int [B], `index` places after its prompt -> logits [B, V] for the next one, cache."""
+        place = memory + index  # [B]; what padding left in the cache there is written over before it is seen
+        x, after = self.embed(ops.expand_dims(token, 1), start=place), []
+        for block, filled in zip(self.decoder, cache, strict=True):
+            x, filled = block.step(x, place, filled)
+            after.append(filled)
+        return self.logits(normalized(x, self.decoder_norm))[:, 0], after

@@ -1,0 +1,260 @@
+"""The Transformer's blocks: parity with stock layers, what they see, and step by step as all at once."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import assert_close, check_layer, normal, randomize, tensors, value_and_gradients
+
+from kerasnets.layers import DecoderBlock, EncoderBlock, FeedForward, Residual
+
+BLOCK = {
+    "num_heads": 4,
+    "hidden_units": 12,
+    "dropout": 0.1,
+    "norm": "pre",
+    "activation": "swiglu",
+    "num_key_value_heads": 2,
+    "rotary": True,
+}
+
+
+def built(layer, *shapes):
+    """-> the layer with random weights."""
+    layer.build(*shapes)
+    randomize(layer)
+    return layer
+
+
+def test_feed_forward_keeps_its_promises(tmp_path):
+    check_layer(
+        FeedForward, {"hidden_units": 12, "activation": "swiglu"}, lambda b, t: {"x": normal(b, t, 6)}, tmp_path
+    )
+
+
+def test_residual_keeps_its_promises(tmp_path):
+    arguments = {"norm": "pre", "dropout": 0.1}
+    check_layer(Residual, arguments, lambda b, t: {"x": normal(b, t, 6)}, tmp_path, sublayer=keras.activations.tanh)
+
+
+def test_encoder_block_keeps_its_promises(tmp_path):
+    def inputs(b, t):
+        return {"x": normal(b, t, 8), "attention_mask": normal(b, 1, t, seed=1) > -1}
+
+    check_layer(EncoderBlock, BLOCK, inputs, tmp_path)
+
+
+def test_decoder_block_keeps_its_promises(tmp_path):
+    def inputs(b, t):
+        return {"x": normal(b, t, 8), "memory": normal(b, t + 1, 6), "cross_mask": normal(b, 1, t + 1) > -1}
+
+    check_layer(DecoderBlock, BLOCK, inputs, tmp_path)
+
+
+def test_decoder_block_without_memory_keeps_its_promises(tmp_path):
+    check_layer(DecoderBlock, BLOCK, lambda b, t: {"x": normal(b, t, 8)}, tmp_path)
+
+
+# Feed-forward.
+
+
+def phi(x):
+    return np.vectorize(math.erf)(x / np.sqrt(2)) / 2 + 0.5
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+FORMULAS = {
+    "relu": lambda h, gate: np.maximum(h, 0),
+    "gelu": lambda h, gate: h * phi(h),
+    "swiglu": lambda h, gate: h * sigmoid(h) * gate,
+}
+
+
+@pytest.mark.parametrize("activation", FORMULAS)
+def test_feed_forward_is_its_formula(activation):
+    layer = built(FeedForward(5, activation), (None, None, 4))
+    weights = {w.path.split("/", 1)[1]: w.numpy().astype(np.float64) for w in layer.weights}
+    x = normal(2, 3, 4)
+    hidden = x @ weights["hidden/kernel"] + weights["hidden/bias"]
+    gate = x @ weights["gate/kernel"] + weights["gate/bias"] if activation == "swiglu" else None
+    expected = FORMULAS[activation](hidden, gate) @ weights["out/kernel"] + weights["out/bias"]
+    assert_close(layer(x), expected.astype(np.float32))
+
+
+# Blocks.
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_residual_normalizes_where_it_says(norm):
+    residual = built(Residual(norm), (None, None, 6))
+    stock = keras.layers.LayerNormalization(epsilon=1e-6)
+    x = tf.constant(normal(2, 4, 6))
+    stock.build(x.shape)
+    stock.set_weights(residual.normalization.get_weights())
+
+    def written_out():
+        return x + tf.sin(stock(x)) if norm == "pre" else stock(x + tf.sin(x))
+
+    ours, gradients = value_and_gradients(lambda: residual(x, sublayer=tf.sin), [x, *residual.trainable_variables])
+    theirs, expected = value_and_gradients(written_out, [x, *stock.trainable_variables])
+    assert_close(ours, theirs)
+    assert_close(gradients, expected)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_residual_drops_what_the_sublayer_adds_in_training_only(norm):
+    residual = Residual(norm, dropout=0.5)
+    x = tf.constant(normal(2, 40, 6))
+    residual.build(x.shape)
+    nothing_added = residual(x, sublayer=tf.zeros_like, training=False)
+    with_all = residual(x, sublayer=tf.ones_like, training=False)
+    assert_close(residual(x, sublayer=tf.ones_like, training=False), with_all, 0)
+    dropped = residual(x, sublayer=tf.ones_like, training=True)
+    if norm == "pre":
+        assert_close(nothing_added, x, 0)
+        added = np.asarray(dropped - x).round(4)
+        assert set(np.unique(added)) == {0.0, 2.0}
+        assert 0.3 < (added == 0).mean() < 0.7
+    else:
+        assert np.abs(dropped - with_all).max() > 0.1
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_encoder_block_equals_stock_layers(norm):
+    block = built(EncoderBlock(2, 12, norm=norm), (None, None, 6))
+    attention = keras.layers.MultiHeadAttention(2, 3)
+    norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
+    hidden, out = keras.layers.Dense(12, activation="relu"), keras.layers.Dense(6)
+    x, mask = tf.constant(normal(2, 5, 6)), tf.sequence_mask([5, 3], 5)[:, tf.newaxis]
+    parts = [
+        (block.attention, attention, [x, x]),
+        (block.attention_residual.normalization, norms[0], [x]),
+        (block.feed_forward.hidden, hidden, [x]),
+        (block.feed_forward.out, out, [tf.zeros((1, 1, 12))]),
+        (block.feed_forward_residual.normalization, norms[1], [x]),
+    ]
+    for ours, theirs, inputs in parts:
+        theirs(*inputs)
+        theirs.set_weights([w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)])
+
+    def written_out():
+        if norm == "pre":
+            y = norms[0](x)
+            y = x + attention(y, y, attention_mask=mask)
+            return y + out(hidden(norms[1](y)))
+        y = norms[0](x + attention(x, x, attention_mask=mask))
+        return norms[1](y + out(hidden(y)))
+
+    def weights(side):
+        return list(itertools.chain.from_iterable(part[side].trainable_variables for part in parts))
+
+    result, gradients = value_and_gradients(lambda: block(x, attention_mask=mask), [x, *weights(0)])
+    reference, expected = value_and_gradients(written_out, [x, *weights(1)])
+    assert_close(result, reference)
+    assert_close(gradients, [tf.reshape(e, g.shape) for g, e in zip(gradients, expected, strict=True)])
+
+
+def test_encoder_block_does_not_see_padding():
+    block = built(EncoderBlock(2, 12), (None, None, 6))
+    x = normal(2, 4, 6)
+    padded = np.concatenate([x, normal(2, 3, 6, seed=5, scale=9)], axis=1)
+    mask = tf.sequence_mask([4, 4], 7)[:, tf.newaxis]
+    assert_close(block(padded, attention_mask=mask)[:, :4], block(x), 1e-5)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_decoder_block_does_not_see_the_future(norm):
+    block = built(DecoderBlock(2, 12, norm=norm), (None, None, 6), (None, None, 8))
+    x, memory = normal(2, 6, 6), normal(2, 3, 8)
+    before = block(x, memory)
+    for t in range(1, 6):
+        changed = x.copy()
+        changed[:, t:] = normal(2, 6 - t, 6, seed=t, scale=5)
+        after = block(changed, memory)
+        np.testing.assert_array_equal(after[:, :t], before[:, :t])
+        assert np.all(np.abs(after[:, t:] - before[:, t:]).max(axis=-1) > 1e-3)
+
+
+def test_decoder_block_does_not_see_padding_of_the_memory():
+    block = built(DecoderBlock(2, 12), (None, None, 6), (None, None, 8))
+    x, memory = normal(2, 4, 6), normal(2, 3, 8)
+    padded = np.concatenate([memory, normal(2, 2, 8, seed=5, scale=9)], axis=1)
+    mask = tf.sequence_mask([3, 3], 5)[:, tf.newaxis]
+    assert_close(block(x, padded, cross_mask=mask), block(x, memory), 1e-5)
+
+
+STEPS = {
+    "post": {"norm": "post"},
+    "pre": {"norm": "pre"},
+    "rotary": {"rotary": True},
+    "grouped": {"num_key_value_heads": 1},
+}
+
+
+@pytest.mark.parametrize("options", STEPS)
+def test_decoder_block_step_by_step_equals_all_at_once(options):
+    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8), (None, None, 6))
+    x, memory = tensors([normal(2, 5, 8), normal(2, 3, 6)])
+    mask = tf.sequence_mask([3, 2], 3)[:, tf.newaxis]
+    expected = block(x, memory, cross_mask=mask)
+    projected, cache = block.project(memory), block.start(2, 7, "float32")
+    for t in range(5):
+        y, cache = block.step(x[:, t : t + 1], tf.constant(t), cache, projected, mask)
+        assert_close(y[:, 0], expected[:, t], 1e-5)
+    for filled, row in zip(cache, block.self_attention.project(x), strict=True):
+        assert filled.shape == (2, 1 if options == "grouped" else 2, 7, 4)
+        assert np.all(filled[:, :, 5:] == 0)  # nothing is written past the step
+        if options != "pre":  # which projects the normalized input
+            assert_close(filled[:, :, :5], row, 1e-6)
+
+
+@pytest.mark.parametrize("options", STEPS)
+def test_decoder_block_goes_on_where_each_row_ends(options):
+    """The first row goes on after three positions, the second after two: what stands after them is not seen."""
+    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
+    x = normal(2, 6, 8)
+    prompt = x[:, :3].copy()
+    prompt[1, 2] = 9.0
+    expected = block(x)
+    y, cache = block.read(tf.constant(prompt), 6)
+    assert_close([y[0], y[1, :2]], [expected[0, :3], expected[1, :2]], 1e-5)
+    for t in range(3):
+        places = tf.constant([3 + t, 2 + t])
+        y, cache = block.step(tf.gather(x, places, axis=1, batch_dims=1)[:, tf.newaxis], places, cache)
+        assert_close(y[:, 0], tf.gather(expected, places, axis=1, batch_dims=1), 1e-5)
+
+
+@pytest.mark.parametrize("cls", [EncoderBlock, DecoderBlock])
+def test_blocks_drop_in_training_only(cls):
+    block = cls(2, 12, dropout=0.5)
+    x = tf.constant(normal(2, 5, 6))
+    inputs = [x] if cls is EncoderBlock else [x, x]
+    assert_close(block(*inputs), block(*inputs, training=False), 0)
+    assert np.abs(block(*inputs, training=True) - block(*inputs, training=True)).max() > 0.1
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FeedForward(0), "hidden_units is 0"),
+        (lambda: FeedForward(8, "tanh"), "activation is 'tanh'; it must be one of relu, gelu, swiglu"),
+        (lambda: Residual("middle"), "norm is 'middle'"),
+        (lambda: EncoderBlock(2, 8, norm="middle").build((None, None, 6)), "norm is 'middle'"),
+        (lambda: EncoderBlock(2, 8, activation="tanh").build((None, None, 6)), "activation is 'tanh'"),
+        (lambda: EncoderBlock(4, 8, num_key_value_heads=3).build((None, None, 8)), "num_key_value_heads is 3"),
+        (lambda: DecoderBlock(4, 8).build((None, None, 6), (None, None, 6)), "num_heads, which is 4"),
+        (lambda: DecoderBlock(2, 8, rotary=True).build((None, None, 6)), "width of a head is 3"),
+    ],
+)
+def test_wrong_arguments_are_named_with_their_value(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
