@@ -195,16 +195,18 @@ class TransformerModel:
     """Share of each sublayer's output that training sets to zero."""
     norm: Literal["post", "pre"] = "pre"
     """Where blocks normalize: after the sum, as the paper, or before the sublayer, which learns sooner."""
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    """Between the layers of the feed-forward; swiglu has three of them."""
+    positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
+    """How words tell their order: by sinusoids as the paper, a table that is learned, or turned queries and keys."""
 
     def __post_init__(self) -> None:
         check_counts(self, "model.", "width", "num_heads", "hidden_units", "num_blocks")
         check_share("model.dropout", self.dropout)
-        check(
-            self.width % self.num_heads == 0,
-            "model.width",
-            self.width,
-            f"a multiple of model.num_heads, which is {self.num_heads}",
-        )
+        multiple = f"multiple of model.num_heads, which is {self.num_heads}"
+        check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
+        each = self.width // self.num_heads
+        check(each % 2 == 0 or self.positions != "rotary", "model.width", self.width, f"an even {multiple} (rotary)")
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,8 @@ class Translation(Config):
     """Subwords of the vocabulary that both languages share."""
     max_length: int = 100
     """Most subwords of a sentence; longer training pairs are left out, longer requests refused."""
+    embeddings: str | None = None
+    """File of word vectors, in the text format of word2vec or GloVe, from which the embeddings of whole words start."""
     model: TransformerModel | Seq2SeqLSTMModel = field(default_factory=TransformerModel)
     """The network."""
 

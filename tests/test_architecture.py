@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 # What each room of kerasnets may import of kerasnets. A program is a module beside the rooms.
-LEAVES = {"config", "data", "decoding", "text"}
+LEAVES = {"config", "data", "decoding", "embeddings", "text"}
 PROGRAMS = {"train", "evaluate", "export", "predict", "describe"}
 SHARED_BY_PROGRAMS = {"command", "examples", "loading"}
 MAY_IMPORT = {
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "config": set(),
     "data": {"data"},
     "decoding": set(),
+    "embeddings": set(),
     "text": set(),
     "training": {"config", "training"},
     "tasks": {"layers", "models", "tasks", *LEAVES},

@@ -1,6 +1,9 @@
 """Translation: a sentence in another language."""
 
+import dataclasses
 import functools
+import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ from kerasnets import decoding
 from kerasnets.config import RequestError, Seq2SeqLSTMModel, Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
+from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_text
-from kerasnets.text import SubwordVocabulary
+from kerasnets.text import MARKS, SPACE, SubwordVocabulary
 
 FILE = "subwords.json"
 EVALUATION_BATCH = 100
@@ -53,9 +57,29 @@ class TranslationTask:
 
     def model(self) -> keras.Model:
         network = Seq2SeqLSTM if isinstance(self.config.model, Seq2SeqLSTMModel) else Transformer
-        model = network(self.vocabulary.size, **vars(self.config.model))
+        options = vars(self.config.model)
+        if options.get("positions") == "learned":
+            options = options | {"max_length": self.config.max_length + 1}  # and the start or the end token
+        model = network(self.vocabulary.size, **options)
         model.build({"source": (None, None), "target": (None, None)})
+        if self.config.embeddings is not None:
+            table = model.embedding.embeddings
+            table.assign(self._vectors.fill(table.numpy()))
         return model
+
+    @functools.cached_property
+    def _vectors(self) -> WordVectors:
+        """Of the words of the vocabulary, as large as the embeddings that the model starts with."""
+        width = self.config.model.width
+        try:
+            vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
+        except VectorsError as error:
+            raise RequestError(str(error)) from None
+        if not vectors.found.any():
+            raise RequestError(f"{vectors.path} has no word of the vocabulary; give vectors of the same languages.")
+        print(vectors.report(), file=sys.stderr)
+        scale = width**-0.5 / vectors.rows[vectors.found].std()
+        return dataclasses.replace(vectors, rows=vectors.rows * scale)
 
     def _buckets(self, split: str) -> LengthBuckets:
         sources, targets = getattr(self.data, split)
@@ -190,3 +214,12 @@ class TranslationTask:
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """A sentence -> its translation."""
         return signatures["serving_default"](text=tf.constant([given]))["translation"][0].numpy().decode()
+
+
+def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
+    """-> the word that each piece is: "dog" for "▁dog", "," for ","; None for parts of words, bytes and symbols."""
+    words = []
+    for name in vocabulary.model.names:
+        begins = name.startswith(SPACE) and len(name) > 1
+        words.append(name[1:] if begins else name if re.fullmatch(f"[{MARKS}]+", name) else None)
+    return words
