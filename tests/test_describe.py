@@ -9,7 +9,18 @@ from layer_checks import normal
 from kerasnets import describe as program
 from kerasnets.config import TASKS, RequestError, load_preset, presets
 from kerasnets.layers import ConvBlock, LocallyConnected2D
-from kerasnets.models import CharLSTM, ConvNet, Transformer, describe, to_fully_convolutional
+from kerasnets.models import (
+    CharLSTM,
+    ConvNet,
+    PixelRows,
+    Seq2SeqLSTM,
+    SequenceClassifier,
+    SequenceGenerator,
+    SequenceTagger,
+    Transformer,
+    describe,
+    to_fully_convolutional,
+)
 from kerasnets.models.description import Walk
 
 
@@ -92,6 +103,31 @@ def test_transformer_costs_its_matrices_and_its_attention(norm):
     assert found.multiply_adds == length * (3 * (3 * attention + 2 * feed_forward) + 50 * 16)
     assert found.parameters == model.count_params()
     assert rows(model)["encoder_0"].receptive_field == "all"
+
+
+def test_recurrent_models_of_every_shape():
+    length, rows, width, units = 7, 28, 16, 32
+    lstm = 4 * (width + units) * units
+    classifier = SequenceClassifier(10, PixelRows(), units)
+    classifier.build((None, rows, width, 1))
+    tagger = SequenceTagger(5, keras.layers.Embedding(50, width), units)
+    tagger.build((None, None))
+    encoder = conv_net((28, 28, 1), classes=24, filters=(8,))
+    generator = SequenceGenerator(20, encoder, width, units)
+    generator.build({"given": (None, 28, 28, 1), "target": (None, None)})
+    translator = Seq2SeqLSTM(50, width, units)
+    translator.build({"source": (None, None), "target": (None, None)})
+    half = 4 * (width + units // 2) * units // 2
+    look, combine = units * units + 2 * length * units, 2 * units * width
+    expected = [
+        (classifier, rows * lstm + units * 10),
+        (tagger, length * (2 * lstm + 2 * units * 5)),
+        (generator, describe(encoder).multiply_adds + 24 * 2 * units + length * (lstm + units * 20)),
+        (translator, length * (2 * half + lstm + look + combine + 50 * width)),
+    ]
+    for model, multiply_adds in expected:
+        assert describe(model, length).multiply_adds == multiply_adds, model.name
+        assert describe(model, length).parameters == model.count_params(), model.name
 
 
 @pytest.mark.parametrize("name", ["small", "lenet", "resnet20", "wide"])

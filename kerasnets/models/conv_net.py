@@ -68,13 +68,10 @@ class ConvNet(keras.Model):
         self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
         shape = tuple(pixels_shape)
         for block in self.blocks:
+            self.check_room(shape, pixels_shape)
             block.build(shape)
             shape = block.compute_output_shape(shape)
-            if 0 in shape:
-                raise ValueError(
-                    f"pictures of {pixels_shape[1]}×{pixels_shape[2]} are too small for {len(self.filters)} blocks, "
-                    f"each of which halves them; give fewer filters or larger pictures."
-                )
+        self.check_room(shape, pixels_shape, least=1)
         if self.norm == "pre":
             self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
             self.last_norm.build(shape)
@@ -82,6 +79,16 @@ class ConvNet(keras.Model):
             raise ValueError('head is "flatten", which needs the rows and columns of the pictures: build with them.')
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.build_head(shape)
+
+    def check_room(self, shape, pixels_shape, least=None):
+        """Whether the maps [B, Y, X, C] that came of the pixels have room for another kernel."""
+        least = least or (self.kernel_size if self.padding == "valid" else 1)
+        if any(side is not None and side < least for side in shape[1:3]):
+            raise ValueError(
+                f"pictures of {pixels_shape[1]}×{pixels_shape[2]} are too small for {len(self.filters)} blocks, "
+                f"each of which halves them (kernel_size {self.kernel_size}, padding {self.padding!r}); "
+                f"give fewer filters or larger pictures."
+            )
 
     def plain_stages(self):
         normalization = None if self.norm == "none" else "batch"
