@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-backends lint format clean
 
 demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
 
 test: .venv/installed  ## all tests, the slow ones too
 	$(BIN)/python -m pytest
+
+test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends
+	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/backends
 
 lint: .venv/installed  ## format, style and types
 	$(BIN)/ruff format --check .
@@ -26,6 +30,12 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	@echo "installing TensorFlow and the other packages into .venv: some minutes the first time"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-backends/installed: requirements-backends.txt
+	$(PYTHON) -m venv .venv-backends
+	@echo "installing JAX and PyTorch into .venv-backends"
+	.venv-backends/bin/pip install --quiet --disable-pip-version-check --requirement requirements-backends.txt
 	touch $@
 
 clean:  ## what was trained and exported by `make demo`
