@@ -99,6 +99,21 @@ def test_transformer_normalizes_what_pre_norm_leaves(norm):
     assert ({"encoder_norm", "decoder_norm"} <= names) == (norm == "pre")
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_transformer_explains_what_it_computes(options):
+    model, given = transformer(options), pairs()
+    given["source"][1, 3:] = 0
+    logits, weights = model.explain(given)
+    assert_close(logits, model(given), 1e-5)
+    shapes = {"encoder": (3, 2, 2, 5, 5), "decoder": (3, 2, 2, 6, 6), "cross": (3, 2, 2, 6, 5)}
+    assert {name: tuple(each.shape) for name, each in weights.items()} == shapes
+    for each in weights.values():
+        np.testing.assert_allclose(tf.reduce_sum(each, axis=-1), 1, atol=1e-5)
+    for name in ("encoder", "cross"):
+        assert np.all(weights[name][1, ..., 3:] == 0)  # nobody sees padding
+    assert np.all(weights["decoder"].numpy()[..., ~np.tri(6, dtype=bool)] == 0)
+
+
 def test_transformer_starts_unsure():
     """Embeddings start at a scale at which the first logits are small."""
     keras.utils.set_random_seed(1)

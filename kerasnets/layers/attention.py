@@ -34,7 +34,8 @@ class MultiHeadAttention(keras.layers.Layer):
         rotary: whether queries and keys are turned by their positions (see `rotate`).
     Call: query [B, T, D]; memory [B, S, D] (the query itself when None: self-attention);
         attention_mask bool [B|1, T|1, S], True = may attend; causal: whether a position sees only itself and what is
-        before it, which takes less time than the same as a mask.
+        before it, which takes less time than the same as a mask. A position that may see nothing gets a finite
+        vector that means nothing.
     Returns: [B, T, D].
     """
 

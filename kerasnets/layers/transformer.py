@@ -174,12 +174,27 @@ class EncoderBlock(Block):
         self.attention_residual = self.build_residual("attention_residual", x_shape)
         self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
 
+    def encode(self, x, attend, training=None):
+        """x [B, S, D], attend: [B, S, D] -> [B, S, D] -> [B, S, D]."""
+        x = self.attention_residual(x, sublayer=attend, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+
     def call(self, x, attention_mask=None, training=None):
         def attend(y):
             return self.attention(y, attention_mask=attention_mask, training=training)
 
-        x = self.attention_residual(x, sublayer=attend, training=training)
-        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+        return self.encode(x, attend, training)
+
+    def explain(self, x, attention_mask=None):
+        """As `call` -> [B, S, D], and who looked at whom: the attention's weights [B, N, S, S]."""
+        weights = None
+
+        def attend(y):
+            nonlocal weights
+            weights = self.attention.attention_weights(y, self.attention.project(y)[0], attention_mask)
+            return self.attention(y, attention_mask=attention_mask)
+
+        return self.encode(x, attend), weights
 
 
 @register
@@ -205,22 +220,43 @@ class DecoderBlock(Block):
         self.feed_forward = self.build_feed_forward(x_shape)
         self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
 
-    def decode(self, x, attend_self, memory, cross_mask, training=None):
-        """x [B, T, D], attend_self: [B, T, D] -> [B, T, D], memory: keys and values [B, G, S, H] -> [B, T, D]."""
+    def decode(self, x, attend_self, attend_memory=None, training=None):
+        """x [B, T, D], attend_self and attend_memory: [B, T, D] -> [B, T, D] -> [B, T, D]."""
+        x = self.self_residual(x, sublayer=attend_self, training=training)
+        if attend_memory is not None:
+            x = self.cross_residual(x, sublayer=attend_memory, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+
+    def looking_at(self, memory, cross_mask, training=None):
+        """memory: what `project` returned -> the attention on it, [B, T, D] -> [B, T, D]; None for None."""
 
         def attend_memory(y):
             return self.cross_attention.attend(y, *memory, cross_mask, training=training)
 
-        x = self.self_residual(x, sublayer=attend_self, training=training)
-        if memory is not None:
-            x = self.cross_residual(x, sublayer=attend_memory, training=training)
-        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+        return None if memory is None else attend_memory
 
     def call(self, x, memory=None, cross_mask=None, training=None):
         def attend_self(y):
             return self.self_attention(y, causal=True, training=training)
 
-        return self.decode(x, attend_self, self.project(memory), cross_mask, training)
+        return self.decode(x, attend_self, self.looking_at(self.project(memory), cross_mask, training), training)
+
+    def explain(self, x, memory, cross_mask=None):
+        """As `call` -> [B, T, D], and who looked at whom: weights of both attentions, [B, N, T, T] and [B, N, T, S]."""
+        own = across = None
+        keys, values = self.project(memory)
+
+        def attend_self(y):
+            nonlocal own
+            own = self.self_attention.attention_weights(y, self.self_attention.project(y)[0], causal=True)
+            return self.self_attention(y, causal=True)
+
+        def attend_memory(y):
+            nonlocal across
+            across = self.cross_attention.attention_weights(y, keys, cross_mask)
+            return self.cross_attention.attend(y, keys, values, cross_mask)
+
+        return self.decode(x, attend_self, attend_memory), own, across
 
     def project(self, memory):
         """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
@@ -245,7 +281,7 @@ class DecoderBlock(Block):
             seen = ops.expand_dims(positions <= here, 1)  # [B|1, 1, T]
             return self.self_attention.attend(y, *updated, seen, start=index)
 
-        return self.decode(x, attend_self, memory, cross_mask), updated
+        return self.decode(x, attend_self, self.looking_at(memory, cross_mask)), updated
 
     def read(self, x, length):
         """Like `call` without a memory, and keeps what `step` needs of it.
@@ -263,7 +299,7 @@ class DecoderBlock(Block):
             cache = tuple(ops.concatenate(pair, axis=2) for pair in zip((keys, values), rest, strict=True))
             return self.self_attention.attend(y, keys, values, causal=True)
 
-        return self.decode(x, attend_self, None, None), cache
+        return self.decode(x, attend_self), cache
 
     def start(self, batch, length, dtype):
         """-> an empty cache for `batch` rows of at most `length` positions."""

@@ -152,6 +152,25 @@ class Transformer(TokenTransformer):
             x = block(x, attention_mask=valid, training=training)
         return normalized(x, self.encoder_norm), valid
 
+    def explain(self, inputs):
+        """As `call` -> logits [B, T, V], and who looked at whom in each of the L blocks, each row with the sum 1.
+
+        Returns: logits, {"encoder": [B, L, N, S, S], "decoder": [B, L, N, T, T], "cross": [B, L, N, T, S]}.
+        """
+        weights: dict[str, list] = {"encoder": [], "decoder": [], "cross": []}
+        valid = ops.expand_dims(inputs["source"] != 0, 1)
+        memory = self.embed(inputs["source"], self.source_embedding)
+        for block in self.encoder:
+            memory, seen = block.explain(memory, valid)
+            weights["encoder"].append(seen)
+        memory, x = normalized(memory, self.encoder_norm), self.embed(inputs["target"])
+        for block in self.decoder:
+            x, own, across = block.explain(x, memory, valid)
+            weights["decoder"].append(own)
+            weights["cross"].append(across)
+        stacked = {name: ops.stack(each, axis=1) for name, each in weights.items()}
+        return self.logits(normalized(x, self.decoder_norm)), stacked
+
     def start(self, source, length):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
 
