@@ -66,6 +66,10 @@ class ConvNet(keras.Model):
     def build(self, pixels_shape):
         self.picture_size = tuple(pixels_shape[1:3])  # what `to_fully_convolutional` has to know
         self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
+        if self.norm == "pre":
+            self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
+        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+        self.make_head()
         shape = tuple(pixels_shape)
         for block in self.blocks:
             self.check_room(shape, pixels_shape)
@@ -73,11 +77,9 @@ class ConvNet(keras.Model):
             shape = block.compute_output_shape(shape)
         self.check_room(shape, pixels_shape, least=1)
         if self.norm == "pre":
-            self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
             self.last_norm.build(shape)
         if self.head == "flatten" and None in self.picture_size:
             raise ValueError('head is "flatten", which needs the rows and columns of the pictures: build with them.')
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.build_head(shape)
 
     def check_room(self, shape, pixels_shape, least=None):
@@ -117,21 +119,22 @@ class ConvNet(keras.Model):
                 blocks.append(ResidualBlock(*arguments, dtype=self.dtype_policy, name=name))
         return blocks
 
-    def build_head(self, shape):
-        """shape [B, Y, X, C] of the last maps."""
+    def make_head(self):
+        """Makes the head's layers, before any is built: a seed's weights depend on the order."""
         policy = self.dtype_policy
         if self.head == "flatten":
             self.pool = keras.layers.Flatten(dtype=policy, name="pool")
         else:
             self.pool = GlobalPooling(self.head, dtype=policy, name="pool")
-        self.pool.build(shape)
         self.fully_connected = [
             keras.layers.Dense(units, "relu", kernel_initializer="he_normal", dtype=policy, name=f"hidden_{n}")
             for n, units in enumerate(self.hidden)
         ]
         self.out = keras.layers.Dense(self.classes, dtype="float32", name="out")
-        shape = self.pool.compute_output_shape(shape)
-        for layer in (*self.fully_connected, self.out):
+
+    def build_head(self, shape):
+        """shape [B, Y, X, C] of the last maps."""
+        for layer in (self.pool, *self.fully_connected, self.out):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 

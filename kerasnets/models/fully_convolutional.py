@@ -28,6 +28,9 @@ class FullyConvNet(ConvNet):
     def build(self, pixels_shape):
         super().build((pixels_shape[0], *self.training_size, pixels_shape[-1]))
 
+    def make_head(self):
+        """The windows of the head are known once the blocks are built."""
+
     def build_head(self, shape):
         window, policy = shape[1:3], self.dtype_policy
         pooling = {
@@ -36,15 +39,13 @@ class FullyConvNet(ConvNet):
             "flatten": lambda: keras.layers.Identity(dtype=policy, name="pool"),
         }
         self.pool = pooling[self.head]()
-        sides = [window if self.head == "flatten" else 1, *[1 for _ in self.hidden]]
+        *sides, last = [window if self.head == "flatten" else 1, *[1 for _ in self.hidden]]
         self.fully_connected = [
             keras.layers.Conv2D(units, side, activation="relu", dtype=policy, name=f"hidden_{n}")
-            for n, (units, side) in enumerate(zip(self.hidden, sides, strict=False))
+            for n, (units, side) in enumerate(zip(self.hidden, sides, strict=True))
         ]
-        self.out = keras.layers.Conv2D(self.classes, sides[-1], dtype="float32", name="out")
-        for layer in (self.pool, *self.fully_connected, self.out):
-            layer.build(shape)
-            shape = layer.compute_output_shape(shape)
+        self.out = keras.layers.Conv2D(self.classes, last, dtype="float32", name="out")
+        super().build_head(shape)
 
     def call(self, pixels, training=None):
         rows, columns = self.training_size
