@@ -21,7 +21,7 @@ from small_runs import ROOT, free_port
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PROGRAMS = r"python -m (kerasnets\.(?:train|evaluate|export|predict)) ?(.*)"
+PROGRAMS = r"python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)"
 
 
 class Shell:
@@ -48,7 +48,7 @@ class Shell:
         return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=120)
 
     def program(self, module, arguments, data_dir):
-        real = any(name in arguments for name in ("mnist", "tiny_shakespeare", "multi30k"))
+        real = any(name in arguments for name in ("mnist", "cifar10", "tiny_shakespeare", "multi30k"))
         if real and data_dir is None:
             return
         if real:

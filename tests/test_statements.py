@@ -6,39 +6,38 @@ import re
 import pytest
 from small_runs import ROOT
 
+from benchmarks.presets import RESULTS, statement
 from kerasnets.config import DEFAULT_PRESETS, PRESETS, load_preset
 
-RESULTS = json.loads((ROOT / "benchmarks" / "results.json").read_text("utf-8"))
+MEASURED = json.loads(RESULTS.read_text("utf-8"))
 LIMITS = {  # seconds of the whole command, and what it has to reach
     "image_classification": (180, lambda test, validation: test["accuracy"] >= 0.990),
     "text_generation": (600, lambda test, validation: validation["loss"] <= 1.70),
     "translation": (1200, lambda test, validation: test["bleu"] >= 22),
 }
+STATED = {
+    f"{path.parent.name}/{path.stem}": stated[1]
+    for path in sorted(PRESETS.glob("*/*.toml"))
+    if (stated := re.search(r"^# Measured: (.+)$", path.read_text("utf-8"), re.MULTILINE))
+}
 
 
-@pytest.mark.parametrize("task", DEFAULT_PRESETS)
-def test_a_preset_states_what_was_measured_with_it(task):
-    result = RESULTS[task]
-    assert result["preset"] == DEFAULT_PRESETS[task]
-    assert result["dataset"] == load_preset(task).dataset
-    preset = (PRESETS / task / f"{result['preset']}.toml").read_text("utf-8")
-    stated = re.search(r"^# Measured: (.+)$", preset, re.MULTILINE)[1]
-    assert stated == statement(task, result)
-    assert stated in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+def test_presets_state_what_is_measured_and_nothing_else():
+    assert set(STATED) == set(MEASURED)
+    assert {f"{task}/{preset}" for task, preset in DEFAULT_PRESETS.items()} <= set(STATED)
 
 
-def statement(task: str, result: dict) -> str:
-    minutes, test, validation = result["seconds"] / 60, result["test"], result["validation"]
-    scores = {
-        "image_classification": lambda: f"test accuracy {test['accuracy']:.4f}",
-        "text_generation": lambda: f"validation loss {validation['loss']:.3f}, test loss {test['loss']:.3f} nats",
-        "translation": lambda: f"test BLEU {test['bleu']:.1f}, chrF {test['chrf']:.1f}, greedy",
-    }
-    return f"{result['dataset']}, two cores, {minutes:.1f} min: {scores[task]()}"
+@pytest.mark.parametrize("name", STATED)
+def test_a_preset_states_what_was_measured_with_it(name):
+    result = MEASURED[name]
+    assert result["dataset"] == load_preset(*name.split("/")).dataset
+    assert STATED[name] == statement(name, result)
+    assert STATED[name] in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("task", DEFAULT_PRESETS)
 def test_the_result_keeps_what_the_defaults_promise(task):
     limit, reached = LIMITS[task]
-    assert RESULTS[task]["seconds"] <= limit
-    assert reached(RESULTS[task]["test"], RESULTS[task]["validation"])
+    result = MEASURED[f"{task}/{DEFAULT_PRESETS[task]}"]
+    assert result["seconds"] <= limit
+    assert reached(result["test"], result["validation"])

@@ -135,6 +135,9 @@ class Pairs(StandIn):
 def three_steps(task, strategy):
     """-> the loss and weight of each step, the weights after the last, the carry, the examples' shares of a batch."""
     trainer = Trainer(task, strategy, steps=6)
+    # Adam divides by the size of the gradients: where they are rounding alone it would scale that up, and this compares
+    # what is more than rounding.
+    trainer.optimizer.epsilon = 1e-4
     batches, results, shares = iter(trainer.batches(0)), [], []
     for _ in range(3):
         batch = next(batches)
@@ -189,13 +192,13 @@ def compare_devices():
             three_steps(task(), two),
         )
         assert list(weights) == list(weights2)
-        # A key's bias shifts all scores alike, so its gradient is rounding alone, which Adam scales up.
-        paths = [path for path in weights if not path.endswith("key/bias") and "seed_generator" not in path]
+        paths = [path for path in weights if "seed_generator" not in path]
         begun = values(Trainer(task(), one, steps=6))
         report[task.__name__] = {
             "losses": np.abs(np.subtract(losses, losses2)).max(axis=0).tolist(),
             "weights": difference([weights[p] for p in paths], [weights2[p] for p in paths]),
-            "moved": min(difference(weights[p], begun[p]) for p in paths),
+            # A key's bias shifts all scores alike, so that its gradient is zero but for rounding.
+            "moved": min(difference(weights[p], begun[p]) for p in paths if not p.endswith("key/bias")),
             "carry": difference(carry, carry2),
             "shares": shares,
         }

@@ -1,0 +1,91 @@
+"""`python -m benchmarks.layers [NAME ...]`: layers of kerasnets against their peers, a training step each.
+
+A step is the forward pass in training and the gradient by the inputs and all weights, as one TensorFlow graph. Both
+sides have the same sizes. With names, only layers whose name begins with one of them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import tensorflow as tf
+
+from benchmarks.timing import compare
+from kerasnets.layers import LSTM, ConvBlock
+
+Row = tuple[str, str, float, float, float]
+REPEATS = 15
+
+
+def training_step(layer: keras.layers.Layer, inputs: list[tf.Tensor], **call: object) -> Callable[[], object]:
+    """-> a function that runs one step to its end. `layer` gives an array or, first of several, its output."""
+    outputs = keras.tree.flatten(layer(*inputs, **call))
+    upstream = tf.random.stateless_normal(outputs[0].shape, (0, 1))
+    variables = [v.value for v in layer.trainable_variables]
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            output = keras.tree.flatten(layer(*inputs, **call, training=True))[0]
+            total = tf.reduce_sum(output * upstream)
+        # Sums, so that no gradient is left out and nothing large comes back.
+        return [tf.reduce_sum(g) for g in tape.gradient(total, [*inputs, *variables])]
+
+    return lambda: [x.numpy() for x in step()]
+
+
+def normal(*shape: int) -> tf.Tensor:
+    return tf.random.stateless_normal(shape, (len(shape), shape[0]))
+
+
+class Both(keras.layers.Layer):
+    """Two LSTMs, the second over the outputs of the first; `outputs` takes them from what a layer gives."""
+
+    def __init__(self, first, second, outputs):
+        super().__init__()
+        self.first, self.second, self.outputs = first, second, outputs
+
+    def call(self, x, training=None):
+        x = self.outputs(self.first(x, training=training))
+        return self.outputs(self.second(x, training=training))
+
+
+def lstm_rows() -> Iterator[Row]:
+    x = normal(64, 128, 256)
+    ours = Both(LSTM(256), LSTM(256), lambda given: given[0])
+    theirs = Both(*(keras.layers.LSTM(256, return_sequences=True) for _ in range(2)), lambda given: given)
+    steps = training_step(ours, [x]), training_step(theirs, [x])
+    yield "LSTM", "2×256, batch 64×128; keras.layers.LSTM", *compare(*steps, REPEATS)
+
+
+def convolution_rows() -> Iterator[Row]:
+    for channels, side in [(32, 28), (64, 14), (128, 7)]:
+        x = normal(128, side, side, channels)
+        stock = keras.Sequential(
+            [
+                keras.layers.Conv2D(channels, 3, padding="same", use_bias=False),
+                keras.layers.BatchNormalization(momentum=0.9),
+                keras.layers.ReLU(),
+            ]
+        )
+        steps = training_step(ConvBlock(channels), [x]), training_step(stock, [x])
+        configuration = f"3×3, {channels} to {channels}, batch 128×{side}×{side}; stock layers in sequence"
+        yield "ConvBlock", configuration, *compare(*steps, REPEATS)
+
+
+def main(names: list[str]) -> None:
+    from benchmarks.transformer_layers import rows as transformer_rows
+
+    print(f"| {'layer':20} | {'configuration; against':62} | ours, ms | theirs, ms | ratio |\n|---|---|---|---|---|")
+    for rows in (lstm_rows, convolution_rows, transformer_rows):
+        for layer, configuration, ours, theirs, ratio in rows():
+            if not names or layer.startswith(tuple(names)):
+                print(f"| {layer:20} | {configuration:62} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
