@@ -1,4 +1,7 @@
-"""Attention: Vaswani et al. 2017, section 3.2.   B batch, T target, S source, D width, N heads, H = D / N."""
+"""Attention: Vaswani et al. 2017, section 3.2.
+
+B batch, T target, S source, D width, N heads, H = D / N, G heads of keys and values (N unless they are grouped).
+"""
 
 import keras
 from keras import ops
@@ -82,6 +85,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def attend(self, query, keys, values, attention_mask=None, causal=False, start=0, training=None):
         """query [B, T, D], its first at position `start`; keys and values [B, G, S, H] -> [B, T, D]."""
+        check_rank(attention_mask)
         if training and self.dropout:
             weights = self.attention_weights(query, keys, attention_mask, causal, start)
             weights = self.drop(ops.cast(weights, values.dtype), training=training)
@@ -93,6 +97,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def attention_weights(self, query, keys, attention_mask=None, causal=False, start=0):
         """query [B, T, D], its first at position `start`; keys [B, G, S, H] -> softmax(Q Kᵀ / √H) [B, N, T, S]."""
+        check_rank(attention_mask)
         queries, keys = self.queries(query, start), for_all(keys, self.num_heads)
         scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
         return softmax(scores, *hidden(attention_mask, causal, queries, keys))
@@ -121,11 +126,14 @@ def for_all(heads, num_heads):
     return heads if times == 1 else ops.repeat(heads, times, axis=1)
 
 
-def hidden(attention_mask, causal, queries, keys):
-    """-> what is added to the scores, [B|1, 1, T|1, S], HIDDEN where a position may not look; () for nothing."""
+def check_rank(attention_mask):
     if attention_mask is not None and len(attention_mask.shape) != 3:
         shape = tuple(attention_mask.shape)
         raise ValueError(f"attention_mask is of rank {len(shape)}, {shape}; it must be [B|1, T|1, S], of rank 3.")
+
+
+def hidden(attention_mask, causal, queries, keys):
+    """-> what is added to the scores, [B|1, 1, T|1, S], HIDDEN where a position may not look; () for nothing."""
     masks = [] if attention_mask is None else [attention_mask]
     if causal:
         # Queries of a part stand at the end of the keys that they get.
@@ -153,7 +161,6 @@ def dot_product_attention(queries, keys, values, attention_mask=None, causal=Fal
     Returns: [B, N, T, H].
     """
     if keras.backend.backend() != "tensorflow":  # flash attention where there is a GPU
-        hidden(attention_mask, False, queries, keys)  # for its error
         rows = [ops.transpose(x, (0, 2, 1, 3)) for x in (queries, keys, values)]
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
         return ops.transpose(ops.dot_product_attention(*rows, mask=mask, scale=1.0, is_causal=causal), (0, 2, 1, 3))
