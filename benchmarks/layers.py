@@ -1,7 +1,8 @@
-"""`python -m benchmarks.layers [NAME ...]`: layers of kerasnets against their peers, a training step each.
+"""`python -m benchmarks.layers [recurrent] [convolution] [transformer]`: layers of kerasnets against their peers, a
+training step each.
 
 A step is the forward pass in training and the gradient by the inputs and all weights, as one TensorFlow graph. Both
-sides have the same sizes. With names, only layers whose name begins with one of them.
+sides have the same sizes. Without a word, all of them.
 """
 
 import os
@@ -77,14 +78,16 @@ def convolution_rows() -> Iterator[Row]:
         yield "ConvBlock", configuration, *compare(*steps, REPEATS)
 
 
-def main(names: list[str]) -> None:
+def main(chosen: list[str]) -> None:
     from benchmarks.transformer_layers import rows as transformer_rows
 
-    print(f"| {'layer':20} | {'configuration; against':62} | ours, ms | theirs, ms | ratio |\n|---|---|---|---|---|")
-    for rows in (lstm_rows, convolution_rows, transformer_rows):
-        for layer, configuration, ours, theirs, ratio in rows():
-            if not names or layer.startswith(tuple(names)):
-                print(f"| {layer:20} | {configuration:62} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
+    families = {"recurrent": lstm_rows, "convolution": convolution_rows, "transformer": transformer_rows}
+    if unknown := set(chosen) - set(families):
+        sys.exit(f"there are no layers {', '.join(sorted(unknown))}; choose of {', '.join(families)}.")
+    print("| layer | configuration; against | ours, ms | theirs, ms | ratio |\n|---|---|---|---|---|")
+    for family in chosen or families:
+        for layer, configuration, ours, theirs, ratio in families[family]():
+            print(f"| `{layer}` | {configuration} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
