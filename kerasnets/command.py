@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kerasnets.config import RequestError, from_dict
+from kerasnets.checks import RequestError
+from kerasnets.config import from_dict
 
 
 def run(program: Callable[[list[str]], None]) -> NoReturn:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from kerasnets import config as configuration
+from kerasnets.checks import RequestError
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config import Config, RequestError
+from kerasnets.config import Config
 
 DESCRIPTION = """Prints a row for each layer of a network: the shape that comes out, parameters, multiply-adds for one
 example and how much of the input one output sees; and how many weights a convolution saves against layers that share

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kerasnets.checks import choose
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config import choose
 from kerasnets.loading import is_saved_model, open_model, read_config
 
 DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes

@@ -11,8 +11,8 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
+from kerasnets.checks import RequestError
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config import RequestError
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
 needs nothing but TensorFlow, and verifies it in a fresh process."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets.config import RequestError
+from kerasnets.checks import RequestError
 
 
 @dataclass

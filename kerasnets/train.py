@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
+from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, flat, run, start_tensorflow
-from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config, RequestError
+from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config
 from kerasnets.examples import instances
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
     defaults = configuration.load_preset(task, preset)
     kind, arguments = taken(arguments, "--model")
     kinds = configuration.model_kinds(task)
-    if kind is not None and configuration.choose(f"network of {task}", kind, kinds) != defaults.model.kind:
+    if kind is not None and choose(f"network of {task}", kind, kinds) != defaults.model.kind:
         defaults = dataclasses.replace(defaults, model=kinds[kind]())
     options = Options(f"kerasnets.train {task}", DESCRIPTION)
     options.add("task", help=SUPPRESS)
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
         f"network to train: {', '.join(kinds)} (default: {defaults.model.kind}); the options below are its own",
     )
     given = options.parse(arguments)
-    configuration.choose("strategy", given.strategy, STRATEGIES)
+    choose("strategy", given.strategy, STRATEGIES)
     network = "" if kind is None else f"{kind}-"
     default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
     train(task, given.preset, given.config, Path(given.run_dir or default), given.strategy, given.dry_run)

@@ -10,25 +10,27 @@ ROOT = Path(__file__).parents[1]
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 # What each room of kerasnets may import of kerasnets. A program is a module beside the rooms.
-LEAVES = {"config", "data", "decoding", "embeddings", "text"}
+LEAVES = {"checks", "config", "data", "decoding", "embeddings", "text", "networks"}
 PROGRAMS = {"train", "evaluate", "export", "predict", "describe"}
 SHARED_BY_PROGRAMS = {"command", "examples", "loading"}
 MAY_IMPORT = {
     "layers": {"layers"},
     "models": {"layers", "models"},
-    "config": set(),
+    "checks": set(),
+    "networks": {"checks"},
+    "config": {"checks", "networks"},
     "data": {"data"},
     "decoding": set(),
     "embeddings": set(),
     "text": set(),
-    "training": {"config", "training"},
+    "training": {"checks", "config", "training"},
     "tasks": {"layers", "models", "tasks", *LEAVES},
-    "command": {"config"},
+    "command": {"checks", "config"},
     "examples": set(),
-    "loading": {"config", "tasks", "training"},
+    "loading": {"checks", "config", "tasks", "training"},
     "verify": set(),  # it runs where kerasnets cannot be imported
-    **{program: {"tasks", "training", "config"} | PROGRAMS | SHARED_BY_PROGRAMS for program in PROGRAMS},
-    "describe": {"command", "config", "models", "tasks"},
+    **{program: {"tasks", "training", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS for program in PROGRAMS},
+    "describe": {"checks", "command", "config", "models", "tasks"},
 }
 TASKS = {"image_classification", "text_generation", "translation"}
 

@@ -10,8 +10,9 @@ import tomllib
 import pytest
 
 from kerasnets import config
+from kerasnets.checks import RequestError
 from kerasnets.command import Options, with_dashes
-from kerasnets.config import PRESETS, TASKS, RequestError, from_dict, load, load_preset, presets, save, to_dict
+from kerasnets.config import PRESETS, TASKS, from_dict, load, load_preset, presets, save, to_dict
 
 SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasnets.config import RequestError, TransformerModel, Translation
+from kerasnets.checks import RequestError
+from kerasnets.config import Translation
 from kerasnets.embeddings import VectorsError, read_vectors
+from kerasnets.networks import TransformerModel
 from kerasnets.tasks.translation import TranslationTask
 
 GLOVE = "the 0.1 -0.2 3e-1\ndog 1 2 3\n. . . 4 5 6\nBär -1 -2 -3\n"

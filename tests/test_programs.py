@@ -13,7 +13,7 @@ import pytest
 from small_runs import ROOT, TASKS, small
 
 from kerasnets import config as configuration
-from kerasnets.config import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.evaluate import evaluate, table
 from kerasnets.export import export
 from kerasnets.predict import predict

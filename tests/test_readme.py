@@ -108,3 +108,10 @@ def test_the_readme_names_files_and_presets_that_exist():
         assert (ROOT / path).exists(), path
     for path in re.findall(r"`((?:kerasnets|serving|demos)/[\w/.]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_has_a_line_for_every_layer_and_model():
+    from kerasnets import layers, models
+
+    for name in [*layers.__all__, *models.__all__]:
+        assert f"`{name}`" in README, name

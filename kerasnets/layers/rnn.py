@@ -28,7 +28,8 @@ class RNN(keras.layers.Layer):
             that follow one another; needs a fixed batch size. `reset_states` forgets them.
     Call: x [B, T, D]; states, as `cell` has them (zeros when None); valid bool [B, T], True = there: at a False step
         the states stay as they are.
-    Returns: output of every step [B, T, P]; the last states, of which the first is the last output [B, P].
+    Returns: output of every step [B, T, P] (`return_sequences` of Keras); the last states (`return_state`), of which
+        the first is the last output [B, P].
     """
 
     def __init__(self, cell, reverse=False, truncate=None, stateful=False, **kwargs):

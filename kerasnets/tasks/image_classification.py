@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.config import ImageClassification, RequestError, SequenceClassifierModel, SequenceGeneratorModel
+from kerasnets.checks import RequestError
+from kerasnets.config import ImageClassification
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
+from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_rows
 from kerasnets.tasks.spelling import Spelling

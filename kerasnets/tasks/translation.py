@@ -13,11 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import decoding
-from kerasnets.config import RequestError, Seq2SeqLSTMModel, Translation
+from kerasnets.checks import RequestError
+from kerasnets.config import Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
+from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_text
 from kerasnets.text import MARKS, SPACE, SubwordVocabulary

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from kerasnets.config import STRATEGIES, choose
+from kerasnets.checks import choose
+from kerasnets.config import STRATEGIES
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
