@@ -61,7 +61,7 @@ def char_lstm(**options):
     prompts = np.array([[3, 4, 5, 6, 7], [8, 3, 0, 0, 0], [0, 0, 0, 0, 0], [5, 5, 5, 4, 0]], np.int32)
 
     def start(rows):
-        return model.start(tf.constant(prompts[rows]))
+        return model.start(tf.constant(prompts[rows]), 9)
 
     def plain(row, tokens):
         prompt = prompts[row][prompts[row] != 0]

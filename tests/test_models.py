@@ -183,7 +183,7 @@ def test_char_lstm_carries_its_states():
 def test_char_lstm_step_by_step_equals_all_at_once():
     model, tokens = char_lstm(), ids(3, 7)
     expected = model(tokens)
-    memory, cache = model.start(tokens[:, :2])
+    memory, cache = model.start(tokens[:, :2], 5)
     for t in range(2, 7):
         logits, cache = model.step(tokens[:, t], t, memory, cache)
         assert_close(logits, expected[:, t], 1e-6)
@@ -192,12 +192,12 @@ def test_char_lstm_step_by_step_equals_all_at_once():
 def test_char_lstm_does_not_see_the_padding_of_a_prompt():
     model, tokens = char_lstm(), ids(1, 4)
     padded = np.pad(tokens, [(0, 0), (0, 5)])
-    assert_close(model.start(padded)[1], model.start(tokens)[1], 0)
+    assert_close(model.start(padded, 5)[1], model.start(tokens, 5)[1], 0)
 
 
 def test_char_lstm_starts_from_nothing_without_a_prompt():
     model = char_lstm()
-    assert_close(model.start(np.zeros((2, 3), np.int32))[1], model.initial_states(2), 0)
+    assert_close(model.start(np.zeros((2, 3), np.int32), 5)[1], model.initial_states(2), 0)
 
 
 # Wrong arguments.

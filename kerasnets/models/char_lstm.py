@@ -62,8 +62,11 @@ class CharLSTM(keras.Model):
     def initial_states(self, batch):
         return self.rnns.start(batch)
 
-    def start(self, prompt):
-        """prompt int [B, T], 0 = padding at its end -> memory (nothing stays constant here), cache after the prompt."""
+    def start(self, prompt, length):
+        """prompt int [B, T], 0 = padding at its end -> memory (nothing stays constant here), cache after the prompt.
+
+        `length`, the limit of what follows, is of no use to an LSTM.
+        """
         return (), self.run(prompt, self.initial_states(ops.shape(prompt)[0]), valid=prompt != 0)[1]
 
     def step(self, token, index, memory, cache):

@@ -173,7 +173,7 @@ class TextGenerationTask:
             ]
             with tf.control_dependencies(checks):
                 context, last = self.read(prompt)
-            memory, cache = model.start(context)
+            memory, cache = model.start(context, limit)
             tokens, log_probability = decoding.sample(
                 functools.partial(step, model),
                 memory,
