@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError
+from kerasnets.checks import RequestError, check
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import Config
 
@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> None:
     options.add("--image-size", type=int, metavar="N", help="of a preset: rows and columns (default: of its data set)")
     options.add("--length", type=int, default=1, metavar="N", help="positions of a sequence (default: 1)")
     given = options.parse(arguments)
-    configuration.check(given.length >= 1, "length", given.length, "1 or more")
+    check(given.length >= 1, "length", given.length, "1 or more")
     size = given.image_size
-    configuration.check(size is None or size >= 1, "image_size", size, "1 or more")
+    check(size is None or size >= 1, "image_size", size, "1 or more")
     print(describe(given.what, given.length, size))
 
 
