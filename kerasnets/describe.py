@@ -17,7 +17,9 @@ none. A preset needs no data: the sizes that a network takes from its data set a
 # What a network takes from its data: rows, columns and channels of pictures; characters of a text.
 PICTURES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 OTHER_PICTURES = (32, 32, 3)
-CLASSES = 10
+DIGITS = tuple("0123456789")
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = {"digits": DIGITS, "mnist": DIGITS, "cifar10": CIFAR_10}
 CHARACTERS = {"pydocs": 104, "tiny_shakespeare": 66}
 OTHER_CHARACTERS = 100
 
@@ -79,7 +81,7 @@ def stand_in_for_data(task: Any, config: Config, directory: Path, image_size: in
     if task.name == "image_classification":
         rows, columns, channels = PICTURES.get(config.dataset, OTHER_PICTURES)
         size = [image_size or rows, image_size or columns, channels]
-        classes = [str(n) for n in range(CLASSES)]
+        classes = CLASSES.get(config.dataset, DIGITS)
         (directory / "classes.json").write_text(json.dumps({"classes": classes, "shape": size}), "utf-8")
         return
     if image_size is not None:

@@ -82,7 +82,8 @@ class SequenceGeneratorModel:
         check(
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
-        check_counts(self, "model.", "width", "units", "num_layers")
+        check_counts(self, "model.", "units", "num_layers")
+        check(self.width >= 2, "model.width", self.width, "2 or more")
         check_share("model.dropout", self.dropout)
 
 

@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> None:
     defaults = configuration.load_preset(task, preset)
     kind, arguments = taken(arguments, "--model")
     kinds = configuration.model_kinds(task)
+    network = ""
     if kind is not None and choose(f"network of {task}", kind, kinds) != defaults.model.kind:
+        network = f"{kind}-"
         defaults = dataclasses.replace(defaults, model=kinds[kind]())
     options = Options(f"kerasnets.train {task}", DESCRIPTION)
     options.add("task", help=SUPPRESS)
@@ -44,7 +46,11 @@ def main(arguments: list[str]) -> None:
         default=preset or DEFAULT_PRESETS[task],
         help=f"values to start from: {', '.join(configuration.presets(task))}; other options replace single values",
     )
-    options.add("--run-dir", metavar="DIR", help="where the run is kept (default: runs/TASK/PRESET-DATASET)")
+    options.add(
+        "--run-dir",
+        metavar="DIR",
+        help="where the run is kept (default: runs/TASK/PRESET-DATASET, or PRESET-MODEL-DATASET)",
+    )
     options.add("--strategy", default="auto", metavar="S", help=f"devices to use: {', '.join(STRATEGIES)} (see README)")
     options.add(
         "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
@@ -55,7 +61,6 @@ def main(arguments: list[str]) -> None:
     )
     given = options.parse(arguments)
     choose("strategy", given.strategy, STRATEGIES)
-    network = "" if kind is None else f"{kind}-"
     default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
     train(task, given.preset, given.config, Path(given.run_dir or default), given.strategy, given.dry_run)
 

@@ -153,6 +153,10 @@ def check_policies(cls: type[keras.layers.Layer], arguments: Any, given: Arrays,
             assert output.dtype.name == dtype, policy
             assert np.isfinite(np.asarray(output, np.float32)).all(), policy
         assert {v.dtype for v in layer.weights if "seed" not in v.path} <= {"float32"}, policy
+        with tf.GradientTape() as tape:
+            total = probe(layer(**given, **call))
+        for gradient in tape.gradient(total, [v.value for v in layer.trainable_variables]):
+            assert gradient.dtype == tf.float32 and np.isfinite(gradient).all(), policy
 
 
 def check_gradients(layer: keras.layers.Layer, outputs: Callable[[], Arrays]) -> None:

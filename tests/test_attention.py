@@ -287,3 +287,38 @@ def test_layer_normalization_has_its_statistics_in_single_precision():
 def test_wrong_arguments_are_named_with_their_value(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_mask_whose_rows_are_unknown_meets_long_causal_attention():
+    attention = MultiHeadAttention(2)
+    x, mask = tf.constant(normal(1, 200, 4)), tf.constant(normal(1, 1, 200, seed=1) > -1)
+    expected = attention(x, attention_mask=mask, causal=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 200, 4]), tf.TensorSpec([None, None, 200], tf.bool)])
+    def graph(x, mask):
+        return attention(x, attention_mask=mask, causal=True)
+
+    assert_close(graph(x, mask), expected, 1e-5)
+
+
+def test_gradients_in_half_precision_are_no_worse_than_the_stock_layers():
+    ours, theirs = (
+        MultiHeadAttention(1, dtype="mixed_bfloat16"),
+        keras.layers.MultiHeadAttention(1, 64, dtype="mixed_bfloat16"),
+    )
+    exact = MultiHeadAttention(1)
+    x = tf.constant(normal(2, 64, 64) + 3.0)  # large scores
+    for layer in (ours, exact):
+        layer.build(x.shape)
+    theirs.build(x.shape, x.shape)
+    ours.set_weights(exact.get_weights())
+    theirs.set_weights([w.reshape(v.shape) for w, v in zip(exact.get_weights(), theirs.weights, strict=True)])
+
+    def gradient(layer, output):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.cast(output(), tf.float32) * normal(2, 64, 64, seed=1))
+        return np.asarray(tape.gradient(total, layer.trainable_variables[0].value)).ravel()
+
+    reference = gradient(exact, lambda: exact(x))
+    mine, stock = gradient(ours, lambda: ours(x)), gradient(theirs, lambda: theirs(x, x))
+    assert np.abs(mine - reference).max() <= 2 * np.abs(stock - reference).max()

@@ -173,7 +173,9 @@ def test_class_names_are_spelled_out():
         total += tf.nn.log_softmax(step).numpy()[:, following]
         token = np.full(2, following)
     assert logits[:, 0] == pytest.approx(total, abs=1e-5)
-    assert spelling.losses(model, pixels, tf.constant([2, 0]), 0.0).shape == (2,)
+    inferred = spelling.losses(model, pixels, tf.constant([0, 0]), 0.0, training=False).numpy()
+    assert -inferred == pytest.approx(total, abs=1e-5)
+    assert spelling.losses(model, pixels, tf.constant([2, 0]), 0.0, True).shape == (2,)
 
 
 # Real data, for a few steps, an evaluation and an export.

@@ -196,7 +196,10 @@ def test_predictions(runs, models_dir, tmp_path):
 WRONG = {
     "no task": (["kerasnets.train"], "name the task to train"),
     "unknown task": (["kerasnets.train", "poetry"], "choose one of image_classification, text_generation, translation"),
-    "unknown preset": (["kerasnets.train", "translation", "--preset", "huge"], "choose one of quick, tiny"),
+    "unknown preset": (
+        ["kerasnets.train", "translation", "--preset", "huge"],
+        "choose one of base, big, lstm, quick, tiny",
+    ),
     "unknown strategy": (["kerasnets.train", "translation", "--strategy=tpu"], "auto, mirrored, one_device"),
     "unknown option": (["kerasnets.train", "translation", "--model.layers", "2"], "unrecognized arguments"),
     "wrong type": (["kerasnets.train", "translation", "--seed", "first"], "seed"),

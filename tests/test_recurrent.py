@@ -322,12 +322,15 @@ def test_the_fast_loop_of_an_lstm_equals_the_general_one(masked, truncate):
 def test_the_stock_loop_that_a_gpu_gets_gives_the_same(monkeypatch):
     ours = built(LSTM(5), (None, None, 4))
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
+    assert LSTM(5, dtype="mixed_bfloat16")(normal(1, 2, 4))[0].dtype == tf.bfloat16
     fused = LSTM(5)
     fused.build((None, None, 4))
     fused.set_weights(ours.get_weights())
     assert fused.fused is not None and len(fused.weights) == 3
     x, h, c = tensors([normal(3, 7, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
-    result, gradients = value_and_gradients(lambda: fused(x, (h, c)), [x, h, c, *fused.trainable_variables])
+    result, gradients = value_and_gradients(
+        lambda: fused(x, (h, c), training=True), [x, h, c, *fused.trainable_variables]
+    )
     reference, expected = value_and_gradients(lambda: ours(x, (h, c)), [x, h, c, *ours.trainable_variables])
     assert_close(result, reference)
     assert_close(gradients, expected)
@@ -414,6 +417,18 @@ def test_recurrent_dropout_keeps_one_mask_for_a_sequence(make):
     assert len(seen) >= 1 and all(mask is seen[0] for mask in seen) and seen[0] is not None
 
 
+def test_the_gates_are_read_in_float32_whatever_the_policy():
+    options = {"peepholes": True, "projection": 3}
+    exact = built(LSTM(4, **options), (None, None, 3))
+    half = LSTM(4, **options, dtype="mixed_bfloat16")
+    half.build((None, None, 3))
+    half.set_weights(exact.get_weights())
+    x = tf.constant(normal(2, 5, 3))
+    assert_close(list(half.gates(x)), list(exact.gates(x)), 1e-6)
+    normalized = built(LSTM(4, layer_norm=True, dtype="mixed_float16"), (None, None, 3))
+    assert all(part.dtype == tf.float32 and np.isfinite(part).all() for part in normalized.gates(x))
+
+
 def test_the_gates_of_an_lstm_can_be_read():
     lstm = built(LSTM(4, peepholes=True, layer_norm=True), (None, None, 3))
     x, states = tf.constant(normal(2, 5, 3)), (normal(2, 4, seed=1), normal(2, 4, seed=2))
@@ -429,6 +444,12 @@ def test_the_gates_of_an_lstm_can_be_read():
 # Wrong arguments.
 
 
+def stateful_of_two(x):
+    rnn = LSTM(2, stateful=True)
+    rnn.build((2, None, 3))
+    return rnn(x)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -441,8 +462,15 @@ def test_the_gates_of_an_lstm_can_be_read():
         (lambda: LSTM(2, stateful=True).build((None, None, 3)), "stateful is True and the batch size is None"),
         (lambda: LSTM(2).build((None, 3)), r"x has the shape \(None, 3\)"),
         (lambda: LSTM(2)(normal(2, 3, 4), valid=np.ones((2, 3, 1), bool)), r"valid has the shape \(2, 3, 1\)"),
-        (lambda: Bidirectional(LSTM(2, reverse=True)), "rnn.reverse is True"),
-        (lambda: StackedRNN([]), "rnns is empty"),
+        (lambda: Bidirectional(LSTM(2, reverse=True)), "rnn is LSTM reverse; it must be an RNN that reads forward"),
+        (lambda: Bidirectional(keras.layers.LSTM(2)), "rnn is LSTM; it must be an RNN"),
+        (lambda: StackedRNN([]), r"rnns is \[\]; it must be"),
+        (lambda: StackedRNN([keras.layers.LSTM(2)]), r"rnns is \['LSTM'\]; it must be"),
+        (lambda: StackedRNN([LSTM(2)], dropout=2), "dropout is 2"),
+        (lambda: RNN(keras.layers.LSTMCell(2)), "cell is a LSTMCell; it must have `project`"),
+        (lambda: RNN(LSTMCell(2), dtype="mixed_bfloat16"), "cell computes in float32; it must be bfloat16"),
+        (lambda: LSTM(2, reverse=True).gates(normal(1, 3, 2)), "reverse is True"),
+        (lambda: stateful_of_two(normal(3, 4, 3)), "the batch size is 3; it must be 2"),
     ],
 )
 def test_wrong_arguments_are_named_with_their_value(make, words):

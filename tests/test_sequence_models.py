@@ -184,6 +184,7 @@ def test_a_tagger_sees_no_padding_and_both_sides():
     expected = model(tokens)
     padded, valid = np.pad(tokens, [(0, 0), (0, 3)], constant_values=2), np.arange(8) < [[5], [5]]
     assert_close(model(padded, valid=valid)[:, :5], expected, 1e-6)
+    assert_close(model(np.pad(tokens, [(0, 0), (0, 3)]))[:, :5], expected, 1e-6)  # token 0 is padding
     for place in (0, 4):
         changed = tokens.copy()
         changed[:, place] = changed[:, place] % 6 + 1
@@ -194,6 +195,7 @@ def test_a_classifier_sees_no_padding():
     model, tokens = token_classifier(), ids(2, 5)
     padded, valid = np.pad(tokens, [(0, 0), (0, 3)], constant_values=2), np.arange(8) < [[5], [5]]
     assert_close(model(padded, valid=valid), model(tokens), 1e-6)
+    assert_close(model(np.pad(tokens, [(0, 0), (0, 3)])), model(tokens), 1e-6)  # token 0 is padding
 
 
 def test_pixel_rows_are_the_rows_from_the_top():
@@ -287,6 +289,10 @@ def test_attentions_are_their_equations():
     [
         (lambda: SequenceTagger(0, keras.layers.Embedding(3, 2)), "tags is 0"),
         (lambda: SequenceClassifier(1, PixelRows()), "classes is 1"),
+        (
+            lambda: SequenceClassifier(3, PixelRows()).build((None, 4, None, 1)),
+            "its columns and channels must be known",
+        ),
         (lambda: SequenceClassifier(3, PixelRows(), num_layers=0), "num_layers is 0"),
         (lambda: SequenceGenerator(5, keras.layers.Embedding(3, 2), width=-1), "width is -1"),
         (lambda: Seq2SeqLSTM(0), "vocabulary_size is 0"),

@@ -258,3 +258,14 @@ def test_blocks_drop_in_training_only(cls):
 def test_wrong_arguments_are_named_with_their_value(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_decoder_block_is_called_as_it_was_built():
+    x = normal(1, 3, 6)
+    with_memory, alone = DecoderBlock(2, 8), DecoderBlock(2, 8)
+    with_memory.build(x.shape, x.shape)
+    alone.build(x.shape)
+    with pytest.raises(ValueError, match="built with a memory and is called with no memory"):
+        with_memory(x)
+    with pytest.raises(ValueError, match="built with no memory and is called with a memory"):
+        alone(x, x)

@@ -63,6 +63,7 @@ class MultiHeadAttention(keras.layers.Layer):
         memory_shape, narrow = memory_shape or query_shape, self.groups * self.head_width
         projections = {"query": (query_shape, width), "key": (memory_shape, narrow), "value": (memory_shape, narrow)}
         for name, (shape, units) in (projections | {"out": (query_shape, width)}).items():
+            # Three products and not one of three times the width: they run side by side, and nothing is cut apart.
             projection = Linear(units, dtype=self.dtype_policy, name=name)
             setattr(self, name, projection)
             projection.build(shape)
@@ -166,7 +167,8 @@ def dot_product_attention(queries, keys, values, attention_mask=None, causal=Fal
         return ops.transpose(ops.dot_product_attention(*rows, mask=mask, scale=1.0, is_causal=causal), (0, 2, 1, 3))
     keys, values = (for_all(x, queries.shape[1]) for x in (keys, values))
     length = queries.shape[2]
-    if causal and length is not None and length > PART:
+    known = length is not None and (attention_mask is None or attention_mask.shape[1] is not None)
+    if causal and known and length > PART:
         return causal_in_parts(queries, keys, values, attention_mask)
     return mix(queries, keys, values, *hidden(attention_mask, causal, queries, keys))
 
@@ -198,12 +200,15 @@ def mix(queries, keys, values, *bias):
     Args: queries [B, N, T, H]; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], for the scores.
     Returns: [B, N, T, H].
     """
-    weights = ops.cast(softmax(ops.matmul(queries, swap(keys)), *bias), values.dtype)
+    exact = softmax(ops.matmul(queries, swap(keys)), *bias)  # in float32 if the rest is in half precision
+    weights = ops.cast(exact, values.dtype)
     mixed = ops.matmul(weights, values)
 
     def gradient(upstream):
-        total = ops.sum(upstream * mixed, axis=-1, keepdims=True)
-        slope = weights * (ops.matmul(upstream, swap(values)) - total)
+        d_weights = ops.cast(ops.matmul(upstream, swap(values)), exact.dtype)
+        # In half precision O is rounded too much for its sum.
+        product = upstream * mixed if exact.dtype == mixed.dtype else d_weights * exact
+        slope = ops.cast(exact * (d_weights - ops.sum(product, axis=-1, keepdims=True)), queries.dtype)
         d_queries, d_keys = ops.matmul(slope, keys), ops.matmul(swap(slope), queries)
         return d_queries, d_keys, ops.matmul(swap(weights), upstream), *(None for _ in bias)
 

@@ -104,7 +104,7 @@ class LSTMCell(Cell):
     """
 
     # What `keras.layers.LSTM` asks a cell for before it runs it with cuDNN.
-    activation, recurrent_activation = keras.activations.tanh, keras.activations.sigmoid
+    activation, recurrent_activation, dropout = keras.activations.tanh, keras.activations.sigmoid, 0.0
 
     def __init__(self, units, recurrent_dropout=0.0, peepholes=False, layer_norm=False, projection=None, **kwargs):
         super().__init__(units, recurrent_dropout, **kwargs)
@@ -150,14 +150,14 @@ class LSTMCell(Cell):
 
     def project(self, x):
         """x [..., D] -> W x + b of i, f, g, o, each [..., U]."""
-        biases = ops.split(ops.cast(self.bias, self.compute_dtype), 4)
+        biases = ops.split(ops.cast(self.bias, x.dtype), 4)
         return [total + bias for total, bias in zip(self.sums(x, self.kernel, "input"), biases, strict=True)]
 
     def sums(self, x, kernel, norm):
         """x [..., n], kernel [n, 4U] -> the product for each gate [..., U]."""
-        kernel = ops.cast(kernel, self.compute_dtype)
+        kernel = ops.cast(kernel, x.dtype)
         if self.layer_norm:
-            return ops.split(self.norms[norm](ops.matmul(x, kernel)), 4, axis=-1)
+            return ops.split(ops.cast(self.norms[norm](ops.matmul(x, kernel)), x.dtype), 4, axis=-1)
         # Four products, not one: they run side by side, and nothing has to be cut apart.
         return [ops.matmul(x, part) for part in ops.split(kernel, 4, axis=-1)]
 
@@ -177,8 +177,12 @@ class LSTMCell(Cell):
     def advance(self, projected, states, mask=None):
         """-> h [B, P], c [B, U] one step later."""
         *_, o, c = self.gates(projected, states, mask)
-        h = o * ops.tanh(self.norms["cell"](c) if self.layer_norm else c)
-        return (ops.matmul(h, self.projection_kernel) if self.projection else h), c
+        return self.read_out(o, c), c
+
+    def read_out(self, o, c):
+        """-> h [B, P]."""
+        h = o * ops.tanh(ops.cast(self.norms["cell"](c), c.dtype) if self.layer_norm else c)
+        return ops.matmul(h, ops.cast(self.projection_kernel, h.dtype)) if self.projection else h
 
     def get_config(self):
         return super().get_config() | {

@@ -70,7 +70,7 @@ class AdditiveAttention(SoftAttention):
 
 @register
 class MultiplicativeAttention(SoftAttention):
-    """score(h, m) = h · W m: Luong et al. 2015, eq. 8, "general".
+    """score(h, m) = h · W m: Luong et al. 2015, section 3.1, "general".
 
     Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend.
     Returns: context [B, T, M].

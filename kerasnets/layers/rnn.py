@@ -36,6 +36,10 @@ class RNN(keras.layers.Layer):
         super().__init__(**kwargs)
         if truncate is not None and truncate < 1:
             raise ValueError(f"truncate is {truncate}; it must be 1 step or more, or None for no end.")
+        if not (hasattr(cell, "project") and hasattr(cell, "advance")):
+            raise ValueError(f"cell is a {type(cell).__name__}; it must have `project` and `advance`, as LSTMCell has.")
+        if cell.compute_dtype != self.compute_dtype:
+            raise ValueError(f"cell computes in {cell.compute_dtype}; it must be {self.compute_dtype}, as the RNN.")
         self.cell, self.reverse, self.truncate, self.stateful = cell, reverse, truncate, stateful
 
     def build(self, x_shape):
@@ -54,6 +58,8 @@ class RNN(keras.layers.Layer):
     def call(self, x, states=None, valid=None, training=None):
         if valid is not None and len(valid.shape) != 2:
             raise ValueError(f"valid has the shape {tuple(valid.shape)}; it must be [batch, time].")
+        if self.stateful and x.shape[0] != self.carried[0].shape[0]:
+            raise ValueError(f"the batch size is {x.shape[0]}; it must be {self.carried[0].shape[0]}, as it was built.")
         if states is None:
             states = [ops.cast(c, self.compute_dtype) for c in self.carried] if self.stateful else self.start(x)
         x, valid = (a if a is None or not self.reverse else ops.flip(a, axis=1) for a in (x, valid))
@@ -146,7 +152,9 @@ class LSTM(RNN):
         super().build(x_shape)
         self.fused = None
         if self.cell.plain and self.truncate is None and on_gpu():
-            self.fused = keras.layers.LSTM(self.cell.units, return_sequences=True, return_state=True, name="fused")
+            self.fused = keras.layers.LSTM(
+                self.cell.units, return_sequences=True, return_state=True, dtype=self.dtype_policy, name="fused"
+            )
             self.fused.cell = self.cell  # the same weights
 
     def run(self, x, states, there, training):
@@ -161,17 +169,21 @@ class LSTM(RNN):
         return hs, (hs[-1], cs[-1])
 
     def gates(self, x, states=None):
-        """-> the gates i, f, g, o and the cell c of every step, each [B, T, U], to look at what it remembers.
+        """-> the gates i, f, g, o and the cell c of every step, each [B, T, U] in float32: what it remembers when.
 
-        x and states as in `call`; of an LSTM that reads forward.
+        x and states as in `call`; all steps are there, and it reads forward.
         """
-        states = tuple(self.start(x) if states is None else states)
-        projected = self.cell.project(ops.transpose(x, (1, 0, 2)))
+        if self.reverse:
+            raise ValueError("reverse is True; the gates can be read of an LSTM that reads forward.")
+        states = self.cell.get_initial_state(ops.shape(x)[0]) if states is None else states
+        projected = [
+            ops.cast(z, "float32") for z in self.cell.project(ops.cast(ops.transpose(x, (1, 0, 2)), "float32"))
+        ]
+        states = tuple(ops.cast(state, "float32") for state in states)
 
         def advance(carry, t):
-            at_t = [part[t] for part in projected]
-            h, c = self.cell.advance(at_t, carry[:2])
-            i, f, g, o, _ = self.cell.gates(at_t, carry[:2])
+            i, f, g, o, c = self.cell.gates([part[t] for part in projected], carry[:2])
+            h = self.cell.read_out(o, c)
             return (h, c, i, f, g, o), (h, c, i, f, g, o)
 
         empty = ops.zeros_like(states[1])
@@ -187,6 +199,12 @@ class LSTM(RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def told(rnn):
+    """What a wrong argument is, for an error."""
+    options = [name for name in ("reverse", "stateful") if getattr(rnn, name, False)]
+    return " ".join([type(rnn).__name__, *options])
 
 
 def on_gpu():
@@ -207,8 +225,8 @@ class Bidirectional(keras.layers.Layer):
 
     def __init__(self, rnn, **kwargs):
         super().__init__(**kwargs)
-        if rnn.reverse:
-            raise ValueError("rnn.reverse is True; give an RNN that reads forward: the other way is added.")
+        if not isinstance(rnn, RNN) or rnn.reverse or rnn.stateful:
+            raise ValueError(f"rnn is {told(rnn)}; it must be an RNN that reads forward and is not stateful.")
         self.rnn = rnn
         self.backward = type(rnn).from_config(rnn.get_config() | {"reverse": True, "name": f"{rnn.name}_backward"})
 
@@ -249,8 +267,12 @@ class StackedRNN(keras.layers.Layer):
 
     def __init__(self, rnns, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        if not rnns:
-            raise ValueError("rnns is empty; give one RNN or more.")
+        if not rnns or not all(isinstance(rnn, RNN | Bidirectional) for rnn in rnns):
+            raise ValueError(
+                f"rnns is {[told(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
         self.rnns, self.dropout = list(rnns), dropout
         self.drops = [
             keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))
@@ -277,6 +299,11 @@ class StackedRNN(keras.layers.Layer):
             x, state = rnn.step(x, state)
             after.append(state)
         return x, after
+
+    def reset_states(self):
+        for rnn in self.rnns:
+            if isinstance(rnn, RNN):
+                rnn.reset_states()
 
     def start(self, batch):
         """-> states before the first step, of RNNs that read forward."""

@@ -202,7 +202,7 @@ class DecoderBlock(Block):
     """Masked self-attention, attention over the encoder's output, feed-forward (section 3.1, decoder).
 
     Without an encoder, that is built without the shape of a memory, the middle part is left out: a block of a
-    language model (Liu et al. 2018, section 4.2.4). `call` decodes all positions at once, `step` one position with a
+    language model (Liu et al. 2018, section 4.2.3). `call` decodes all positions at once, `step` one position with a
     cache of the keys and values of the earlier ones. Both run `decode`; they differ in where the self-attention's keys
     and values come from.
 
@@ -214,6 +214,7 @@ class DecoderBlock(Block):
     def build(self, x_shape, memory_shape=None):
         self.self_attention = self.build_attention("self_attention", x_shape)
         self.self_residual = self.build_residual("self_residual", x_shape)
+        self.cross_attention = None
         if memory_shape is not None:
             self.cross_attention = self.build_attention("cross_attention", x_shape, memory_shape)
             self.cross_residual = self.build_residual("cross_residual", x_shape)
@@ -236,6 +237,10 @@ class DecoderBlock(Block):
         return None if memory is None else attend_memory
 
     def call(self, x, memory=None, cross_mask=None, training=None):
+        if (memory is None) != (self.cross_attention is None):
+            had, has = ("no memory" if absent is None else "a memory" for absent in (self.cross_attention, memory))
+            raise ValueError(f"the block was built with {had} and is called with {has}; it must be the same.")
+
         def attend_self(y):
             return self.self_attention(y, causal=True, training=training)
 

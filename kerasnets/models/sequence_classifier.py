@@ -4,14 +4,14 @@ import keras
 from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.models.parts import build_given, check_sizes, with_layer
+from kerasnets.models.parts import build_given, check_sizes, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
 class PixelRows(keras.layers.Layer):
-    """A picture as a sequence of its rows, from the top down (as Le et al. 2015, section 4.3, read single pixels).
+    """A picture as a sequence of its rows, from the top down (Le et al. 2015, section 4.2, read single pixels).
 
     Call: pixels [B, Y, X, C], 0..255.
     Returns: [B, Y, X · C], -1..1.
@@ -19,11 +19,15 @@ class PixelRows(keras.layers.Layer):
 
     def call(self, pixels):
         _, rows, columns, channels = pixels.shape
+        if columns is None or channels is None:
+            raise ValueError(f"pixels has the shape {tuple(pixels.shape)}; its columns and channels must be known.")
         x = ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
         return ops.reshape(x, (-1, rows if rows is not None else ops.shape(pixels)[1], columns * channels))
 
     def compute_output_shape(self, pixels_shape):
         batch, rows, columns, channels = pixels_shape
+        if columns is None or channels is None:
+            raise ValueError(f"pixels has the shape {tuple(pixels_shape)}; its columns and channels must be known.")
         return batch, rows, columns * channels
 
 
@@ -37,7 +41,8 @@ class SequenceClassifier(keras.Model):
             `keras.layers.Embedding` for tokens.
         units U of each LSTM; num_layers.
         dropout: share of each LSTM's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there (padding is False).
+    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
+        are not 0, and everything else is.
     Returns: logits [B, classes] in float32.
     """
 
@@ -59,7 +64,7 @@ class SequenceClassifier(keras.Model):
         self.out.build((sequence_shape[0], self.units))
 
     def call(self, sequence, valid=None, training=None):
-        _, states = self.rnns(self.embedding(sequence), valid=valid, training=training)
+        _, states = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
         h, _ = states[-1]
         return self.out(self.drop(h, training=training))
 

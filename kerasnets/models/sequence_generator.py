@@ -1,4 +1,4 @@
-"""1 → N: a sequence of tokens from one vector, of a picture or of a class (Vinyals et al. 2015, section 3)."""
+"""1 → N: a sequence of tokens from one vector, of a picture or of a class (Xu et al. 2015; Vinyals et al. 2015)."""
 
 import keras
 from keras import ops
@@ -14,6 +14,8 @@ class SequenceGenerator(keras.Model):
     """P(next token | what is given, earlier tokens): the given's vector v sets the states that the LSTMs start from.
 
         h_0, c_0 = tanh(W v + b)        for each LSTM
+
+    So do Xu et al. 2015, section 3.1.2, by networks of their own; Vinyals et al. 2015 give v as the first input.
 
     Args:
         vocabulary_size V of the tokens; 0 is padding.

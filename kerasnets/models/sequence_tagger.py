@@ -3,7 +3,7 @@
 import keras
 
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
-from kerasnets.models.parts import build_given, check_sizes, with_layer
+from kerasnets.models.parts import build_given, check_sizes, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -17,7 +17,8 @@ class SequenceTagger(keras.Model):
         embedding: the layer that turns what is given into vectors [B, T, D], for example `keras.layers.Embedding`.
         units U of each LSTM, in each direction; num_layers.
         dropout: share of each layer's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there (padding is False).
+    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
+        are not 0, and everything else is.
     Returns: logits [B, T, tags] in float32.
     """
 
@@ -40,7 +41,7 @@ class SequenceTagger(keras.Model):
         self.out.build(self.rnns.compute_output_shape(shape)[0])
 
     def call(self, sequence, valid=None, training=None):
-        x, _ = self.rnns(self.embedding(sequence), valid=valid, training=training)
+        x, _ = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
         return self.out(x)
 
     def compute_output_shape(self, sequence_shape):

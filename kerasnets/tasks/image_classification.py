@@ -125,7 +125,7 @@ class ImageClassificationTask:
     def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
         pixels, labels, smoothing = batch["pixels"], batch["labels"], self.config.training.label_smoothing
         if self.spells:
-            losses = self.spelling.losses(model, pixels, labels, smoothing)
+            losses = self.spelling.losses(model, pixels, labels, smoothing, training)
         else:
             losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry

@@ -27,10 +27,12 @@ class Spelling:
         for row, name in zip(self.ids, names, strict=True):
             row[: len(name) + 2] = [START, *(place[character] for character in name), END]
 
-    def losses(self, model: keras.Model, pixels: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-        """-> -log P(name of the label | picture) in training [B], in nats."""
+    def losses(
+        self, model: keras.Model, pixels: tf.Tensor, labels: tf.Tensor, smoothing: float, training: bool
+    ) -> tf.Tensor:
+        """-> -log P(name of the label | picture) [B], in nats."""
         names = tf.gather(self.ids, labels)
-        logits = model({"given": pixels, "target": names[:, :-1]}, training=True)
+        logits = model({"given": pixels, "target": names[:, :-1]}, training=training)
         return sums(logits, names[:, 1:], smoothing)
 
     def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:

@@ -79,8 +79,11 @@ class TranslationTask:
             raise RequestError(str(error)) from None
         if not vectors.found.any():
             raise RequestError(f"{vectors.path} has no word of the vocabulary; give vectors of the same languages.")
+        spread = vectors.rows[vectors.found].std()
+        if not spread > 0:
+            raise RequestError(f"the vectors of {vectors.path} are all the same number; give vectors of words.")
         print(vectors.report(), file=sys.stderr)
-        scale = width**-0.5 / vectors.rows[vectors.found].std()
+        scale = width**-0.5 / spread
         return dataclasses.replace(vectors, rows=vectors.rows * scale)
 
     def _buckets(self, split: str) -> LengthBuckets:

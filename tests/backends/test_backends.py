@@ -29,8 +29,9 @@ def test_tensorflow_is_not_needed():
 
 
 def test_every_layer_and_model_has_a_case():
-    used = " ".join(ALL)
-    for name in {*layers.__all__, *models.__all__} - {"Residual", "RNN", "SimpleRNNCell", "LSTMCell", "PixelRows"}:
+    used = {type(case.make()).__name__ for case in ALL.values()}
+    inside_others = {"Residual", "SimpleRNNCell", "LSTMCell", "PixelRows"}
+    for name in {*layers.__all__, *models.__all__} - inside_others:
         if name[0].isupper():
             assert name in used, f"say in cases.py how {name} is run"
 
