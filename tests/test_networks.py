@@ -180,14 +180,15 @@ def test_class_names_are_spelled_out():
 
 # Real data, for a few steps, an evaluation and an export.
 
+TRANSLATION = ["translation", "--dataset=multi30k", "--vocabulary-size=1000"]
 REAL = {
     "N to N": ["text_generation", "--dataset=tiny_shakespeare"],
     "N to 1": ["image_classification", "--dataset=mnist", "--model=sequence_classifier"],
     "1 to N": ["image_classification", "--dataset=cifar10", "--model=sequence_generator"],
-    "N to M": ["translation", "--dataset=multi30k", "--vocabulary-size=1000", "--model=seq2seq_lstm"],
-    "sinusoidal": ["translation", "--dataset=multi30k", "--vocabulary-size=1000"],
-    "learned": ["translation", "--dataset=multi30k", "--vocabulary-size=1000", "--model.positions=learned"],
-    "rotary": ["translation", "--dataset=multi30k", "--vocabulary-size=1000", "--model.positions=rotary"],
+    "N to M": [*TRANSLATION, "--model=seq2seq_lstm"],
+    "sinusoidal": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=sinusoidal"],
+    "learned": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=learned"],
+    "rotary": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=rotary"],
 }
 
 

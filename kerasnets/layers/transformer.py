@@ -1,5 +1,7 @@
 """The Transformer's blocks: Vaswani et al. 2017, section 3.   B batch, T target, S source, D width, N heads."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -214,7 +216,7 @@ class DecoderBlock(Block):
     def build(self, x_shape, memory_shape=None):
         self.self_attention = self.build_attention("self_attention", x_shape)
         self.self_residual = self.build_residual("self_residual", x_shape)
-        self.cross_attention = None
+        self.cross_attention: Any = None
         if memory_shape is not None:
             self.cross_attention = self.build_attention("cross_attention", x_shape, memory_shape)
             self.cross_residual = self.build_residual("cross_residual", x_shape)
