@@ -273,6 +273,7 @@ def test_layer_normalization_has_its_statistics_in_single_precision():
     [
         (lambda: Linear(0), "units is 0"),
         (lambda: MultiHeadAttention(0), "num_heads is 0"),
+        (lambda: MultiHeadAttention(2, dropout=2), "dropout is 2"),
         (
             lambda: MultiHeadAttention(4).build((None, None, 6)),
             "width 6 must be a multiple of num_heads, which is 4",

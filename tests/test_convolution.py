@@ -310,6 +310,13 @@ def test_global_pooling_is_one_number_a_map():
     assert_close(GlobalPooling("max")(x), x.max(axis=(1, 2)), 0)
 
 
+def test_local_connection_takes_pictures_of_its_size_alone():
+    layer = LocallyConnected2D(2)
+    layer.build((None, 6, 6, 1))
+    with pytest.raises(ValueError, match="the picture is 8×8; it must have the size that the layer was built for"):
+        layer(normal(1, 8, 8, 1))
+
+
 # Wrong arguments.
 
 

@@ -248,6 +248,7 @@ def test_blocks_drop_in_training_only(cls):
         (lambda: FeedForward(0), "hidden_units is 0"),
         (lambda: FeedForward(8, "tanh"), "activation is 'tanh'; it must be one of relu, gelu, swiglu"),
         (lambda: Residual("middle"), "norm is 'middle'"),
+        (lambda: Residual(dropout=1.5), r"dropout is 1\.5"),
         (lambda: EncoderBlock(2, 8, norm="middle").build((None, None, 6)), "norm is 'middle'"),
         (lambda: EncoderBlock(2, 8, activation="tanh").build((None, None, 6)), "activation is 'tanh'"),
         (lambda: EncoderBlock(4, 8, num_key_value_heads=3).build((None, None, 8)), "num_key_value_heads is 3"),

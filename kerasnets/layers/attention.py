@@ -46,6 +46,8 @@ class MultiHeadAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         if num_heads < 1:
             raise ValueError(f"num_heads is {num_heads}; it must be 1 or more.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
         if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
             allowed = f"it must divide num_heads, which is {num_heads}"
             raise ValueError(f"num_key_value_heads is {num_key_value_heads}; {allowed}.")

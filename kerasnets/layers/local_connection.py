@@ -40,6 +40,11 @@ class LocallyConnected2D(keras.layers.Layer):
         self.bias = self.add_weight((*positions, self.filters), "zeros", name="bias")
 
     def call(self, x):
+        pairs = zip(self.compute_output_shape(x.shape)[1:3], self.kernel.shape[:2], strict=True)
+        if any(side is not None and side != built for side, built in pairs):
+            raise ValueError(
+                f"the picture is {x.shape[1]}×{x.shape[2]}; it must have the size that the layer was built for."
+            )
         rows, columns = (self.strides * count for count in self.kernel.shape[:2])
         step = self.strides
         pixels = [
@@ -54,7 +59,7 @@ class LocallyConnected2D(keras.layers.Layer):
         return [(self.kernel_size, self.strides)]
 
     def compute_output_shape(self, x_shape):
-        sides = ((side - self.kernel_size) // self.strides + 1 for side in x_shape[1:3])
+        sides = [None if side is None else (side - self.kernel_size) // self.strides + 1 for side in x_shape[1:3]]
         return (x_shape[0], *sides, self.filters)
 
     def get_config(self):

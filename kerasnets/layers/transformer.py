@@ -81,6 +81,8 @@ class Residual(keras.layers.Layer):
         super().__init__(**kwargs)
         if norm not in ("post", "pre"):
             raise ValueError(f'norm is {norm!r}; it must be "post" or "pre".')
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
         self.norm, self.dropout = norm, dropout
 
     def build(self, x_shape):
