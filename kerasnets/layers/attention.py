@@ -6,6 +6,7 @@ B batch, T target, S source, D width, N heads, H = D / N, G heads of keys and va
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_counts, check_shares
 from kerasnets.layers.gradients import written_out
 from kerasnets.layers.linear import Linear
 from kerasnets.layers.positions import rotate
@@ -44,10 +45,8 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def __init__(self, num_heads, dropout=0.0, num_key_value_heads=None, rotary=False, **kwargs):
         super().__init__(**kwargs)
-        if num_heads < 1:
-            raise ValueError(f"num_heads is {num_heads}; it must be 1 or more.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
+        check_counts(num_heads=num_heads)
+        check_shares(dropout=dropout)
         if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
             allowed = f"it must divide num_heads, which is {num_heads}"
             raise ValueError(f"num_key_value_heads is {num_key_value_heads}; {allowed}.")

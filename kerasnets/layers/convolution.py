@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_choice, check_counts, check_shares
+
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
@@ -54,7 +56,7 @@ class ConvBlock(keras.layers.Layer):
         check_choice("padding", padding, "same", "valid")
         check_choice("normalization", normalization, "batch", None)
         check_choice("pooling", pooling, "max", "average")
-        check_dropout(dropout)
+        check_shares(dropout=dropout)
         if strides > 1 and dilation > 1:
             raise ValueError(f"dilation is {dilation} and strides is {strides}; one of them must be 1.")
         if filters % groups:
@@ -174,7 +176,7 @@ class ResidualBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         check_counts(filters=filters, kernel_size=kernel_size, strides=strides)
         check_choice("norm", norm, "post", "pre")
-        check_dropout(dropout)
+        check_shares(dropout=dropout)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that the sum is of the same pixels.")
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
@@ -262,20 +264,3 @@ def activation_function(name):
         raise ValueError(
             f'activation is {name!r}; it must be the name of a function of keras.activations, such as "relu", or None.'
         ) from None
-
-
-def check_counts(**values):
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more.")
-
-
-def check_choice(name, value, *allowed):
-    if value not in allowed:
-        *first, last = (f'"{choice}"' if choice else "None" for choice in allowed)
-        raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}.")
-
-
-def check_dropout(value):
-    if not 0 <= value < 1:
-        raise ValueError(f"dropout is {value}; it must be in [0, 1).")

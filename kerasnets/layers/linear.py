@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_counts
 from kerasnets.layers.gradients import written_out
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -19,8 +20,7 @@ class Linear(keras.layers.Layer):
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"units is {units}; it must be 1 or more.")
+        check_counts(units=units)
         self.units = units
 
     def build(self, x_shape):

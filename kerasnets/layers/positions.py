@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_counts
+
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
@@ -51,8 +53,7 @@ class LearnedPositions(keras.layers.Layer):
 
     def __init__(self, length, **kwargs):
         super().__init__(**kwargs)
-        if length < 1:
-            raise ValueError(f"length is {length}; it must be 1 or more.")
+        check_counts(length=length)
         self.length = length
 
     def build(self, x_shape):

@@ -10,6 +10,8 @@ first one is what comes out. It has two halves:
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_counts, check_shares
+
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
@@ -22,10 +24,8 @@ class Cell(keras.layers.Layer):
 
     def __init__(self, units, recurrent_dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"units is {units}; it must be 1 or more.")
-        if not 0 <= recurrent_dropout < 1:
-            raise ValueError(f"recurrent_dropout is {recurrent_dropout}; it must be in [0, 1).")
+        check_counts(units=units)
+        check_shares(recurrent_dropout=recurrent_dropout)
         self.units, self.recurrent_dropout = units, recurrent_dropout
         self.output_size: int = units
         self.state_size: tuple[int, ...] = (units,)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_counts
+
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
@@ -45,8 +47,7 @@ class AdditiveAttention(SoftAttention):
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"units is {units}; it must be 1 or more.")
+        check_counts(units=units)
         self.units = units
 
     def build(self, query_shape, memory_shape):

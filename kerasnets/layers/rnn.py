@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasnets.layers.checks import check_shares
 from kerasnets.layers.lstm_gradient import recurrence
 from kerasnets.layers.recurrent import LSTMCell
 
@@ -271,8 +272,7 @@ class StackedRNN(keras.layers.Layer):
             raise ValueError(
                 f"rnns is {[told(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
+        check_shares(dropout=dropout)
         self.rnns, self.dropout = list(rnns), dropout
         self.drops = [
             keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))

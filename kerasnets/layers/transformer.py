@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers.attention import MultiHeadAttention
+from kerasnets.layers.checks import check_counts, check_shares
 from kerasnets.layers.linear import Linear
 from kerasnets.layers.normalization import LayerNormalization
 
@@ -30,8 +31,7 @@ class FeedForward(keras.layers.Layer):
 
     def __init__(self, hidden_units, activation="relu", **kwargs):
         super().__init__(**kwargs)
-        if hidden_units < 1:
-            raise ValueError(f"hidden_units is {hidden_units}; it must be 1 or more.")
+        check_counts(hidden_units=hidden_units)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}.")
         self.hidden_units, self.activation = hidden_units, activation
@@ -81,8 +81,7 @@ class Residual(keras.layers.Layer):
         super().__init__(**kwargs)
         if norm not in ("post", "pre"):
             raise ValueError(f'norm is {norm!r}; it must be "post" or "pre".')
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1).")
+        check_shares(dropout=dropout)
         self.norm, self.dropout = norm, dropout
 
     def build(self, x_shape):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.models.parts import check_sizes
+from kerasnets.layers.checks import check_counts
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -24,7 +24,7 @@ class CharLSTM(keras.Model):
 
     def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, tied=False, **kwargs):
         super().__init__(**kwargs)
-        check_sizes(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
+        check_counts(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
         if tied and width != units:
             raise ValueError(f"tied is True and width is {width}; it must be the same as units, which is {units}.")
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kerasnets.layers import ConvBlock, GlobalPooling, ResidualBlock
-from kerasnets.layers.convolution import batch_normalization, check_choice, check_counts, check_dropout
+from kerasnets.layers.checks import check_choice, check_counts, check_shares
+from kerasnets.layers.convolution import batch_normalization
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -56,7 +57,7 @@ class ConvNet(keras.Model):
             raise ValueError("filters is empty; give the kernels of each block, for example (32, 64, 128).")
         check_counts(widen=widen, **{f"hidden[{n}]": units for n, units in enumerate(hidden)})
         check_choice("head", head, "average", "max", "flatten")
-        check_dropout(dropout)
+        check_shares(dropout=dropout)
         check_form(padding, norm, residual_blocks, widen)
         self.classes, self.filters, self.kernel_size = classes, tuple(filters), kernel_size
         self.padding, self.norm = padding, norm

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from kerasnets.layers import LocallyConnected2D
+from kerasnets.layers.checks import check_counts
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def describe(model, length=1):
     """
     if not model.built:
         raise ValueError("model is not built; call it once, or build it with the shape of its inputs.")
-    if length < 1:
-        raise ValueError(f"length is {length}; it must be 1 or more.")
+    check_counts(length=length)
     walk = Walk(length)
     rows = [walk.row(layer) for layer in parts(model) if walk.is_shown(layer)]
     if getattr(model, "out", None) is None:  # the last product is with the embeddings, which stand in the table already

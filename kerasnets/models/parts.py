@@ -1,12 +1,6 @@
-"""What several models need: checks of their sizes, and layers among their arguments."""
+"""What several models need: layers among their arguments, and where a sequence is no padding."""
 
 import keras
-
-
-def check_sizes(**sizes):
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more.")
 
 
 def present(sequence, valid=None):

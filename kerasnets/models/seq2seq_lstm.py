@@ -5,7 +5,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
-from kerasnets.models.parts import check_sizes
+from kerasnets.layers.checks import check_counts
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -38,7 +38,7 @@ class Seq2SeqLSTM(keras.Model):
         self, vocabulary_size, width=128, units=256, num_layers=1, attention="multiplicative", dropout=0.0, **kwargs
     ):
         super().__init__(**kwargs)
-        check_sizes(vocabulary_size=vocabulary_size, width=width, units=units, num_layers=num_layers)
+        check_counts(vocabulary_size=vocabulary_size, width=width, units=units, num_layers=num_layers)
         if units % 2:
             raise ValueError(f"units is {units}; it must be even: each direction of the encoder has half of them.")
         if attention not in ATTENTIONS:

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.models.parts import build_given, check_sizes, present, with_layer
+from kerasnets.layers.checks import check_counts
+from kerasnets.models.parts import build_given, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -50,7 +51,7 @@ class SequenceClassifier(keras.Model):
         super().__init__(**kwargs)
         if classes < 2:
             raise ValueError(f"classes is {classes}; a classifier needs 2 or more.")
-        check_sizes(num_layers=num_layers)
+        check_counts(num_layers=num_layers)
         self.classes, self.embedding, self.units = classes, embedding, units
         self.num_layers, self.dropout = num_layers, dropout
         rnns = [LSTM(units, dtype=self.dtype_policy, name=f"lstm_{n}") for n in range(num_layers)]

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.models.parts import build_given, check_sizes, with_layer
+from kerasnets.layers.checks import check_counts
+from kerasnets.models.parts import build_given, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -29,7 +30,7 @@ class SequenceGenerator(keras.Model):
 
     def __init__(self, vocabulary_size, encoder, width=32, units=128, num_layers=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_sizes(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
+        check_counts(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
         self.vocabulary_size, self.encoder, self.width = vocabulary_size, encoder, width
         self.units, self.num_layers, self.dropout = units, num_layers, dropout
         policy = self.dtype_policy

@@ -3,7 +3,8 @@
 import keras
 
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
-from kerasnets.models.parts import build_given, check_sizes, present, with_layer
+from kerasnets.layers.checks import check_counts
+from kerasnets.models.parts import build_given, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -24,7 +25,7 @@ class SequenceTagger(keras.Model):
 
     def __init__(self, tags, embedding, units=128, num_layers=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        check_sizes(tags=tags, num_layers=num_layers)
+        check_counts(tags=tags, num_layers=num_layers)
         self.tags, self.embedding, self.units = tags, embedding, units
         self.num_layers, self.dropout = num_layers, dropout
         rnns = [

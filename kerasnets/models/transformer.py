@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
+from kerasnets.layers.checks import check_counts
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -31,9 +32,7 @@ class TokenTransformer(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in [("vocabulary_size", vocabulary_size), ("width", width), ("num_blocks", num_blocks)]:
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        check_counts(vocabulary_size=vocabulary_size, width=width, num_blocks=num_blocks)
         if positions not in POSITIONS:
             raise ValueError(f"positions is {positions!r}; it must be one of {', '.join(POSITIONS)}.")
         if positions == "learned" and (max_length is None or max_length < 1):
