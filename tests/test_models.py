@@ -108,6 +108,7 @@ def test_shape_is_known_before_computing(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_drop_in_training_only(name):
+    keras.utils.set_random_seed(0)  # two draws of a small layer may be alike
     make, inputs = MODELS[name]
     model, given = make(), inputs()
     assert_close(model(given), model(given, training=False), 0)

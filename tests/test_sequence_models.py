@@ -103,6 +103,7 @@ def test_models_give_float32_logits_of_the_shape_that_they_tell(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_drop_in_training_only(name):
+    keras.utils.set_random_seed(0)  # two draws of a small layer may be alike
     make, inputs = MODELS[name]
     model, given = make(dropout=0.5), inputs()
     assert_close(model(given), model(given, training=False), 0)
