@@ -104,6 +104,7 @@ def train(
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
         return finished
     made, run_directory = prepare(task, preset, config, run_dir)
+    from kerasnets.calibration import calibrate
     from kerasnets.training.loop import train as run_loop
     from kerasnets.training.strategies import make_strategy
 
@@ -112,6 +113,8 @@ def train(
     print(f"training in {run_dir}", file=sys.stderr)
     metrics: dict[str, Any] = given | run_loop(made, distribution, run_directory)
     metrics["replicas"] = distribution.num_replicas_in_sync
+    calibration = calibrate(made, run_directory.load_model(), run_dir)
+    metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
     run_directory.finish(metrics)
     best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
     print(f"{run_dir}: best validation {best}, after {metrics['seconds']:.0f} s", file=sys.stderr)

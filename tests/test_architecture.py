@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "networks": {"checks"},
     "config": {"checks", "networks"},
     "data": {"data"},
-    "calibration": set(),
+    "calibration": {"checks"},
     "decoding": {"decoding"},
     "embeddings": set(),
     "text": set(),
@@ -30,7 +30,10 @@ MAY_IMPORT = {
     "examples": set(),
     "loading": {"checks", "config", "tasks", "training"},
     "verify": set(),  # it runs where kerasnets cannot be imported
-    **{program: {"tasks", "training", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS for program in PROGRAMS},
+    **{
+        program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS
+        for program in PROGRAMS
+    },
     "describe": {"checks", "command", "config", "models", "tasks"},
 }
 TASKS = {"image_classification", "text_generation", "translation"}

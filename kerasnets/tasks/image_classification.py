@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasnets import calibration
 from kerasnets.checks import RequestError
 from kerasnets.config import ImageClassification
 from kerasnets.data.batches import image_batch, to_dataset
@@ -130,6 +131,23 @@ class ImageClassificationTask:
             losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return calibration.load(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, classes] and labels [N] of the validation pictures, a batch at a time."""
+        pixels, labels = self.data.validation
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            yield self._logits(model)(tf.constant(pixels[part], tf.float32)).numpy(), labels[part]
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> `logits` as a graph that is traced once, however often it is called for."""
+        return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
+
     def validate(self, model: keras.Model) -> dict[str, float]:
         pixels, labels = self.data.validation
         probabilities = self._probabilities(self._classifier(model), pixels)
@@ -172,7 +190,9 @@ class ImageClassificationTask:
 
         @tf.function(input_signature=[tf.TensorSpec((None, rows, columns, channels), tf.float32, "pixels")])
         def pixels(pixels):
-            return {"probabilities": tf.nn.softmax(self.logits(model, require_rows(pixels, "pixels")))}
+            return {
+                "probabilities": tf.nn.softmax(self.logits(model, require_rows(pixels, "pixels")) / self.temperature)
+            }
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
         def serving_default(image_bytes):

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets import decoding
+from kerasnets import calibration, decoding
 from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
 from kerasnets.data.batches import text_batch, text_steps, to_dataset
@@ -108,6 +108,30 @@ class TextGenerationTask:
             loss, states = self._scores[1](tf.constant(inputs[part]), tf.constant(targets[part]), states)
             total += float(loss)
         return total / (rows * length)
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return calibration.load(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, V - 1] and the characters [N] that they should tell, of the validation text as `validate` reads
+        it, a window at a time. Id 0, which stands for unknown characters and is never written, is left out."""
+        ids = self.vocabulary.encode_python(self.data.validation)
+        rows = min(16, len(ids) // 2)
+        length = (len(ids) - 1) // rows
+        inputs = ids[: rows * length].reshape(rows, length)
+        targets = ids[1 : rows * length + 1].reshape(rows, length)
+        states = model.initial_states(rows)
+        for start in range(0, length, WINDOW):
+            labels = targets[:, start : start + WINDOW]
+            logits, states = self._logits(model)(tf.constant(inputs[:, start : start + WINDOW]), states)
+            yield logits.numpy()[labels != 0][:, 1:], labels[labels != 0] - 1
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
     def _score_windows(self, model: keras.Model, ids: np.ndarray) -> float:
         """-> mean loss in nats per character of windows that each start from an empty state."""

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets import decoding
+from kerasnets import calibration, decoding
 from kerasnets.checks import RequestError
 from kerasnets.config import Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
@@ -146,6 +146,27 @@ class TranslationTask:
         batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
         results = [self._scores[1](batch) for batch in batches]
         return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return calibration.load(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, V] and the subwords [N] that they should tell, of the validation pairs, a batch at a time."""
+        for n in range(self._validation.steps_per_epoch):
+            batch = self._validation.batch(n)
+            inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
+            there = targets != self.vocabulary.PAD
+            logits = self._logits(model)(tf.constant(batch["source"]), tf.constant(inputs))
+            yield logits.numpy()[there], targets[there]
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        return tf.function(
+            lambda source, target: model({"source": source, "target": target}, training=False), reduce_retracing=True
+        )
 
     def evaluate(
         self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None

@@ -1,10 +1,11 @@
 """What the loop and the programs need to know of a task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 Batch = Mapping[str, tf.Tensor]
@@ -53,6 +54,10 @@ class Task(Protocol):
 
     def validate(self, model: keras.Model) -> Metrics:
         """-> metrics on the validation split that are quick to get."""
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits float32 [N, V] and labels int [N] of the validation split, a batch at a time: what a temperature is
+        fitted on (see `kerasnets.calibration`)."""
 
     def evaluate(self, signatures: Mapping[str, Any], split: str, model: keras.Model | None = None) -> Metrics:
         """-> all metrics on a split, by the signatures of a model or of a SavedModel; `model` is None there."""
