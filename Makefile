@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
 
-test: .venv/installed  ## all tests, the slow ones too
-	$(BIN)/python -m pytest
+test: .venv/installed  ## all tests, the slow ones too; a file of tests in one of two processes, in the order given
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends

@@ -1,22 +1,35 @@
-"""Trained, exported and served once for the whole test run: the three tasks on their bundled data, in small."""
+"""Trained and exported once for the whole test run: the three tasks on their bundled data, in small.
+
+`make test` divides the test files between two processes of pytest-xdist; each starts a server of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from filelock import FileLock
 from small_runs import ROOT, TASKS, free_port, small
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
+# Those that take a minute or more start first, so that no process is left alone with one of them at the end.
+LONGEST = ("test_readme.py", "test_programs.py", "test_quickstart.py", "test_training.py", "test_networks.py")
+
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -29,25 +42,50 @@ def data_dir() -> str:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run directory of each task."""
-    from kerasnets.train import train
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """`make_once(name, make)`: the path that `make` fills in the first process that needs it; others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which the processes share
 
-    directory = tmp_path_factory.mktemp("runs")
-    for task in TASKS:
-        train(task, "quick", small(task), directory / task)
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        directory, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(directory, ignore_errors=True)  # what a process left that failed
+                directory.mkdir()
+                make(directory)
+                done.touch()
+        return directory
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def runs(make_once: MakeOnce) -> dict[str, Path]:
+    """A finished run directory of each task."""
+
+    def make(directory: Path) -> None:
+        from kerasnets.train import train
+
+        for task in TASKS:
+            train(task, "quick", small(task), directory / task)
+
+    directory = make_once("runs", make)
     return {task: directory / task for task in TASKS}
 
 
 @pytest.fixture(scope="session")
-def models_dir(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_dir(runs: dict[str, Path], make_once: MakeOnce) -> Path:
     """An exported and verified SavedModel of each run."""
-    from kerasnets.export import export
 
-    directory = tmp_path_factory.mktemp("models")
-    for run in runs.values():
-        export(run, directory)
-    return directory
+    def make(directory: Path) -> None:
+        from kerasnets.export import export
+
+        for run in runs.values():
+            export(run, directory)
+
+    return make_once("models", make)
 
 
 @dataclass(frozen=True)
@@ -58,11 +96,11 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def served_models(models_dir: Path) -> Iterator[Served]:
+def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A running `python -m serving` with the three exported models."""
     grpc, rest = free_port(), free_port()
     command = [sys.executable, "-m", "serving", f"--models_dir={models_dir}", f"--port={grpc}"]
-    log = models_dir / "server.log"
+    log = tmp_path_factory.mktemp("served") / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen([*command, f"--rest_api_port={rest}"], cwd=ROOT, stdout=output, stderr=output)
     try:
