@@ -9,25 +9,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kerasnets import calibration, card, deployment
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
-from kerasnets.checks import RequestError
+from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.verify import table
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
-needs nothing but TensorFlow, and verifies it in a fresh process."""
+needs nothing but TensorFlow, and verifies it in a fresh process. With it come a model card, a batching configuration
+derived from the latencies that were measured, and MODELS_DIR/models.config for servers."""
+EXTRA = "assets.extra"
 
 
 def main(arguments: list[str]) -> None:
     options = Options("kerasnets.export", DESCRIPTION)
     options.add("run_dir", metavar="RUN_DIR", help="what `python -m kerasnets.train` left")
-    options.add("--models-dir", default="models", metavar="DIR", help="where a server looks for models")
+    options.add(
+        "--models-dir", default="models", metavar="DIR", help="where a server looks for models (default: models)"
+    )
     options.add("--name", metavar="N", help="name of the model on the server (default: the task)")
+    options.add(
+        "--label",
+        metavar="L",
+        help="stable or canary: a name by which clients ask for this version; the other one stays where it is",
+    )
     given = options.parse(arguments)
-    export(Path(given.run_dir), Path(given.models_dir), given.name)
+    export(Path(given.run_dir), Path(given.models_dir), given.name, given.label)
 
 
-def export(run_dir: Path, models_dir: Path, name: str | None = None) -> Path:
+def export(run_dir: Path, models_dir: Path, name: str | None = None, label: str | None = None) -> Path:
     """Exports a run's best model under the next free version.
 
     It is written aside and renamed once it has been verified, so that a server that watches the directory never sees
@@ -42,21 +53,20 @@ def export(run_dir: Path, models_dir: Path, name: str | None = None) -> Path:
     name = name or task_name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
+    if label is not None:
+        choose("label", label, deployment.LABELS)
     start_tensorflow()
     base = models_dir / name
     base.mkdir(parents=True, exist_ok=True)
     partial = base / f".partial-{os.getpid()}"  # no number: servers take it for no version
     try:
-        write(task_name, config, run_dir, partial)
-        report = verify(partial)
+        report = write(task_name, config, run_dir, partial)
         version = next_version(base)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for signature, result in report["signatures"].items():
-        worst = max((v for v in result["difference"].values() if isinstance(v, float)), default=0.0)
-        count, time = result["examples"], result["milliseconds"]
-        print(f"  {signature:16} {count} examples  differs by {worst:.1e}  {time} ms a call")
+    deployment.update_config(models_dir, name, int(version.name), label)
+    print(table(report))
     print(f"exported and verified: {version}")
     return version
 
@@ -66,14 +76,40 @@ def next_version(base: Path) -> Path:
     return base / str(max(versions, default=0) + 1)
 
 
-def write(task_name: str, config: Any, run_dir: Path, path: Path) -> None:
-    """Writes the SavedModel with its extra assets: configuration, vocabulary, examples and recorded requests."""
+def write(task_name: str, config: Any, run_dir: Path, path: Path) -> dict[str, Any]:
+    """Writes the SavedModel, verifies it, and writes what is known of it then.
+
+    Returns: the report of `verify.py`.
+    """
     import keras
 
+    from kerasnets import recording
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
     model = keras.models.load_model(run_dir / "model.keras")
+    requests = task.requests(example_file.load(run_dir / "examples.json"))
+    save(task, model, requests, path)
+    for file in ("config.toml", "examples.json", calibration.FILE):
+        if (run_dir / file).exists():
+            shutil.copy(run_dir / file, path / EXTRA)
+    report = verify(path)
+    megabytes = (
+        sum(variable.value.shape.num_elements() * variable.value.dtype.size for variable in model.variables) / 1e6
+    )
+    weights = {"storage": "float32", "megabytes_before": megabytes, "megabytes_after": megabytes}
+    signatures = recording.signature_table(path)
+    card.write(path / EXTRA, card.make(task, model.count_params(), run_dir, signatures, requests, report, weights))
+    (path / deployment.BATCHING).write_text(deployment.batching(report["batches"], report["cpus"]), "utf-8")
+    return report
+
+
+def save(task: Any, model: Any, requests: Any, path: Path) -> None:
+    """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers."""
+    import keras
+
+    from kerasnets import recording
+
     signatures = task.signatures(model)
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -82,31 +118,11 @@ def write(task_name: str, config: Any, run_dir: Path, path: Path) -> None:
     for signature, function in signatures.items():
         archive.add_endpoint(signature, function)
     archive.write_out(str(path), verbose=False)
-    extra = path / "assets.extra"
+    recording.complete_signatures(path, getattr(task, "defaults", {}))
+    extra = path / EXTRA
     extra.mkdir()
     task.save(extra)
-    for file in ("config.toml", "examples.json"):
-        shutil.copy(run_dir / file, extra)
-    record(task_name, task, signatures, example_file.load(run_dir / "examples.json"), extra)
-
-
-def record(name: str, task: Any, signatures: dict[str, Any], examples: list[dict[str, Any]], extra: Path) -> None:
-    """Writes requests and the answers of the model in this process. TensorFlow Serving replays the requests when it
-    loads the model (warm-up); `verify` compares the answers."""
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as file:
-        for signature, inputs in task.requests(examples).items():
-            answers = signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
-            log = prediction_log_pb2.PredictionLog()
-            for spec in (log.predict_log.request.model_spec, log.predict_log.response.model_spec):
-                spec.name, spec.signature_name = name, signature
-            for key, value in inputs.items():
-                log.predict_log.request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            for key, value in answers.items():
-                log.predict_log.response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
-            file.write(log.SerializeToString())
+    recording.record(signatures, requests, extra)
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -114,7 +130,11 @@ def verify(path: Path) -> dict[str, Any]:
     program = Path(__file__).with_name("verify.py")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-P", str(program), str(path)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-P", str(program), str(path), "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     try:
         report = json.loads(done.stdout.splitlines()[-1])

@@ -30,12 +30,16 @@ MAY_IMPORT = {
     "examples": set(),
     "loading": {"checks", "config", "tasks", "training"},
     "verify": set(),  # it runs where kerasnets cannot be imported
+    "card": {"data"},
+    "deployment": set(),
+    "recording": set(),
     **{
         program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS
         for program in PROGRAMS
     },
     "describe": {"checks", "command", "config", "models", "tasks"},
 }
+MAY_IMPORT["export"] |= {"card", "deployment", "recording", "verify"}
 TASKS = {"image_classification", "text_generation", "translation"}
 
 

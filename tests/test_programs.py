@@ -15,7 +15,6 @@ from small_runs import ROOT, TASKS, small
 from kerasnets import config as configuration
 from kerasnets.checks import RequestError
 from kerasnets.evaluate import evaluate, table
-from kerasnets.export import export
 from kerasnets.predict import predict
 from kerasnets.train import train
 
@@ -110,43 +109,6 @@ def test_a_saved_model_that_cannot_score_text_says_so(models_dir):
         evaluate(models_dir / "text_generation" / "1")
 
 
-def test_versions_count_up_and_other_names_are_apart(runs, tmp_path):
-    first = export(runs["image_classification"], tmp_path)
-    assert first == tmp_path / "image_classification" / "1"
-    first.rename(first.with_name("7"))
-    assert export(runs["image_classification"], tmp_path).name == "8"
-    with pytest.raises(RequestError, match="--name is 'a/b'"):
-        export(runs["image_classification"], tmp_path, "a/b")
-
-
-def test_an_export_that_fails_its_verification_leaves_no_version(runs, tmp_path, monkeypatch):
-    import kerasnets.export as module
-
-    record = module.record
-
-    def record_something_else(name, task, signatures, examples, extra):
-        pixels = signatures["pixels"]
-        changed = signatures | {"pixels": lambda pixels_: None}
-        changed["pixels"] = lambda **inputs: {"probabilities": pixels(**inputs)["probabilities"] + 0.01}
-        record(name, task, changed, examples, extra)
-
-    monkeypatch.setattr(module, "record", record_something_else)
-    with pytest.raises(RuntimeError, match="pixels: probabilities differs from the answer at the export by 0.01"):
-        export(runs["image_classification"], tmp_path)
-    assert list((tmp_path / "image_classification").iterdir()) == []
-
-
-def test_verification_knows_the_operations_of_tensorflow_2_20(models_dir, monkeypatch, tmp_path):
-    from kerasnets import verify
-
-    known = tmp_path / "operations.txt"
-    known.write_text(verify.OPERATIONS.read_text().replace("\nDecodeImage\n", "\n"))
-    path = models_dir / "image_classification" / "1"
-    assert verify.unknown_operations(path) == []
-    monkeypatch.setattr(verify, "OPERATIONS", known)
-    assert verify.unknown_operations(path) == ["DecodeImage"]
-
-
 def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkeypatch):
     from kerasnets.data.splits import PairSplits
     from kerasnets.loading import open_model
@@ -157,17 +119,6 @@ def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkey
     metrics = opened.task.evaluate(opened.signatures, "test", opened.model)
     assert metrics["sentences"] == 3 and metrics["refused"] == 2
     assert opened.task.examples() == [{"text": "twenty-three"}]
-
-
-def test_verification_takes_no_nan_and_no_missing_output():
-    from kerasnets.verify import differences, failures
-
-    here, nan = {"y": np.zeros(2)}, {"y": np.array([0, np.nan])}
-    for recorded, answer in [(here, nan), (nan, nan), (here, {}), ({}, here), (here, {"y": np.zeros(3)})]:
-        report = {"unknown_operations": [], "signatures": {"f": {"difference": differences(recorded, answer)}}}
-        assert len(failures(report, {"f"})) == 1
-    report = {"unknown_operations": [], "signatures": {"f": {"difference": differences(here, here)}}}
-    assert failures(report, {"f"}) == []
 
 
 def test_predictions(runs, models_dir, tmp_path):

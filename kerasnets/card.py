@@ -1,0 +1,169 @@
+"""The card of an exported model (Mitchell et al. 2019), `assets.extra/model_card.json`.
+
+    format               1; a reader refuses what it does not know
+    task, preset         as `kerasnets.train` was given them
+    created              ISO 8601, UTC
+    intended_use, limits a sentence or two
+    network              {"kind", "parameters", "options": its table of config.toml}
+    data                 {"dataset", "description", "splits": {split: examples}, "licence", "licence_source"}
+    metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
+    training             {"configuration": config.toml, "steps", "seconds", "finished"}
+    calibration          calibration.json: the temperature that logits are divided by, and errors before and after
+    weights              {"storage", "megabytes_before", "megabytes_after", ...}, as `compression` tells
+    signatures           {name: {"method", "inputs": {name: {"dtype", "shape"}}, "outputs", "example"}}; -1 is a free
+                         size; the example is the body of a REST request
+    verification         {"tensorflow", "cpus", "latency": {signature: {"calls", "p50", "p99"}}, "batches"}: `verify`
+    packages             {name: version} at the export
+
+Every key is always there. What is not known is null: description, splits, validation metrics, steps, seconds and
+finished of a run whose training has not ended; calibration of a run that has none; an example that would be longer than
+LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are left to evaluation-SPLIT.json.
+"""
+
+import base64
+import json
+import time
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasnets.data import licences
+
+FILE, FORMAT = "model_card.json", 1
+PACKAGES = ("kerasnets", "tensorflow", "keras", "numpy")
+LONGEST_EXAMPLE = 20_000
+INTENDED_USE = {
+    "image_classification": "Tells which of {classes} known classes a picture shows, with a probability of each.",
+    "text_generation": "Continues a text in the manner of the one it was trained on, to play with and to learn from.",
+    "translation": "Translates single sentences from {source} to {target}, of the kind that it was trained on.",
+}
+LIMITS = {
+    "image_classification": "A picture of none of the classes gets one of them all the same. The whole picture is "
+    "brought to {shape}; what is small in it is lost.",
+    "text_generation": "The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; "
+    "characters that the training text did not have are left out of a prompt.",
+    "translation": "A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs "
+    "did not hold is translated badly, and there is no warning but a low score.",
+}
+CONDITIONS = {
+    "image_classification": {
+        "accuracy": "share of pictures, 0 to 1, whose most probable class is the true one",
+        "loss": "cross-entropy in nats a picture",
+    },
+    "text_generation": {
+        "loss": "cross-entropy in nats a character, the LSTM's state carried through the whole split",
+        "bits_per_character": "the loss in bits",
+        "window_loss": "nats a character of windows of 256 characters that each start from an empty state",
+    },
+    "translation": {
+        "loss": "cross-entropy in nats a subword, given the reference so far",
+        "bleu": "sacreBLEU, 0 to 100, of whole translations; see bleu_signature",
+        "chrf": "sacreBLEU's chrF2, 0 to 100; see chrf_signature",
+    },
+}
+
+
+def make(
+    task: Any,
+    parameters: int,
+    run_dir: Path,
+    table: Mapping[str, Any],
+    requests: Mapping[str, Mapping[str, np.ndarray]],
+    report: Mapping[str, Any],
+    weights: Mapping[str, Any],
+) -> dict[str, Any]:
+    """-> the card.
+
+    Args:
+        task: with its configuration.
+        parameters: how many numbers the model has.
+        run_dir: metrics.json, evaluation-SPLIT.json and calibration.json are read, if they are there.
+        table: the signatures, as `recording.signature_table` gives them.
+        requests: {signature: inputs}, batches of examples.
+        report: of `verify`.
+        weights: how they are stored.
+    """
+    configuration = tomllib.loads((run_dir / "config.toml").read_text("utf-8"))
+    configuration.pop("data_dir", None)  # a place on one machine
+    measured = read(run_dir / "metrics.json") or {}
+    splits = dict(measured.get("splits") or {})
+    licence = licences.find(task.config.dataset, task.config.data_dir)
+    sizes = values_for_sentences(task)
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "preset": configuration["preset"],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "intended_use": INTENDED_USE[task.name].format_map(sizes),
+        "limits": LIMITS[task.name].format_map(sizes),
+        "network": {
+            "kind": task.config.model.kind,
+            "parameters": parameters,
+            "options": {name: value for name, value in configuration["model"].items() if name != "kind"},
+        },
+        "data": {
+            "dataset": task.config.dataset,
+            "description": splits.pop("description", None),
+            "splits": splits or None,
+            "licence": licence.terms,
+            "licence_source": licence.source,
+        },
+        "metrics": {
+            "validation": measured.get("best"),
+            "conditions": CONDITIONS[task.name],
+            "evaluations": [short(read(file)) for file in sorted(run_dir.glob("evaluation-*.json"))],
+        },
+        "training": {"configuration": configuration}
+        | {name: measured.get(name) for name in ("steps", "seconds", "finished")},
+        "calibration": read(run_dir / "calibration.json"),
+        "weights": dict(weights),
+        "signatures": {
+            name: {**described, "example": example_body(name, requests[name])} for name, described in table.items()
+        },
+        "verification": {name: report[name] for name in ("tensorflow", "cpus", "batches")}
+        | {"latency": {name: result["latency"] for name, result in report["signatures"].items()}},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def short(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in evaluation.items() if not isinstance(value, list | dict)}
+
+
+def values_for_sentences(task: Any) -> dict[str, Any]:
+    """-> what INTENDED_USE and LIMITS speak of."""
+    values = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
+    if task.name == "image_classification":
+        rows, columns, channels = task.shape
+        colours = "in colour" if channels == 3 else "in gray"
+        values |= {"classes": len(task.classes), "shape": f"{rows} rows and {columns} columns {colours}"}
+    return values
+
+
+def example_body(signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The first row of a request -> the body of a REST predict request (TensorFlow Serving's row form)."""
+    row = {name: plain(value[0]) for name, value in inputs.items()}
+    body = {"signature_name": signature, "instances": [row]}
+    return body if len(json.dumps(body)) <= LONGEST_EXAMPLE else None
+
+
+def plain(value: Any) -> Any:
+    """A value of a row as JSON: bytes that are UTF-8 as text, others as {"b64": ...}."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def write(path: Path, card: Mapping[str, Any]) -> None:
+    (path / FILE).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,60 @@
+"""Under which terms the data may be used that a model was trained on, and where that is said."""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Licence(NamedTuple):
+    """`terms` of use and the `source`, an address, that states them; None where nobody does."""
+
+    terms: str
+    source: str | None
+
+
+UNKNOWN = Licence("unknown", None)
+KNOWN = {
+    "digits": Licence(
+        "CC BY 4.0 (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998)",
+        "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+    ),
+    "pydocs": Licence(
+        "Python Software Foundation License Version 2; code in it also Zero-Clause BSD",
+        "https://docs.python.org/3/license.html",
+    ),
+    "cldr": Licence(
+        "Unicode License (the names and patterns of CLDR, by way of Babel); number words by num2words, LGPL 2.1",
+        "https://www.unicode.org/license.txt",
+    ),
+    "mnist": Licence("CC BY-SA 3.0 (Y. LeCun and C. Cortes)", "https://keras.io/api/datasets/mnist/"),
+    "cifar10": Licence(
+        "none is stated; the authors ask to cite Krizhevsky 2009", "https://www.cs.toronto.edu/~kriz/cifar.html"
+    ),
+    "multi30k": Licence(
+        "as Flickr30k: research and education that is not commercial", "https://github.com/multi30k/dataset"
+    ),
+    "tiny_shakespeare": Licence("public domain (plays of W. Shakespeare)", "https://github.com/karpathy/char-rnn"),
+}
+
+
+def find(dataset: str, data_dir: str | None = None) -> Licence:
+    """-> the terms of a data set by the name that `--dataset` takes; UNKNOWN for a user's own.
+
+    Of a set of TensorFlow Datasets that is not in the table, its prepared files tell, if their author stated a licence.
+    """
+    name = dataset.partition("/")[0].partition(":")[0]
+    if dataset.startswith(("file:", "folder:")):
+        return UNKNOWN
+    return KNOWN.get(name) or prepared(name, data_dir)
+
+
+def prepared(name: str, data_dir: str | None) -> Licence:
+    """-> what `dataset_info.json` of a prepared set says (tfds.core.DatasetInfo.redistribution_info)."""
+    directory = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    for file in sorted((directory / name).glob("**/dataset_info.json"), reverse=True):
+        info = json.loads(file.read_text("utf-8"))
+        terms = info.get("redistributionInfo", {}).get("license", "")
+        if terms:
+            return Licence(terms, next(iter(info.get("location", {}).get("urls", [])), None))
+    return UNKNOWN

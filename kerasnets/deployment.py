@@ -1,0 +1,122 @@
+"""What a server is told about the models: `models.config` beside them, and batching parameters in each version.
+
+MODELS_DIR/models.config                          --model_config_file of `python -m serving` and TensorFlow Serving
+MODELS_DIR/NAME/VERSION/batching_params.pbtxt     read by TensorFlow Serving with --enable_batching and
+                                                  --enable_per_model_batching_parameters
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+LABELS = ("stable", "canary")
+CONFIG, BATCHING = "models.config", "batching_params.pbtxt"
+GENERATED = "# Written by `python -m kerasnets.export`, which keeps it up to date as long as this line is the first."
+HEADER = f"""{GENERATED}
+# Models that are here are added and those that are gone are taken out; what else is set in an entry is kept, comments
+# are not. Labels need --allow_version_labels_for_unavailable_models, because a server looks at them before it loads.
+"""
+LARGEST_REQUEST = 1000  # rows; the server's own default
+GOOD_ENOUGH = 0.9  # of the most rows a second
+PATIENCE = 0.5  # how much later than by itself a request may be answered, at most, for the sake of a batch
+
+
+def update_config(models_dir: Path, name: str, version: int, label: str | None = None) -> None:
+    """Brings `models.config` up to date with the models directory, for a version that has just been written.
+
+    Every directory with a version becomes an entry. A label names the new version; the other label stays where it was
+    if that version still exists. A model with labels has the policy `specific`: the versions with labels and the newest
+    one are served (`all` stays, as it serves them too). A model without labels keeps its policy; without one, servers
+    serve the newest version.
+
+    A file whose first line does not say that it is generated, or that cannot be parsed, is someone's own: it is left
+    as it is, and a message says so. The new one is written aside and renamed.
+    """
+    path = models_dir / CONFIG
+    config = model_server_config_pb2.ModelServerConfig()
+    text = path.read_text("utf-8") if path.exists() else GENERATED
+    try:
+        text_format.Parse(text, config)
+        reason = "" if text.partition("\n")[0] == GENERATED else "its first line does not say that it is generated"
+    except text_format.ParseError as error:
+        reason = f"it cannot be read ({error})"
+    if reason:
+        label_it = f' To label it, add version_labels {{ key: "{label}" value: {version} }} to {name}.' if label else ""
+        print(f"{path} is left as it is, because {reason}.{label_it}", file=sys.stderr)
+        return
+    entries = {entry.name: entry for entry in config.model_config_list.config}
+    there = {base.name: versions(base) for base in models_dir.iterdir() if base.is_dir() and versions(base)}
+    config.model_config_list.ClearField("config")
+    for model in sorted(there.keys() | {entry for entry in entries if is_elsewhere(entries[entry], models_dir)}):
+        entry = config.model_config_list.config.add()
+        if model in entries:
+            entry.CopyFrom(entries[model])
+        if model in there:
+            entry.name, entry.base_path = model, str((models_dir / model).resolve())
+            entry.model_platform = entry.model_platform or "tensorflow"
+            set_labels(entry, there[model], {label: version} if model == name and label else {})
+    partial = path.with_name(f".{CONFIG}.{os.getpid()}")
+    partial.write_text(HEADER + text_format.MessageToString(config), "utf-8")
+    os.replace(partial, path)
+
+
+def versions(base: Path) -> list[int]:
+    """-> the versions below a model's directory, in ascending order."""
+    numbers = [path.name for path in base.iterdir() if (path / "saved_model.pb").exists()]
+    return sorted(int(number) for number in numbers if re.fullmatch("[0-9]+", number))
+
+
+def is_elsewhere(entry: Any, models_dir: Path) -> bool:
+    """Whether a model lies outside the models directory: that is not for this file to judge."""
+    return Path(entry.base_path).parent != models_dir.resolve()
+
+
+def set_labels(entry: Any, present: list[int], given: Mapping[str, int]) -> None:
+    """Sets labels and policy of a model of which these versions are present."""
+    had_labels = bool(entry.version_labels)
+    kept = {label: number for label, number in entry.version_labels.items() if number in present}
+    labels = {**kept, **given}
+    entry.version_labels.clear()
+    entry.version_labels.update(labels)
+    policy = entry.model_version_policy
+    if labels and not policy.HasField("all"):
+        policy.specific.versions[:] = sorted({*labels.values(), present[-1]})
+    elif had_labels and policy.HasField("specific"):
+        entry.ClearField("model_version_policy")
+
+
+def batching(batches: Sequence[Mapping[str, float]], cpus: int) -> str:
+    """-> BatchingParameters in text format, chosen from the latencies of requests of several sizes.
+
+    Args:
+        batches: [{"rows", "p50"}], rows ascending, p50 in milliseconds: `batches` of the report of `verify`.
+        cpus: of the machine that they were measured on.
+
+    The rule is in the text: it stands in the file as a comment.
+    """
+    speed = {int(batch["rows"]): batch["rows"] / batch["p50"] for batch in batches}
+    most = max(speed.values())
+    size = min(rows for rows, value in speed.items() if value >= GOOD_ENOUGH * most)
+    wait = round(1000 * PATIENCE * batches[0]["p50"]) if size > 1 else 0
+    measured = ", ".join(f"{batch['rows']}: {batch['p50']:.2f} ms" for batch in batches)
+    allowed = "\n".join(f"allowed_batch_sizes: {rows}" for rows in speed if rows <= size)
+    return f"""\
+# BatchingParameters for TensorFlow Serving: --enable_batching --enable_per_model_batching_parameters
+# `serving_default` by rows a request, on {cpus} CPUs: {measured}.
+# A batch has as few rows as reach {GOOD_ENOUGH:.0%} of the most rows a second, here {size}; larger requests are split,
+# and a batch is filled up to the next of the sizes that were measured.
+# A request waits for others at most {PATIENCE:.0%} of the time that it takes by itself. As many batches run at once as
+# there are CPUs. A request that the model refuses fails the others in its batch with it.
+max_execution_batch_size {{ value: {size} }}
+{allowed}
+enable_large_batch_splitting {{ value: true }}
+max_batch_size {{ value: {LARGEST_REQUEST} }}
+batch_timeout_micros {{ value: {wait} }}
+num_batch_threads {{ value: {cpus} }}
+"""
