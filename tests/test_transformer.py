@@ -178,10 +178,8 @@ def test_decoder_writes_what_one_would_write_by_hand():
 
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)])
     def write(prompt):
-        memory, cache = model.start(prompt[:, :-1], 4)
-        zeros, fours = tf.zeros_like(prompt[:, 0]), tf.fill([tf.shape(prompt)[0]], 4)
-        limits = tf.zeros_like(zeros, tf.float32), zeros, tf.ones_like(zeros, tf.float32)
-        return decoding.sample(model.step, memory, cache, prompt[:, -1], fours, *limits, tf.zeros((2, 4)))[0]
+        limits = tf.fill([tf.shape(prompt)[0]], 4)
+        return decoding.greedy(model, *model.start(prompt[:, :-1], 0), prompt[:, -1], -1, limits)[0]
 
     np.testing.assert_array_equal(write(prompt), text[:, 3:])
 

@@ -203,9 +203,10 @@ def test_decoder_block_step_by_step_equals_all_at_once(options):
     x, memory = tensors([normal(2, 5, 8), normal(2, 3, 6)])
     mask = tf.sequence_mask([3, 2], 3)[:, tf.newaxis]
     expected = block(x, memory, cross_mask=mask)
-    projected, cache = block.project(memory), block.start(2, 7, "float32")
+    projected, cache = block.project(memory), room(block.start(2, "float32"), 7)
     for t in range(5):
-        y, cache = block.step(x[:, t : t + 1], tf.constant(t), cache, projected, mask)
+        seen = tf.repeat(tf.sequence_mask([[t + 1]], 7), 2, axis=0)
+        y, cache = block.step(x[:, t : t + 1], tf.constant([[t]]), [t], cache, seen, projected, mask)
         assert_close(y[:, 0], expected[:, t], 1e-5)
     for filled, row in zip(cache, block.self_attention.project(x), strict=True):
         assert filled.shape == (2, 1 if options == "grouped" else 2, 7, 4)
@@ -214,20 +215,44 @@ def test_decoder_block_step_by_step_equals_all_at_once(options):
             assert_close(filled[:, :, :5], row, 1e-6)
 
 
+def room(cache, entries):
+    return tuple(tf.pad(x, [[0, 0], [0, 0], [0, entries], [0, 0]]) for x in cache)
+
+
 @pytest.mark.parametrize("options", STEPS)
 def test_decoder_block_goes_on_where_each_row_ends(options):
     """The first row goes on after three positions, the second after two: what stands after them is not seen."""
     block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
-    x = normal(2, 6, 8)
+    x, lengths = normal(2, 6, 8), np.array([3, 2])
     prompt = x[:, :3].copy()
     prompt[1, 2] = 9.0
     expected = block(x)
-    y, cache = block.read(tf.constant(prompt), 6)
+    y, cache = block.read(tf.constant(prompt))
+    cache = room(cache, 3)
     assert_close([y[0], y[1, :2]], [expected[0, :3], expected[1, :2]], 1e-5)
     for t in range(3):
-        places = tf.constant([3 + t, 2 + t])
-        y, cache = block.step(tf.gather(x, places, axis=1, batch_dims=1)[:, tf.newaxis], places, cache)
+        places = lengths + t
+        seen = (np.arange(6) < lengths[:, None]) | ((np.arange(6) >= 3) & (np.arange(6) <= 3 + t))
+        one = tf.gather(x, places, axis=1, batch_dims=1)[:, tf.newaxis]
+        y, cache = block.step(one, places[:, None], [3 + t], cache, seen[:, None])
         assert_close(y[:, 0], tf.gather(expected, places, axis=1, batch_dims=1), 1e-5)
+
+
+@pytest.mark.parametrize("options", STEPS)
+def test_hypotheses_of_a_row_share_a_cache_and_see_their_own_entries(options):
+    """Three sequences with a common first position, in one row of a cache, as in three."""
+    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
+    x = normal(3, 4, 8)
+    x[:, 0] = x[0, 0]
+    expected = block(x)
+    cache, seen = room(block.start(1, "float32"), 12), np.zeros((1, 3, 12), bool)
+    for t in range(4):
+        entries = np.arange(3 * t, 3 * t + 3)
+        seen = seen | (np.arange(12) == entries[:, None])
+        y, cache = block.step(tf.constant(x[np.newaxis, :, t]), [[t]], entries, cache, seen)
+        assert_close(y[0], expected[:, t], 1e-5)
+        if t == 0:  # all go on from the second hypothesis, as good as any other at first
+            seen = seen[:, [1, 1, 1]]
 
 
 @pytest.mark.parametrize("cls", [EncoderBlock, DecoderBlock])

@@ -1,6 +1,6 @@
 """Search over a model's `start` and `step`; knows no model."""
 
-from kerasnets.decoding.sampling import draw, sample, uniform
-from kerasnets.decoding.search import greedy, search
+from kerasnets.decoding.sampling import Options, draw, sample, uniform
+from kerasnets.decoding.search import beam_search, greedy, search
 
-__all__ = ["draw", "greedy", "sample", "search", "uniform"]
+__all__ = ["Options", "beam_search", "draw", "greedy", "sample", "search", "uniform"]

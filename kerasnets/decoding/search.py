@@ -1,30 +1,161 @@
-"""Search over a model's `start` and `step`; knows no model.
-
-`step(token [B], index, memory, cache) -> logits [B, V], cache` is all that is used of one. The whole search is one
-graph loop, so that one call writes the whole text.
-
-    B batch, L longest output, V vocabulary
-"""
+"""Greedy and beam search.   B rows, K hypotheses of each, L longest output, V vocabulary; A, the rows still active."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from kerasnets.decoding.loop import Decoder, decode
+
+NEVER = -1e9  # log probability of a hypothesis that does not exist
 Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
 
-def greedy(step: Step, memory: Any, cache: Any, start: int, end: int, limits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def greedy(
+    model: Decoder, memory: Any, cache: Any, start: int | tf.Tensor, end: int, limits: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The most probable token at every position, until the end token or the limit of the row.
 
-    Args: start, end: tokens; limits int32 [B]: most tokens of each row.
-    Returns: tokens int32 [B, L], 0 after the end token; log probability of each row [B].
+    Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens, the first
+        one perhaps each row's own [B]; limits int32 [B]: most tokens.
+    Returns: tokens int32 [B, L], 0 after the end token; log probability of each row [B], the end token's included.
     """
+    longest = tf.reduce_max(limits)
 
-    def choose(logits, index):
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+    def advance(state, index, step, cache):
+        logits, cache = step(state["token"], index, cache)
+        token = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        best = -log_sum(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+        going = ~state["ended"]
+        token = tf.where(going, token, 0)
+        after = {
+            "token": token,
+            "ended": state["ended"] | (token == end) | (index + 1 >= state["limits"]),
+            "log_probability": state["log_probability"] + tf.where(going, best, 0.0),
+            "tokens": tf.where(tf.range(longest) == index, token[:, tf.newaxis], state["tokens"]),
+            "limits": state["limits"],
+        }
+        return after, cache
 
-    return search(step, memory, cache, tf.fill(tf.shape(limits), start), choose, limits, end)
+    state = {
+        "token": tf.zeros_like(limits) + start,
+        "ended": limits <= 0,
+        "log_probability": tf.zeros_like(limits, tf.float32),
+        "tokens": tf.zeros([tf.size(limits), longest], tf.int32),
+        "limits": limits,
+    }
+    return decode(
+        model,
+        memory,
+        cache,
+        state,
+        advance,
+        ended=lambda state: state["ended"],
+        result=lambda state: (state["tokens"], state["log_probability"]),
+    )
+
+
+def beam_search(
+    model: Decoder,
+    memory: Any,
+    cache: Any,
+    start: int,
+    end: int,
+    limits: tf.Tensor,
+    length_penalty: tf.Tensor,
+    beams: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The `beams` best sequences found by extending, at every position, the K = `beams` most probable beginnings.
+
+    A sequence ends with the end token or at the limit. Its score is log P / length^α, its end token counted, with the
+    row's length penalty α: 0 compares log probabilities, 1 their means; more prefers longer ones. Beginnings (live) and
+    ended sequences (finished) are kept apart, so that none of the latter is crowded out by the former. A row ends when
+    no beginning can become better than the worst of K finished: log P only falls, and so a score can be at most
+    log P / limit^α for α ≥ 0, or log P / (shortest possible length)^α for α < 0. Hence nothing that the search could
+    still find is lost; with as many beams as there are sequences it is the exhaustive search.
+
+    Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more: most
+        tokens; length_penalty α float32 [B]; beams K.
+    Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; where there are fewer than K
+        sequences, NEVER.
+    """
+    longest = tf.reduce_max(limits)
+
+    def advance(state, index, step, cache):
+        logits, cache = step(state["token"], index, cache)
+        total, parents, tokens = candidates(logits, state["log_probability"])
+        limits, alpha = state["limits"][:, tf.newaxis], state["length_penalty"][:, tf.newaxis]
+        sequences = written(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
+        ends = (tokens == end) | (index + 1 >= limits)
+        scores = tf.where(ends & (total > NEVER / 2), score(total, index + 1, alpha), NEVER)
+        scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
+        finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
+        total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
+        # The best that a beginning can still become.
+        bound = score(total[:, :1], tf.where(alpha >= 0, limits, index + 2), alpha)
+        after = {
+            "token": tf.gather(tokens, place, batch_dims=1),
+            "live": tf.gather(sequences, place, batch_dims=1),
+            "log_probability": total,
+            "finished": finished,
+            "scores": scores,
+            "ended": (index + 1 >= state["limits"]) | (scores[:, -1] >= bound[:, 0]),
+            "limits": state["limits"],
+            "length_penalty": state["length_penalty"],
+        }
+        return after, model.reorder(cache, tf.gather(parents, place, batch_dims=1))
+
+    rows = tf.size(limits)
+    empty = tf.zeros([rows, beams, longest], tf.int32)
+    first = tf.one_hot(tf.zeros_like(limits), beams, on_value=0.0, off_value=NEVER)  # all beams are the same at first
+    state = {
+        "token": tf.fill([rows, beams], start),
+        "live": empty,
+        "log_probability": first,
+        "finished": empty,
+        "scores": tf.fill([rows, beams], NEVER),
+        "ended": limits <= 0,
+        "limits": limits,
+        "length_penalty": length_penalty,
+    }
+    return decode(
+        model,
+        memory,
+        model.reorder(cache, tf.zeros([rows, beams], tf.int32)),
+        state,
+        advance,
+        ended=lambda state: state["ended"],
+        result=lambda state: (state["finished"], state["scores"]),
+    )
+
+
+def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The 2K most probable continuations of K beginnings: at most K of them end, so that K are left to go on from.
+
+    Args: logits [A, K, V]; log_probability of the beginnings [A, K].
+    Returns: log probabilities, beginnings and tokens of the continuations, each [A, 2K], best first.
+    """
+    beams, vocabulary = logits.shape[1:]
+    each = min(2 * beams, vocabulary)
+    best, tokens = tf.math.top_k(logits, each)  # of each beginning first: there are fewer to sum up and to compare
+    rest = log_sum(logits - best[..., :1]) + best[..., 0]
+    total = (log_probability - rest)[..., tf.newaxis] + best  # [A, K, each]
+    total, place = tf.math.top_k(tf.reshape(total, [-1, beams * each]), min(2 * beams, beams * each))
+    return total, place // each, tf.gather(tf.reshape(tokens, [-1, beams * each]), place, batch_dims=1)
+
+
+def log_sum(logits: tf.Tensor) -> tf.Tensor:
+    """logits [..., V], at most 0 -> log Σ exp, [...]."""
+    return tf.math.log(tf.reduce_sum(tf.exp(logits), axis=-1))
+
+
+def written(sequences: tf.Tensor, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """sequences [A, K, L], tokens [A, K] -> the sequences with the tokens at `index`."""
+    return tf.where(tf.range(tf.shape(sequences)[2]) == index, tokens[..., tf.newaxis], sequences)
+
+
+def score(log_probability: tf.Tensor, length: tf.Tensor, length_penalty: tf.Tensor) -> tf.Tensor:
+    return log_probability / tf.cast(length, tf.float32) ** length_penalty
 
 
 def search(

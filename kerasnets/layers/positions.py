@@ -17,7 +17,8 @@ class PositionalEncoding(keras.layers.Layer):
     There is no table and no weight: any position can be computed, also past the longest training sentence, and
     PE(p+k) is a linear function of PE(p), a rotation by an angle that depends on k alone.
 
-    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B].
+    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B]; or the
+        positions of all, int [B|1, T|1].
     Returns: x + PE, [B, T, D].
     """
 
@@ -96,7 +97,9 @@ def rotate(x, start=0):
 
 
 def count(start, length):
-    """-> the positions of `length` places, of which the first is `start`, an integer or [B] -> int [B|1, length]."""
+    """-> the positions of `length` places: `start` is that of the first, an integer or [B], or they are given."""
+    if len(ops.shape(start)) == 2:
+        return start
     return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length), 0)
 
 

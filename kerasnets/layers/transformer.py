@@ -15,6 +15,16 @@ register = keras.saving.register_keras_serializable("kerasnets")
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 
+def put(cache, rows, entries):
+    """Writes into a cache: [B, G, E, H], rows [B, G, K, H], entries int [K] -> [B, G, E, H].
+
+    This is the definition, which copies the cache; `step` takes another function that may write in place.
+    """
+    fills = ops.equal(ops.expand_dims(ops.arange(ops.shape(cache)[2]), 1), ops.expand_dims(entries, 0))  # [E, K]
+    spread = ops.matmul(ops.cast(fills, cache.dtype), rows)  # [B, G, E, H]
+    return ops.where(ops.expand_dims(ops.any(fills, axis=1), 1), spread, cache)
+
+
 @register
 class FeedForward(keras.layers.Layer):
     """Two linear layers with an activation between them, at every position alike (section 3.3).
@@ -270,47 +280,40 @@ class DecoderBlock(Block):
         """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
         return None if memory is None else self.cross_attention.project(memory)
 
-    def step(self, x, index, cache, memory=None, cross_mask=None):
-        """One position.
+    def step(self, x, position, entries, cache, seen, memory=None, cross_mask=None, put=put):
+        """One position, of K hypotheses of each row side by side (one, unless a beam search runs).
 
-        Args: x [B, 1, D]; index, its position, an integer tensor, for all rows or [B]; cache: keys and values
-            [B, G, T, H], of which those before `index` are filled; memory: what `project` returned;
-            cross_mask bool [B|1, 1, S].
-        Returns: [B, 1, D], the cache with position `index` filled.
+        All hypotheses of a row share its cache; `seen` says which of its entries are their own. So a beam search that
+        goes on from other hypotheses moves rows of `seen` and no keys or values.
+
+        Args: x [B, K, D]; position int [B|1, 1], where they stand in the sequence; entries int [K], where the cache
+            keeps them; cache: keys and values [B, G, E, H]; seen bool [B, K, E], the entries of the hypothesis so far,
+            this one included; memory: what `project` returned; cross_mask bool [B|1, 1, S]; put: see `put`.
+        Returns: [B, K, D], the cache with the entries filled.
         """
         updated = cache
-        positions, here = ops.expand_dims(ops.arange(ops.shape(cache[0])[2]), 0), ops.reshape(index, (-1, 1))
 
         def attend_self(y):
             nonlocal updated
-            rows = self.self_attention.project(y, start=index)  # each [B, G, 1, H]
-            fills = ops.expand_dims(ops.expand_dims(positions == here, 1), -1)  # [B|1, 1, T, 1]
-            updated = tuple(ops.where(fills, row, old) for old, row in zip(cache, rows, strict=True))
-            seen = ops.expand_dims(positions <= here, 1)  # [B|1, 1, T]
-            return self.self_attention.attend(y, *updated, seen, start=index)
+            rows = self.self_attention.project(y, start=position)  # each [B, G, K, H]
+            updated = tuple(put(old, row, entries) for old, row in zip(cache, rows, strict=True))
+            return self.self_attention.attend(y, *updated, seen, start=position)
 
         return self.decode(x, attend_self, self.looking_at(memory, cross_mask)), updated
 
-    def read(self, x, length):
-        """Like `call` without a memory, and keeps what `step` needs of it.
-
-        Args: x [B, T, D]; length: positions of the cache, T or more.
-        Returns: [B, T, D], a cache that x fills to T.
-        """
-        batch, filled = ops.shape(x)[:2]
+    def read(self, x):
+        """Like `call` without a memory: x [B, T, D] -> [B, T, D], and a cache of T entries for `step`."""
         cache = ()
 
         def attend_self(y):
             nonlocal cache
-            keys, values = self.self_attention.project(y)
-            rest = self.start(batch, length - filled, keys.dtype)
-            cache = tuple(ops.concatenate(pair, axis=2) for pair in zip((keys, values), rest, strict=True))
-            return self.self_attention.attend(y, keys, values, causal=True)
+            cache = self.self_attention.project(y)
+            return self.self_attention.attend(y, *cache, causal=True)
 
         return self.decode(x, attend_self), cache
 
-    def start(self, batch, length, dtype):
-        """-> an empty cache for `batch` rows of at most `length` positions."""
+    def start(self, batch, dtype):
+        """-> a cache without an entry for `batch` rows."""
         attention = self.self_attention
-        empty = ops.zeros((batch, attention.groups, length, attention.head_width), dtype=dtype)
+        empty = ops.zeros((batch, attention.groups, 0, attention.head_width), dtype=dtype)
         return empty, empty

@@ -6,6 +6,8 @@ from keras import ops
 
 from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.linear import laid_out_transpose
+from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -13,7 +15,7 @@ ATTENTIONS = ("additive", "multiplicative", "none")
 
 
 @register
-class Seq2SeqLSTM(keras.Model):
+class Seq2SeqLSTM(RecurrentSearch, keras.Model):
     """P(next target token | source, earlier target tokens).
 
         m      = BiLSTM(source)                     memory, one vector a source token
@@ -92,26 +94,35 @@ class Seq2SeqLSTM(keras.Model):
         return self.drop(self.embedding(tokens), training=training)
 
     def logits(self, h, memory, training=None):
-        """h [B, T, U] -> [B, T, V]."""
+        """h [B, T, U], memory from `encode` -> [B, T, V]."""
+        table = ops.transpose(ops.cast(self.embedding.embeddings, h.dtype))
+        return ops.cast(ops.matmul(self.combined(h, memory, training), table), "float32")
+
+    def combined(self, h, memory, training=None):
+        """h [B, T, U] -> h̃ [B, T, D]."""
         keys, encoded, valid = memory
         if self.look is not None:
             context, _ = self.look.attend(h, keys, encoded, valid)
             h = ops.concatenate([context, h], axis=-1)
-        x = self.drop(self.combine(h), training=training)
-        scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
-        return ops.cast(scores, "float32")
+        return self.drop(self.combine(h), training=training)
 
     def start(self, source, length):
         """source int [B, S] -> memory, which stays the same while decoding; cache, the states of the decoder.
 
-        `length`, the limit, is of no use to an LSTM.
+        The memory is a pair: the matrix of the logits; what belongs to each row. `length`, the limit, is of no use to
+        an LSTM.
         """
-        return self.encode(source)
+        memory, states = self.encode(source)
+        return (laid_out_transpose(ops.cast(self.embedding.embeddings, self.compute_dtype)), memory), states
 
-    def step(self, token, index, memory, cache):
-        """token int [B] -> logits [B, V] for the next one, cache."""
-        h, cache = self.decoder.step(self.embed(token), cache)
-        return self.logits(ops.expand_dims(h, 1), memory)[:, 0], cache
+    def step(self, token, index, memory, cache, put=None):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
+        table, memory = memory
+        h, cache = self.decoder.step(self.embed(ops.reshape(token, (-1,))), as_rows(cache))
+        h = ops.reshape(h, (ops.shape(token)[0], -1, self.units))
+        x = ops.reshape(self.combined(h, memory), (-1, self.width))
+        logits = ops.reshape(ops.matmul(x, table), (*ops.shape(token), self.vocabulary_size))
+        return ops.cast(logits, "float32"), as_hypotheses(cache, token)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape["target"], self.vocabulary_size)

@@ -5,13 +5,13 @@ from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
-from kerasnets.models.parts import build_given, with_layer
+from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows, build_given, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
-class SequenceGenerator(keras.Model):
+class SequenceGenerator(RecurrentSearch, keras.Model):
     """P(next token | what is given, earlier tokens): the given's vector v sets the states that the LSTMs start from.
 
         h_0, c_0 = tanh(W v + b)        for each LSTM
@@ -53,7 +53,11 @@ class SequenceGenerator(keras.Model):
 
     def encode(self, given):
         """-> the states that the LSTMs start from, one (h, c) each [B, U]."""
-        states = ops.split(self.first(self.encoder(given)), 2 * self.num_layers, axis=-1)
+        return self.states(self.encoder(given))
+
+    def states(self, vector):
+        """The encoder's vector [B, D] -> what `encode` gives."""
+        states = ops.split(self.first(vector), 2 * self.num_layers, axis=-1)
         return list(zip(states[::2], states[1::2], strict=True))
 
     def decode(self, states, target, training=None):
@@ -63,12 +67,12 @@ class SequenceGenerator(keras.Model):
 
     def start(self, given, length):
         """-> memory (nothing stays constant here), cache: see `step`. `length`, the limit, is of no use to an LSTM."""
-        return (), self.encode(given)
+        return ((), ()), self.encode(given)
 
-    def step(self, token, index, memory, cache):
-        """token int [B] -> logits [B, V] for the next one, cache."""
-        x, cache = self.rnns.step(self.embedding(token), cache)
-        return self.out(x), cache
+    def step(self, token, index, memory, cache, put=None):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
+        x, cache = self.rnns.step(self.embedding(ops.reshape(token, (-1,))), as_rows(cache))
+        return ops.reshape(self.out(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape["target"], self.vocabulary_size)

@@ -5,6 +5,9 @@ from keras import ops
 
 from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.linear import laid_out_transpose
+from kerasnets.layers.transformer import put
+from kerasnets.models.parts import take_hypotheses
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -95,6 +98,44 @@ class TokenTransformer(keras.Model):
         scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
         return ops.cast(scores, "float32")
 
+    def decode_one(self, token, entry, position, table, cache, put, memory=None, valid=None):
+        """What the `step` of both decoders shares.
+
+        Args: token int [B] or [B, K]; entry int: where the cache keeps the first hypothesis of this step; position
+            int [B|1, 1]; table [D, V], of the logits; cache: {"blocks", "seen"}; memory: of each block; valid.
+        Returns: logits [*, V], cache.
+        """
+        x = self.embed(hypotheses(token), start=position)  # [B, K, D]
+        entries = entry + ops.arange(ops.shape(x)[1])
+        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(ops.shape(cache["seen"])[2]), 0)  # [K, E]
+        seen, blocks = ops.logical_or(cache["seen"], here), []
+        for n, block in enumerate(self.decoder):
+            source = None if memory is None else memory[n]
+            x, filled = block.step(x, position, entries, cache["blocks"][n], seen, source, valid, put)
+            blocks.append(filled)
+        rows = ops.reshape(normalized(x, self.decoder_norm), (-1, self.width))
+        logits = ops.reshape(ops.matmul(rows, table), (*ops.shape(token), table.shape[-1]))
+        return ops.cast(logits, "float32"), {"blocks": blocks, "seen": seen}
+
+    def table(self):
+        """-> the matrix of the logits [D, V], laid out for `step`: its transpose takes longer than a product with it."""
+        return laid_out_transpose(ops.cast(self.embedding.embeddings, self.compute_dtype))
+
+    def extend(self, cache, positions):
+        """-> the cache with room for so many more positions of all its hypotheses."""
+        batch, hypotheses = ops.shape(cache["seen"])[:2]
+        room = positions * hypotheses
+
+        def more(x):
+            return ops.concatenate([x, ops.zeros((batch, x.shape[1], room, x.shape[3]), x.dtype)], axis=2)
+
+        seen = ops.concatenate([cache["seen"], ops.zeros((batch, hypotheses, room), "bool")], axis=2)
+        return {"blocks": [tuple(map(more, block)) for block in cache["blocks"]], "seen": seen}
+
+    def reorder(self, cache, parents):
+        """The search goes on from the hypotheses `parents` int [B, J] of each row: no key or value is moved."""
+        return cache | {"seen": take_hypotheses(cache["seen"], parents)}
+
     def compute_output_shape(self, tokens_shape):
         return (*tokens_shape, self.vocabulary_size)
 
@@ -173,22 +214,26 @@ class Transformer(TokenTransformer):
     def start(self, source, length):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
 
-        The memory stays the same while decoding: the keys and values of the source for each block, and where they
-        are valid. The cache, keys and values of the target so far, goes through `step`.
+        The memory stays the same while decoding. It is a pair: the matrix of the logits; and what belongs to each row,
+        the keys and values of the source for each block, and where they are valid. The cache holds the keys and values
+        of the target so far, and `seen` bool [B, K, E]: which of them each hypothesis may see (one, at the start).
         """
         self.check_length(length)
         encoded, valid = self.encode(source)
         memory = [block.project(encoded) for block in self.decoder], valid
-        return memory, [block.start(ops.shape(source)[0], length, encoded.dtype) for block in self.decoder]
+        batch = ops.shape(source)[0]
+        blocks = [block.start(batch, encoded.dtype) for block in self.decoder]
+        return (self.table(), memory), self.extend({"blocks": blocks, "seen": ops.zeros((batch, 1, 0), "bool")}, length)
 
-    def step(self, token, index, memory, cache):
-        """token int [B] at position `index` -> logits [B, V] for the next one, cache."""
-        projected, valid = memory
-        x, after = self.embed(ops.expand_dims(token, 1), start=index), []
-        for block, source, target in zip(self.decoder, projected, cache, strict=True):
-            x, target = block.step(x, index, target, source, valid)
-            after.append(target)
-        return self.logits(normalized(x, self.decoder_norm))[:, 0], after
+    def step(self, token, index, memory, cache, put=put):
+        """token int [B], or [B, K] for K hypotheses of each row, at position `index` -> logits [*, V], cache.
+
+        `put` writes into the cache; see `put` of kerasnets/layers/transformer.py.
+        """
+        table, (projected, valid) = memory
+        token, position = ops.convert_to_tensor(token), ops.reshape(index, (1, 1))
+        entry = index * ops.shape(hypotheses(token))[1]
+        return self.decode_one(token, entry, position, table, cache, put, projected, valid)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape["target"], self.target_vocabulary_size or self.vocabulary_size)
@@ -199,3 +244,8 @@ class Transformer(TokenTransformer):
 
 def normalized(x, norm):
     return x if norm is None else norm(x)
+
+
+def hypotheses(token):
+    """token int [B] or [B, K] -> [B, K]; one hypothesis for each row, unless there are more."""
+    return ops.expand_dims(token, 1) if len(token.shape) == 1 else token

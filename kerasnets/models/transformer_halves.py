@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from kerasnets.models.transformer import TokenTransformer, normalized
+from kerasnets.layers.transformer import put
+from kerasnets.models.transformer import TokenTransformer, hypotheses, normalized
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -57,21 +58,22 @@ class DecoderTransformer(TokenTransformer):
     def start(self, prompt, length):
         """prompt int [B, T], 0 = padding at its end, for at most `length` more tokens -> memory, cache.
 
-        The memory is each prompt's number of tokens [B]; the cache holds the keys and values of all tokens so far.
+        The memory is a pair: the matrix of the logits and T; each prompt's number of tokens [B, 1]. The cache holds the
+        keys and values of all tokens so far, and `seen` bool [B, K, E], as the Transformer's.
         """
-        length += ops.shape(prompt)[1]
-        self.check_length(length)
-        x, cache = self.embed(prompt), []
+        self.check_length(length + ops.shape(prompt)[1])
+        x, blocks = self.embed(prompt), []
         for block in self.decoder:
-            x, filled = block.read(x, length)
-            cache.append(filled)
-        return ops.sum(ops.cast(prompt != 0, "int32"), axis=1), cache
+            x, filled = block.read(x)
+            blocks.append(filled)
+        there = prompt != 0
+        cache = self.extend({"blocks": blocks, "seen": ops.expand_dims(there, 1)}, length)
+        count = ops.sum(ops.cast(there, "int32"), axis=1, keepdims=True)
+        return ((self.table(), ops.shape(prompt)[1]), count), cache
 
-    def step(self, token, index, memory, cache):
-        """token int [B], `index` places after its prompt -> logits [B, V] for the next one, cache."""
-        place = memory + index  # [B]; what padding left in the cache there is written over before it is seen
-        x, after = self.embed(ops.expand_dims(token, 1), start=place), []
-        for block, filled in zip(self.decoder, cache, strict=True):
-            x, filled = block.step(x, place, filled)
-            after.append(filled)
-        return self.logits(normalized(x, self.decoder_norm))[:, 0], after
+    def step(self, token, index, memory, cache, put=put):
+        """token int [B] or [B, K], `index` places after its prompt -> logits [*, V] for the next one, cache."""
+        (table, prompt), count = memory
+        token = ops.convert_to_tensor(token)
+        entry = prompt + index * ops.shape(hypotheses(token))[1]
+        return self.decode_one(token, entry, count + index, table, cache, put)

@@ -205,10 +205,8 @@ class TranslationTask:
             source, lengths = self.read(text)
             # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
             limits = tf.minimum(3 * lengths + 20, self.config.max_length + 1)
-            memory, cache = model.start(source, tf.reduce_max(limits))
-            tokens, log_probability = decoding.greedy(
-                model.step, memory, cache, vocabulary.START, vocabulary.END, limits
-            )
+            memory, cache = model.start(source, 0)
+            tokens, log_probability = decoding.greedy(model, memory, cache, vocabulary.START, vocabulary.END, limits)
             count = tf.reduce_sum(tf.cast(tokens != 0, tf.float32), axis=1)
             return {"translation": vocabulary.detokenize(tokens), "score": log_probability / tf.maximum(count, 1.0)}
 

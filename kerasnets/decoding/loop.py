@@ -1,0 +1,109 @@
+"""The loop that a search over sequences runs in: rows that have ended leave it, and caches are written in place.
+
+    B rows of a batch, A of them still active, K hypotheses of a row, V vocabulary
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+ROOM = 16  # positions that a cache has at first; filled, it doubles
+
+
+class Decoder(Protocol):
+    """What a search needs of a model. `memory` is a pair: what all rows share, and what belongs to each row [B, ...]."""
+
+    def start(self, given: Any, length: int) -> tuple[Any, Any]:
+        """-> memory, cache: what stays constant; what has been written so far, with room for `length` positions."""
+
+    def step(self, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any, put: Any) -> tuple[tf.Tensor, Any]:
+        """token int [B] or [B, K] at position `index` -> logits [*, V] for the next one, cache."""
+
+    def extend(self, cache: Any, positions: tf.Tensor) -> Any:
+        """-> the cache with room for so many more positions."""
+
+    def reorder(self, cache: Any, parents: tf.Tensor) -> Any:
+        """parents int [B, K] -> the cache with these hypotheses of each row."""
+
+
+def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, ended: Any, result: Any) -> Any:
+    """Runs `advance(state, index, step, cache) -> state, cache` until every row has ended.
+
+    When a quarter of the active rows has ended, those leave, and the others go on as a smaller batch. Between such
+    times, and those at which the cache is full, no key or value is moved.
+
+    Args:
+        memory, cache: from `model.start`, for a length of 0.
+        state: nested tensors [B, ...]: what the search keeps of each row.
+        advance: its `step(token, index, cache) -> logits, cache` is the model's.
+        ended: state -> bool [A]; result: state -> nested tensors [A, ...], what is wanted of each row in the end.
+    Returns: the results of all rows, in their order.
+    """
+    shared, of_rows = memory
+
+    def run_some(rows, index, of_rows, cache, state, results):
+        room = tf.maximum(index, ROOM)
+        full, most = index + room, tf.size(rows)
+        cache = tf.nest.map_structure(own, model.extend(cache, room))
+
+        def step(token, index, cache):
+            return model.step(token, index, (shared, of_rows), cache, put=put_in_place)
+
+        def goes_on(index, cache, state):
+            return (index < full) & (4 * tf.reduce_sum(tf.cast(ended(state), tf.int32)) < most)
+
+        def advance_all(index, cache, state):
+            state, cache = advance(state, index, step, cache)
+            return index + 1, cache, state
+
+        index, cache, state = loop(goes_on, advance_all, (index, cache, state))
+        results = tf.nest.map_structure(
+            lambda whole, part: tf.tensor_scatter_nd_update(whole, rows[:, tf.newaxis], part), results, result(state)
+        )
+        active = tf.where(~ended(state))[:, 0]
+        rows, of_rows, cache, state = tf.nest.map_structure(
+            lambda x: tf.gather(x, active), (rows, of_rows, cache, state)
+        )
+        return rows, index, of_rows, cache, state, results
+
+    count = tf.shape(tf.nest.flatten(state)[0])[0]
+    results = tf.nest.map_structure(tf.zeros_like, result(state))
+    variables = (tf.range(count), tf.constant(0), of_rows, cache, state, results)
+    grown = model.extend(cache, tf.raw_ops.PlaceholderWithDefault(input=ROOM, shape=[]))  # of a size nobody knows yet
+    shapes = (variables[0], variables[1], of_rows, grown, state, results)
+    return loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
+
+
+def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:
+    """tf.while_loop; tensors may change in their first axis, and elsewhere where those of `like` have no fixed size."""
+    shapes = tf.nest.map_structure(
+        lambda x: tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []), variables if like is None else like
+    )
+
+    def shaped(*given):
+        after = body(*given)
+        for tensor, shape in zip(tf.nest.flatten(after), tf.nest.flatten(shapes), strict=True):
+            tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
+        return after
+
+    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
+
+
+def own(x: tf.Tensor) -> tf.Tensor:
+    """-> a copy that nobody else holds, and no constant of the graph: it may be written in place."""
+    return tf.raw_ops.DeepCopy(x=x)
+
+
+def put_in_place(cache: tf.Tensor, rows: tf.Tensor, entries: tf.Tensor) -> tf.Tensor:
+    """cache [B, G, E, H], rows [B, G, K, H], entries int [K] -> the same memory, with rows at the entries.
+
+    Nobody reads the cache of before: what this step computes needs its own rows, and the next one needs this step.
+    """
+    batch, groups, room, width = tf.unstack(tf.shape(cache))
+    first = room * tf.range(batch * groups)  # of each head's entries, one head below the other
+    places = tf.reshape(first[:, tf.newaxis] + entries, [-1])
+    flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(cache, [-1, width]), i=places, v=tf.reshape(rows, [-1, width]))
+    written = tf.reshape(flat, tf.shape(cache))
+    written.set_shape(cache.shape)
+    return written
