@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-backends lint format clean
+.PHONY: demo test test-backends test-pipelines lint format clean
 
 demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
@@ -13,6 +13,9 @@ test: .venv/installed  ## all tests, the slow ones too; a file of tests in one o
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/backends
+
+test-pipelines: .venv/installed .venv-beam/installed  ## exported models in Keras, TensorFlow's command line, Apache Beam
+	$(BIN)/python -m pytest tests/test_pipelines.py
 
 lint: .venv/installed  ## format, style and types
 	$(BIN)/ruff format --check .
@@ -36,6 +39,12 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv-backends
 	@echo "installing JAX and PyTorch into .venv-backends"
 	.venv-backends/bin/pip install --quiet --disable-pip-version-check --requirement requirements-backends.txt
+	touch $@
+
+.venv-beam/installed: requirements-beam.txt
+	$(PYTHON) -m venv .venv-beam
+	@echo "installing Apache Beam and TensorFlow into .venv-beam"
+	.venv-beam/bin/pip install --quiet --disable-pip-version-check --requirement requirements-beam.txt
 	touch $@
 
 clean:  ## what was trained and exported by `make demo`
