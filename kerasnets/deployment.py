@@ -95,15 +95,17 @@ def batching(batches: Sequence[Mapping[str, float]], cpus: int) -> str:
     """-> BatchingParameters in text format, chosen from the latencies of requests of several sizes.
 
     Args:
-        batches: [{"rows", "p50"}], rows ascending, p50 in milliseconds: `batches` of the report of `verify`.
+        batches: [{"rows", "p50"}], rows 1 and more, p50 in milliseconds: `batches` of the report of `verify`.
         cpus: of the machine that they were measured on.
 
     The rule is in the text: it stands in the file as a comment.
     """
-    speed = {int(batch["rows"]): batch["rows"] / batch["p50"] for batch in batches}
+    # What took longer than a larger request was disturbed by something else on the machine.
+    times = {int(batch["rows"]): min(later["p50"] for later in batches[n:]) for n, batch in enumerate(batches)}
+    speed = {rows: rows / milliseconds for rows, milliseconds in times.items()}
     most = max(speed.values())
     size = min(rows for rows, value in speed.items() if value >= GOOD_ENOUGH * most)
-    wait = round(1000 * PATIENCE * batches[0]["p50"]) if size > 1 else 0
+    wait = round(1000 * PATIENCE * times[1]) if size > 1 else 0
     measured = ", ".join(f"{batch['rows']}: {batch['p50']:.2f} ms" for batch in batches)
     allowed = "\n".join(f"allowed_batch_sizes: {rows}" for rows in speed if rows <= size)
     return f"""\

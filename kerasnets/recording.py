@@ -62,8 +62,7 @@ def complete_signatures(path: Path, defaults: Mapping[str, Mapping[str, Any]]) -
     get the value that a server puts in their place (SignatureDef.defaults).
 
     Args:
-        defaults: {signature: {input: array}}; with more than one row or none a value would fit no request, so that an
-            array has one.
+        defaults: {signature: {input: array}}.
     """
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint

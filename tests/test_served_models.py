@@ -3,12 +3,14 @@
 import json
 import shutil
 import subprocess
+import urllib.request
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_runs import TASKS
 
+from kerasnets import card
 from kerasnets.examples import load
 from kerasnets.loading import open_model
 from serving.client import Client, ServingError
@@ -20,50 +22,146 @@ def client(request, served_models):
         yield client
 
 
+# The contract: {signature: (inputs, outputs)}, each {name: "dtype axes"}; B is free, as all of a batch's rows are.
+IMAGE, BEST = {"image_bytes": "string B"}, {"label": "string B k", "score": "float32 B k"}
+OPTIONS = {
+    "prompt": "string B",
+    "length": "int32 B",
+    "temperature": "float32 B",
+    "top_k": "int32 B",
+    "top_p": "float32 B",
+    "seed": "int64 B",
+}
+STATE, TEXT = {"state": "float32 B n"}, {"text": "string B"}
+GATES = dict.fromkeys(("input_gate", "forget_gate", "output_gate", "cell"), "float32 B time layers units")
+CONTRACT = {
+    "image_classification": {
+        "serving_default": (IMAGE, BEST),
+        "pixels": ({"pixels": "float32 B height width channels"}, {"probabilities": "float32 B classes"}),
+        "classify": ({"inputs": "string B"}, {"classes": "string B classes", "scores": "float32 B classes"}),
+        "explain": (
+            IMAGE,
+            BEST | {"heatmap": "float32 B height width", "feature_maps": "float32 B h w n"},
+        ),
+    },
+    "text_generation": {
+        "serving_default": ({"prompt": "string B"}, TEXT),
+        "generate": (OPTIONS, TEXT | {"log_probability": "float32 B"}),
+        "next_char": (
+            {"prompt": "string B"},
+            {"characters": "string B vocabulary", "probabilities": "float32 B vocabulary"},
+        ),
+        "stream": (OPTIONS | STATE, TEXT | STATE),
+        "sample": (
+            OPTIONS | STATE | {"repetition_penalty": "float32 B"},
+            TEXT | STATE | {"log_probability": "float32 B"},
+        ),
+        "explain": (TEXT, {"characters": "string B time", "probability": "float32 B time"} | GATES),
+    },
+    "translation": {
+        "serving_default": (TEXT, {"translation": "string B", "score": "float32 B"}),
+        "beam_search": (
+            TEXT | {"length_penalty": "float32 B"},
+            {"translations": "string B beams", "scores": "float32 B beams"},
+        ),
+        "score": (TEXT | {"translation": "string B"}, {"log_probability": "float32 B"}),
+        "explain": (
+            TEXT,
+            {
+                "translation": "string B",
+                "source_tokens": "string B source",
+                "target_tokens": "string B target",
+                "token_probability": "float32 B target",
+                "cross_attention": "float32 B layers heads target source",
+                "encoder_attention": "float32 B layers heads source source",
+            },
+        ),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def requests(runs):
+    """{task: {signature: (inputs, the answers of the trained model in this process)}}"""
+
+    def answered(run):
+        opened = open_model(run)
+        requests = opened.task.requests(load(run / "examples.json"))
+        assert set(requests) == set(opened.signatures)
+        for name, inputs in requests.items():
+            outputs = opened.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+            yield name, (inputs, {key: value.numpy() for key, value in outputs.items()})
+
+    return {task: dict(answered(run)) for task, run in runs.items()}
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_every_signature_answers_as_in_process(task, client, runs):
-    opened = open_model(runs[task])
-    requests = opened.task.requests(load(runs[task] / "examples.json"))
-    assert set(requests) == set(opened.signatures)
-    for name, inputs in requests.items():
-        here = opened.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+def test_every_signature_answers_as_in_process(task, client, requests):
+    for name, (inputs, here) in requests[task].items():
         there = client.predict(task, inputs, signature=name)
-        assert set(there) == set(here)
+        assert set(there) == set(here), name
         for key, value in here.items():
-            value = value.numpy()
-            assert there[key].shape == value.shape
+            assert there[key].shape == value.shape, (name, key)
             if value.dtype == object:
-                assert there[key].tolist() == value.tolist()
+                assert there[key].tolist() == value.tolist(), (name, key)
             else:
                 assert there[key].dtype == value.dtype
-                assert there[key] == pytest.approx(value, abs=1e-5)
+                assert there[key] == pytest.approx(value, rel=1e-4, abs=1e-5), (name, key)
+
+
+def post(served, task, body):
+    request = urllib.request.Request(f"{served.rest}/v1/models/{task}:predict", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def same(one, other):
+    """Of JSON values: equal, numbers nearly so."""
+    if isinstance(one, list | dict):
+        pairs = one.items() if isinstance(one, dict) else enumerate(one)
+        return type(one) is type(other) and len(one) == len(other) and all(same(v, other[k]) for k, v in pairs)
+    return one == pytest.approx(other, rel=1e-4, abs=1e-5) if isinstance(one, float) else one == other
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_metadata_has_the_names_and_types_of_the_contract(task, client):
+def test_rows_and_columns_are_answered_alike(task, served_models, requests):
+    """The two forms of REST requests, which differ in how answers are laid out."""
+    for name, (inputs, _) in requests[task].items():
+        columns = {key: [card.plain(value) for value in values] for key, values in inputs.items()}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        by_row = post(served_models, task, {"signature_name": name, "instances": rows})["predictions"]
+        by_column = post(served_models, task, {"signature_name": name, "inputs": columns})["outputs"]
+        if isinstance(by_column, dict):
+            by_column = [dict(zip(by_column, row, strict=True)) for row in zip(*by_column.values(), strict=True)]
+        assert same(by_row, by_column), name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_examples_of_the_card_are_requests(task, served_models, requests):
+    path = served_models.models_dir / task / "1" / "assets.extra" / card.FILE
+    for name, signature in json.loads(path.read_text())["signatures"].items():
+        (answer,) = post(served_models, task, signature["example"])["predictions"]
+        if name == "serving_default":
+            ((key, value),) = ((key, v) for key, v in requests[task][name][1].items() if v.dtype == object)
+            answered = answer[key] if isinstance(answer, dict) else answer
+            assert np.array(answered, object).tolist() == np.vectorize(bytes.decode)(value[0]).tolist()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_metadata_has_the_names_types_and_axes_of_the_contract(task, client):
     metadata = client.metadata(task)
     expected = {
-        "image_classification": {
-            "serving_default": ({"image_bytes": "string"}, {"label": "string", "score": "float32"}),
-            "pixels": ({"pixels": "float32"}, {"probabilities": "float32"}),
-        },
-        "text_generation": {
-            "serving_default": ({"prompt": "string"}, {"text": "string"}),
-            "generate": (
-                {"prompt": "string", "length": "int32", "temperature": "float32", "top_k": "int32", "top_p": "float32",
-                 "seed": "int64"},
-                {"text": "string", "log_probability": "float32"},
-            ),
-        },
-        "translation": {"serving_default": ({"text": "string"}, {"translation": "string", "score": "float32"})},
-    }  # fmt: skip
-    found = {
-        name: tuple({key: spec["dtype"] for key, spec in signature[side].items()} for side in ("inputs", "outputs"))
-        for name, signature in metadata.items()
+        name: tuple({key: (text.split()[0], len(text.split()) - 1) for key, text in side.items()} for side in sides)
+        for name, sides in CONTRACT[task].items()
     }
-    assert found == expected[task]
+    found = {
+        name: tuple({key: (spec["dtype"], len(spec["shape"])) for key, spec in sides[side].items()} for side in sides)
+        for name, sides in metadata.items()
+    }
+    assert found == expected
     for signature in metadata.values():
-        assert all(spec["shape"][0] == -1 for spec in signature["inputs"].values())
+        for side in signature.values():
+            assert all(spec["shape"][0] == -1 for spec in side.values())
 
 
 def test_wrong_requests_are_invalid_argument_and_the_server_lives(client):
