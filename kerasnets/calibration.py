@@ -39,6 +39,12 @@ class Bins:
     accuracy: list[float]
     count: list[int]
 
+    @classmethod
+    def of(cls, sums: np.ndarray) -> "Bins":
+        """sums [3, BINS]: of the probabilities, of the right answers, of the examples."""
+        confidence, accuracy = sums[:2] / np.maximum(sums[2], 1)
+        return cls(confidence.tolist(), accuracy.tolist(), sums[2].astype(int).tolist())
+
     @property
     def error(self) -> float:
         """Expected calibration error: |accuracy - confidence|, averaged over the examples (Naeini et al. 2015; Guo et
@@ -174,22 +180,17 @@ class Totals:
     """Sums over batches of examples, with one temperature."""
 
     def __init__(self, temperature: float):
-        self.temperature, self.loss = temperature, 0.0
-        self.confidence, self.right, self.count = np.zeros(BINS), np.zeros(BINS), np.zeros(BINS, int)
+        self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         below = (logits - logits.max(axis=1, keepdims=True)) / np.float32(self.temperature)
-        total = np.exp(below).sum(axis=1)
+        total = np.exp(below).sum(axis=1)  # the most probable class has exp(0) of it
         self.loss += (np.log(total) - below[np.arange(len(labels)), labels]).sum(dtype=np.float64)
-        confidence = 1 / total.astype(np.float64)  # the most probable class has exp(0)
-        bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-        np.add.at(self.confidence, bins, confidence)
-        np.add.at(self.right, bins, logits.argmax(axis=1) == labels)
-        np.add.at(self.count, bins, 1)
+        self.sums += sums(1 / total, logits.argmax(axis=1) == labels)
 
     @property
     def examples(self) -> int:
-        return int(self.count.sum())
+        return int(self.sums[2].sum())
 
     @property
     def nll(self) -> float:
@@ -197,8 +198,18 @@ class Totals:
 
     @property
     def bins(self) -> Bins:
-        count = np.maximum(self.count, 1)
-        return Bins((self.confidence / count).tolist(), (self.right / count).tolist(), self.count.tolist())
+        return Bins.of(self.sums)
+
+
+def sums(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """-> what `Bins.of` takes, of examples [N]."""
+    bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
+    return np.array([np.bincount(bins, weights, BINS) for weights in (confidence, right, np.ones(len(bins)))])
+
+
+def expected_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """probabilities [N, V], labels [N] -> expected calibration error."""
+    return Bins.of(sums(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)).error
 
 
 def draw(calibration: Calibration, path: Path) -> None:

@@ -95,14 +95,20 @@ class ConvBlock(keras.layers.Layer):
         self.drop = keras.layers.SpatialDropout2D(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def call(self, x, training=None):
-        x = self.conv(x)  # [B, Y, X, filters]
+        return self.pooled(self.maps(x, training), training)
+
+    def maps(self, x, training=None):
+        """x -> the maps [B, Y, X, filters] before they are pooled."""
+        x = self.conv(x)
         if self.normalization is not None:
             x = self.norm(x, training=training)
-        x = self.activate(x)
+        return self.activate(x)
+
+    def pooled(self, maps, training=None):
         if self.pool_size > 1:
             pool = ops.max_pool if self.pooling == "max" else ops.average_pool
-            x = pool(x, self.pool_size, strides=self.pool_size)  # Keras on JAX needs the strides given
-        return self.drop(x, training=training)
+            maps = pool(maps, self.pool_size, strides=self.pool_size)  # Keras on JAX needs the strides given
+        return self.drop(maps, training=training)
 
     def windows(self):
         """-> [(pixels that a window spans, its step), ...] in the order in which x passes them."""
@@ -200,10 +206,18 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut.build(x_shape)
 
     def call(self, x, training=None):
+        return self.pooled(self.maps(x, training), training)
+
+    def maps(self, x, training=None):
+        """As `ConvBlock.maps`, of the sum."""
         h = ops.relu(self.first_norm(x, training=training)) if self.norm == "pre" else x
         change = self.second(self.first(h, training=training), training=training)
         total = change + (x if self.shortcut is None else self.shortcut(h, training=training))
         return total if self.norm == "pre" else ops.relu(total)
+
+    def pooled(self, maps, training=None):
+        """As `ConvBlock.pooled`, but there is no pooling."""
+        return maps
 
     def windows(self):
         """As `ConvBlock.windows`, of the longer way."""

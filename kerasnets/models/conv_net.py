@@ -1,5 +1,7 @@
 """Convolutional networks for image classification: LeCun et al. 1998, in today's parts, to residual networks."""
 
+import itertools
+
 import keras
 from keras import ops
 
@@ -140,17 +142,37 @@ class ConvNet(keras.Model):
             shape = layer.compute_output_shape(shape)
 
     def call(self, pixels, training=None):
-        x = self.pool(self.features(pixels, training=training))
+        return self.classify(self.features(pixels, training=training), training)
+
+    def features(self, pixels, training=None):
+        """pixels [B, Y, X, C] -> the last block's output [B, Y', X', filters]."""
+        x = self.centred(pixels)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return ops.relu(self.last_norm(x, training=training)) if self.norm == "pre" else x
+
+    def classify(self, features, training=None):
+        """What `features` gives -> logits [B, classes]."""
+        x = self.pool(features)
         for layer in self.fully_connected:
             x = layer(x)
         return self.out(self.drop(x, training=training))
 
-    def features(self, pixels, training=None):
-        """pixels [B, Y, X, C] -> the last maps [B, Y', X', filters]."""
-        x = ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0  # -1..1
-        for block in self.blocks:
-            x = block(x, training=training)
-        return ops.relu(self.last_norm(x, training=training)) if self.norm == "pre" else x
+    def maps(self, pixels):
+        """pixels -> the maps of the first block and of the last one, each [B, Y', X', n] and not yet pooled, of a
+        trained network: what explanations look at. `finish` goes on from the latter."""
+        first = last = self.blocks[0].maps(self.centred(pixels))
+        for earlier, block in itertools.pairwise(self.blocks):
+            last = block.maps(earlier.pooled(last))
+        return first, ops.relu(self.last_norm(last)) if self.norm == "pre" else last
+
+    def finish(self, maps):
+        """The last maps of `maps` -> logits [B, classes]."""
+        return self.classify(self.blocks[-1].pooled(maps))
+
+    def centred(self, pixels):
+        """0..255 -> -1..1"""
+        return ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
 
     def compute_output_shape(self, pixels_shape):
         return pixels_shape[0], self.classes

@@ -65,9 +65,13 @@ class SequenceClassifier(keras.Model):
         self.out.build((sequence_shape[0], self.units))
 
     def call(self, sequence, valid=None, training=None):
-        _, states = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
+        return self.run(sequence, valid, training)[0]
+
+    def run(self, sequence, valid=None, training=None):
+        """As `call` -> logits, and the highest LSTM's outputs [B, T, U]."""
+        outputs, states = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
         h, _ = states[-1]
-        return self.out(self.drop(h, training=training))
+        return self.out(self.drop(h, training=training)), outputs
 
     def compute_output_shape(self, sequence_shape):
         return sequence_shape[0], self.classes

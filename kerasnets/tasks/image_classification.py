@@ -17,6 +17,8 @@ from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
 from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
+from kerasnets.tasks import pictures
+from kerasnets.tasks.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_rows
 from kerasnets.tasks.spelling import Spelling
@@ -169,8 +171,8 @@ class ImageClassificationTask:
     def evaluate(
         self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
     ) -> dict[str, Any]:
-        """-> accuracy, loss (nats), the confusion matrix (rows: the true class, columns: the answer) and each class's
-        share of right answers."""
+        """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: the true class,
+        columns: the answer) and each class's share of right answers."""
         pixels, labels = getattr(self.data, split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
         answers = probabilities.argmax(axis=-1)
@@ -178,6 +180,7 @@ class ImageClassificationTask:
         np.add.at(confusion, (labels, answers), 1)
         recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
         return measure(probabilities, labels) | {
+            "ece": calibration.expected_error(probabilities, labels),
             "examples": len(labels),
             "classes": self.classes,
             "class_accuracy": [round(float(x), 4) for x in recall],
@@ -185,41 +188,53 @@ class ImageClassificationTask:
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        rows, columns, channels = self.shape
-        names, top = tf.constant(self.classes), min(TOP, len(self.classes))
+        shape, names = self.shape, tf.constant(self.classes)
+        top = min(TOP, len(self.classes))
+        files = tf.TensorSpec((None,), tf.string, "image_bytes")
 
-        @tf.function(input_signature=[tf.TensorSpec((None, rows, columns, channels), tf.float32, "pixels")])
+        def best(logits):
+            score, place = tf.math.top_k(self.probabilities(logits), top)
+            return {"label": tf.gather(names, place), "score": score}
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, "pixels")])
         def pixels(pixels):
-            return {
-                "probabilities": tf.nn.softmax(self.logits(model, require_rows(pixels, "pixels")) / self.temperature)
-            }
+            return {"probabilities": self.probabilities(self.logits(model, require_pixels(pixels)))}
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+        @tf.function(input_signature=[files])
         def serving_default(image_bytes):
-            score, best = tf.math.top_k(pixels(self.decode(image_bytes))["probabilities"], top)
-            return {"label": tf.gather(names, best), "score": score}
+            return best(self.logits(model, self.decode(image_bytes)))
 
-        return {"serving_default": serving_default, "pixels": pixels}
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "inputs")])
+        def classify(inputs):
+            scores = self.probabilities(self.logits(model, self.decode(read_examples(inputs))))
+            return {"classes": tf.repeat(names[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
+
+        @tf.function(input_signature=[files])
+        def explain(image_bytes):
+            logits, heatmap, feature_maps = self.explain(model, self.decode(image_bytes))
+            return best(logits) | {"heatmap": heatmap, "feature_maps": feature_maps}
+
+        return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """logits [B, classes] -> the classes' calibrated probabilities."""
+        return tf.nn.softmax(logits / self.temperature)
+
+    def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X] in 0..1 for the best class; feature maps [B, y, x, n]."""
+        if isinstance(model, SequenceClassifier):
+            return gradient_times_input(model, pixels)
+        if self.spells:
+            return grad_cam(model.encoder, functools.partial(self.spelling.logits_of_vector, model), pixels)
+        return grad_cam(model, tf.identity, pixels)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """string [B] -> float32 [B, Y, X, C], 0..255: PNG, JPEG, GIF (its first frame) or BMP, brought to the model's
-        size (the whole picture, its proportions are not kept) and to its number of channels."""
+        """string [B] -> float32 [B, Y, X, C], 0..255: picture files (see `pictures.decode`), brought to the model's
+        size and to its number of channels."""
         rows, columns, channels = self.shape
-        image_bytes = require_rows(image_bytes, "image_bytes")
-        beginnings = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
-        known = tf.reduce_any([tf.strings.substr(image_bytes, 0, len(b)) == b for b in beginnings], axis=0)
-        refuse = require(known, "image_bytes", "is no PNG, JPEG, GIF or BMP file")
-
-        def one(data):
-            image = tf.io.decode_image(data, channels=3, expand_animations=False)
-            image.set_shape((None, None, 3))
-            image = tf.image.resize(tf.cast(image, tf.float32), (rows, columns), antialias=True)
-            # Gray pictures were decoded to three equal channels; the weights of gray add up to 0.9999.
-            return tf.round(tf.image.rgb_to_grayscale(image)) if channels == 1 else image
-
-        with tf.control_dependencies([refuse]):
-            spec = tf.TensorSpec((rows, columns, channels), tf.float32)
-            return tf.map_fn(one, tf.identity(image_bytes), fn_output_signature=spec)
+        pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")
+        # Gray pictures were decoded to three equal channels; the weights of gray add up to 0.9999.
+        return tf.round(tf.image.rgb_to_grayscale(pixels)) if channels == 1 else pixels
 
     def examples(self) -> list[dict[str, Any]]:
         """The first test picture of each of up to ten classes, as PNG."""
@@ -233,6 +248,8 @@ class ImageClassificationTask:
         return {
             "serving_default": {"image_bytes": files},
             "pixels": {"pixels": self.decode(tf.constant(files)).numpy()},
+            "classify": {"inputs": np.array([example_message(file) for file in files], object)},
+            "explain": {"image_bytes": files},
         }
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
@@ -244,6 +261,31 @@ class ImageClassificationTask:
         answer = signatures["serving_default"](image_bytes=tf.constant([data]))
         best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
         return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+
+
+def require_pixels(pixels: tf.Tensor) -> tf.Tensor:
+    """pixels [B, Y, X, C] -> the same, if there is a row and all are numbers from 0 to 255."""
+    pixels = require_rows(pixels, "pixels")
+    valid = tf.reduce_all((pixels >= 0) & (pixels <= 255), axis=(1, 2, 3))  # not so for NaN
+    with tf.control_dependencies([require(valid, "pixels", "has values that are not numbers from 0 to 255")]):
+        return tf.identity(pixels)
+
+
+def read_examples(inputs: tf.Tensor) -> tf.Tensor:
+    """Serialized tf.Examples [B] -> their feature `image_bytes` [B]."""
+
+    def one(data: tf.Tensor) -> tf.Tensor:
+        feature = tf.io.FixedLenFeature((), tf.string)
+        return tf.io.parse_single_example(data, {"image_bytes": feature})["image_bytes"]
+
+    wrong = "is no serialized tf.Example that has one string as its feature image_bytes"
+    return pictures.each(one, require_rows(inputs, "inputs"), tf.TensorSpec((), tf.string), "inputs", wrong)
+
+
+def example_message(file: bytes) -> bytes:
+    """-> what `read_examples` reads."""
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
+    return tf.train.Example(features=tf.train.Features(feature={"image_bytes": value})).SerializeToString()
 
 
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

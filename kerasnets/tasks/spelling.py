@@ -37,8 +37,12 @@ class Spelling:
 
     def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
         """-> log P(name | picture) of each class [B, classes]: their softmax are the classes' probabilities."""
-        rows, classes = tf.shape(pixels)[0], len(self.ids)
-        states = [[tf.repeat(state, classes, axis=0) for state in pair] for pair in model.encode(pixels)]
+        return self.logits_of_vector(model, model.encoder(pixels))
+
+    def logits_of_vector(self, model: keras.Model, vector: tf.Tensor) -> tf.Tensor:
+        """As `logits`, from the vector of the picture [B, D] that the model's encoder gives."""
+        rows, classes = tf.shape(vector)[0], len(self.ids)
+        states = [[tf.repeat(state, classes, axis=0) for state in pair] for pair in model.states(vector)]
         names = tf.tile(self.ids, [rows, 1])  # [B · classes, L + 1]
         return tf.reshape(-sums(model.decode(states, names[:, :-1]), names[:, 1:]), (rows, classes))
 
