@@ -113,9 +113,11 @@ class Client:
             self._metadata.pop(spec, None)  # it may describe a version that has been replaced
             raise
 
-    def metadata(self, model: str, version: int | None = None, timeout: float = 60.0) -> Metadata:
+    def metadata(
+        self, model: str, version: int | None = None, label: str | None = None, timeout: float = 60.0
+    ) -> Metadata:
         """Signatures of the model: {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {...}}}."""
-        return self._transport.metadata(ModelSpec(model, version), timeout)
+        return self._transport.metadata(ModelSpec(model, version, label), timeout)
 
     def status(self, model: str, timeout: float = 60.0) -> list[VersionStatus]:
         """All versions that the server knows of, highest first."""

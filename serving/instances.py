@@ -1,0 +1,121 @@
+"""Inputs of a signature from files: lines of text, requests in TensorFlow Serving's row form, pictures."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from serving.errors import UsageError
+
+PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp"}
+Row = dict[str, Any]  # {input: value}; strings as bytes or str
+
+
+def read_rows(paths: list[Path], inputs: dict[str, dict[str, Any]]) -> list[tuple[str, Row]]:
+    """All rows of the files, each with what to call it in a report.
+
+    A directory stands for the pictures in it and below. A picture is a row; of `.json` each of "instances" (the body
+    of a REST predict request), of `.jsonl` each line, an instance too; of any other file each line that is not empty.
+
+    Args:
+        inputs: {name: {"dtype", "shape"}} of the signature, from the model's metadata.
+    Raises: UsageError for what cannot be read, holds nothing, or does not fit the inputs.
+    """
+    rows = []
+    for path in paths:
+        try:
+            rows += list(_rows_of(path, inputs))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UsageError(f"{path} cannot be read ({reason}); give a file of inputs.") from None
+    if not rows:
+        raise UsageError(f"{', '.join(map(str, paths))} holds no input; give at least one.")
+    first = set(rows[0][1])
+    for number, (_, row) in enumerate(rows):
+        if set(row) != first:
+            given, wanted = ", ".join(sorted(row)) or "no value", ", ".join(sorted(first))
+            raise UsageError(f"input {number} (from 0) has {given}, but the first has {wanted}; give each the same.")
+    return rows
+
+
+def _rows_of(path: Path, inputs: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Row]]:
+    if path.is_dir():
+        for picture in sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
+            yield str(picture.relative_to(path)), {_only_string(path, inputs): picture.read_bytes()}
+    elif path.suffix.lower() in PICTURES:
+        yield path.name, {_only_string(path, inputs): path.read_bytes()}
+    elif path.suffix in (".json", ".jsonl"):
+        for place, instance in _instances(path):
+            row = _row(place, instance, inputs)
+            yield _called(row), row
+    else:
+        for line in path.read_bytes().split(b"\n"):
+            line = line.removesuffix(b"\r")
+            if line.strip():
+                yield line.decode("utf-8", "backslashreplace"), {_only_string(path, inputs): line}
+
+
+def _only_string(path: Path, inputs: dict[str, dict[str, Any]]) -> str:
+    """The input that a line or a picture is for; of others, a server may have the values to use without them."""
+    strings = [name for name, tensor in inputs.items() if tensor["dtype"] == "string"]
+    if len(strings) != 1:
+        wanted = ", ".join(f"{name} ({tensor['dtype']})" for name, tensor in sorted(inputs.items()))
+        raise UsageError(
+            f"{path} gives one string for each input, but the signature takes {wanted}; "
+            "give a .jsonl file with an object of these on each line."
+        )
+    return strings[0]
+
+
+def _instances(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each instance and where it stands."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield f"{path}, line {number},", _parsed(f"{path}, line {number},", line)
+        return
+    body = _parsed(str(path), text)
+    if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
+        raise UsageError(f'{path} is not the body of a predict request; give {{"instances": [...]}} or a .jsonl file.')
+    for number, instance in enumerate(body["instances"]):
+        yield f"{path}, instance {number},", instance
+
+
+def _parsed(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{place} is not JSON ({error}); give an object or a value for each input.") from None
+
+
+def _row(place: str, instance: Any, inputs: dict[str, dict[str, Any]]) -> Row:
+    """An instance with its values by name: a value alone is that of the only input."""
+    takes = ", ".join(sorted(inputs))
+    if not isinstance(instance, dict) or set(instance) == {"b64"}:
+        if len(inputs) != 1:
+            raise UsageError(f"{place} has a value without a name; the signature takes {takes}.")
+        instance = dict.fromkeys(inputs, instance)
+    if unknown := set(instance) - set(inputs):
+        raise UsageError(f"{place} has {', '.join(sorted(unknown))}; the signature takes {takes}.")
+    try:
+        return {name: _decoded(value) for name, value in instance.items()}
+    except binascii.Error:
+        raise UsageError(f'{place} has a "b64" that is not base64; encode the bytes with base64.') from None
+
+
+def _decoded(value: Any) -> Any:
+    """JSON's stand-in for bytes, {"b64": ...}, as bytes."""
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return base64.b64decode(value["b64"], validate=True)
+    return [_decoded(item) for item in value] if isinstance(value, list) else value
+
+
+def _called(row: Row) -> str:
+    """A row in a report: its values, bytes by their number alone."""
+    values = [f"{len(v):,} bytes" if isinstance(v, bytes) else str(v) for v in row.values()]
+    return values[0] if len(values) == 1 else ", ".join(f"{k} {v}" for k, v in zip(row, values, strict=True))
