@@ -9,7 +9,10 @@
     metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
     training             {"configuration": config.toml, "steps", "seconds", "finished"}
     calibration          calibration.json: the temperature that logits are divided by, and errors before and after
-    weights              {"storage", "megabytes_before", "megabytes_after", ...}, as `compression` tells
+    weights              {"storage", "megabytes_before", "megabytes_after"}, and "quality" of weights that are not
+                         float32: see `compression.quality`
+    formats              {"onnx": {"file", "megabytes", "inputs", "outputs", "difference"}} of other formats that were
+                         asked for; {"failed": a sentence} of one that could not be written
     signatures           {name: {"method", "inputs": {name: {"dtype", "shape"}}, "outputs", "example"}}; -1 is a free
                          size; the example is the body of a REST request
     verification         {"tensorflow", "cpus", "latency": {signature: {"calls", "p50", "p99"}}, "batches"}: `verify`
@@ -75,6 +78,7 @@ def make(
     requests: Mapping[str, Mapping[str, np.ndarray]],
     report: Mapping[str, Any],
     weights: Mapping[str, Any],
+    formats: Mapping[str, Any],
 ) -> dict[str, Any]:
     """-> the card.
 
@@ -86,6 +90,7 @@ def make(
         requests: {signature: inputs}, batches of examples.
         report: of `verify`.
         weights: how they are stored.
+        formats: what else was written.
     """
     configuration = tomllib.loads((run_dir / "config.toml").read_text("utf-8"))
     configuration.pop("data_dir", None)  # a place on one machine
@@ -121,6 +126,7 @@ def make(
         | {name: measured.get(name) for name in ("steps", "seconds", "finished")},
         "calibration": read(run_dir / "calibration.json"),
         "weights": dict(weights),
+        "formats": dict(formats),
         "signatures": {
             name: {**described, "example": example_body(name, requests[name])} for name, described in table.items()
         },

@@ -6,10 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets import calibration, card, deployment
+from kerasnets import artifacts, calibration, card, deployment
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
 from kerasnets.checks import RequestError, choose
@@ -34,18 +35,42 @@ def main(arguments: list[str]) -> None:
         metavar="L",
         help="stable or canary: a name by which clients ask for this version; the other one stays where it is",
     )
+    options.add(
+        "--weights",
+        default="float32",
+        metavar="STORAGE",
+        help="how weights are stored: float32 (default), float16 or int8, a half or a quarter of the size; computed "
+        "with is float32. The model card tells what it costs on the validation split",
+    )
+    options.add(
+        "--format",
+        default="",
+        metavar="F,F",
+        help="litert, onnx: also writes the network, from pixels or tokens to logits, as assets.extra/model.tflite or "
+        "assets.extra/model.onnx",
+    )
     given = options.parse(arguments)
-    export(Path(given.run_dir), Path(given.models_dir), given.name, given.label)
+    formats = [name for name in given.format.split(",") if name]
+    export(Path(given.run_dir), Path(given.models_dir), given.name, given.label, given.weights, formats)
 
 
-def export(run_dir: Path, models_dir: Path, name: str | None = None, label: str | None = None) -> Path:
+def export(
+    run_dir: Path,
+    models_dir: Path,
+    name: str | None = None,
+    label: str | None = None,
+    storage: str = "float32",
+    formats: Iterable[str] = (),
+) -> Path:
     """Exports a run's best model under the next free version.
 
     It is written aside and renamed once it has been verified, so that a server that watches the directory never sees
     half a version or a bad one.
 
+    Args: storage of weights and other formats: see `artifacts`.
     Returns: the version's directory.
-    Raises: RequestError if the run has no model yet; RuntimeError if the verification fails.
+    Raises: RequestError if the run has no model yet; RuntimeError if the verification fails, or, with the SavedModel in
+        place, if one of the other formats could not be written.
     """
     task_name, _, config = configuration.load(run_dir / "config.toml")
     if not (run_dir / "model.keras").exists():
@@ -55,19 +80,27 @@ def export(run_dir: Path, models_dir: Path, name: str | None = None, label: str 
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
     if label is not None:
         choose("label", label, deployment.LABELS)
+    artifacts.check_storage(storage)
+    formats = artifacts.check_formats(formats)
     start_tensorflow()
     base = models_dir / name
     base.mkdir(parents=True, exist_ok=True)
     partial = base / f".partial-{os.getpid()}"  # no number: servers take it for no version
     try:
-        report = write(task_name, config, run_dir, partial)
+        report = write(task_name, config, run_dir, partial, storage, formats)
         version = next_version(base)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     deployment.update_config(models_dir, name, int(version.name), label)
     print(table(report))
+    if storage != "float32":
+        from kerasnets.compression import summary
+
+        print(summary(report["weights"]))
     print(f"exported and verified: {version}")
+    if failed := [told["failed"] for told in report["formats"].values() if "failed" in told]:
+        raise RuntimeError(f"{version} is complete but for other formats: {' '.join(failed)}")
     return version
 
 
@@ -76,49 +109,57 @@ def next_version(base: Path) -> Path:
     return base / str(max(versions, default=0) + 1)
 
 
-def write(task_name: str, config: Any, run_dir: Path, path: Path) -> dict[str, Any]:
+def write(
+    task_name: str, config: Any, run_dir: Path, path: Path, storage: str = "float32", formats: Iterable[str] = ()
+) -> dict[str, Any]:
     """Writes the SavedModel, verifies it, and writes what is known of it then.
 
-    Returns: the report of `verify.py`.
+    Returns: the report of `verify.py`, with what `compression` and `formats` tell.
     """
     import keras
 
-    from kerasnets import recording
+    from kerasnets import compression, recording
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
     model = keras.models.load_model(run_dir / "model.keras")
     requests = task.requests(example_file.load(run_dir / "examples.json"))
-    save(task, model, requests, path)
+    compressed = compression.CompressedModel(model, storage)
+    save(task, compressed, requests, path)
     for file in ("config.toml", "examples.json", calibration.FILE):
         if (run_dir / file).exists():
             shutil.copy(run_dir / file, path / EXTRA)
     report = verify(path)
-    megabytes = (
-        sum(variable.value.shape.num_elements() * variable.value.dtype.size for variable in model.variables) / 1e6
-    )
-    weights = {"storage": "float32", "megabytes_before": megabytes, "megabytes_after": megabytes}
+    weights = compression.card(task, compressed)
+    others: dict[str, Any] = {}
+    if formats:
+        from kerasnets.formats import write_all
+
+        with compressed.rounded() as rounded:
+            others = write_all(rounded, formats, path / EXTRA)
     signatures = recording.signature_table(path)
-    card.write(path / EXTRA, card.make(task, model.count_params(), run_dir, signatures, requests, report, weights))
+    made = card.make(task, model.count_params(), run_dir, signatures, requests, report, weights, others)
+    card.write(path / EXTRA, made)
     (path / deployment.BATCHING).write_text(deployment.batching(report["batches"], report["cpus"]), "utf-8")
-    return report
+    return report | {"weights": weights, "formats": others}
 
 
-def save(task: Any, model: Any, requests: Any, path: Path) -> None:
+def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers."""
     import keras
 
     from kerasnets import recording
 
-    signatures = task.signatures(model)
+    signatures = compressed.signatures(task)
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    if not compressed.stored:  # else what the signatures use is saved, and not the weights that it is made of
+        archive.track(compressed.model)
     if hasattr(task, "vocabulary"):
         archive.track(task.vocabulary)
     for signature, function in signatures.items():
         archive.add_endpoint(signature, function)
     archive.write_out(str(path), verbose=False)
-    recording.complete_signatures(path, getattr(task, "defaults", {}))
+    recording.complete_signatures(path, task.defaults(compressed.model) if hasattr(task, "defaults") else {})
     extra = path / EXTRA
     extra.mkdir()
     task.save(extra)

@@ -32,6 +32,9 @@ MAY_IMPORT = {
     "verify": set(),  # it runs where kerasnets cannot be imported
     "card": {"data"},
     "deployment": set(),
+    "artifacts": {"checks"},
+    "compression": {"artifacts", "data"},
+    "formats": {"artifacts", "models"},
     "recording": set(),
     **{
         program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS
@@ -39,7 +42,7 @@ MAY_IMPORT = {
     },
     "describe": {"checks", "command", "config", "models", "tasks"},
 }
-MAY_IMPORT["export"] |= {"card", "deployment", "recording", "verify"}
+MAY_IMPORT["export"] |= {"artifacts", "card", "compression", "formats", "deployment", "recording", "verify"}
 TASKS = {"image_classification", "text_generation", "translation"}
 
 
@@ -129,9 +132,9 @@ def test_demos_know_the_client_of_serving_alone():
             assert outer(name) != "serving" or any(name.startswith(module) for module in client), f"{path}: {name}"
 
 
-def test_the_client_needs_no_tensorflow():
+def test_the_client_and_its_programs_need_no_tensorflow():
     for path in python_files("serving"):
-        if path.stem.startswith("client"):
+        if path.stem.startswith("client") or path.stem in ("compare", "instances"):
             assert "tensorflow" not in {outer(name) for name in imports(path)}, path
 
 

@@ -1,0 +1,28 @@
+"""What an export can be asked for, known before TensorFlow is: how weights are stored, and in which other formats the
+network is written."""
+
+import importlib.util
+from collections.abc import Iterable
+
+from kerasnets.checks import RequestError, choose
+
+STORAGES = ("float32", "float16", "int8")
+FORMATS = {"litert": "model.tflite", "onnx": "model.onnx"}
+PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
+
+
+def check_storage(name: str) -> str:
+    return choose("storage of weights", name, STORAGES)
+
+
+def check_formats(names: Iterable[str]) -> list[str]:
+    """-> the formats, each once, if they are known and the packages that write them are here."""
+    chosen = list(dict.fromkeys(choose("format", name, FORMATS) for name in names))
+    for name in chosen:
+        missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
+        if missing:
+            raise RequestError(
+                f"--format {name} needs the packages of {' and '.join(missing)}; install them with "
+                f"`pip install '.[formats]'`."
+            )
+    return chosen
