@@ -104,11 +104,6 @@ def test_a_saved_model_scores_as_its_run(runs, models_dir, task):
     assert not (models_dir / task / "1" / "evaluation-validation.json").exists()
 
 
-def test_a_saved_model_that_cannot_score_text_says_so(models_dir):
-    with pytest.raises(RequestError, match="give the directory of the training run"):
-        evaluate(models_dir / "text_generation" / "1")
-
-
 def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkeypatch):
     from kerasnets.data.splits import PairSplits
     from kerasnets.loading import open_model

@@ -1,10 +1,38 @@
 """Tokens drawn from a model's probabilities.   B batch, L longest output, V vocabulary."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kerasnets.decoding.search import Step, search
+Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
+
+# 1 / temperature stays between these: hotter than 10^6 all tokens are as probable as they get, and one whose logit is
+# -10^9 is not drawn even then; colder, the product with a logit would be no number.
+LEAST, MOST = 1e-6, 1e38
+BITS = 23  # of a random number: so few that (1 - 2^-BITS) · x is below x for any float32 x
+
+
+class Options(NamedTuple):
+    """How tokens are drawn, each [B]. The logits are changed in this order.
+
+    repetition_penalty θ, float32: logits of tokens that are already there are divided by it where they are positive,
+        multiplied where they are negative (Keskar et al. 2019, section 4.1); 1 = none.
+    temperature, float32: all are divided by it; 0 = the most probable token.
+    top_k, int32: only so many of the most probable; 0 = no limit (Fan et al. 2018).
+    top_p, float32: only the fewest most probable that have this much of the probability; 1 = no limit (Holtzman et al.
+        2020, section 3.1). It counts in what the temperature gives, whatever top_k leaves of it.
+    """
+
+    temperature: tf.Tensor
+    top_k: tf.Tensor
+    top_p: tf.Tensor
+    repetition_penalty: tf.Tensor
+
+    def limited(self) -> tf.Tensor:
+        """-> bool: whether any row asks for more than a temperature."""
+        return tf.reduce_any((self.top_k > 0) | (self.top_p < 1) | (self.repetition_penalty != 1))
 
 
 def sample(
@@ -13,54 +41,123 @@ def sample(
     cache: Any,
     first: tf.Tensor,
     lengths: tf.Tensor,
-    temperature: tf.Tensor,
-    top_k: tf.Tensor,
-    top_p: tf.Tensor,
+    options: Options,
     chances: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A token drawn at every position from softmax(logits / temperature), cut to the likeliest.
+    seen: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    """A token drawn at every position, from what the options make of the model's probabilities.
 
-    Args: first int32 [B]: the token before; lengths int32 [B]; temperature float32 [B], 0 = the most probable token;
-        top_k int32 [B], 0 = no limit; top_p float32 [B], 1 = no limit (Holtzman et al. 2020);
-        chances float32 [B, at least L] in [0, 1), one a position, see `uniform`.
+    A row's tokens depend on nothing that is in other rows.
+
+    Args: step, memory, cache: of the model, tensors of the cache [B, ...]; first int32 [B]: the token before;
+        lengths int32 [B], 1 or more; chances float32 [B, L]: see `uniform`; seen bool [B, V]: tokens already there.
     Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model itself, that
-        is at temperature 1 and without limits.
+        is without any option; the cache after the row's length.
     """
+    longest = tf.reduce_max(lengths)
+    # Temperature 0 is a very small one, at which no chance matters but among equals.
+    chances = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, chances)
+    chances = tf.transpose(chances)[..., tf.newaxis]  # [L, B, 1]
+    scale = inverse(options.temperature)
 
-    def choose(logits, index):
-        return draw(logits, temperature, top_k, top_p, chances[:, index])
+    def run(limited, ragged):
+        def advance(index, token, cache, tokens, losses, seen):
+            logits, after = step(token, index, memory, cache)
+            chance = tf.gather(chances, index)
+            if limited:
+                token = pick(limit(weigh(penalize(logits, seen, options), scale), options), chance)
+                seen |= tf.one_hot(token, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+            else:
+                token = pick(weigh(logits, scale), chance)
+            if ragged:
+                after = tf.nest.map_structure(functools.partial(choose, index < lengths), after, cache)
+            loss, _ = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=token)
+            return index + 1, token, after, tokens.write(index, token), losses.write(index, loss), seen
 
-    return search(step, memory, cache, first, choose, lengths, end=-1)
+        arrays = (tf.TensorArray(dtype, longest, element_shape=first.shape) for dtype in (tf.int32, tf.float32))
+        _, _, after, tokens, losses, _ = tf.while_loop(
+            lambda index, *_: index < longest, advance, (0, first, cache, *arrays, seen), parallel_iterations=1
+        )
+        return tokens.stack(), losses.stack(), after
+
+    # What no row asks for is left out of the loop: with few rows, operations cost more than what they compute.
+    ways = [functools.partial(run, limited, ragged) for limited in (False, True) for ragged in (False, True)]
+    ragged = tf.reduce_any(lengths < longest)
+    tokens, losses, cache = tf.switch_case(2 * tf.cast(options.limited(), tf.int32) + tf.cast(ragged, tf.int32), ways)
+    there = tf.sequence_mask(lengths, longest)
+    return tf.where(there, tf.transpose(tokens), 0), -tf.reduce_sum(tf.where(there, tf.transpose(losses), 0), 1), cache
 
 
-def draw(logits: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """One token a row: logits [B, V], the rest [B], chance in [0, 1) -> int32 [B].
+def choose(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """rows bool [B], new and old [B, ...] -> the rows of new where it is True, those of old where not."""
+    return tf.raw_ops.Select(condition=rows, x=new, y=old)  # copies rows, where `tf.where` broadcasts numbers
 
-    Tokens are laid out by probability on the line from 0 to 1, those past the limits are cut off, and the token at
-    `chance` times what is left of the line is taken (inverse of the distribution function).
+
+def draw(logits: tf.Tensor, options: Options, chance: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    """One token a row: logits [B, V], chance [B] (see `uniform`), seen bool [B, V]: tokens already there -> int32 [B].
+
+    Tokens are laid out on a line in the vocabulary's order, each as long as it is probable and those past the limits of
+    no length, and the token at `chance` times the length of the line is taken (inverse of the distribution function).
     """
-    greedy = temperature == 0
-    # The best stays at 0 however small the temperature is; the others may go to -∞.
-    scaled = (logits - tf.reduce_max(logits, axis=-1, keepdims=True)) / tf.where(greedy, 1.0, temperature)[
-        :, tf.newaxis
-    ]
-    probabilities, tokens = tf.math.top_k(tf.nn.softmax(scaled), k=logits.shape[-1])  # [B, V], best first
-    until = tf.cumsum(probabilities, axis=-1)
-    ranks = tf.range(logits.shape[-1])
-    kept = (ranks < tf.where(top_k > 0, top_k, logits.shape[-1])[:, tf.newaxis]) & (
-        until - probabilities < top_p[:, tf.newaxis]
+    chance = tf.where(options.temperature == 0, 0.0, chance)
+    weights = weigh(penalize(logits, seen, options), inverse(options.temperature))
+    return pick(limit(weights, options), chance[:, tf.newaxis])
+
+
+def inverse(temperature: tf.Tensor) -> tf.Tensor:
+    """temperature [B] -> 1 / temperature [B, 1]."""
+    return tf.clip_by_value(1 / temperature, LEAST, MOST)[:, tf.newaxis]
+
+
+def penalize(logits: tf.Tensor, seen: tf.Tensor, options: Options) -> tf.Tensor:
+    penalty = options.repetition_penalty[:, tf.newaxis]
+    return tf.where(seen, tf.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def weigh(logits: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """logits [B, V], scale [B, 1] -> softmax(scale · logits), but for a factor; the best one's is 1."""
+    return tf.exp((logits - tf.reduce_max(logits, axis=-1, keepdims=True)) * scale)
+
+
+def limit(weights: tf.Tensor, options: Options) -> tf.Tensor:
+    """weights [B, V] -> the same, 0 past top_k and top_p."""
+    size = weights.shape[-1]
+    best, tokens = tf.math.top_k(weights, size)
+    until = tf.cumsum(best, axis=-1)
+    within = (until - best < options.top_p[:, tf.newaxis] * until[:, -1:]) | (options.top_p[:, tf.newaxis] >= 1)
+    count = tf.minimum(
+        tf.reduce_sum(tf.cast(within, tf.int32), axis=-1), tf.where(options.top_k > 0, options.top_k, size)
     )
-    kept &= ~greedy[:, tf.newaxis] | (ranks == 0)
-    length = tf.reduce_sum(tf.where(kept, probabilities, 0.0), axis=-1)
-    before = tf.reduce_sum(tf.cast(until <= (chance * length)[:, tf.newaxis], tf.int32), axis=-1)
-    last = tf.reduce_sum(tf.cast(kept, tf.int32), axis=-1) - 1  # rounding must not lead past the last kept one
-    return tf.gather(tokens, tf.minimum(before, last), batch_dims=1)
+    ranks = tf.math.top_k(-tokens, size).indices  # where each token stands among the best
+    return tf.where(ranks < count[:, tf.newaxis], weights, 0.0)
 
 
-def uniform(seeds: tf.Tensor, length: int) -> tf.Tensor:
-    """seeds int64 [B] -> numbers in [0, 1), float32 [B, length]; a row depends on its own seed alone."""
+def pick(weights: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
+    """weights [B, V], chance [B, 1] in [0, 1 - 2^-BITS] -> the token at `chance` of the line of all, int32 [B]."""
+    until = tf.cumsum(weights, axis=-1)
+    return tf.raw_ops.UpperBound(sorted_inputs=until, values=chance * until[:, -1:], out_type=tf.int32)[:, 0]
 
-    def row(seed):
-        return tf.random.stateless_uniform([length], tf.stack([seed, tf.zeros_like(seed)]))
 
-    return tf.map_fn(row, seeds, fn_output_signature=tf.TensorSpec([length], tf.float32))
+def uniform(seeds: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """The random number of a position: a hash of it and the row's seed, and of nothing else.
+
+    SplitMix64 (Steele et al. 2014), which hashes a counter and so can begin anywhere; each seed's counter
+    starts at the hash of the seed.
+
+    Args: seeds int64 [B]; positions int64 [B, L], 0 or more.
+    Returns: float32 [B, L], multiples of 2^-23 in [0, 1).
+    """
+    start = mix(tf.bitcast(seeds, tf.uint64))[:, tf.newaxis]
+    counter = start + tf.bitcast(positions + 1, tf.uint64) * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    return tf.cast(shifted(mix(counter), 64 - BITS), tf.float32) * 2.0**-BITS
+
+
+def mix(z: tf.Tensor) -> tf.Tensor:
+    """uint64 -> uint64 of which every bit depends on all bits of z; one to one."""
+    z = tf.bitwise.bitwise_xor(z, shifted(z, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    z = tf.bitwise.bitwise_xor(z, shifted(z, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
+    return tf.bitwise.bitwise_xor(z, shifted(z, 31))
+
+
+def shifted(z: tf.Tensor, bits: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(z, tf.constant(bits, tf.uint64))

@@ -5,12 +5,13 @@ from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
-class CharLSTM(keras.Model):
+class CharLSTM(RecurrentSearch, keras.Model):
     """P(next character | all characters so far).
 
     Args:
@@ -67,12 +68,26 @@ class CharLSTM(keras.Model):
 
         `length`, the limit of what follows, is of no use to an LSTM.
         """
-        return (), self.run(prompt, self.initial_states(ops.shape(prompt)[0]), valid=prompt != 0)[1]
+        return ((), ()), self.run(prompt, self.initial_states(ops.shape(prompt)[0]), valid=prompt != 0)[1]
 
-    def step(self, token, index, memory, cache):
-        """token int [B] -> logits [B, V], cache. The place in the text, `index`, is of no use to an LSTM."""
-        x, cache = self.rnns.step(self.embedding(token), cache)
-        return self.logits(x), cache
+    def step(self, token, index, memory, cache, put=None):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
+        x, cache = self.rnns.step(self.embedding(ops.reshape(token, (-1,))), as_rows(cache))
+        return ops.reshape(self.logits(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
+
+    def explain(self, tokens):
+        """What the network expects and what its gates do while it reads tokens int [B, T] from an empty state.
+
+        Returns: logits [B, T, V] for each token, before it is read; input, forget and output gate and memory cell, each
+        [B, T, L, U], after it. All in float32.
+        """
+        x, read = ops.cast(self.embedding(tokens), "float32"), []
+        for lstm in self.rnns.rnns:
+            i, f, _, o, c = lstm.gates(x)
+            x = lstm.cell.read_out(o, c)
+            read.append((i, f, o, c))
+        before = ops.concatenate([ops.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+        return self.logits(before), tuple(ops.stack(layers, axis=2) for layers in zip(*read, strict=True))
 
     def compute_output_shape(self, tokens_shape):
         return (*tokens_shape, self.vocabulary_size)

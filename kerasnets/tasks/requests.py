@@ -23,9 +23,18 @@ def require_rows(values: tf.Tensor, name: str) -> tf.Tensor:
         return tf.identity(values)
 
 
-def require_text(text: tf.Tensor, name: str) -> tf.Tensor:
-    """text string [B] -> the same, if every row is UTF-8 and has something in it besides white space."""
+def require_text(text: tf.Tensor, name: str, blank: bool = False) -> tf.Tensor:
+    """text string [B] -> the same, if every row is UTF-8 and has something in it; `blank`: white space will do."""
     text = require_utf8(require_rows(text, name))
-    filled = tf.strings.length(tf.strings.strip(text)) > 0
+    filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)
+
+
+def same_rows(values: tf.Tensor, name: str, others: tf.Tensor, of: str) -> tf.Tensor:
+    """-> values [B, ...], given as they are or as one for all rows [1, ...], with as many rows as others [B]."""
+    given, rows = tf.shape(values)[0], tf.size(others)
+    counts = [tf.strings.as_string(count) for count in (given, rows)]
+    sentence = tf.strings.join([f"{name} has ", counts[0], f" rows and {of} ", counts[1], "; give as many, or one"])
+    with tf.control_dependencies([tf.debugging.Assert((given == rows) | (given == 1), [sentence])]):
+        return tf.broadcast_to(values, tf.concat([[rows], tf.shape(values)[1:]], axis=0))

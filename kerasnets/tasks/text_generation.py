@@ -11,20 +11,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets import calibration, decoding
+from kerasnets import calibration
 from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
 from kerasnets.data.batches import text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.requests import require, require_rows, require_text
+from kerasnets.tasks.text_signatures import TextSignatures
+from kerasnets.tasks.text_state import state_size
 from kerasnets.text import CharacterVocabulary
 
 FILE = "characters.json"
-PROMPT = 1000  # characters of a prompt that count, the last ones: they bound the work that a request can ask for
 WINDOW = 256  # characters of a window that is scored from an empty state
-LENGTH, TEMPERATURE = 200, 0.8  # what `serving_default` generates with
 
 
 class TextGenerationTask:
@@ -133,32 +132,19 @@ class TextGenerationTask:
         """-> the model as a graph that is traced once a shape, however often it is called for."""
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
-    def _score_windows(self, model: keras.Model, ids: np.ndarray) -> float:
-        """-> mean loss in nats per character of windows that each start from an empty state."""
-        count = (len(ids) - 1) // WINDOW
-        inputs = ids[: count * WINDOW].reshape(count, WINDOW)
-        targets = ids[1 : count * WINDOW + 1].reshape(count, WINDOW)
-        total = 0.0
-        for start in range(0, count, 64):
-            part = inputs[start : start + 64]
-            states = model.initial_states(len(part))
-            total += float(score(model, tf.constant(part), tf.constant(targets[start : start + 64]), states)[0])
-        return total / (count * WINDOW)
-
     def evaluate(
         self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
     ) -> dict[str, Any]:
-        """-> loss (nats a character) and bits_per_character of one pass over the split with carried state;
-        window_loss, of windows of 256 characters that each start from an empty state."""
-        if model is None:
-            raise RequestError(
-                "no signature of this SavedModel scores a text; give the directory of the training run instead."
-            )
+        """-> loss (nats a character) and bits_per_character of one pass over the split with carried state, which takes
+        the model itself; window_loss, of windows of 256 characters that each start from an empty state, from the
+        calibrated probabilities that `explain` gives."""
         text = getattr(self.data, split)
         ids = self.vocabulary.encode_python(text)
-        metrics = per_character(self._score(model, ids, rows=1))
+        metrics = {} if model is None else per_character(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
-            metrics["window_loss"] = self._score_windows(model, ids)
+            metrics["window_loss"] = window_loss(signatures["explain"], text)
+        elif model is None:
+            raise RequestError(f"the {split} split has {len(ids)} characters; a SavedModel is scored on {WINDOW + 1}.")
         return metrics | {
             "characters": len(ids) - 1,
             "bytes": len(text.encode()),
@@ -167,74 +153,14 @@ class TextGenerationTask:
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        limit = self.config.max_length
+        return self._signatures(model).all()
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None,), dtype, name)
-                for name, dtype in [
-                    ("prompt", tf.string),
-                    ("length", tf.int32),
-                    ("temperature", tf.float32),
-                    ("top_k", tf.int32),
-                    ("top_p", tf.float32),
-                    ("seed", tf.int64),
-                ]
-            ]
-        )
-        def generate(prompt, length, temperature, top_k, top_p, seed):
-            prompt = require_rows(prompt, "prompt")
-            checks = [
-                require((length >= 1) & (length <= limit), "length", f"but must be in 1 to {limit}", length),
-                require(
-                    tf.math.is_finite(temperature) & (temperature >= 0),
-                    "temperature",
-                    "but must be a number from 0 (the most probable character) up",
-                    temperature,
-                ),
-                require(top_k >= 0, "top_k", "but must be 0 (no limit) or more", top_k),
-                require((top_p > 0) & (top_p <= 1), "top_p", "but must be above 0 and at most 1 (no limit)", top_p),
-            ]
-            with tf.control_dependencies(checks):
-                context, last = self.read(prompt)
-            memory, cache = model.start(context, limit)
-            tokens, log_probability = decoding.sample(
-                functools.partial(step, model),
-                memory,
-                cache,
-                last,
-                length,
-                temperature,
-                top_k,
-                top_p,
-                decoding.uniform(seed, limit),
-            )
-            characters = tf.where(tokens == 0, "", self.vocabulary.pieces(tokens))
-            return {"text": tf.strings.reduce_join(characters, axis=-1), "log_probability": log_probability}
+    def defaults(self, model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
+        """-> what TensorFlow Serving gives for an input that a request leaves out, of each signature that has such."""
+        return self._signatures(model).defaults()
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "prompt")])
-        def serving_default(prompt):
-            def same(value, dtype):
-                return tf.fill(tf.shape(prompt), tf.constant(value, dtype))
-
-            arguments = same(min(LENGTH, limit), tf.int32), same(TEMPERATURE, tf.float32), same(0, tf.int32)
-            return {"text": generate(prompt, *arguments, same(1, tf.float32), same(0, tf.int64))["text"]}
-
-        return {"serving_default": serving_default, "generate": generate}
-
-    def read(self, prompt: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """prompt string [B] -> ids of all but its last character int32 [B, T], 0 = padding; its last character [B].
-
-        Only the last 1,000 characters count. Characters that are not in the vocabulary are left out.
-        """
-        ids = self.vocabulary.encode(require_text(prompt, "prompt"))
-        ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -PROMPT:]
-        lengths = tf.cast(ids.row_lengths(), tf.int32)
-        known = require(lengths > 0, "prompt", "has no character that was in the training text")
-        with tf.control_dependencies([known]):
-            dense = ids.to_tensor()
-        last = tf.gather(dense, lengths - 1, batch_dims=1)
-        return tf.where(tf.sequence_mask(lengths - 1, tf.shape(dense)[1]), dense, 0), last
+    def _signatures(self, model: keras.Model) -> TextSignatures:
+        return TextSignatures(model, self.vocabulary, self.config.max_length, self.temperature)
 
     def examples(self) -> list[dict[str, Any]]:
         """Beginnings of lines of words of the test text, from places far apart."""
@@ -247,31 +173,29 @@ class TextGenerationTask:
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, made of the examples."""
         prompts = np.array([example["prompt"] for example in examples], object)
-
-        def same(value, dtype):
-            return np.full(len(prompts), value, dtype)
-
+        rows, length = len(prompts), min(50, self.config.max_length)
+        generate = {
+            "prompt": prompts,
+            "length": np.full(rows, length, np.int32),
+            "temperature": np.linspace(0, 1, rows, dtype=np.float32),
+            "top_k": np.full(rows, 10, np.int32),
+            "top_p": np.full(rows, 0.9, np.float32),
+            "seed": np.arange(rows, dtype=np.int64),
+        }
+        state = np.zeros((rows, state_size(self.vocabulary.size, self.config.model)), np.float32)
+        unlimited = {"top_k": np.zeros(rows, np.int32), "top_p": np.ones(rows, np.float32)}
         return {
             "serving_default": {"prompt": prompts},
-            "generate": {
-                "prompt": prompts,
-                "length": same(min(50, self.config.max_length), np.int32),
-                "temperature": np.linspace(0, 1, len(prompts), dtype=np.float32),
-                "top_k": same(10, np.int32),
-                "top_p": same(0.9, np.float32),
-                "seed": np.arange(len(prompts), dtype=np.int64),
-            },
+            "generate": generate,
+            "next_char": {"prompt": prompts},
+            "stream": generate | unlimited | {"state": state},
+            "sample": generate | {"repetition_penalty": np.full(rows, 1.2, np.float32), "state": state},
+            "explain": {"text": prompts},
         }
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """A prompt -> the prompt with its continuation."""
         return given + signatures["serving_default"](prompt=tf.constant([given]))["text"][0].numpy().decode()
-
-
-def step(model: keras.Model, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any) -> tuple[tf.Tensor, Any]:
-    """The model's step, but for id 0: it stands for unknown characters and is no character to write."""
-    logits, cache = model.step(token, index, memory, cache)
-    return tf.concat([tf.fill(tf.shape(logits[:, :1]), -1e9), logits[:, 1:]], axis=1), cache
 
 
 def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
@@ -282,3 +206,15 @@ def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any
 
 def per_character(loss: float) -> dict[str, float]:
     return {"loss": loss, "bits_per_character": loss / math.log(2)}
+
+
+def window_loss(explain: Callable, text: str) -> float:
+    """-> mean loss in nats per character of windows of the text that each start from an empty state: of each, as with
+    the whole text, all but the first character."""
+    starts = range(0, len(text) - WINDOW, WINDOW)
+    windows = [text[start : start + WINDOW + 1] for start in starts]
+    total = 0.0
+    for first in range(0, len(windows), 64):
+        probability = explain(text=tf.constant(windows[first : first + 64]))["probability"].numpy()
+        total -= float(np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64).sum())
+    return total / (len(windows) * WINDOW)

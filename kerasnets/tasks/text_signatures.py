@@ -1,0 +1,183 @@
+"""The signatures of text generation: what is written after a prompt, and how a text is read.
+
+B batch, T characters, V vocabulary
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets import decoding
+from kerasnets.tasks.requests import require, require_rows, require_text, same_rows
+from kerasnets.tasks.text_state import StateLayout
+from kerasnets.tasks.text_step import fused_step
+from kerasnets.text import CharacterVocabulary
+
+LAST = 1000  # characters of a prompt that count, the last ones: they bound the work that a request can ask for
+EXPLAINED = 1000  # characters of a text that is explained
+EXPLAINED_TOGETHER = 20_000  # rows times the characters of the longest: they bound the memory of the answer
+# What is given where a request leaves an input out, one value for all rows.
+DEFAULTS: dict[str, np.ndarray] = {
+    "length": np.array([200], np.int32),
+    "temperature": np.array([0.8], np.float32),
+    "top_k": np.array([0], np.int32),
+    "top_p": np.array([1.0], np.float32),
+    "repetition_penalty": np.array([1.0], np.float32),
+    "seed": np.array([0], np.int64),
+}
+PROMPT = tf.TensorSpec((None,), tf.string, "prompt")
+OPTIONS = {name: tf.TensorSpec((None,), value.dtype, name) for name, value in DEFAULTS.items()}
+
+
+class TextSignatures:
+    """Args: model: a `CharLSTM`; limit: most characters of a call; temperature: of the calibrated probabilities."""
+
+    def __init__(self, model: keras.Model, vocabulary: CharacterVocabulary, limit: int, temperature: float):
+        self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
+        self.layout = StateLayout(model, vocabulary.characters)
+        self.state = tf.TensorSpec((None, self.layout.size), tf.float32, "state")
+        # The one graph of all signatures that write.
+        self.write = tf.function(self.sample, [PROMPT, *OPTIONS.values(), self.state])
+
+    def all(self) -> dict[str, Any]:
+        contract = [PROMPT, *(spec for name, spec in OPTIONS.items() if name != "repetition_penalty")]
+        return {
+            "serving_default": tf.function(self.serving_default, [PROMPT]),
+            "generate": tf.function(self.generate, contract),
+            "next_char": tf.function(self.next_char, [PROMPT]),
+            "stream": tf.function(self.stream, [*contract, self.state]),
+            "sample": self.write,
+            "explain": tf.function(self.explain, [tf.TensorSpec((None,), tf.string, "text")]),
+        }
+
+    def defaults(self) -> dict[str, dict[str, np.ndarray]]:
+        """-> what TensorFlow Serving gives where a request leaves an input out."""
+        options = {name: value.copy() for name, value in DEFAULTS.items()}
+        options["length"] = np.minimum(options["length"], self.limit)
+        everything = options | {"state": np.zeros((1, self.layout.size), np.float32)}
+        contract = {name: value for name, value in options.items() if name != "repetition_penalty"}
+        return {"generate": contract, "stream": contract | {"state": everything["state"]}, "sample": everything}
+
+    def serving_default(self, prompt):
+        return {"text": self.generate(prompt, **self.defaults()["generate"])["text"]}
+
+    def generate(self, prompt, length, temperature, top_k, top_p, seed):
+        penalty, state = DEFAULTS["repetition_penalty"], tf.zeros([1, self.layout.size])
+        answer = self.write(prompt, length, temperature, top_k, top_p, penalty, seed, state)
+        return {name: answer[name] for name in ("text", "log_probability")}
+
+    def stream(self, prompt, length, temperature, top_k, top_p, seed, state):
+        penalty = DEFAULTS["repetition_penalty"]
+        answer = self.write(prompt, length, temperature, top_k, top_p, penalty, seed, state)
+        return {name: answer[name] for name in ("text", "state")}
+
+    def sample(self, prompt, length, temperature, top_k, top_p, repetition_penalty, seed, state):
+        """`generate` and `stream` in one, with every option. A row whose state is not zero goes on from there, whatever
+        its prompt is."""
+        prompt = require_rows(prompt, "prompt")
+        given = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        given |= {"repetition_penalty": repetition_penalty, "seed": seed, "state": state}
+        given = {name: same_rows(tf.convert_to_tensor(x), name, prompt, "prompt") for name, x in given.items()}
+        with tf.control_dependencies(self.checks(given)):  # nothing may be computed with what is refused
+            given = {name: tf.identity(x) for name, x in given.items()}
+        length, seed = given["length"], given["seed"]
+        state = self.layout.unpack(given["state"])
+        # What has begun needs no prompt; any other in its place is read and forgotten.
+        ids = self.read(tf.where(state.begun, self.vocabulary.characters[1], prompt))
+        first, cache, seen = self.begin(ids, state)
+        options = decoding.Options(*(given[name] for name in decoding.Options._fields))
+        positions = state.position[:, tf.newaxis] + tf.range(tf.cast(tf.reduce_max(length), tf.int64))
+        chances = decoding.uniform(seed, positions)
+        step = fused_step(self.model)
+        tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, options, chances, seen)
+        last = tf.gather(tokens, length - 1, batch_dims=1)
+        position = state.position + tf.cast(length, tf.int64)
+        return {
+            "text": tf.strings.reduce_join(tf.where(tokens == 0, "", self.vocabulary.pieces(tokens)), axis=-1),
+            "log_probability": log_probability,
+            "state": self.layout.pack(last, position, seen | self.among(tokens), cache),
+        }
+
+    def begin(self, ids, state):
+        """ids int32 [B, T] of the prompts, 0 = padding -> what the next character follows: the last one [B], the cache
+        before it, and which were there bool [B, V]."""
+        lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
+        last = tf.gather(ids, lengths - 1, batch_dims=1)
+        _, cache = self.model.start(tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0), self.limit)
+        cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
+        begun = state.begun[:, tf.newaxis]
+        cache = tf.nest.map_structure(lambda new, old: tf.where(begun, old, new), cache, state.cache)
+        return tf.where(state.begun, state.token, last), cache, tf.where(begun, state.seen, self.among(ids))
+
+    def among(self, ids):
+        """ids int32 [B, T], 0 = none -> bool [B, V]: which of the characters are among them."""
+        rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, tf.newaxis], tf.shape(ids))
+        shape = [tf.shape(ids)[0], self.vocabulary.size]
+        counts = tf.tensor_scatter_nd_add(tf.zeros(shape, tf.int32), tf.stack([rows, ids], axis=-1), tf.sign(ids))
+        return tf.ensure_shape(counts > 0, [None, self.vocabulary.size])
+
+    def checks(self, given: dict[str, tf.Tensor]) -> list[tf.Operation]:
+        def check(name: str, valid: Callable[[tf.Tensor], tf.Tensor], allowed: str) -> tf.Operation:
+            return require(valid(given[name]), name, f"but must be {allowed}", given[name])
+
+        def finite(x):
+            return tf.math.is_finite(x)
+
+        return [
+            check("length", lambda x: (x >= 1) & (x <= self.limit), f"in 1 to {self.limit}"),
+            check(
+                "temperature",
+                lambda x: finite(x) & (x >= 0),
+                "a number from 0 (the most probable character) up",
+            ),
+            check("top_k", lambda x: x >= 0, "0 (no limit) or more"),
+            check("top_p", lambda x: (x > 0) & (x <= 1), "above 0 and at most 1 (no limit)"),
+            check("repetition_penalty", lambda x: finite(x) & (x > 0), "a number above 0 (1 for no penalty)"),
+        ]
+
+    def next_char(self, prompt):
+        """Probabilities are the calibrated ones, of all characters but the unknown one."""
+        ids = self.read(prompt)
+        lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
+        last = tf.gather(ids, lengths - 1, batch_dims=1)
+        memory, cache = self.model.start(tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0), self.limit)
+        logits, _ = self.model.step(last, lengths - 1, memory, cache)
+        probabilities = tf.nn.softmax(logits[:, 1:] / self.temperature)
+        probabilities, best = tf.math.top_k(probabilities, self.vocabulary.size - 1)
+        return {"characters": self.vocabulary.pieces(best + 1), "probabilities": probabilities}
+
+    def explain(self, text):
+        """Probabilities are the calibrated ones. After the end of a row: no character, and zeros."""
+        ids = self.vocabulary.encode(require_text(text, "text", blank=True))
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        together = tf.size(lengths) * tf.reduce_max(lengths)
+        sentence = f"more than {EXPLAINED_TOGETHER:,} characters, rows times those of the longest; give fewer rows"
+        checks = [
+            require(lengths <= EXPLAINED, "text", f"characters long, more than the limit of {EXPLAINED:,}", lengths),
+            tf.debugging.Assert(together <= EXPLAINED_TOGETHER, [tf.strings.join(["text has ", sentence])]),
+        ]
+        with tf.control_dependencies(checks):
+            dense = ids.to_tensor()
+        there = tf.sequence_mask(lengths, tf.shape(dense)[1])
+        logits, read = self.model.explain(dense)
+        probability = tf.gather(tf.nn.softmax(logits / self.temperature), dense, batch_dims=2)
+        read = [tf.where(there[..., tf.newaxis, tf.newaxis], part, 0.0) for part in read]
+        return {
+            "characters": tf.where(there, self.vocabulary.pieces(dense), ""),
+            "probability": tf.where(there, probability, 0.0),
+            **dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), read, strict=True)),
+        }
+
+    def read(self, prompt):
+        """prompt string [B] -> ids int32 [B, T], 0 = padding at the end.
+
+        Only the last 1,000 characters count. Characters that are not in the vocabulary are left out.
+        """
+        ids = self.vocabulary.encode(require_text(prompt, "prompt", blank=True))
+        ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -LAST:]
+        known = require(ids.row_lengths() > 0, "prompt", "has no character that was in the training text")
+        with tf.control_dependencies([known]):
+            return ids.to_tensor()

@@ -1,0 +1,86 @@
+"""What `stream` hands to its caller and gets back: all that the next character depends on, a row of numbers.
+
+0        mark       of the model that wrote it; 0: nothing has been written yet
+1        token      the last character
+2, 3     position   characters written so far, modulo 2^20 and divided by it: the place in the random numbers
+4 to     seen       V numbers 0 or 1: which characters were there, for the repetition penalty
+then     h, c       of each LSTM, U numbers each
+
+B batch, L LSTMs, U units, V vocabulary
+"""
+
+import zlib
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.tasks.requests import require
+
+PAGE = 2**20
+HEAD = 4
+MARKS = 65521  # what float32 and the decimal numbers of JSON hold exactly
+
+
+class State(NamedTuple):
+    """begun bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: (h, c) a layer, each [B, U]."""
+
+    begun: tf.Tensor
+    token: tf.Tensor
+    position: tf.Tensor
+    seen: tf.Tensor
+    cache: list[tuple[tf.Tensor, tf.Tensor]]
+
+
+class StateLayout:
+    """How the state of a stream lies in a row of `size` numbers.
+
+    Args: model: a `CharLSTM`; characters: its vocabulary, part of what a state is marked with.
+    """
+
+    def __init__(self, model: keras.Model, characters: tuple[str, ...]):
+        self.vocabulary, self.units, self.layers = model.vocabulary_size, model.units, model.num_layers
+        self.size = state_size(self.vocabulary, model)
+        check = zlib.crc32("".join(characters).encode())
+        for variable in model.variables:
+            check = zlib.crc32(np.ascontiguousarray(variable.numpy()).tobytes(), check)
+        self.mark = 1 + check % MARKS
+
+    def pack(self, token: tf.Tensor, position: tf.Tensor, seen: tf.Tensor, cache: list) -> tf.Tensor:
+        """-> state float32 [B, size]."""
+        page, place = position // PAGE, position % PAGE
+        head = [tf.cast(x, tf.float32) for x in (tf.fill(tf.shape(token), self.mark), token, place, page)]
+        states = [part for pair in cache for part in pair]
+        return tf.concat([tf.stack(head, axis=1), tf.cast(seen, tf.float32), *states], axis=1)
+
+    def unpack(self, state: tf.Tensor) -> State:
+        """state float32 [B, size], zeros or from `pack` -> what is in it; anything else is INVALID_ARGUMENT."""
+        state = tf.ensure_shape(state, [None, self.size])
+        begun = tf.reduce_any(state != 0, axis=1)  # NaN too
+        head, seen, *parts = tf.split(state, [HEAD, self.vocabulary, *[self.units] * 2 * self.layers], axis=1)
+        mark, token, place, page = tf.unstack(head, axis=1)
+        valid = (
+            (mark == self.mark)
+            & whole(token, 1, self.vocabulary)
+            & whole(place, 0, PAGE)
+            & whole(page, 0, PAGE)
+            & tf.reduce_all((seen == 0) | (seen == 1), axis=1)
+            & tf.reduce_all(tf.math.is_finite(state), axis=1)
+            & tf.reduce_all(tf.abs(tf.stack(parts[::2])) <= 1, axis=[0, 2])  # outputs of an LSTM
+        )
+        sentence = "is no state of this model; give what its call before gave, or zeros to begin"
+        with tf.control_dependencies([require(~begun | valid, "state", sentence)]):
+            token = tf.cast(token, tf.int32)
+        position = tf.cast(page, tf.int64) * PAGE + tf.cast(place, tf.int64)
+        return State(begun, token, position, seen != 0, list(zip(parts[::2], parts[1::2], strict=True)))
+
+
+def state_size(vocabulary: int, network: Any) -> int:
+    """-> numbers of a state; `network` is the model or its configuration: units and num_layers."""
+    return HEAD + vocabulary + 2 * network.num_layers * network.units
+
+
+def whole(x: tf.Tensor, least: int, past: int) -> tf.Tensor:
+    """-> whether x is a whole number from `least` to below `past`."""
+    return (x == tf.round(x)) & (x >= least) & (x < past)

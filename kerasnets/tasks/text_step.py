@@ -1,0 +1,45 @@
+"""The step of a `CharLSTM` for writing text: the same numbers as `model.step`, in fewer and larger operations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+NEVER = -1e9  # the logit of id 0: it stands for unknown characters and is no character to write
+
+
+def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]:
+    """-> `model.step` of a CharLSTM in float32, for tokens int [B], but that id 0 is never expected.
+
+    With a row or a few a step takes as long as the dispatch of its operations and one pass over the weights. So each
+    LSTM is one kernel of TensorFlow, with [x, h] · [W; U] as one product, and the weights are read and laid out here:
+    this is to be called within the graph that the steps belong to, outside of its loop.
+    """
+    embeddings = ops.convert_to_tensor(model.embedding.embeddings, "float32")
+    cells = [block_weights(lstm.cell) for lstm in model.rnns.rnns]
+    if model.out is None:
+        kernel, bias = tf.transpose(embeddings), tf.zeros([model.vocabulary_size])
+    else:
+        kernel, bias = ops.convert_to_tensor(model.out.kernel), ops.convert_to_tensor(model.out.bias)
+    bias = tf.concat([[NEVER], bias[1:]], axis=0)
+
+    def step(token, index, memory, cache):
+        x, after = tf.gather(embeddings, token), []
+        for weights, (h, c) in zip(cells, cache, strict=True):
+            made = tf.raw_ops.LSTMBlockCell(x=x, h_prev=h, cs_prev=c, **weights, forget_bias=0.0, cell_clip=0.0)
+            x = made.h
+            after.append((made.h, made.cs))
+        return tf.raw_ops.BiasAdd(value=tf.matmul(x, kernel), bias=bias), after
+
+    return step
+
+
+def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
+    """-> the weights of an `LSTMCell` as `LSTMBlockCell` takes them: W above U, and the gates as i, g, f, o."""
+    kernel = ops.concatenate([ops.convert_to_tensor(w, "float32") for w in (cell.kernel, cell.recurrent_kernel)])
+    parts = (tf.split(w, 4, axis=-1) for w in (kernel, ops.convert_to_tensor(cell.bias, "float32")))
+    w, b = (tf.concat([i, g, f, o], axis=-1) for i, f, g, o in parts)
+    none = tf.zeros([cell.units])  # of the peepholes, which it has not
+    return {"w": w, "b": b, "wci": none, "wcf": none, "wco": none}
