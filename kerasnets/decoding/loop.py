@@ -1,6 +1,6 @@
 """The loop that a search over sequences runs in: rows that have ended leave it, and caches are written in place.
 
-    B rows of a batch, A of them still active, K hypotheses of a row, V vocabulary
+B rows of a batch, A of them still active, K hypotheses of a row, V vocabulary
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ ROOM = 16  # positions that a cache has at first; filled, it doubles
 
 
 class Decoder(Protocol):
-    """What a search needs of a model. `memory` is a pair: what all rows share, and what belongs to each row [B, ...]."""
+    """What a search needs of a model. `memory` is a pair: what all rows share; what belongs to each row [B, ...]."""
 
     def start(self, given: Any, length: int) -> tuple[Any, Any]:
         """-> memory, cache: what stays constant; what has been written so far, with room for `length` positions."""
@@ -83,8 +83,9 @@ def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) 
 
     def shaped(*given):
         after = body(*given)
-        for tensor, shape in zip(tf.nest.flatten(after), tf.nest.flatten(shapes), strict=True):
-            tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
+        if not tf.executing_eagerly():
+            for tensor, shape in zip(tf.nest.flatten(after), tf.nest.flatten(shapes), strict=True):
+                tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
         return after
 
     return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)

@@ -1,6 +1,5 @@
 """Greedy and beam search.   B rows, K hypotheses of each, L longest output, V vocabulary; A, the rows still active."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -8,7 +7,6 @@ import tensorflow as tf
 from kerasnets.decoding.loop import Decoder, decode
 
 NEVER = -1e9  # log probability of a hypothesis that does not exist
-Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
 
 def greedy(
@@ -156,30 +154,3 @@ def written(sequences: tf.Tensor, tokens: tf.Tensor, index: tf.Tensor) -> tf.Ten
 
 def score(log_probability: tf.Tensor, length: tf.Tensor, length_penalty: tf.Tensor) -> tf.Tensor:
     return log_probability / tf.cast(length, tf.float32) ** length_penalty
-
-
-def search(
-    step: Step, memory: Any, cache: Any, first: tf.Tensor, choose: Callable, limits: tf.Tensor, end: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Runs `step` and `choose(logits [B, V], index) -> token [B]` until each row has its end token or its limit.
-
-    Returns: tokens int32 [B, L], 0 after a row's last; log probability of each row [B], the end token's included.
-    """
-    longest = tf.reduce_max(limits)
-    tokens = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
-
-    def unfinished(index, token, ended, *_):
-        # One step at least, so that the tokens have a shape even of a batch without rows.
-        return (index == 0) | (index < longest) & ~tf.reduce_all(ended)
-
-    def advance(index, token, ended, log_probability, tokens, cache):
-        logits, cache = step(token, index, memory, cache)
-        token = tf.where(ended, 0, choose(logits, index))
-        chosen = tf.gather(tf.nn.log_softmax(logits), token, batch_dims=1)
-        log_probability += tf.where(ended, 0.0, chosen)
-        ended |= (token == end) | (index + 1 >= limits)
-        return index + 1, token, ended, log_probability, tokens.write(index, token), cache
-
-    state = (tf.constant(0), first, limits <= 0, tf.zeros_like(limits, tf.float32), tokens, cache)
-    _, _, _, log_probability, tokens, _ = tf.while_loop(unfinished, advance, state)
-    return tf.transpose(tokens.stack()), log_probability

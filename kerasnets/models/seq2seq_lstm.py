@@ -106,6 +106,20 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
             h = ops.concatenate([context, h], axis=-1)
         return self.drop(self.combine(h), training=training)
 
+    def explain(self, inputs):
+        """As `call` -> logits [B, T, V], and who looked at whom: {"encoder": [B, 0, 1, S, S], since there it has no
+        attention, "cross": [B, 1, 1, T, S], without attention [B, 0, 1, T, S]}."""
+        source, target = inputs["source"], inputs["target"]
+        memory, states = self.encode(source)
+        h, _ = self.decoder(self.embed(target), states=states)
+        keys, encoded, valid = memory
+        batch, length = ops.shape(source)
+        if self.look is None:
+            across = ops.zeros((batch, 0, 1, ops.shape(target)[1], length))
+        else:
+            across = ops.expand_dims(self.look.attend(h, keys, encoded, valid)[1], (1, 2))
+        return self.logits(h, memory), {"encoder": ops.zeros((batch, 0, 1, length, length)), "cross": across}
+
     def start(self, source, length):
         """source int [B, S] -> memory, which stays the same while decoding; cache, the states of the decoder.
 

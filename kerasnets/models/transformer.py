@@ -118,7 +118,7 @@ class TokenTransformer(keras.Model):
         return ops.cast(logits, "float32"), {"blocks": blocks, "seen": seen}
 
     def table(self):
-        """-> the matrix of the logits [D, V], laid out for `step`: its transpose takes longer than a product with it."""
+        """-> the matrix of the logits [D, V], laid out once for every `step`: reading a transpose takes longer."""
         return laid_out_transpose(ops.cast(self.embedding.embeddings, self.compute_dtype))
 
     def extend(self, cache, positions):

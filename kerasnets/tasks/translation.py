@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets import calibration, decoding
+from kerasnets import calibration
 from kerasnets.checks import RequestError
 from kerasnets.config import Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
@@ -21,11 +21,11 @@ from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.requests import require, require_text
+from kerasnets.tasks.translator import Translator
 from kerasnets.text import MARKS, SPACE, SubwordVocabulary
 
 FILE = "subwords.json"
-EVALUATION_BATCH = 100
+EVALUATION_BATCH = 1000
 
 
 class TranslationTask:
@@ -171,56 +171,44 @@ class TranslationTask:
     def evaluate(
         self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
     ) -> dict[str, Any]:
-        """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, with the signatures of both scores."""
+        """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, greedily; beam_bleu and beam_chrf of the
+        first of `beam_search` with length penalty 1; the signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
         sources, references = getattr(self.data, split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
-        # Sentences of about the same length in a batch: less padding and fewer steps.
-        order = sorted(taken, key=lengths.__getitem__)
-        translations = [""] * len(sources)
-        for start in range(0, len(order), EVALUATION_BATCH):
-            batch = order[start : start + EVALUATION_BATCH]
-            answers = signatures["serving_default"](text=tf.constant([sources[n] for n in batch]))["translation"]
-            for n, translation in zip(batch, answers.numpy(), strict=True):
-                translations[n] = translation.decode()
-        bleu, chrf = BLEU(), CHRF()
-        return {
-            "bleu": bleu.corpus_score(translations, [references]).score,
-            "chrf": chrf.corpus_score(translations, [references]).score,
+        bleu, chrf, scores = BLEU(), CHRF(), {}
+        for prefix, signature in (("", "serving_default"), ("beam_", "beam_search")):
+            translations = [""] * len(sources)
+            answers = self._translate(signatures[signature], [sources[n] for n in taken])
+            for n, translation in zip(taken, answers, strict=True):
+                translations[n] = translation
+            for name, metric in (("bleu", bleu), ("chrf", chrf)):
+                scores[prefix + name] = metric.corpus_score(translations, [references]).score
+        return scores | {
             "bleu_signature": str(bleu.get_signature()),
             "chrf_signature": str(chrf.get_signature()),
             "sentences": len(sources),
             "refused": len(sources) - len(taken),  # empty or too long for the model: scored as empty translations
             "direction": f"{self.config.source} to {self.config.target}",
-            "search": "greedy",
         }
 
+    @staticmethod
+    def _translate(signature: Callable, sentences: list[str]) -> list[str]:
+        """-> the translation of each by a signature, the best where there are several."""
+        translations = []
+        for start in range(0, len(sentences), EVALUATION_BATCH):
+            text = tf.constant(sentences[start : start + EVALUATION_BATCH])
+            if "length_penalty" in signature.structured_input_signature[1]:
+                answers = signature(text=text, length_penalty=tf.ones(len(text)))["translations"][:, 0]
+            else:
+                answers = signature(text=text)["translation"]
+            translations += [answer.decode() for answer in answers.numpy()]
+        return translations
+
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        vocabulary = self.vocabulary
-
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")])
-        def serving_default(text):
-            source, lengths = self.read(text)
-            # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
-            limits = tf.minimum(3 * lengths + 20, self.config.max_length + 1)
-            memory, cache = model.start(source, 0)
-            tokens, log_probability = decoding.greedy(model, memory, cache, vocabulary.START, vocabulary.END, limits)
-            count = tf.reduce_sum(tf.cast(tokens != 0, tf.float32), axis=1)
-            return {"translation": vocabulary.detokenize(tokens), "score": log_probability / tf.maximum(count, 1.0)}
-
-        return {"serving_default": serving_default}
-
-    def read(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number [B]."""
-        ids = self.vocabulary.tokenize(require_text(text, "text"))
-        lengths, limit = tf.cast(ids.row_lengths(), tf.int32), self.config.max_length
-        allowed = f"subwords long, more than the limit of {limit}: give one sentence at a time"
-        short = require(lengths <= limit, "text", allowed, lengths)
-        with tf.control_dependencies([short]):
-            end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
-            return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
+        return Translator(model, self.vocabulary, self.config.max_length, self.temperature).signatures()
 
     def examples(self) -> list[dict[str, Any]]:
         """Test sentences, from places far apart."""
@@ -233,7 +221,13 @@ class TranslationTask:
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, made of the examples."""
-        return {"serving_default": {"text": np.array([example["text"] for example in examples], object)}}
+        text = np.array([example["text"] for example in examples], object)
+        return {
+            "serving_default": {"text": text},
+            "beam_search": {"text": text, "length_penalty": np.linspace(0, 1, len(text), dtype=np.float32)},
+            "score": {"text": text, "translation": text[::-1].copy()},
+            "explain": {"text": text},
+        }
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """A sentence -> its translation."""

@@ -1,0 +1,59 @@
+"""The loss that models with a softmax are trained with."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import assert_close
+
+from kerasnets.tasks.losses import cross_entropy
+
+
+def log_softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_cross_entropy_equals_the_stock_loss(shape, smoothing):
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(0, 3, (*shape, 7)).astype(np.float32))
+    targets = tf.constant(rng.integers(0, 7, shape).astype(np.int32))
+    upstream = tf.constant(rng.normal(0, 1, shape).astype(np.float32))
+
+    def stock():
+        return keras.losses.categorical_crossentropy(
+            tf.one_hot(targets, 7), logits, from_logits=True, label_smoothing=smoothing
+        )
+
+    def gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = function()
+        return losses, tape.gradient(losses, logits, upstream)
+
+    ours, theirs = gradient(lambda: cross_entropy(logits, targets, smoothing)), gradient(stock)
+    assert ours[0].shape == shape
+    assert_close(ours, theirs)
+    exact = -log_softmax(logits)
+    picked = np.take_along_axis(exact, targets.numpy()[..., np.newaxis], -1)[..., 0]
+    assert_close(ours[0], (1 - smoothing) * picked + smoothing * exact.mean(-1))
+
+
+def test_cross_entropy_of_extreme_logits_is_finite():
+    logits = tf.constant([[1e4, -1e4, 0.0]])
+    assert_close(cross_entropy(logits, tf.constant([1])), np.array([2e4]))
+    assert np.isfinite(cross_entropy(logits, tf.constant([1]), 0.1)).all()
+
+
+def test_cross_entropy_in_a_graph_of_unknown_shape():
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.int32)])
+    def value_and_gradient(logits, targets):
+        losses = cross_entropy(logits, targets, 0.2)
+        return losses, tf.gradients(losses, logits)[0]
+
+    logits, targets = tf.random.stateless_normal((2, 3, 4), [1, 2]), tf.constant([[0, 1, 2], [3, 3, 0]])
+    losses, gradient = value_and_gradient(logits, targets)
+    assert_close(losses, cross_entropy(logits, targets, 0.2), 1e-6)
+    assert_close(tf.reduce_sum(gradient, axis=-1), np.zeros((2, 3)), 1e-6)  # probabilities of both sides add up to one
