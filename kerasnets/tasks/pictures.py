@@ -98,7 +98,7 @@ def sizes(files: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.where(value < 2**31, value, value - 2**32)
 
     frame = frame_segments(files)
-    height, width = number(files, 20, 4), number(files, 16, 4)  # of a PNG
+    height, width = signed(number(files, 20, 4)), signed(number(files, 16, 4))  # of a PNG, where 31 bits are allowed
     for kind, y, x in [
         (JPEG, number(files, frame + 5, 2), number(files, frame + 7, 2)),
         (GIF, number(files, places + 7, 2, True), number(files, places + 5, 2, True)),

@@ -154,7 +154,7 @@ def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
 def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
     history = run.history("validation")
     choose = max if task.best_is == "highest" else min
-    best = choose(history, key=lambda entry: entry[task.best])
+    best = choose(reversed(history), key=lambda entry: entry[task.best])  # of equals the last, as `is_best` keeps
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
     waited = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)
