@@ -217,7 +217,7 @@ def draw(calibration: Calibration, path: Path) -> None:
     between the two, and below how many examples there are in each interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     panels = (
         ("before", 1.0, calibration.bins_before, calibration.ece_before, calibration.nll_before),
@@ -226,13 +226,14 @@ def draw(calibration: Calibration, path: Path) -> None:
     for (upper, lower), (name, temperature, bins, error, loss) in zip(axes.T, panels, strict=True):
         draw_accuracy(upper, bins)
         upper.set_title(f"{name}: T = {temperature:.3g}   ECE {error:.2%}   NLL {loss:.4f}", fontsize=12)
-        lower.bar(places(), np.divide(bins.count, calibration.examples), 0.9 / BINS, color="tab:gray")
+        lower.bar(places(), bins.count, 0.9 / BINS, color="tab:gray")
         lower.set_xlabel("confidence: probability of the most probable answer", fontsize=11)
         lower.set_xlim(0, 1)
     axes[0, 0].set_ylabel("accuracy: share of right answers", fontsize=11)
-    axes[0, 0].legend(loc="upper left", fontsize=10)
     axes[1, 0].set_ylabel("examples", fontsize=11)
-    axes[1, 0].yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes[1, 0].set_yscale("log")  # intervals with a handful of examples say little, and are to be seen as such
+    axes[1, 0].set_ylim(0.5, 2 * calibration.examples)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=11)
     figure.suptitle(f"Reliability on {calibration.examples:,} validation examples", fontsize=13)
     figure.savefig(path, dpi=120)
 

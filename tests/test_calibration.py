@@ -169,7 +169,7 @@ def test_every_run_is_calibrated(runs, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_run_has_a_reliability_diagram(runs, task):
     with Image.open(runs[task] / "reliability.png") as picture:
-        assert picture.size == (1080, 672)
+        assert picture.size == (1080, 720)
         colours = {tuple(colour[:3]) for _, colour in picture.getcolors(2**20)}
     assert {(31, 119, 180), (127, 127, 127), (255, 255, 255)} <= colours  # accuracy, counts, paper
 
