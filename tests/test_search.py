@@ -303,17 +303,20 @@ def test_searches_are_one_graph_for_any_batch():
 
 
 def test_sources_are_searched_by_their_length_and_come_back_in_order(monkeypatch):
-    monkeypatch.setattr("kerasnets.decoding.buckets.ROWS", 3)
-    lengths = np.array([5, 2, 9, 2, 7, 1, 4], np.int32)
-    source = np.where(np.arange(9) < lengths[:, None], lengths[:, None], 0).astype(np.int32)
+    monkeypatch.setattr("kerasnets.decoding.buckets.ROWS", 2)
     seen = []
 
     def search(rows, given, limits):
         seen.append(given.shape)
         return given[:, tf.newaxis], tf.cast(limits, tf.float32)[:, tf.newaxis]
 
-    tokens, scores = by_length(search, tf.constant(source), tf.constant(lengths), tf.constant(lengths + 1), (1,))
-    assert seen == [(3, 2), (3, 7), (1, 9)]
-    np.testing.assert_array_equal(tokens[:, 0, :9], source)
-    np.testing.assert_array_equal(tokens[:, 0, 9:], np.zeros((7, 1)))
-    np.testing.assert_array_equal(scores[:, 0], lengths + 1)
+    # Two at a time, of the four longest and of the others; a batch that fits into one bucket is one.
+    several = [([5, 2, 9, 2, 7, 1, 4], [(2, 9), (2, 7), (2, 2), (1, 2)]), ([3, 8], [(2, 8)])]
+    for lengths, buckets in [*several, ([1, 1, 1, 1, 1], [(2, 1), (2, 1), (1, 1)])]:
+        lengths, seen[:] = np.array(lengths, np.int32), []
+        source = np.where(np.arange(9) < lengths[:, None], lengths[:, None], 0).astype(np.int32)
+        tokens, scores = by_length(search, tf.constant(source), tf.constant(lengths), tf.constant(lengths + 1), (1,))
+        assert seen == buckets
+        longest = tokens.shape[2]
+        np.testing.assert_array_equal(tokens[:, 0], np.pad(source, [(0, 0), (0, 1)])[:, :longest])
+        np.testing.assert_array_equal(scores[:, 0], lengths + 1)

@@ -10,6 +10,8 @@ import tensorflow as tf
 from layer_checks import assert_close, check_layer, normal, randomize, tensors, value_and_gradients
 
 from kerasnets.layers import DecoderBlock, EncoderBlock, FeedForward, Residual
+from kerasnets.layers.attention import bias_of
+from kerasnets.layers.transformer import places_of
 
 BLOCK = {
     "num_heads": 4,
@@ -205,9 +207,10 @@ def test_decoder_block_step_by_step_equals_all_at_once(options):
     expected = block(x, memory, cross_mask=mask)
     projected, cache = block.project(memory), room(block.start(2, "float32"), 7)
     for t in range(5):
-        seen = tf.repeat(tf.sequence_mask([[t + 1]], 7), 2, axis=0)
-        y, cache = block.step(x[:, t : t + 1], tf.constant([[t]]), [t], cache, seen, projected, mask)
-        assert_close(y[:, 0], expected[:, t], 1e-5)
+        bias = bias_of(tf.repeat(tf.sequence_mask([[t + 1]], 7), 2, axis=0))
+        places = places_of([t], 2, cache[0].shape[1], 7)
+        y, cache = block.step(x[:, t], 1, tf.constant([[t]]), places, cache, bias, projected, bias_of(mask))
+        assert_close(y, expected[:, t], 1e-5)
     for filled, row in zip(cache, block.self_attention.project(x), strict=True):
         assert filled.shape == (2, 1 if options == "grouped" else 2, 7, 4)
         assert np.all(filled[:, :, 5:] == 0)  # nothing is written past the step
@@ -233,9 +236,10 @@ def test_decoder_block_goes_on_where_each_row_ends(options):
     for t in range(3):
         places = lengths + t
         seen = (np.arange(6) < lengths[:, None]) | ((np.arange(6) >= 3) & (np.arange(6) <= 3 + t))
-        one = tf.gather(x, places, axis=1, batch_dims=1)[:, tf.newaxis]
-        y, cache = block.step(one, places[:, None], [3 + t], cache, seen[:, None])
-        assert_close(y[:, 0], tf.gather(expected, places, axis=1, batch_dims=1), 1e-5)
+        at = places_of([3 + t], 2, cache[0].shape[1], 6)
+        one = tf.gather(x, places, axis=1, batch_dims=1)
+        y, cache = block.step(one, 1, places[:, None], at, cache, bias_of(seen[:, None]))
+        assert_close(y, tf.gather(expected, places, axis=1, batch_dims=1), 1e-5)
 
 
 @pytest.mark.parametrize("options", STEPS)
@@ -247,10 +251,11 @@ def test_hypotheses_of_a_row_share_a_cache_and_see_their_own_entries(options):
     expected = block(x)
     cache, seen = room(block.start(1, "float32"), 12), np.zeros((1, 3, 12), bool)
     for t in range(4):
-        entries = np.arange(3 * t, 3 * t + 3)
+        entries = np.arange(3 * t, 3 * t + 3, dtype=np.int32)
         seen = seen | (np.arange(12) == entries[:, None])
-        y, cache = block.step(tf.constant(x[np.newaxis, :, t]), [[t]], entries, cache, seen)
-        assert_close(y[0], expected[:, t], 1e-5)
+        places = places_of(entries, 1, cache[0].shape[1], 12)
+        y, cache = block.step(tf.constant(x[:, t]), 3, tf.constant([[t]]), places, cache, bias_of(seen))
+        assert_close(y, expected[:, t], 1e-5)
         if t == 0:  # all go on from the second hypothesis, as good as any other at first
             seen = seen[:, [1, 1, 1]]
 

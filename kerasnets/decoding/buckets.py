@@ -6,13 +6,16 @@ import tensorflow as tf
 
 from kerasnets.decoding.loop import loop
 
-ROWS = 64  # of a bucket: as many as fill the cores, and a bound on the memory that a large batch takes
+ROWS = 32  # of a bucket, which bounds the memory that a large batch takes
+LANES = 2  # buckets at a time, each on a core of its own: steps are too small to share one
 
 
 def by_length(
     search: Callable, source: tf.Tensor, lengths: tf.Tensor, limits: tf.Tensor, hypotheses: tuple[int, ...] = ()
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Searches at most ROWS sources at a time, the shortest first, each bucket cut to its longest source.
+    """Searches buckets of at most ROWS sources of about the same length, the longest first, LANES buckets at a time.
+
+    These have every other source of the next ROWS · LANES, so that they take about as long.
 
     Args:
         search: `search(rows int [A], source int [A, s], limits int [A])` -> tokens int32 [A, *hypotheses, l], scores
@@ -20,17 +23,22 @@ def by_length(
         source int32 [B, S], of which lengths int32 [B] are no padding; limits int32 [B]: most tokens of each output.
     Returns: tokens [B, *hypotheses, L], 0 after the end of each; scores [B, *hypotheses]; both in the batch's order.
     """
-    order, count, longest = tf.argsort(lengths, stable=True), tf.size(lengths), tf.reduce_max(limits)
+    order = tf.argsort(lengths, direction="DESCENDING", stable=True)
+    count, longest = tf.size(lengths), tf.reduce_max(limits)
+    # A batch that one bucket can take is one: its steps then are fewer.
+    lanes = tf.where(count > ROWS, LANES, 1)
+    buckets = count // (ROWS * lanes) * lanes + tf.minimum(count % (ROWS * lanes), lanes)  # none is empty
 
-    def next_bucket(first, tokens, scores):
-        rows = order[first : first + ROWS]
+    def next_bucket(bucket, tokens, scores):
+        first = bucket // lanes * lanes * ROWS
+        rows = order[first + bucket % lanes : first + lanes * ROWS : lanes]
         given = tf.gather(source, rows)[:, : tf.reduce_max(tf.gather(lengths, rows))]
         found, found_scores = search(rows, given, tf.gather(limits, rows))
         missing = longest - tf.shape(found)[-1]
         found = tf.pad(found, [*[[0, 0]] * (1 + len(hypotheses)), [0, missing]])
         places = rows[:, tf.newaxis]
         tokens = tf.tensor_scatter_nd_update(tokens, places, found)
-        return first + ROWS, tokens, tf.tensor_scatter_nd_update(scores, places, found_scores)
+        return bucket + 1, tokens, tf.tensor_scatter_nd_update(scores, places, found_scores)
 
     empty = tf.zeros([count, *hypotheses, longest], tf.int32), tf.zeros([count, *hypotheses])
-    return loop(lambda first, *_: first < count, next_bucket, (tf.constant(0), *empty))[1:]
+    return loop(lambda bucket, *_: bucket < buckets, next_bucket, (tf.constant(0), *empty), parallel=LANES)[1:]

@@ -75,7 +75,7 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
     return loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
 
 
-def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:
+def loop(condition: Callable, body: Callable, variables: Any, like: Any = None, parallel: int = 1) -> Any:
     """tf.while_loop; tensors may change in their first axis, and elsewhere where those of `like` have no fixed size."""
     shapes = tf.nest.map_structure(
         lambda x: tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []), variables if like is None else like
@@ -88,7 +88,7 @@ def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) 
                 tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
         return after
 
-    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
+    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=parallel)
 
 
 def own(x: tf.Tensor) -> tf.Tensor:
@@ -96,15 +96,12 @@ def own(x: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.DeepCopy(x=x)
 
 
-def put_in_place(cache: tf.Tensor, rows: tf.Tensor, entries: tf.Tensor) -> tf.Tensor:
-    """cache [B, G, E, H], rows [B, G, K, H], entries int [K] -> the same memory, with rows at the entries.
+def put_in_place(cache: tf.Tensor, new: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """cache [B, G, E, H], new [B, G, K, H], places int [B G K] -> the same memory, with `new` in these of its rows.
 
     Nobody reads the cache of before: what this step computes needs its own rows, and the next one needs this step.
     """
-    batch, groups, room, width = tf.unstack(tf.shape(cache))
-    first = room * tf.range(batch * groups)  # of each head's entries, one head below the other
-    places = tf.reshape(first[:, tf.newaxis] + entries, [-1])
-    flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(cache, [-1, width]), i=places, v=tf.reshape(rows, [-1, width]))
-    written = tf.reshape(flat, tf.shape(cache))
+    rows, new = (tf.reshape(x, [-1, cache.shape[-1]]) for x in (cache, new))
+    written = tf.reshape(tf.raw_ops.InplaceUpdate(x=rows, i=places, v=new), tf.shape(cache))
     written.set_shape(cache.shape)
     return written

@@ -97,6 +97,29 @@ class MultiHeadAttention(keras.layers.Layer):
         mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), ops.shape(query))
         return self.out(mixed)
 
+    def project_step(self, rows, hypotheses, position):
+        """As `project`, of one position: rows [B K, D], K hypotheses of each row of the batch -> each [B, G, K, H]."""
+        keys, values = (self.step_heads(linear(rows), hypotheses) for linear in (self.key, self.value))
+        return (rotate(keys, position) if self.rotary else keys), values
+
+    def attend_step(self, rows, hypotheses, keys, values, bias, position=None):
+        """As `attend`, from one position: rows [B K, D]; bias [B, 1, K|1, S] -> [B K, D].
+
+        Nothing of it asks for the size of the batch: a step is made of many small operations, and each one counts.
+        """
+        queries = self.step_heads(self.query(rows) * self.head_width**-0.5, hypotheses)
+        queries = rotate(queries, position) if self.rotary else queries
+        mixed = mix(queries, for_all(keys, self.num_heads), for_all(values, self.num_heads), bias)  # [B, N, K, H]
+        mixed = mixed if hypotheses == 1 else ops.transpose(mixed, (0, 2, 1, 3))
+        return self.out(ops.reshape(mixed, (-1, rows.shape[-1])))
+
+    def step_heads(self, rows, hypotheses):
+        """[B K, n H] -> [B, n, K, H]."""
+        count = rows.shape[-1] // self.head_width
+        if hypotheses == 1:
+            return ops.reshape(rows, (-1, count, 1, self.head_width))
+        return ops.transpose(ops.reshape(rows, (-1, hypotheses, count, self.head_width)), (0, 2, 1, 3))
+
     def attention_weights(self, query, keys, attention_mask=None, causal=False, start=0):
         """query [B, T, D], its first at position `start`; keys [B, G, S, H] -> softmax(Q Kᵀ / √H) [B, N, T, S]."""
         check_rank(attention_mask)
@@ -143,8 +166,12 @@ def hidden(attention_mask, causal, queries, keys):
         masks.append(causal_mask(seen)[:, seen - length :])
     if not masks:
         return ()
-    seen = masks[0] if len(masks) == 1 else ops.logical_and(*masks)
-    return (ops.expand_dims(ops.where(seen, 0.0, HIDDEN), 1),)
+    return (bias_of(masks[0] if len(masks) == 1 else ops.logical_and(*masks)),)
+
+
+def bias_of(attention_mask):
+    """attention_mask bool [B|1, T|1, S] -> what is added to the scores, [B|1, 1, T|1, S]."""
+    return ops.expand_dims(ops.where(attention_mask, 0.0, HIDDEN), 1)
 
 
 def softmax(scores, *bias):

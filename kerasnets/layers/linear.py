@@ -31,8 +31,9 @@ class Linear(keras.layers.Layer):
         kernel, bias = ops.cast(self.kernel, x.dtype), ops.cast(self.bias, x.dtype)
         if factor != 1:  # of the weights, which are fewer than what they give
             kernel, bias = kernel * factor, bias * factor
-        rows = ops.reshape(x, (-1, x.shape[-1]))  # one large product instead of many small ones
-        y = affine(rows, kernel, bias)
+        if len(x.shape) == 2:
+            return affine(x, kernel, bias)
+        y = affine(ops.reshape(x, (-1, x.shape[-1])), kernel, bias)  # one large product instead of many small ones
         return ops.reshape(y, (*ops.shape(x)[:-1], self.units))
 
     def compute_output_shape(self, x_shape):

@@ -27,8 +27,10 @@ class LayerNormalization(keras.layers.Layer):
     def call(self, x):
         # The statistics of half precision would be off by a percent.
         dtype = keras.backend.result_type(x.dtype, "float32")
-        rows = ops.reshape(ops.cast(x, dtype), (-1, x.shape[-1]))
-        y = normalize(rows, ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype))
+        gamma, beta = ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
+        if len(x.shape) == 2:
+            return ops.cast(normalize(ops.cast(x, dtype), gamma, beta), x.dtype)
+        y = normalize(ops.reshape(ops.cast(x, dtype), (-1, x.shape[-1])), gamma, beta)
         return ops.cast(ops.reshape(y, ops.shape(x)), x.dtype)
 
     def compute_output_shape(self, x_shape):

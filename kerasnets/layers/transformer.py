@@ -15,14 +15,20 @@ register = keras.saving.register_keras_serializable("kerasnets")
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 
-def put(cache, rows, entries):
-    """Writes into a cache: [B, G, E, H], rows [B, G, K, H], entries int [K] -> [B, G, E, H].
+def put(cache, new, places):
+    """Writes into a cache [B, G, E, H]: new [B, G, K, H] becomes its rows `places` int [B G K], if one counts through.
 
     This is the definition, which copies the cache; `step` takes another function that may write in place.
     """
-    fills = ops.equal(ops.expand_dims(ops.arange(ops.shape(cache)[2]), 1), ops.expand_dims(entries, 0))  # [E, K]
-    spread = ops.matmul(ops.cast(fills, cache.dtype), rows)  # [B, G, E, H]
-    return ops.where(ops.expand_dims(ops.any(fills, axis=1), 1), spread, cache)
+    rows = ops.reshape(cache, (-1, cache.shape[-1]))
+    written = ops.scatter_update(rows, ops.expand_dims(places, 1), ops.reshape(new, (-1, cache.shape[-1])))
+    return ops.reshape(written, ops.shape(cache))
+
+
+def places_of(entries, batch, groups, room):
+    """entries int [K] of a cache [B, G, E, H] with room E -> their rows for each row and head, int [B G K]."""
+    first = room * ops.arange(batch * groups)
+    return ops.reshape(ops.expand_dims(first, 1) + ops.expand_dims(entries, 0), (-1,))
 
 
 @register
@@ -280,26 +286,29 @@ class DecoderBlock(Block):
         """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
         return None if memory is None else self.cross_attention.project(memory)
 
-    def step(self, x, position, entries, cache, seen, memory=None, cross_mask=None, put=put):
-        """One position, of K hypotheses of each row side by side (one, unless a beam search runs).
+    def step(self, rows, hypotheses, position, places, cache, bias, memory=None, cross_bias=None, put=put):
+        """One position, of K hypotheses of each row of the batch (one, unless a beam search runs).
 
-        All hypotheses of a row share its cache; `seen` says which of its entries are their own. So a beam search that
-        goes on from other hypotheses moves rows of `seen` and no keys or values.
+        All hypotheses of a row share its cache; the bias hides the entries that are not their own. So a beam search
+        that goes on from other hypotheses changes the bias and moves no keys or values.
 
-        Args: x [B, K, D]; position int [B|1, 1], where they stand in the sequence; entries int [K], where the cache
-            keeps them; cache: keys and values [B, G, E, H]; seen bool [B, K, E], the entries of the hypothesis so far,
-            this one included; memory: what `project` returned; cross_mask bool [B|1, 1, S]; put: see `put`.
-        Returns: [B, K, D], the cache with the entries filled.
+        Args: rows x [B K, D]; hypotheses K; position int [B|1, 1], where they stand in the sequence; places int
+            [B G K], rows of the cache that are written; cache: keys and values [B, G, E, H]; bias [B, 1, K, E], for the
+            scores (see `bias_of`); memory: what `project` returned; cross_bias [B, 1, 1, S]; put: see `put`.
+        Returns: [B K, D], the cache with the places filled.
         """
         updated = cache
 
         def attend_self(y):
             nonlocal updated
-            rows = self.self_attention.project(y, start=position)  # each [B, G, K, H]
-            updated = tuple(put(old, row, entries) for old, row in zip(cache, rows, strict=True))
-            return self.self_attention.attend(y, *updated, seen, start=position)
+            new = self.self_attention.project_step(y, hypotheses, position)
+            updated = tuple(put(old, part, places) for old, part in zip(cache, new, strict=True))
+            return self.self_attention.attend_step(y, hypotheses, *updated, bias, position)
 
-        return self.decode(x, attend_self, self.looking_at(memory, cross_mask)), updated
+        def attend_memory(y):
+            return self.cross_attention.attend_step(y, hypotheses, *memory, cross_bias)
+
+        return self.decode(rows, attend_self, None if memory is None else attend_memory), updated
 
     def read(self, x):
         """Like `call` without a memory: x [B, T, D] -> [B, T, D], and a cache of T entries for `step`."""

@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
+from kerasnets.layers.attention import bias_of
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.linear import laid_out_transpose
-from kerasnets.layers.transformer import put
+from kerasnets.layers.transformer import places_of, put
 from kerasnets.models.parts import take_hypotheses
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -98,23 +99,29 @@ class TokenTransformer(keras.Model):
         scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
         return ops.cast(scores, "float32")
 
-    def decode_one(self, token, entry, position, table, cache, put, memory=None, valid=None):
+    def decode_one(self, token, entry, position, table, cache, put, memory=None, cross_bias=None):
         """What the `step` of both decoders shares.
 
         Args: token int [B] or [B, K]; entry int: where the cache keeps the first hypothesis of this step; position
-            int [B|1, 1]; table [D, V], of the logits; cache: {"blocks", "seen"}; memory: of each block; valid.
+            int [B|1, 1]; table [D, V], of the logits; cache: {"blocks", "seen"}; memory: of each block, for which
+            cross_bias [B, 1, 1, S].
         Returns: logits [*, V], cache.
         """
-        x = self.embed(hypotheses(token), start=position)  # [B, K, D]
-        entries = entry + ops.arange(ops.shape(x)[1])
-        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(ops.shape(cache["seen"])[2]), 0)  # [K, E]
+        tokens = hypotheses(token)
+        x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
+        batch, count, room = ops.shape(cache["seen"])
+        entries = entry + ops.arange(count)
+        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(room), 0)  # [K, E]
         seen, blocks = ops.logical_or(cache["seen"], here), []
+        bias, places = bias_of(seen), places_of(entries, batch, cache["blocks"][0][0].shape[1], room)
         for n, block in enumerate(self.decoder):
             source = None if memory is None else memory[n]
-            x, filled = block.step(x, position, entries, cache["blocks"][n], seen, source, valid, put)
+            arguments = tokens.shape[1], position, places, cache["blocks"][n], bias, source, cross_bias, put
+            x, filled = block.step(x, *arguments)
             blocks.append(filled)
-        rows = ops.reshape(normalized(x, self.decoder_norm), (-1, self.width))
-        logits = ops.reshape(ops.matmul(rows, table), (*ops.shape(token), table.shape[-1]))
+        logits = ops.matmul(normalized(x, self.decoder_norm), table)
+        if len(token.shape) > 1:
+            logits = ops.reshape(logits, (-1, tokens.shape[1], table.shape[-1]))
         return ops.cast(logits, "float32"), {"blocks": blocks, "seen": seen}
 
     def table(self):
@@ -215,12 +222,12 @@ class Transformer(TokenTransformer):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
 
         The memory stays the same while decoding. It is a pair: the matrix of the logits; and what belongs to each row,
-        the keys and values of the source for each block, and where they are valid. The cache holds the keys and values
-        of the target so far, and `seen` bool [B, K, E]: which of them each hypothesis may see (one, at the start).
+        the keys and values of the source for each block, and what hides its padding. The cache holds the keys and
+        values of the target so far, and `seen` bool [B, K, E]: which of them each hypothesis may see (one, at first).
         """
         self.check_length(length)
         encoded, valid = self.encode(source)
-        memory = [block.project(encoded) for block in self.decoder], valid
+        memory = [block.project(encoded) for block in self.decoder], bias_of(valid)
         batch = ops.shape(source)[0]
         blocks = [block.start(batch, encoded.dtype) for block in self.decoder]
         return (self.table(), memory), self.extend({"blocks": blocks, "seen": ops.zeros((batch, 1, 0), "bool")}, length)
@@ -230,10 +237,10 @@ class Transformer(TokenTransformer):
 
         `put` writes into the cache; see `put` of kerasnets/layers/transformer.py.
         """
-        table, (projected, valid) = memory
+        table, (projected, cross_bias) = memory
         token, position = ops.convert_to_tensor(token), ops.reshape(index, (1, 1))
-        entry = index * ops.shape(hypotheses(token))[1]
-        return self.decode_one(token, entry, position, table, cache, put, projected, valid)
+        entry = index * hypotheses(token).shape[1]
+        return self.decode_one(token, entry, position, table, cache, put, projected, cross_bias)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape["target"], self.target_vocabulary_size or self.vocabulary_size)

@@ -75,5 +75,5 @@ class DecoderTransformer(TokenTransformer):
         """token int [B] or [B, K], `index` places after its prompt -> logits [*, V] for the next one, cache."""
         (table, prompt), count = memory
         token = ops.convert_to_tensor(token)
-        entry = prompt + index * ops.shape(hypotheses(token))[1]
+        entry = prompt + index * hypotheses(token).shape[1]
         return self.decode_one(token, entry, count + index, table, cache, put)

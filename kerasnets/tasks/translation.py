@@ -179,11 +179,13 @@ class TranslationTask:
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores = BLEU(), CHRF(), {}
-        for prefix, signature in (("", "serving_default"), ("beam_", "beam_search")):
+        for prefix, translate in (("", self._greedy), ("beam_", self._beams)):
             translations = [""] * len(sources)
-            answers = self._translate(signatures[signature], [sources[n] for n in taken])
-            for n, translation in zip(taken, answers, strict=True):
-                translations[n] = translation
+            for start in range(0, len(taken), EVALUATION_BATCH):
+                batch = taken[start : start + EVALUATION_BATCH]
+                answers = translate(signatures, tf.constant([sources[n] for n in batch]))
+                for n, translation in zip(batch, answers.numpy(), strict=True):
+                    translations[n] = translation.decode()
             for name, metric in (("bleu", bleu), ("chrf", chrf)):
                 scores[prefix + name] = metric.corpus_score(translations, [references]).score
         return scores | {
@@ -195,17 +197,12 @@ class TranslationTask:
         }
 
     @staticmethod
-    def _translate(signature: Callable, sentences: list[str]) -> list[str]:
-        """-> the translation of each by a signature, the best where there are several."""
-        translations = []
-        for start in range(0, len(sentences), EVALUATION_BATCH):
-            text = tf.constant(sentences[start : start + EVALUATION_BATCH])
-            if "length_penalty" in signature.structured_input_signature[1]:
-                answers = signature(text=text, length_penalty=tf.ones(len(text)))["translations"][:, 0]
-            else:
-                answers = signature(text=text)["translation"]
-            translations += [answer.decode() for answer in answers.numpy()]
-        return translations
+    def _greedy(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+        return signatures["serving_default"](text=text)["translation"]
+
+    @staticmethod
+    def _beams(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+        return signatures["beam_search"](text=text, length_penalty=tf.ones(len(text)))["translations"][:, 0]
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
         return Translator(model, self.vocabulary, self.config.max_length, self.temperature).signatures()
