@@ -85,9 +85,10 @@ class TextSignatures:
             given = {name: tf.identity(x) for name, x in given.items()}
         length, seed = given["length"], given["seed"]
         state = self.layout.unpack(given["state"])
-        # What has begun needs no prompt; any other in its place is read and forgotten.
-        ids = self.read(tf.where(state.begun, self.vocabulary.characters[1], prompt))
-        first, cache, seen = self.begin(ids, state)
+        going_on = state.token, state.cache, state.seen
+        first, cache, seen = tf.cond(
+            tf.reduce_all(state.begun), lambda: going_on, lambda: self.begin(prompt, state.begun, going_on)
+        )
         options = decoding.Options(*(given[name] for name in decoding.Options._fields))
         positions = state.position[:, tf.newaxis] + tf.range(tf.cast(tf.reduce_max(length), tf.int64))
         chances = decoding.uniform(seed, positions)
@@ -101,16 +102,18 @@ class TextSignatures:
             "state": self.layout.pack(last, position, seen | self.among(tokens), cache),
         }
 
-    def begin(self, ids, state):
-        """ids int32 [B, T] of the prompts, 0 = padding -> what the next character follows: the last one [B], the cache
-        before it, and which were there bool [B, V]."""
+    def begin(self, prompt, begun, going_on):
+        """-> what the next character follows: the last one [B], the cache before it, and which were there bool [B, V]:
+        of the rows that have begun what they go on from, of the others what their prompts say."""
+        # Any text in the place of a prompt that has none to be.
+        ids = self.read(tf.where(begun, self.vocabulary.characters[1], prompt))
         lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
         last = tf.gather(ids, lengths - 1, batch_dims=1)
         _, cache = self.model.start(tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0), self.limit)
         cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
-        begun = state.begun[:, tf.newaxis]
-        cache = tf.nest.map_structure(lambda new, old: tf.where(begun, old, new), cache, state.cache)
-        return tf.where(state.begun, state.token, last), cache, tf.where(begun, state.seen, self.among(ids))
+        return tf.nest.map_structure(
+            lambda old, new: tf.raw_ops.Select(condition=begun, x=old, y=new), going_on, (last, cache, self.among(ids))
+        )
 
     def among(self, ids):
         """ids int32 [B, T], 0 = none -> bool [B, V]: which of the characters are among them."""

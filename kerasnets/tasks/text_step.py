@@ -17,12 +17,12 @@ def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any],
     LSTM is one kernel of TensorFlow, with [x, h] · [W; U] as one product, and the weights are read and laid out here:
     this is to be called within the graph that the steps belong to, outside of its loop.
     """
-    embeddings = ops.convert_to_tensor(model.embedding.embeddings, "float32")
+    embeddings = value(model.embedding.embeddings)
     cells = [block_weights(lstm.cell) for lstm in model.rnns.rnns]
     if model.out is None:
         kernel, bias = tf.transpose(embeddings), tf.zeros([model.vocabulary_size])
     else:
-        kernel, bias = ops.convert_to_tensor(model.out.kernel), ops.convert_to_tensor(model.out.bias)
+        kernel, bias = value(model.out.kernel), value(model.out.bias)
     bias = tf.concat([[NEVER], bias[1:]], axis=0)
 
     def step(token, index, memory, cache):
@@ -36,10 +36,18 @@ def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any],
     return step
 
 
+def value(variable: keras.Variable) -> tf.Tensor:
+    """-> its value in float32, read here and not where it is used."""
+    return tf.identity(ops.convert_to_tensor(variable, "float32"))
+
+
 def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
     """-> the weights of an `LSTMCell` as `LSTMBlockCell` takes them: W above U, and the gates as i, g, f, o."""
-    kernel = ops.concatenate([ops.convert_to_tensor(w, "float32") for w in (cell.kernel, cell.recurrent_kernel)])
-    parts = (tf.split(w, 4, axis=-1) for w in (kernel, ops.convert_to_tensor(cell.bias, "float32")))
-    w, b = (tf.concat([i, g, f, o], axis=-1) for i, f, g, o in parts)
+
+    def ordered(x):
+        gates = tf.reshape(x, [-1, 4, cell.units])
+        return tf.reshape(tf.gather(gates, [0, 2, 1, 3], axis=1), [-1, 4 * cell.units])
+
+    w = tf.concat([ordered(value(cell.kernel)), ordered(value(cell.recurrent_kernel))], axis=0)
     none = tf.zeros([cell.units])  # of the peepholes, which it has not
-    return {"w": w, "b": b, "wci": none, "wcf": none, "wco": none}
+    return {"w": w, "b": ordered(value(cell.bias))[0], "wci": none, "wcf": none, "wco": none}
