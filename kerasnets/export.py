@@ -145,20 +145,23 @@ def write(
 
 
 def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
-    """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers."""
+    """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers.
+
+    It is for inference. The weights that the signatures use are in it, but neither the layers as objects nor the
+    gradients that some of them write out: those would be most of the file and of the time.
+    """
     import keras
+    import tensorflow as tf
 
     from kerasnets import recording
 
     signatures = compressed.signatures(task)
     archive = keras.export.ExportArchive()
-    if not compressed.stored:  # else what the signatures use is saved, and not the weights that it is made of
-        archive.track(compressed.model)
     if hasattr(task, "vocabulary"):
         archive.track(task.vocabulary)
     for signature, function in signatures.items():
         archive.add_endpoint(signature, function)
-    archive.write_out(str(path), verbose=False)
+    archive.write_out(str(path), tf.saved_model.SaveOptions(experimental_custom_gradients=False), verbose=False)
     recording.complete_signatures(path, task.defaults(compressed.model) if hasattr(task, "defaults") else {})
     extra = path / EXTRA
     extra.mkdir()
