@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-backends test-pipelines lint format clean
+.PHONY: demo test test-backends test-pipelines test-saved-models lint format clean
 
 demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
@@ -16,6 +16,9 @@ test-backends: .venv/installed .venv-backends/installed  ## layers and models on
 
 test-pipelines: .venv/installed .venv-beam/installed  ## exported models in Keras, TensorFlow's command line, Apache Beam
 	$(BIN)/python -m pytest tests/test_pipelines.py
+
+test-saved-models: .venv/installed .venv-tensorflow-2.20/installed  ## exports where there is TensorFlow 2.20 and nothing else
+	$(BIN)/python -m pytest tests/saved_models
 
 lint: .venv/installed  ## format, style and types
 	$(BIN)/ruff format --check .
@@ -45,6 +48,12 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv-beam
 	@echo "installing Apache Beam and TensorFlow into .venv-beam"
 	.venv-beam/bin/pip install --quiet --disable-pip-version-check --requirement requirements-beam.txt
+	touch $@
+
+.venv-tensorflow-2.20/installed:
+	$(PYTHON) -m venv .venv-tensorflow-2.20
+	@echo "installing TensorFlow 2.20 into .venv-tensorflow-2.20"
+	.venv-tensorflow-2.20/bin/pip install --quiet --disable-pip-version-check 'tensorflow==2.20.*'
 	touch $@
 
 clean:  ## what was trained and exported by `make demo`

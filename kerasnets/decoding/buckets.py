@@ -31,7 +31,7 @@ def by_length(
 
     def next_bucket(bucket, tokens, scores):
         first = bucket // lanes * lanes * ROWS
-        rows = order[first + bucket % lanes : first + lanes * ROWS : lanes]
+        rows = tf.gather(order, tf.range(first + bucket % lanes, tf.minimum(first + lanes * ROWS, count), lanes))
         given = tf.gather(source, rows)[:, : tf.reduce_max(tf.gather(lengths, rows))]
         found, found_scores = search(rows, given, tf.gather(limits, rows))
         missing = longest - tf.shape(found)[-1]

@@ -1,0 +1,180 @@
+"""The signatures of translation, in process: answers, their agreement with each other and with plain loops, limits."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_search import log_softmax, plain_beams, plain_greedy
+
+from kerasnets import config as configuration
+from kerasnets.examples import load
+from kerasnets.loading import open_model
+from kerasnets.networks import Seq2SeqLSTMModel
+from kerasnets.tasks import make_task
+from kerasnets.tasks.translator import BEAMS, Translator
+
+SENTENCES = ["twenty-three", "Monday, January 3, 2022", "ten past six", "nine hundred and four", "one"]
+START, END = 1, 2
+
+
+@pytest.fixture(scope="module")
+def opened(runs):
+    return open_model(runs["translation"])
+
+
+@pytest.fixture(scope="module")
+def signatures(opened):
+    return opened.signatures
+
+
+def call(signature, **inputs):
+    return {name: value.numpy() for name, value in signature(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
+
+
+def refused(signature, sentence, **inputs):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        call(signature, **inputs)
+
+
+def plain(opened, sentence):
+    """-> the logits after tokens so far, from the whole network each time, calibrated."""
+    source = np.array([[*opened.task.vocabulary.tokenize_python(sentence), END]], np.int32)
+    model, temperature = opened.model, opened.task.temperature
+
+    def logits(tokens):
+        return model({"source": source, "target": np.array([tokens], np.int32)})[0, -1] / temperature
+
+    return logits, min(3 * source.shape[1] + 20, opened.task.config.max_length + 1)
+
+
+def test_a_sentence_does_not_depend_on_its_neighbours(signatures, runs):
+    texts = [example["text"] for example in load(runs["translation"] / "examples.json")] + SENTENCES
+    # 70 sentences: several buckets, of which two run at a time.
+    many = [text for n in range(7) for text in texts[n:] + texts[:n]]
+    for name, outputs in [("serving_default", ("translation", "score")), ("beam_search", ("translations", "scores"))]:
+        alpha = {"length_penalty": np.ones(1, np.float32)} if name == "beam_search" else {}
+        together = call(signatures[name], text=many, **alpha)
+        for n, text in enumerate(texts):
+            alone = call(signatures[name], text=[text], **alpha)
+            for place in (k for k, other in enumerate(many) if other == text):
+                assert np.all(alone[outputs[0]][0] == together[outputs[0]][place]), (name, n)
+                assert alone[outputs[1]][0] == pytest.approx(together[outputs[1]][place], abs=1e-4)
+
+
+def test_white_space_at_the_ends_does_not_matter(signatures):
+    answers = call(signatures["serving_default"], text=["twenty-three", "  twenty-three\n"])["translation"]
+    assert answers[0] == answers[1]
+
+
+def test_characters_never_seen_are_no_error(signatures):
+    assert call(signatures["serving_default"], text=["\u4e2d\u6587 \U0001f600"])["translation"].shape == (1,)
+
+
+def test_greedy_and_beams_equal_plain_loops_over_the_network(opened, signatures):
+    greedy = call(signatures["serving_default"], text=SENTENCES[:2])
+    beams = call(signatures["beam_search"], text=SENTENCES[:2], length_penalty=np.array([1.0, 0.0], np.float32))
+    for row, (sentence, alpha) in enumerate(zip(SENTENCES[:2], [1.0, 0.0], strict=True)):
+        logits, limit = plain(opened, sentence)
+        tokens, log_probability = plain_greedy(logits, limit)
+        assert greedy["translation"][row].decode() == opened.task.vocabulary.detokenize_python(tokens)
+        assert greedy["score"][row] == pytest.approx(log_probability / len(tokens), abs=1e-4)
+        expected = plain_beams(logits, min(limit, 12), alpha, BEAMS)
+        if all(tokens[-1] == END for tokens, _ in expected):  # else a longer search would be needed
+            words = [opened.task.vocabulary.detokenize_python(tokens) for tokens, _ in expected]
+            assert [text.decode() for text in beams["translations"][row]] == words
+            assert beams["scores"][row] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_the_best_beam_is_at_least_as_good_as_greedy(signatures):
+    greedy = call(signatures["serving_default"], text=SENTENCES)["score"]
+    beams = call(signatures["beam_search"], text=SENTENCES, length_penalty=np.ones(5, np.float32))["scores"]
+    assert np.all(np.diff(beams) <= 0)
+    assert np.all(beams[:, 0] >= greedy - 0.3)  # the greedy beginning may fall out of the beams
+
+
+def test_scores_tell_what_the_searches_found(signatures):
+    """The score of a translation is its log probability, which greedy search gives as a mean."""
+    found = call(signatures["beam_search"], text=SENTENCES, length_penalty=np.zeros(5, np.float32))
+    for beam in range(BEAMS):
+        given = found["translations"][:, beam]
+        filled = [n for n in range(5) if given[n].strip()]
+        scores = call(signatures["score"], text=np.array(SENTENCES)[filled], translation=given[filled])
+        # Other subwords may spell the same words; then the search's are no better than those of the vocabulary.
+        close = np.isclose(scores["log_probability"], found["scores"][filled, beam], atol=1e-3)
+        assert close.mean() >= 0.5
+
+
+def test_explanations_are_those_of_the_greedy_translation(opened, signatures):
+    greedy = call(signatures["serving_default"], text=SENTENCES)
+    found = call(signatures["explain"], text=SENTENCES)
+    assert found["translation"].tolist() == greedy["translation"].tolist()
+    target, source = found["target_tokens"] != b"", found["source_tokens"] != b""
+    means = np.log(np.where(target, found["token_probability"], 1)).sum(1) / target.sum(1)
+    assert means == pytest.approx(greedy["score"], abs=1e-4)
+    model = opened.task.config.model
+    shape = (5, model.num_blocks, model.num_heads)
+    assert found["cross_attention"].shape == (*shape, target.shape[1], source.shape[1])
+    assert found["encoder_attention"].shape == (*shape, source.shape[1], source.shape[1])
+    for name, rows in (("cross_attention", target), ("encoder_attention", source)):
+        sums = found[name].sum(axis=-1)
+        assert sums == pytest.approx(np.broadcast_to(rows[:, None, None], sums.shape).astype(float), abs=1e-4)
+        assert np.all(found[name].transpose(0, 4, 1, 2, 3)[~source] < 1e-6)
+    for row, sentence in enumerate(SENTENCES):
+        words = b"".join(found["source_tokens"][row]).decode().removesuffix("<end>")
+        assert words.replace("\u2581", " ").strip() == sentence
+        alone = call(signatures["explain"], text=[sentence])
+        columns, steps = source[row].sum(), target[row].sum()
+        assert alone["cross_attention"][0] == pytest.approx(
+            found["cross_attention"][row, :, :, :steps, :columns], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("attention", ["multiplicative", "none"])
+def test_the_lstm_offers_the_same_signatures(opened, attention):
+    task = opened.task
+    options = Seq2SeqLSTMModel(width=16, units=16, attention=attention)
+    config = configuration.Translation(**(vars(task.config) | {"model": options}))
+    lstm = make_task("translation", config, task.directory)
+    made = Translator(lstm.model(), task.vocabulary, 60, 1.0).signatures()
+    assert set(made) == set(opened.signatures)
+    found = call(made["explain"], text=SENTENCES)
+    target, source = found["target_tokens"].shape[1], found["source_tokens"].shape[1]
+    assert found["cross_attention"].shape == (5, int(attention != "none"), 1, target, source)
+    assert found["encoder_attention"].shape == (5, 0, 1, source, source)
+    beams = call(made["beam_search"], text=SENTENCES, length_penalty=np.ones(5, np.float32))
+    assert beams["translations"].shape == (5, BEAMS) and np.isfinite(beams["scores"]).all()
+
+
+def test_wrong_requests_name_the_row(signatures):
+    long = ["one " * 90, "a"]
+    for name, signature in signatures.items():
+        more = {"length_penalty": np.ones(1, np.float32)} if name == "beam_search" else {}
+        more |= {"translation": ["a"]} if name == "score" else {}
+        refused(signature, "text 1 is empty", text=["one", "  "], **more)
+        refused(signature, "text 0 is not valid UTF-8", text=[b"\xff"], **more)
+        refused(signature, "text 0 is [0-9]+ subwords long, more than the limit of 60", text=long, **more)
+    beams, score = signatures["beam_search"], signatures["score"]
+    for wrong in (np.nan, np.inf, 5.1):
+        penalties = np.array([1, wrong], np.float32)
+        refused(
+            beams, "length_penalty 1 is .* must be a number from -5 to 5", text=["a", "b"], length_penalty=penalties
+        )
+    refused(beams, "length_penalty has 3 rows and text 2", text=["a", "b"], length_penalty=np.ones(3, np.float32))
+    refused(score, "translation 1 is empty", text=["a", "b"], translation=["a", ""])
+    refused(score, "translation 0 is [0-9]+ subwords long", text=["a"], translation=["eins " * 90])
+    refused(score, "translation has 2 rows and text 3", text=["a", "b", "c"], translation=["a", "b"])
+
+
+def test_training_pairs_begin_and_end(opened):
+    batch = opened.task._validation.batch(0)
+    there = batch["target"] != 0
+    last = np.take_along_axis(batch["target"], there.sum(1, keepdims=True) - 1, axis=1)
+    filled = there.any(axis=1)
+    assert np.all(batch["target"][filled, 0] == START) and np.all(last[filled] == END)
+
+
+def test_the_plain_loops_are_what_they_say():
+    """One that a search is compared with has to be right by itself: probabilities of all its continuations add up."""
+    table = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=4))
+    found = plain_beams(lambda tokens: table[tokens[-1]], 1, 0.0, 4, end=-1)
+    assert np.exp([score for _, score in found]).sum() == pytest.approx(1)
+    assert log_softmax(table) == pytest.approx(table)
