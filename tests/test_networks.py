@@ -125,6 +125,7 @@ def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
 
     task, _, run = trained
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    assert metrics["calibration"]["temperature"] > 0 and (run / "reliability.png").exists()
     scores = evaluate(run, "validation")
     model = tf.saved_model.load(str(export(run, tmp_path))).signatures["serving_default"]
     examples = load_examples(run / "examples.json")

@@ -47,7 +47,7 @@ def decode(files: tf.Tensor, rows: int, columns: int, name: str) -> tf.Tensor:
     spec = tf.TensorSpec((rows, columns, 3), tf.float32)
 
     def one(file: tf.Tensor) -> tf.Tensor:
-        # The decoder of BMP gives as many channels as there are in the file, that of GIF has no choice of them.
+        # A BMP's channels are as many as are in the file.
         picture = tf.cond(
             begins(file, BMP),
             lambda: tf.io.decode_bmp(file)[:, :, :3],
