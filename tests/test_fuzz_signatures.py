@@ -110,12 +110,13 @@ def requests(draw, inputs):
 
 
 def check(answers, inputs):
-    """Of an answer: rows as many as the request's, finite numbers."""
+    """Of an answer: rows as many as the request's, finite numbers. An input may have one row for all."""
     counts = {len(value) for value in inputs.values()}
-    assert len(counts) == 1, "inputs of unequal length must be refused"
-    assert counts != {0}, "no rows must be refused"
+    rows = max(counts)
+    assert counts <= {1, rows}, "inputs of unequal length must be refused"
+    assert rows > 0, "no rows must be refused"
     for name, value in answers.items():
-        assert value.shape[0] in counts, f"{name} has {value.shape[0]} rows"
+        assert value.shape[0] == rows, f"{name} has {value.shape[0]} rows"
         if value.dtype.kind == "f":
             assert np.isfinite(value).all(), f"{name} is not finite"
 
@@ -228,4 +229,4 @@ def test_every_signature_answers_or_refuses(model):
 
 def test_a_server_answers_or_refuses_and_goes_on(model, served_models):
     task, _, golden = model
-    fuzz_over_grpc(served_models, task, golden, EXAMPLES // 4)
+    fuzz_over_grpc(served_models, task, golden, EXAMPLES // 2)
