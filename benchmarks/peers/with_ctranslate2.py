@@ -31,7 +31,9 @@ def spec_of(weights: dict[str, np.ndarray]) -> TransformerSpec:
         normalization(stack.layer_norm, weights, f"{side}_norm")
         for n, layer in enumerate(stack.layer):
             block = f"{side}_{n}"
-            own, own_residual = ("attention", "attention_residual") if side == "encoder" else ("self_attention", "self_residual")
+            own, own_residual = (
+                ("attention", "attention_residual") if side == "encoder" else ("self_attention", "self_residual")
+            )
             attention(layer.self_attention, weights, f"{block}/{own}", f"{block}/{own_residual}", fused=3)
             if side == "decoder":
                 attention(layer.attention, weights, f"{block}/cross_attention", f"{block}/cross_residual", fused=2)
@@ -80,9 +82,7 @@ def main(weights_path: str, sources_path: str) -> None:
     spec.save(directory)
     settings = {}
     for inter, intra in ((1, 2), (2, 1)):
-        translator = ctranslate2.Translator(
-            directory, inter_threads=inter, intra_threads=intra, compute_type="float32"
-        )
+        translator = ctranslate2.Translator(directory, inter_threads=inter, intra_threads=intra, compute_type="float32")
         for beams in (1, 5):
 
             def translate(translator=translator, beams=beams):
@@ -90,7 +90,11 @@ def main(weights_path: str, sources_path: str) -> None:
                 for start in range(0, len(sources), BATCH):
                     batch = sources[start : start + BATCH]
                     results = translator.translate_batch(
-                        batch, beam_size=beams, max_decoding_length=101, return_scores=True, max_batch_size=BATCH // 2 if translator.num_translators > 1 else 0
+                        batch,
+                        beam_size=beams,
+                        max_decoding_length=101,
+                        return_scores=True,
+                        max_batch_size=BATCH // 2 if translator.num_translators > 1 else 0,
                     )
                     outputs += [[[int(t) for t in r.hypotheses[0]], r.scores[0]] for r in results]
                 return outputs

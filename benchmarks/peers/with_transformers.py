@@ -1,0 +1,61 @@
+"""Hugging Face's MarianMT of the size of the preset `tiny`, with random weights: `generate` on a CPU.
+
+    python benchmarks/peers/with_transformers.py SOURCES.json
+
+Random weights end no sentence, so that each gets LENGTH tokens, about as many as a real one has.
+"""
+
+import json
+import sys
+
+import torch
+from transformers import MarianConfig, MarianMTModel
+from worker import serve
+
+BATCH, LENGTH, VOCABULARY = 64, 18, 4000
+
+
+def main(path: str) -> None:
+    torch.set_num_threads(2)
+    with open(path, encoding="utf-8") as file:
+        sources = json.load(file)
+    config = MarianConfig(
+        vocab_size=VOCABULARY,
+        d_model=128,
+        encoder_layers=4,
+        decoder_layers=4,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=256,
+        decoder_ffn_dim=256,
+        pad_token_id=0,
+        eos_token_id=2,
+        forced_eos_token_id=None,
+        decoder_start_token_id=1,
+        max_position_embeddings=256,
+    )
+    model = MarianMTModel(config).eval()
+
+    def generate(beams):
+        outputs = []
+        for start in range(0, len(sources), BATCH):
+            batch = sources[start : start + BATCH]
+            longest = max(map(len, batch))
+            ids = torch.tensor([row + [0] * (longest - len(row)) for row in batch])
+            with torch.inference_mode():
+                found = model.generate(
+                    ids,
+                    attention_mask=(ids != 0).long(),
+                    num_beams=beams,
+                    do_sample=False,
+                    min_new_tokens=LENGTH,
+                    max_new_tokens=LENGTH,
+                )
+            outputs += [LENGTH] * len(found)
+        return outputs
+
+    serve({"greedy": lambda: generate(1), "beam 5": lambda: generate(5)})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
