@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
             f"usage: python verify.py SAVED_MODEL [--json]; SAVED_MODEL is a directory with {GOLDEN}", file=sys.stderr
         )
         return 2
+    if not OPERATIONS.exists():
+        print(f"there is no {OPERATIONS}; put it there, from where this program comes", file=sys.stderr)
+        return 2
     for package in ("kerasnets", "tensorflow_serving"):  # whoever tries to import them gets an ImportError
         sys.modules[package] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
