@@ -205,6 +205,9 @@ def judge(a: Answers, b: Answers, rows: int) -> tuple[dict[str, dict[str, Any]],
         if name not in a or name not in b:
             outputs[name] = {"compared": "no", "reason": f"only {'A' if name in a else 'B'} has it"}
             continue
+        if len(a[name]) != rows or len(b[name]) != rows:
+            outputs[name] = {"compared": "no", "reason": "it has not one value for each input"}
+            continue
         (how, of_a), (how_b, of_b) = comparable(name, a), comparable(name, b)
         if how == "no" or how != how_b:
             outputs[name] = {"compared": "no", "reason": "it has more axes, or others, than can be compared"}

@@ -239,6 +239,12 @@ def test_scores_decide_where_there_are_no_texts():
     assert outputs["log_probability"]["mean_difference"] == pytest.approx(-0.5 / 3)
 
 
+def test_outputs_without_a_value_for_each_input_are_not_compared():
+    outputs, differs = judge({"y": [1.0, 2.0], "total": [3.0]}, {"y": [1.0, 2.0], "total": [3.0]}, 2)
+    assert outputs["total"] == {"compared": "no", "reason": "it has not one value for each input"}
+    assert not differs.any()
+
+
 def test_outputs_of_one_side_alone_are_said_to_be():
     outputs, _ = judge({"y": [1.0], "old": [1.0]}, {"y": [1.0], "new": [1.0]}, 1)
     assert outputs["old"]["reason"] == "only A has it" and outputs["new"]["reason"] == "only B has it"
