@@ -65,17 +65,16 @@ class CompressedModel:
         signatures = task.signatures(self.model)
         if not self.stored:
             return signatures
-        return {name: self._restoring(task, name, function) for name, function in signatures.items()}
+        # Signatures call each other, and one that has been traced holds on to the weights of that graph: so each is
+        # taken from a set of its own.
+        return {name: self._restoring(task.signatures(self.model)[name]) for name in signatures}
 
-    def _restoring(self, task: Any, name: str, function: Any) -> Callable:
+    def _restoring(self, function: Any) -> Callable:
         @functools.wraps(function.python_function)
         def restored(*inputs):
-            with tf.init_scope():
-                # Signatures call each other. One that was traced here would hold on to this graph's weights.
-                own = task.signatures(self.model)[name]
             weights = [(weight.variable, weight.restore()) for weight in self.stored]
             with keras.StatelessScope(state_mapping=weights):
-                return own(*inputs)
+                return function(*inputs)
 
         # What is called in here is a graph function already, and says itself how Python becomes one.
         return tf.function(restored, input_signature=function.input_signature, autograph=False)
