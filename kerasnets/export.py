@@ -150,18 +150,18 @@ def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     It is for inference. The weights that the signatures use are in it, but neither the layers as objects nor the
     gradients that some of them write out: those would be most of the file and of the time.
     """
-    import keras
     import tensorflow as tf
 
     from kerasnets import recording
 
     signatures = compressed.signatures(task)
-    archive = keras.export.ExportArchive()
-    if hasattr(task, "vocabulary"):
-        archive.track(task.vocabulary)
-    for signature, function in signatures.items():
-        archive.add_endpoint(signature, function)
-    archive.write_out(str(path), tf.saved_model.SaveOptions(experimental_custom_gradients=False), verbose=False)
+    # Keras's ExportArchive would hold the functions as well, which TensorFlow traces once more to save them.
+    traced = {name: function.get_concrete_function() for name, function in signatures.items()}
+    module = tf.Module()
+    module.weights = list({id(v): v for function in traced.values() for v in function.graph.variables}.values())
+    module.vocabulary = getattr(task, "vocabulary", None)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(path), traced, options)
     recording.complete_signatures(path, task.defaults(compressed.model) if hasattr(task, "defaults") else {})
     extra = path / EXTRA
     extra.mkdir()
