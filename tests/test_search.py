@@ -193,7 +193,7 @@ def test_a_cache_that_is_full_grows(monkeypatch):
 # Beam search.
 
 
-def plain_beams(next_logits, limit, alpha, beams, end=END):
+def plain_beams(next_logits, limit, alpha, beams, end=END, stops=True):
     """Beam search as one would write it down: no caches, no batch, Python lists. -> [(tokens, score), ...]"""
     live, finished = [((), 0.0)], []
     for length in range(1, limit + 1):
@@ -207,16 +207,21 @@ def plain_beams(next_logits, limit, alpha, beams, end=END):
         finished += [(t, total / length**alpha) for total, t in each if t[-1] == end or length == limit]
         finished = sorted(finished, key=lambda pair: -pair[1])[:beams]
         live = [(t, total) for total, t in each if t[-1] != end][:beams]
+        longest = limit if alpha >= 0 else length + 1
+        if stops and len(finished) == beams and finished[0][1] >= live[0][1] / longest**alpha:
+            break
     return finished
 
 
 def test_beam_search_equals_a_plain_one(model):
-    """The plain one never stops before the limit: that the other does loses nothing."""
+    """And its first is the first of one that never stops before the limit."""
     made, start, plain = model
     limits, alphas = np.array([6, 3, 5, 5], np.int32), [1.0, 0.0, 0.0, -0.5]
     tokens, scores = beam_search(made, *start(slice(None)), START, END, tf.constant(limits), tf.constant(alphas), 3)
     for row, limit in enumerate(limits):
-        expected = plain_beams(lambda so_far, row=row: plain(row, so_far), limit, alphas[row], 3)
+        arguments = (lambda so_far, row=row: plain(row, so_far)), limit, alphas[row], 3
+        expected = plain_beams(*arguments)
+        assert expected[0] == plain_beams(*arguments, stops=False)[0]
         padded = [[*one, *[0] * (tokens.shape[2] - len(one))] for one, _ in expected]
         assert tokens[row].numpy().tolist() == padded
         assert_close(scores[row], np.array([score for _, score in expected]), 1e-4)
@@ -297,6 +302,16 @@ def test_searches_are_one_graph_for_any_batch():
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other, 1e-5)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("vocabulary", [5, 1280, 1300, 4000])
+def test_the_largest_are_those_of_top_k(vocabulary):
+    random = np.random.default_rng(vocabulary)
+    for logits in (random.normal(0, 1, (3, 2, vocabulary)), random.integers(0, 9, (3, 2, vocabulary))):
+        logits = tf.constant(logits, tf.float32)
+        count = min(6, vocabulary)
+        for found, expected in zip(decoding.search.largest(logits, count), tf.math.top_k(logits, count), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 # Buckets.

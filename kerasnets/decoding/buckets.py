@@ -38,7 +38,12 @@ def by_length(
         found = tf.pad(found, [*[[0, 0]] * (1 + len(hypotheses)), [0, missing]])
         places = rows[:, tf.newaxis]
         tokens = tf.tensor_scatter_nd_update(tokens, places, found)
-        return bucket + 1, tokens, tf.tensor_scatter_nd_update(scores, places, found_scores)
+        return bucket + LANES, tokens, tf.tensor_scatter_nd_update(scores, places, found_scores)
 
     empty = tf.zeros([count, *hypotheses, longest], tf.int32), tf.zeros([count, *hypotheses])
-    return loop(lambda bucket, *_: bucket < buckets, next_bucket, (tf.constant(0), *empty), parallel=LANES)[1:]
+    # A loop for each lane: TensorFlow runs loops side by side, but not the rounds of one that reads variables.
+    lanes_found = [
+        loop(lambda bucket, *_: bucket < buckets, next_bucket, (tf.constant(lane), *empty))[1:] for lane in range(LANES)
+    ]
+    tokens, scores = (tf.add_n(found) for found in zip(*lanes_found, strict=True))  # 0 where another lane searched
+    return tokens, scores

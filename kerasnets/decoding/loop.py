@@ -75,7 +75,7 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
     return loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
 
 
-def loop(condition: Callable, body: Callable, variables: Any, like: Any = None, parallel: int = 1) -> Any:
+def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:
     """tf.while_loop; tensors may change in their first axis, and elsewhere where those of `like` have no fixed size."""
     shapes = tf.nest.map_structure(
         lambda x: tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []), variables if like is None else like
@@ -88,7 +88,7 @@ def loop(condition: Callable, body: Callable, variables: Any, like: Any = None, 
                 tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
         return after
 
-    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=parallel)
+    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
 
 
 def own(x: tf.Tensor) -> tf.Tensor:

@@ -109,7 +109,12 @@ class MultiHeadAttention(keras.layers.Layer):
         """
         queries = self.step_heads(self.query(rows) * self.head_width**-0.5, hypotheses)
         queries = rotate(queries, position) if self.rotary else queries
-        mixed = mix(queries, for_all(keys, self.num_heads), for_all(values, self.num_heads), bias)  # [B, N, K, H]
+        keys, values = for_all(keys, self.num_heads), for_all(values, self.num_heads)
+        scores = ops.cast(ops.matmul(queries, swap(keys)), bias.dtype) + bias  # [B, N, K, S]
+        # The softmax as it is written down: its kernel for CPUs is made for larger arrays.
+        scores = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
+        weights = scores / ops.sum(scores, axis=-1, keepdims=True)
+        mixed = ops.matmul(ops.cast(weights, values.dtype), values)  # [B, N, K, H]
         mixed = mixed if hypotheses == 1 else ops.transpose(mixed, (0, 2, 1, 3))
         return self.out(ops.reshape(mixed, (-1, rows.shape[-1])))
 

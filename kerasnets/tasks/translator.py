@@ -58,7 +58,9 @@ class Translator:
             start, end = self.vocabulary.START, self.vocabulary.END
             return decoding.beam_search(self.model, *self.start(source), start, end, limits, alpha, BEAMS)
 
-        tokens, scores = decoding.by_length(search, source, lengths, self.limits(lengths), (BEAMS,))
+        # A tighter limit than that of greedy search: it bounds what a score can become (see `decoding.beam_search`).
+        limits = tf.minimum(2 * lengths + 10, self.limit + 1)
+        tokens, scores = decoding.by_length(search, source, lengths, limits, (BEAMS,))
         sentences = self.vocabulary.detokenize(tf.reshape(tokens, [-1, tf.shape(tokens)[2]]))
         return {"translations": tf.reshape(sentences, tf.shape(scores)), "scores": scores}
 
@@ -103,10 +105,6 @@ class Translator:
             end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
             return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
 
-    def limits(self, lengths: tf.Tensor) -> tf.Tensor:
-        """A translation is hardly ever three times as long; the limit ends a search that goes in circles."""
-        return tf.minimum(3 * lengths + 20, self.limit + 1)
-
     def greedy(self, source: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """source int [B, S] -> tokens int32 [B, T], log probability [B]."""
         start, end = self.vocabulary.START, self.vocabulary.END
@@ -114,7 +112,9 @@ class Translator:
         def search(rows, source, limits):
             return decoding.greedy(self.model, *self.start(source), start, end, limits)
 
-        tokens, log_probability = decoding.by_length(search, source, lengths, self.limits(lengths))
+        # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
+        limits = tf.minimum(3 * lengths + 20, self.limit + 1)
+        tokens, log_probability = decoding.by_length(search, source, lengths, limits)
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(tokens != 0, tf.int32), axis=1))
         return tokens[:, :longest], log_probability
 
