@@ -93,7 +93,9 @@ def measure(given: argparse.Namespace, directory: Path) -> None:
         theirs.end()
     for name, program in (("transformers", "with_transformers.py"), ("keras_hub", "with_keras_hub.py")):
         if python := getattr(given, name):
-            theirs = Side(python, program, str(directory / "some_sources.json"))
+            lengths = [len(ids) + 1 for ids in opened.task._tokenize(ours.run("greedy")[1][:SOME])]
+            (directory / "lengths.json").write_text(json.dumps(lengths))
+            theirs = Side(python, program, str(directory / "some_sources.json"), str(directory / "lengths.json"))
             for setting in theirs.settings:
                 _, found = theirs.run(setting)
                 report(setting, ours, theirs, setting, tokens[setting], sum(found))

@@ -1,8 +1,9 @@
 """Hugging Face's MarianMT of the size of the preset `tiny`, with random weights: `generate` on a CPU.
 
-    python benchmarks/peers/with_transformers.py SOURCES.json
+    python benchmarks/peers/with_transformers.py SOURCES.json LENGTHS.json
 
-Random weights end no sentence, so that each gets LENGTH tokens, about as many as a real one has.
+Random weights end no sentence by themselves: each batch is generated up to its longest translation in LENGTHS, as one
+with real weights would be, in which rows that have ended are padded; what counts are the lengths.
 """
 
 import json
@@ -12,13 +13,15 @@ import torch
 from transformers import MarianConfig, MarianMTModel
 from worker import serve
 
-BATCH, LENGTH, VOCABULARY = 64, 18, 4000
+BATCH, VOCABULARY = 64, 4000
 
 
-def main(path: str) -> None:
+def main(sources_path: str, lengths_path: str) -> None:
     torch.set_num_threads(2)
-    with open(path, encoding="utf-8") as file:
+    with open(sources_path, encoding="utf-8") as file:
         sources = json.load(file)
+    with open(lengths_path, encoding="utf-8") as file:
+        lengths = json.load(file)
     config = MarianConfig(
         vocab_size=VOCABULARY,
         d_model=128,
@@ -41,17 +44,18 @@ def main(path: str) -> None:
         for start in range(0, len(sources), BATCH):
             batch = sources[start : start + BATCH]
             longest = max(map(len, batch))
+            steps = max(lengths[start : start + BATCH])
             ids = torch.tensor([row + [0] * (longest - len(row)) for row in batch])
             with torch.inference_mode():
-                found = model.generate(
+                model.generate(
                     ids,
                     attention_mask=(ids != 0).long(),
                     num_beams=beams,
                     do_sample=False,
-                    min_new_tokens=LENGTH,
-                    max_new_tokens=LENGTH,
+                    min_new_tokens=steps,
+                    max_new_tokens=steps,
                 )
-            outputs += [LENGTH] * len(found)
+            outputs += lengths[start : start + BATCH]
         return outputs
 
     serve({"greedy": lambda: generate(1), "beam 5": lambda: generate(5)})
