@@ -56,6 +56,7 @@ CONDITIONS = {
     "image_classification": {
         "accuracy": "share of pictures, 0 to 1, whose most probable class is the true one",
         "loss": "cross-entropy in nats a picture",
+        "ece": "expected calibration error, 0 to 1, of the most probable class in 15 intervals",
     },
     "text_generation": {
         "loss": "cross-entropy in nats a character, the LSTM's state carried through the whole split",
@@ -66,6 +67,8 @@ CONDITIONS = {
         "loss": "cross-entropy in nats a subword, given the reference so far",
         "bleu": "sacreBLEU, 0 to 100, of whole translations; see bleu_signature",
         "chrf": "sacreBLEU's chrF2, 0 to 100; see chrf_signature",
+        "beam_bleu": "as bleu, of the first of 5 beams with length penalty 1; bleu is of greedy search",
+        "beam_chrf": "as chrf, of the first of 5 beams with length penalty 1; chrf is of greedy search",
     },
 }
 

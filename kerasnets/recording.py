@@ -56,7 +56,7 @@ def write_warm_up(requests: Requests, extra: Path) -> None:
 
 
 def complete_signatures(path: Path, defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds to saved_model.pb what ExportArchive has no word for.
+    """Adds to saved_model.pb what `tf.saved_model.save` has no word for.
 
     Signatures that the Classify RPC calls get its method name instead of Predict's. Inputs that a request may leave out
     get the value that a server puts in their place (SignatureDef.defaults).

@@ -275,13 +275,22 @@ def test_it_stops_where_nothing_better_can_come():
     assert len(steps) == 2 and scores[0, 0] > -1e-3
 
 
+def test_a_steep_penalty_of_long_sequences_leaves_them_what_they_are():
+    """With α = -5, 40 unlikely tokens score below -1e9."""
+    model = Toy(np.eye(VOCABULARY)[[3] * VOCABULARY])
+    arguments = START, -1, tf.constant([40]), tf.constant([-5.0])
+    tokens, scores = beam_search(model, *model.start(tf.zeros((1, VOCABULARY)), 0), *arguments, 2)
+    assert tokens[0, 0].numpy().tolist() == [3] * 40
+    assert -1e11 < scores[0, 0] < -1e9
+
+
 def test_hypotheses_that_cannot_be_are_marked():
     """Two tokens can be written at the limit of one, in three beams."""
     model = Toy(np.zeros((2, 2)))
     arguments = START, 0, tf.constant([1]), tf.ones(1)
     _, scores = beam_search(model, *model.start(tf.zeros((1, 2)), 0), *arguments, 3)
     assert_close(scores[0, :2], np.log([0.5, 0.5]), 1e-6)
-    assert scores[0, 2] == decoding.search.NEVER
+    assert scores[0, 2] == decoding.search.LEAST
 
 
 def test_searches_are_one_graph_for_any_batch():

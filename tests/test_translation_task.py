@@ -152,6 +152,9 @@ def test_wrong_requests_name_the_row(signatures):
         refused(signature, "text 0 is not valid UTF-8", text=[b"\xff"], **more)
         refused(signature, "text 0 is [0-9]+ subwords long, more than the limit of 60", text=long, **more)
     beams, score = signatures["beam_search"], signatures["score"]
+    many = ["one two three four five six seven eight nine ten"] * 800
+    refused(score, "text has 800 rows of up to .* more than 6,400: give fewer rows", text=many, translation=["a"])
+    refused(signatures["explain"], "text has 800 rows of up to", text=many)
     for wrong in (np.nan, np.inf, 5.1):
         penalties = np.array([1, wrong], np.float32)
         refused(

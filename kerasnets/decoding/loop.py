@@ -42,9 +42,9 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
     """
     shared, of_rows = memory
 
-    def run_some(rows, index, of_rows, cache, state, results):
-        room = tf.maximum(index, ROOM)
-        full, most = index + room, tf.size(rows)
+    def run_some(rows, index, full, of_rows, cache, state, results):
+        room = tf.where(index < full, 0, tf.maximum(index, ROOM))
+        full, most = full + room, tf.size(rows)
         cache = tf.nest.map_structure(own, model.extend(cache, room))
 
         def step(token, index, cache):
@@ -65,13 +65,13 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
         rows, of_rows, cache, state = tf.nest.map_structure(
             lambda x: tf.gather(x, active), (rows, of_rows, cache, state)
         )
-        return rows, index, of_rows, cache, state, results
+        return rows, index, full, of_rows, cache, state, results
 
     count = tf.shape(tf.nest.flatten(state)[0])[0]
     results = tf.nest.map_structure(tf.zeros_like, result(state))
-    variables = (tf.range(count), tf.constant(0), of_rows, cache, state, results)
+    variables = (tf.range(count), tf.constant(0), tf.constant(0), of_rows, cache, state, results)
     grown = model.extend(cache, tf.raw_ops.PlaceholderWithDefault(input=ROOM, shape=[]))  # of a size nobody knows yet
-    shapes = (variables[0], variables[1], of_rows, grown, state, results)
+    shapes = (*variables[:3], of_rows, grown, state, results)
     return loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
 
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 from kerasnets.decoding.loop import Decoder, decode
 
 GROUP = 32  # neighbours in the vocabulary
-NEVER = -1e9  # log probability of a hypothesis that does not exist
+NEVER = -1e9  # log probability of a beginning that does not exist
+LEAST = tf.float32.min  # score of an ended sequence that does not exist: with α < 0 others can be below NEVER
 
 
 def greedy(
@@ -77,7 +78,7 @@ def beam_search(
     Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more: most
         tokens; length_penalty α float32 [B]; beams K.
     Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; where there are fewer than K
-        sequences, NEVER.
+        sequences, LEAST.
     """
     longest = tf.reduce_max(limits)
 
@@ -87,7 +88,7 @@ def beam_search(
         limits, alpha = state["limits"][:, tf.newaxis], state["length_penalty"][:, tf.newaxis]
         sequences = written(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
         ends = (tokens == end) | (index + 1 >= limits)
-        scores = tf.where(ends & (total > NEVER / 2), score(total, index + 1, alpha), NEVER)
+        scores = tf.where(ends & (total > NEVER / 2), score(total, index + 1, alpha), LEAST)
         scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
         finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
         total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
@@ -99,7 +100,7 @@ def beam_search(
             "log_probability": total,
             "finished": finished,
             "scores": scores,
-            "ended": (index + 1 >= state["limits"]) | (scores[:, -1] > NEVER / 2) & (scores[:, 0] >= bound[:, 0]),
+            "ended": (index + 1 >= state["limits"]) | (scores[:, -1] > LEAST) & (scores[:, 0] >= bound[:, 0]),
             "limits": state["limits"],
             "length_penalty": state["length_penalty"],
         }
@@ -113,7 +114,7 @@ def beam_search(
         "live": empty,
         "log_probability": first,
         "finished": empty,
-        "scores": tf.fill([rows, beams], NEVER),
+        "scores": tf.fill([rows, beams], LEAST),
         "ended": limits <= 0,
         "limits": limits,
         "length_penalty": length_penalty,

@@ -138,7 +138,7 @@ class TextSignatures:
             ),
             check("top_k", lambda x: x >= 0, "0 (no limit) or more"),
             check("top_p", lambda x: (x > 0) & (x <= 1), "above 0 and at most 1 (no limit)"),
-            check("repetition_penalty", lambda x: finite(x) & (x > 0), "a number above 0 (1 for no penalty)"),
+            check("repetition_penalty", lambda x: (x >= 0.01) & (x <= 100), "from 0.01 to 100 (1 for no penalty)"),
         ]
 
     def next_char(self, prompt):

@@ -15,6 +15,7 @@ from kerasnets.text import SubwordVocabulary
 
 BEAMS = 5
 STEEPEST = 5.0  # length penalty
+TOGETHER = 6400  # rows times the subwords of the longest, where all are computed at once: they bound the memory
 
 
 class Translator:
@@ -42,8 +43,8 @@ class Translator:
     def translate(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Greedy -> translation string [B]; score float32 [B]: mean log probability of its subwords and its end."""
         tokens, log_probability = self.greedy(*self.read(text, "text"))
-        count = tf.reduce_sum(tf.cast(tokens != 0, tf.float32), axis=1)
-        return {"translation": self.vocabulary.detokenize(tokens), "score": log_probability / tf.maximum(count, 1.0)}
+        count = tf.cast(tf.maximum(lengths_of(tokens), 1), tf.float32)
+        return {"translation": self.vocabulary.detokenize(tokens), "score": log_probability / count}
 
     def beam_search(self, text: tf.Tensor, length_penalty: tf.Tensor) -> dict[str, tf.Tensor]:
         """-> translations string [B, K], best first; scores float32 [B, K]: log probability / length^penalty."""
@@ -68,6 +69,7 @@ class Translator:
         """-> log_probability float32 [B]: of the translation's subwords and its end, summed, in nats."""
         source, _ = self.read(text, "text")
         target, lengths = self.read(same_rows(translation, "translation", text, "text"), "translation")
+        source, target = together(source, "text"), together(target, "translation")
         probabilities = self.of_tokens(self.model({"source": source, "target": self.shifted(target)}), target)
         there = tf.sequence_mask(lengths, tf.shape(target)[1])
         return {"log_probability": tf.reduce_sum(tf.where(there, probabilities, 0.0), axis=1)}
@@ -80,9 +82,11 @@ class Translator:
         A `Seq2SeqLSTM` has one attention of one head, or none: L = 0; and none inside its encoder.
         """
         source, lengths = self.read(text, "text")
+        source = together(source, "text")
         tokens, _ = self.greedy(source, lengths)
+        tokens = together(tokens, "translation")
         logits, weights = self.model.explain({"source": source, "target": self.shifted(tokens)})
-        there, present = tokens != 0, source != 0
+        there, present = tf.sequence_mask(lengths_of(tokens), tf.shape(tokens)[1]), source != 0
         cross, encoder = (
             tf.where(rows[:, tf.newaxis, tf.newaxis, :, tf.newaxis], weights[side], 0.0)
             for side, rows in (("cross", there), ("encoder", present))
@@ -115,8 +119,7 @@ class Translator:
         # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
         limits = tf.minimum(3 * lengths + 20, self.limit + 1)
         tokens, log_probability = decoding.by_length(search, source, lengths, limits)
-        longest = tf.reduce_max(tf.reduce_sum(tf.cast(tokens != 0, tf.int32), axis=1))
-        return tokens[:, :longest], log_probability
+        return tokens[:, : tf.reduce_max(lengths_of(tokens))], log_probability
 
     def start(self, source: tf.Tensor) -> tuple[Any, Any]:
         """-> memory, cache of the model, with calibrated logits: the matrix they come from is divided."""
@@ -130,3 +133,20 @@ class Translator:
     def of_tokens(self, logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
         """logits [B, T, V] -> calibrated log probability of the tokens [B, T]."""
         return tf.gather(tf.nn.log_softmax(logits / self.temperature), tokens, batch_dims=2)
+
+
+def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
+    """tokens [B, T] -> how many there are up to the last that is no padding, [B]."""
+    places = tf.range(1, tf.shape(tokens)[1] + 1)
+    return tf.reduce_max(tf.where(tokens != 0, places, 0), axis=1)
+
+
+def together(tokens: tf.Tensor, name: str) -> tf.Tensor:
+    """-> tokens [B, T], if they are not too many to be computed at once."""
+    size = [tf.strings.as_string(count) for count in tf.unstack(tf.shape(tokens))]
+    sentence = [f"{name} has ", size[0], " rows of up to ", size[1], f" subwords, together more than {TOGETHER:,}"]
+    few = tf.debugging.Assert(
+        tf.size(tokens) <= TOGETHER, [tf.strings.join([*sentence, ": give fewer rows at a time"])]
+    )
+    with tf.control_dependencies([few]):
+        return tf.identity(tokens)
