@@ -316,7 +316,7 @@ def test_explain_bounds_the_size_of_its_answer(opened):
         ({"top_p": 0.0}, "top_p 0 is 0.* but must be above 0 and at most 1"),
         ({"top_p": [1.0, 1.5]}, "top_p 1 is 1.5"),
         ({"top_p": [0.5, np.nan]}, "top_p 1 is -?nan"),
-        ({"repetition_penalty": [0.0, 1.0]}, "repetition_penalty 0 is 0.* but must be a number above 0"),
+        ({"repetition_penalty": [0.0, 1.0]}, "repetition_penalty 0 is 0.* but must be from 0.01 to 100"),
         ({"repetition_penalty": [1.0, np.nan]}, "repetition_penalty 1 is -?nan"),
         ({"repetition_penalty": -np.inf}, "repetition_penalty 0 is -inf"),
         ({"prompt": ["fine", ""]}, "prompt 1 is empty"),
