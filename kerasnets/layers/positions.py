@@ -98,6 +98,7 @@ def rotate(x, start=0):
 
 def count(start, length):
     """-> the positions of `length` places: `start` is that of the first, an integer or [B], or they are given."""
+    start = ops.convert_to_tensor(start)
     if len(ops.shape(start)) == 2:
         return start
     return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length), 0)
