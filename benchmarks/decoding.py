@@ -91,11 +91,15 @@ def measure(given: argparse.Namespace, directory: Path) -> None:
             print(f"{setting}: {sum(same)} of {len(same)} translations are CTranslate2's ({best})")
             report(setting, ours, theirs, best, tokens[setting], sum(len(ids) + 1 for ids, _ in found))
         theirs.end()
-    for name, program in (("transformers", "with_transformers.py"), ("keras_hub", "with_keras_hub.py")):
-        if python := getattr(given, name):
-            lengths = [len(ids) + 1 for ids in opened.task._tokenize(ours.run("greedy")[1][:SOME])]
-            (directory / "lengths.json").write_text(json.dumps(lengths))
-            theirs = Side(python, program, str(directory / "some_sources.json"), str(directory / "lengths.json"))
+    lengths = [len(ids) + 1 for ids in opened.task._tokenize(ours.run("greedy")[1][:SOME])]
+    (directory / "lengths.json").write_text(json.dumps(lengths))
+    some = str(directory / "some_sources.json")
+    for python, program, *files in (
+        (given.transformers, "with_transformers.py", some, str(directory / "lengths.json")),
+        (given.keras_hub, "with_keras_hub.py", some),
+    ):
+        if python:
+            theirs = Side(python, program, *files)
             for setting in theirs.settings:
                 _, found = theirs.run(setting)
                 report(setting, ours, theirs, setting, tokens[setting], sum(found))

@@ -4,11 +4,12 @@ Exit status: 0 done, 1 the work failed, 2 the request was wrong.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from kerasnets.checks import RequestError
@@ -56,17 +57,30 @@ def start_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     print("starting TensorFlow ...", file=sys.stderr, flush=True)
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with stderr_held_back() as tell:
         try:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
         except BaseException:
+            tell()
+            raise
+
+
+@contextlib.contextmanager
+def stderr_held_back() -> Iterator[Callable[[], None]]:
+    """Holds back what is told standard error, also by libraries that are not Python; -> a function that tells it after
+    all."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+
+        def tell() -> None:
             held.seek(0)
             os.write(stderr, held.read())
-            raise
+
+        os.dup2(held.fileno(), 2)
+        try:
+            yield tell
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -13,8 +13,6 @@ LiteRT keeps what a loop collects in lists whose elements have a fixed shape: th
 
 import contextlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.artifacts import FORMATS
+from kerasnets.command import stderr_held_back
 from kerasnets.models import CharLSTM, ConvNet, SequenceClassifier, SequenceGenerator, Transformer
 
 TOLERANCE = 1e-4  # of logits, or of their largest where that is above 1
@@ -60,7 +59,7 @@ def write(model: keras.Model, name: str, directory: Path) -> dict[str, Any]:
     tried = [network.draw(specs, rows, steps) for rows, steps in SIZES]
     expected = [{key: value.numpy() for key, value in network(*inputs.values()).items()} for inputs in tried]
     try:
-        with quiet():
+        with stderr_held_back():  # the converters tell of every step that they take
             with readable_loops():
                 export(network, name, path, specs)
             answer = RUNTIMES[name](path)
@@ -211,16 +210,3 @@ def scan(f: Callable, init: Any, xs: tf.Tensor, reverse: bool = False) -> tuple[
 
     _, carried, emitted = tf.while_loop(lambda step, *_: step < count, body, (0, carried, emitted))
     return tuple(tf.nest.pack_sequence_as(init, values) for values in (carried, [array.stack() for array in emitted]))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back what the converters tell standard error of every step that they take."""
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "deployment": set(),
     "artifacts": {"checks"},
     "compression": {"artifacts", "data"},
-    "formats": {"artifacts", "models"},
+    "formats": {"artifacts", "command", "models"},
     "recording": set(),
     **{
         program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from requests_refused import refused
 
 from kerasnets.config import ImageClassification
 from kerasnets.examples import load
@@ -33,11 +34,6 @@ def image(opened):
 @pytest.fixture(scope="module")
 def digits(runs):
     return tf.constant([example["image_bytes"] for example in load(runs["image_classification"] / "examples.json")])
-
-
-def refused(function, sentence, **inputs):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
-        function(**inputs)
 
 
 def encoded(picture, kind, **options):

@@ -2,6 +2,7 @@
 
 import pytest
 import tensorflow as tf
+from requests_refused import refused
 
 from kerasnets.examples import load
 from kerasnets.loading import open_model
@@ -10,11 +11,6 @@ from kerasnets.loading import open_model
 @pytest.fixture(scope="module")
 def opened(runs):
     return {task: open_model(run) for task, run in runs.items()}
-
-
-def refused(function, sentence, **inputs):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
-        function(**inputs)
 
 
 def test_a_request_without_rows_is_refused(opened):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_checks import assert_close
+from requests_refused import refused
 
 from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
@@ -50,11 +51,6 @@ def generate(call):
 
 def text(answer, row=0):
     return answer["text"][row].decode()
-
-
-def refused(function, sentence, *arguments, **inputs):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
-        function(*arguments, **inputs)
 
 
 # The fused step.

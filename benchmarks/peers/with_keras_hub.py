@@ -1,9 +1,9 @@
 """KerasHub's samplers on a BART of the size of the preset `tiny`, with random weights, on the TensorFlow backend.
 
-    python benchmarks/peers/with_keras_hub.py SOURCES.json LENGTHS.json
+    python benchmarks/peers/with_keras_hub.py SOURCES.json
 
 Random weights end no sentence, so that each gets LENGTH tokens, about as many as a real one has. Sources are padded to
-one length, so that `generate` is compiled once; LENGTHS is not read.
+one length, so that `generate` is compiled once.
 """
 
 import json
@@ -16,7 +16,7 @@ from worker import serve
 BATCH, LENGTH, VOCABULARY = 64, 18, 4000
 
 
-def main(path: str, _: str) -> None:
+def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         sources = json.load(file)
     longest = max(map(len, sources))

@@ -27,7 +27,9 @@ class Decoder(Protocol):
         """parents int [B, K] -> the cache with these hypotheses of each row."""
 
 
-def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, ended: Any, result: Any) -> Any:
+def decode(
+    model: Decoder, memory: Any, cache: Any, state: dict[str, tf.Tensor], advance: Callable, results: tuple[str, ...]
+) -> tuple[tf.Tensor, ...]:
     """Runs `advance(state, index, step, cache) -> state, cache` until every row has ended.
 
     When a quarter of the active rows has ended, those leave, and the others go on as a smaller batch. Between such
@@ -35,14 +37,14 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
 
     Args:
         memory, cache: from `model.start`, for a length of 0.
-        state: nested tensors [B, ...]: what the search keeps of each row.
+        state: tensors [B, ...], what the search keeps of each row; "ended" bool [B] is one of them.
         advance: its `step(token, index, cache) -> logits, cache` is the model's.
-        ended: state -> bool [A]; result: state -> nested tensors [A, ...], what is wanted of each row in the end.
+        results: the names of what is wanted of the state of each row in the end.
     Returns: the results of all rows, in their order.
     """
     shared, of_rows = memory
 
-    def run_some(rows, index, full, of_rows, cache, state, results):
+    def run_some(rows, index, full, of_rows, cache, state, found):
         room = tf.where(index < full, 0, tf.maximum(index, ROOM))
         full, most = full + room, tf.size(rows)
         cache = tf.nest.map_structure(own, model.extend(cache, room))
@@ -51,28 +53,27 @@ def decode(model: Decoder, memory: Any, cache: Any, state: Any, advance: Any, en
             return model.step(token, index, (shared, of_rows), cache, put=put_in_place)
 
         def goes_on(index, cache, state):
-            return (index < full) & (4 * tf.reduce_sum(tf.cast(ended(state), tf.int32)) < most)
+            return (index < full) & (4 * tf.reduce_sum(tf.cast(state["ended"], tf.int32)) < most)
 
         def advance_all(index, cache, state):
             state, cache = advance(state, index, step, cache)
             return index + 1, cache, state
 
         index, cache, state = loop(goes_on, advance_all, (index, cache, state))
-        results = tf.nest.map_structure(
-            lambda whole, part: tf.tensor_scatter_nd_update(whole, rows[:, tf.newaxis], part), results, result(state)
-        )
-        active = tf.where(~ended(state))[:, 0]
+        places = rows[:, tf.newaxis]
+        found = {name: tf.tensor_scatter_nd_update(found[name], places, state[name]) for name in results}
+        active = tf.where(~state["ended"])[:, 0]
         rows, of_rows, cache, state = tf.nest.map_structure(
             lambda x: tf.gather(x, active), (rows, of_rows, cache, state)
         )
-        return rows, index, full, of_rows, cache, state, results
+        return rows, index, full, of_rows, cache, state, found
 
-    count = tf.shape(tf.nest.flatten(state)[0])[0]
-    results = tf.nest.map_structure(tf.zeros_like, result(state))
-    variables = (tf.range(count), tf.constant(0), tf.constant(0), of_rows, cache, state, results)
+    rows, found = tf.range(tf.size(state["ended"])), {name: tf.zeros_like(state[name]) for name in results}
+    variables = (rows, tf.constant(0), tf.constant(0), of_rows, cache, state, found)
     grown = model.extend(cache, tf.raw_ops.PlaceholderWithDefault(input=ROOM, shape=[]))  # of a size nobody knows yet
-    shapes = (*variables[:3], of_rows, grown, state, results)
-    return loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
+    shapes = (*variables[:3], of_rows, grown, state, found)
+    found = loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
+    return tuple(found[name] for name in results)
 
 
 def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:

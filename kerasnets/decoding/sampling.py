@@ -65,7 +65,7 @@ def sample(
             logits, after = step(token, index, memory, cache)
             chance = tf.gather(chances, index)
             if limited:
-                token = pick(limit(weigh(penalize(logits, seen, options), scale), options), chance)
+                token = pick_within(logits, seen, options, scale, chance)
                 seen |= tf.one_hot(token, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
             else:
                 token = pick(weigh(logits, scale), chance)
@@ -100,8 +100,12 @@ def draw(logits: tf.Tensor, options: Options, chance: tf.Tensor, seen: tf.Tensor
     no length, and the token at `chance` times the length of the line is taken (inverse of the distribution function).
     """
     chance = tf.where(options.temperature == 0, 0.0, chance)
-    weights = weigh(penalize(logits, seen, options), inverse(options.temperature))
-    return pick(limit(weights, options), chance[:, tf.newaxis])
+    return pick_within(logits, seen, options, inverse(options.temperature), chance[:, tf.newaxis])
+
+
+def pick_within(logits: tf.Tensor, seen: tf.Tensor, options: Options, scale: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
+    """As `draw`, with scale and chance [B, 1] made of the temperature before: outside of a loop."""
+    return pick(limit(weigh(penalize(logits, seen, options), scale), options), chance)
 
 
 def inverse(temperature: tf.Tensor) -> tf.Tensor:

@@ -32,7 +32,7 @@ def greedy(
             "token": token,
             "ended": state["ended"] | (token == end) | (index + 1 >= state["limits"]),
             "log_probability": state["log_probability"] + tf.where(going, best, 0.0),
-            "tokens": tf.where(tf.range(longest) == index, token[:, tf.newaxis], state["tokens"]),
+            "tokens": written(state["tokens"], token, index),
             "limits": state["limits"],
         }
         return after, cache
@@ -44,15 +44,7 @@ def greedy(
         "tokens": tf.zeros([tf.size(limits), longest], tf.int32),
         "limits": limits,
     }
-    return decode(
-        model,
-        memory,
-        cache,
-        state,
-        advance,
-        ended=lambda state: state["ended"],
-        result=lambda state: (state["tokens"], state["log_probability"]),
-    )
+    return decode(model, memory, cache, state, advance, ("tokens", "log_probability"))
 
 
 def beam_search(
@@ -119,15 +111,8 @@ def beam_search(
         "limits": limits,
         "length_penalty": length_penalty,
     }
-    return decode(
-        model,
-        memory,
-        model.reorder(cache, tf.zeros([rows, beams], tf.int32)),
-        state,
-        advance,
-        ended=lambda state: state["ended"],
-        result=lambda state: (state["finished"], state["scores"]),
-    )
+    cache = model.reorder(cache, tf.zeros([rows, beams], tf.int32))
+    return decode(model, memory, cache, state, advance, ("finished", "scores"))
 
 
 def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -171,8 +156,8 @@ def log_sum(logits: tf.Tensor) -> tf.Tensor:
 
 
 def written(sequences: tf.Tensor, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """sequences [A, K, L], tokens [A, K] -> the sequences with the tokens at `index`."""
-    return tf.where(tf.range(tf.shape(sequences)[2]) == index, tokens[..., tf.newaxis], sequences)
+    """sequences [..., L], tokens [...] -> the sequences with the tokens at `index`."""
+    return tf.where(tf.range(tf.shape(sequences)[-1]) == index, tokens[..., tf.newaxis], sequences)
 
 
 def score(log_probability: tf.Tensor, length: tf.Tensor, length_penalty: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGen
 from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks import pictures
 from kerasnets.tasks.explanations import grad_cam, gradient_times_input
+from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import require, require_rows
 from kerasnets.tasks.spelling import Spelling
@@ -145,7 +146,7 @@ class ImageClassificationTask:
             part = slice(start, start + EVALUATION_BATCH)
             yield self._logits(model)(tf.constant(pixels[part], tf.float32)).numpy(), labels[part]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    @one_a_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> `logits` as a graph that is traced once, however often it is called for."""
         return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
@@ -155,11 +156,9 @@ class ImageClassificationTask:
         probabilities = self._probabilities(self._classifier(model), pixels)
         return measure(probabilities, labels)
 
+    @one_a_model
     def _classifier(self, model: keras.Model) -> Callable:
-        # One graph a model, however often it is validated.
-        if getattr(self, "_classifies", (None,))[0] is not model:
-            self._classifies = model, self.signatures(model)["pixels"]
-        return self._classifies[1]
+        return self.signatures(model)["pixels"]
 
     @staticmethod
     def _probabilities(classify: Callable, pixels: np.ndarray) -> np.ndarray:

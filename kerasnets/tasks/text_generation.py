@@ -17,6 +17,7 @@ from kerasnets.config import TextGeneration
 from kerasnets.data.batches import text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
 from kerasnets.models import CharLSTM
+from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.text_signatures import TextSignatures
 from kerasnets.tasks.text_state import state_size
@@ -92,21 +93,20 @@ class TextGenerationTask:
     def validate(self, model: keras.Model) -> dict[str, float]:
         """As `evaluate`, but from 16 places of the text at once, for speed."""
         ids = self.vocabulary.encode_python(self.data.validation)
-        return per_character(self._score(model, ids, rows=min(16, len(ids) // 2)))
+        return per_character(self._score(model, ids, rows=places(ids)))
 
     def _score(self, model: keras.Model, ids: np.ndarray, rows: int) -> float:
         """-> mean loss in nats per character of `rows` equal parts of the text, each read in one pass."""
-        if getattr(self, "_scores", (None,))[0] is not model:
-            self._scores = model, tf.function(functools.partial(score, model), reduce_retracing=True)
-        length = (len(ids) - 1) // rows
-        inputs = ids[: rows * length].reshape(rows, length)
-        targets = ids[1 : rows * length + 1].reshape(rows, length)
-        states, total = model.initial_states(rows), 0.0
-        for start in range(0, length, WINDOW):
-            part = np.s_[:, start : start + WINDOW]
-            loss, states = self._scores[1](tf.constant(inputs[part]), tf.constant(targets[part]), states)
-            total += float(loss)
-        return total / (rows * length)
+        states, total, count = model.initial_states(rows), 0.0, 0
+        for inputs, targets in windows(ids, rows):
+            loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
+            total, count = total + float(loss), count + targets.size
+        return total / count
+
+    @one_a_model
+    def _losses(self, model: keras.Model) -> Callable:
+        """-> `score` of the model."""
+        return tf.function(functools.partial(score, model), reduce_retracing=True)
 
     @functools.cached_property
     def temperature(self) -> float:
@@ -117,17 +117,13 @@ class TextGenerationTask:
         """-> logits [N, V - 1] and the characters [N] that they should tell, of the validation text as `validate` reads
         it, a window at a time. Id 0, which stands for unknown characters and is never written, is left out."""
         ids = self.vocabulary.encode_python(self.data.validation)
-        rows = min(16, len(ids) // 2)
-        length = (len(ids) - 1) // rows
-        inputs = ids[: rows * length].reshape(rows, length)
-        targets = ids[1 : rows * length + 1].reshape(rows, length)
+        rows = places(ids)
         states = model.initial_states(rows)
-        for start in range(0, length, WINDOW):
-            labels = targets[:, start : start + WINDOW]
-            logits, states = self._logits(model)(tf.constant(inputs[:, start : start + WINDOW]), states)
+        for inputs, labels in windows(ids, rows):
+            logits, states = self._logits(model)(tf.constant(inputs), states)
             yield logits.numpy()[labels != 0][:, 1:], labels[labels != 0] - 1
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    @one_a_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> the model as a graph that is traced once a shape, however often it is called for."""
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
@@ -198,6 +194,21 @@ class TextGenerationTask:
         return given + signatures["serving_default"](prompt=tf.constant([given]))["text"][0].numpy().decode()
 
 
+def places(ids: np.ndarray) -> int:
+    """-> from how many places of a text `validate` reads at once."""
+    return min(16, len(ids) // 2)
+
+
+def windows(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A text as `rows` equal parts, which are read side by side -> ids and those that follow them, each
+    [rows, at most WINDOW], one window after the other."""
+    length = (len(ids) - 1) // rows
+    inputs, targets = (ids[n : n + rows * length].reshape(rows, length) for n in (0, 1))
+    for start in range(0, length, WINDOW):
+        part = np.s_[:, start : start + WINDOW]
+        yield inputs[part], targets[part]
+
+
 def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
     """inputs and targets int [B, T] -> summed loss, states."""
     logits, states = model.run(inputs, states, training=False)
@@ -212,9 +223,9 @@ def window_loss(explain: Callable, text: str) -> float:
     """-> mean loss in nats per character of windows of the text that each start from an empty state: of each, as with
     the whole text, all but the first character."""
     starts = range(0, len(text) - WINDOW, WINDOW)
-    windows = [text[start : start + WINDOW + 1] for start in starts]
+    parts = [text[start : start + WINDOW + 1] for start in starts]
     total = 0.0
-    for first in range(0, len(windows), 64):
-        probability = explain(text=tf.constant(windows[first : first + 64]))["probability"].numpy()
+    for first in range(0, len(parts), 64):
+        probability = explain(text=tf.constant(parts[first : first + 64]))["probability"].numpy()
         total -= float(np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64).sum())
-    return total / (len(windows) * WINDOW)
+    return total / (len(parts) * WINDOW)

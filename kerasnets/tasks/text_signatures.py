@@ -107,9 +107,7 @@ class TextSignatures:
         of the rows that have begun what they go on from, of the others what their prompts say."""
         # Any text in the place of a prompt that has none to be.
         ids = self.read(tf.where(begun, self.vocabulary.characters[1], prompt))
-        lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
-        last = tf.gather(ids, lengths - 1, batch_dims=1)
-        _, cache = self.model.start(tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0), self.limit)
+        last, _, cache = self.start(ids)
         cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
         return tf.nest.map_structure(
             lambda old, new: tf.raw_ops.Select(condition=begun, x=old, y=new), going_on, (last, cache, self.among(ids))
@@ -143,11 +141,8 @@ class TextSignatures:
 
     def next_char(self, prompt):
         """Probabilities are the calibrated ones, of all characters but the unknown one."""
-        ids = self.read(prompt)
-        lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
-        last = tf.gather(ids, lengths - 1, batch_dims=1)
-        memory, cache = self.model.start(tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0), self.limit)
-        logits, _ = self.model.step(last, lengths - 1, memory, cache)
+        last, memory, cache = self.start(self.read(prompt))
+        logits, _ = self.model.step(last, 0, memory, cache)
         probabilities = tf.nn.softmax(logits[:, 1:] / self.temperature)
         probabilities, best = tf.math.top_k(probabilities, self.vocabulary.size - 1)
         return {"characters": self.vocabulary.pieces(best + 1), "probabilities": probabilities}
@@ -173,6 +168,12 @@ class TextSignatures:
             "probability": tf.where(there, probability, 0.0),
             **dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), read, strict=True)),
         }
+
+    def start(self, ids):
+        """ids int32 [B, T], 0 = padding at the end -> the last of each row [B]; memory, cache after those before it."""
+        lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
+        before = tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0)
+        return tf.gather(ids, lengths - 1, batch_dims=1), *self.model.start(before, self.limit)
 
     def read(self, prompt):
         """prompt string [B] -> ids int32 [B, T], 0 = padding at the end.

@@ -20,6 +20,7 @@ from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.networks import Seq2SeqLSTMModel
+from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.translator import Translator
 from kerasnets.text import MARKS, SPACE, SubwordVocabulary
@@ -136,16 +137,14 @@ class TranslationTask:
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """-> loss in nats per subword, the end token counted."""
-        if getattr(self, "_scores", (None,))[0] is not model:
-
-            @tf.function(reduce_retracing=True)
-            def score(batch):
-                return self.loss(model, batch, (), training=False)[:2]
-
-            self._scores = model, score
         batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
-        results = [self._scores[1](batch) for batch in batches]
+        results = [self._losses(model)(batch) for batch in batches]
         return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+
+    @one_a_model
+    def _losses(self, model: keras.Model) -> Callable:
+        """-> summed loss and weight of a batch."""
+        return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
 
     @functools.cached_property
     def temperature(self) -> float:
@@ -161,7 +160,7 @@ class TranslationTask:
             logits = self._logits(model)(tf.constant(batch["source"]), tf.constant(inputs))
             yield logits.numpy()[there], targets[there]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (a task lives as long as its program)
+    @one_a_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> the model as a graph that is traced once a shape, however often it is called for."""
         return tf.function(
