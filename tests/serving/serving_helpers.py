@@ -158,3 +158,75 @@ model_config_list {{
   config {{ name: "number" base_path: "{models}/number" }}
 }}
 """
+
+
+def build_heads(path: Path) -> None:
+    """A SavedModel as TensorFlow 1 made them: signatures for Classify, Regress and Predict over one graph.
+
+    An example has the feature `x`, a number; the classes are "low" and "high", with scores -x and x.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        examples = v1.placeholder(tf.string, [None], "examples")
+        others = v1.placeholder(tf.string, [None], "others")
+        number = v1.placeholder(tf.float32, [None], "number")
+        x = tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([], tf.float32)})["x"]
+        y = tf.io.parse_example(others, {"x": tf.io.FixedLenFeature([], tf.float32)})["x"]
+        scores = tf.stack([-x, x], axis=1)
+        classes = tf.tile([["low", "high"]], [tf.size(x), 1])
+        heads: dict[str, tuple[str, dict, dict]] = {
+            "serving_default": ("classify", {"inputs": examples}, {"classes": classes, "scores": scores}),
+            "labels": ("classify", {"inputs": examples}, {"classes": classes}),
+            "scores": ("classify", {"inputs": examples}, {"scores": scores}),
+            "value": ("regress", {"inputs": examples}, {"outputs": x}),
+            "column": ("regress", {"inputs": examples}, {"outputs": tf.expand_dims(2 * x, 1)}),
+            "other": ("regress", {"inputs": others}, {"outputs": 10 * y}),
+            "number": ("predict", {"number": number}, {"half": number / 2}),
+            "two_inputs": ("classify", {"inputs": examples, "more": others}, {"scores": scores}),
+            "three_outputs": ("classify", {"inputs": examples}, {"classes": classes, "scores": scores, "x": x}),
+            "misnamed_input": ("classify", {"texts": examples}, {"scores": scores}),
+            "misnamed_output": ("classify", {"inputs": examples}, {"probabilities": scores}),
+            "no_strings": ("classify", {"inputs": number}, {"scores": tf.expand_dims(number, 1)}),
+            "flat": ("classify", {"inputs": examples}, {"scores": x}),
+            "number_classes": ("classify", {"inputs": examples}, {"classes": scores}),
+            "double_scores": ("classify", {"inputs": examples}, {"scores": tf.cast(scores, tf.float64)}),
+            "short": ("classify", {"inputs": examples}, {"scores": scores[1:]}),
+            "uneven": ("classify", {"inputs": examples}, {"classes": classes, "scores": scores[:, 1:]}),
+            "wide": ("regress", {"inputs": examples}, {"outputs": scores}),
+            "short_value": ("regress", {"inputs": examples}, {"outputs": x[1:]}),
+            "integer_value": ("regress", {"inputs": examples}, {"outputs": tf.cast(x, tf.int32)}),
+        }
+        signatures = {
+            name: v1.saved_model.signature_def_utils.build_signature_def(
+                {alias: v1.saved_model.build_tensor_info(tensor) for alias, tensor in inputs.items()},
+                {alias: v1.saved_model.build_tensor_info(tensor) for alias, tensor in outputs.items()},
+                f"tensorflow/serving/{method}",
+            )
+            for name, (method, inputs, outputs) in heads.items()
+        }
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+
+
+def example_of(**features: float | int | bytes) -> object:
+    """A tf.Example with one value a feature."""
+    from tensorflow.core.example import example_pb2
+
+    example = example_pb2.Example()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        elif isinstance(value, int):
+            feature.int64_list.value.append(value)
+        else:
+            feature.float_list.value.append(value)
+    return example
+
+
+def run_call(servable: object, call: object) -> object:
+    """The response to a call, run in this thread."""
+    return call.finish(servable.run(call.feeds, call.fetches))
