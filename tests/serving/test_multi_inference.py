@@ -10,6 +10,8 @@ from serving.inference import CLASSIFY, REGRESS, first_spec, multi_inference
 from serving.predict import Settings
 from serving.servable import Servable
 
+PLAIN = Settings()
+
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
@@ -19,9 +21,6 @@ def heads(tmp_path_factory):
     servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
     yield servable
     servable.close()
-
-
-PLAIN = Settings()
 
 
 def request_of(*tasks, examples=(1.0, -2.5)):
