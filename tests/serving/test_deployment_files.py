@@ -1,0 +1,393 @@
+"""The image, the configuration files and the Kubernetes manifests: what can be known without running them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from google.protobuf import text_format
+from serving_helpers import ROOT, Server
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.configuration import METRICS_PATH, Monitoring, read_batching, read_certificates, read_file, read_monitoring
+from serving.errors import StatusError
+from serving.flags import Flags, channel_arguments, check, parse
+
+CONFIG = ROOT / "serving" / "config"
+MANIFESTS = CONFIG / "kubernetes"
+# The oldest release of Kubernetes whose gRPC probes are not experimental, and the newest whose schemas there are.
+KUBERNETES = ("1.27", ".".join(map(str, kubernetes_validate.latest_version().split(".")[:2])))
+HELM_VALUES = "prometheus-adapter.yaml"
+MODELS = {"image_classification", "text_generation", "translation"}
+OWN_FLAGS = {flag.name for flag in fields(Flags) if flag.metadata.get("own")}
+
+
+# The image.
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """(INSTRUCTION, the rest) of a Dockerfile, in its order."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    text = "\n".join(lines).replace("\\\n", " ")
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
+
+
+@pytest.fixture(scope="module")
+def image() -> list[tuple[str, str]]:
+    return instructions(ROOT / "Dockerfile.serve")
+
+
+def values(image: list[tuple[str, str]], instruction: str) -> list[str]:
+    return [rest for word, rest in image if word == instruction]
+
+
+def copied(image: list[tuple[str, str]]) -> dict[str, str]:
+    """{path in the image: path in the repository}."""
+    found = {}
+    for rest in values(image, "COPY"):
+        *sources, target = [word for word in rest.split() if not word.startswith("--")]
+        for source in sources:
+            is_folder = source.endswith("/")
+            found[target if is_folder else target + Path(source).name] = source
+    return found
+
+
+def flags_of(arguments: list[str]) -> Flags:
+    """Flags of a command line for the original server: every one is known to it, and none is given twice."""
+    names = [re.fullmatch(r"--(\w+)=.+", argument)[1] for argument in arguments]
+    assert len(set(names)) == len(names)
+    assert set(names) <= {flag.name for flag in fields(Flags)} - OWN_FLAGS
+    flags = parse(arguments)
+    check(flags)
+    return flags
+
+
+def test_the_image_is_the_original_and_its_user_is_not_root(image):
+    assert [word for word, _ in image].index("FROM") == 0
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", values(image, "FROM")[0])
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", values(image, "USER")[-1])
+    words = [word for word, _ in image]
+    assert words.index("USER") > max(index for index, word in enumerate(words) if word in ("COPY", "RUN"))
+
+
+def test_the_image_serves_with_flags_and_files_that_exist(image):
+    program, *arguments = json.loads(values(image, "ENTRYPOINT")[0])
+    assert program == "/usr/bin/tensorflow_model_server"
+    flags = flags_of(arguments)
+    files = copied(image)
+    for path in (flags.model_config_file, flags.batching_parameters_file, flags.monitoring_config_file):
+        assert (ROOT / files[path]).is_file()
+    assert f"{flags.port} {flags.rest_api_port}" == values(image, "EXPOSE")[0]
+    assert flags.enable_batching and flags.enable_grpc_healthcheck_service
+
+
+def test_what_the_image_copies_is_sent_to_the_builder(image):
+    """.dockerignore excludes all but what it names; models/ is made by `make demo`."""
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert patterns[0] == "*"
+
+    def is_sent(path: str) -> bool:
+        sent = False
+        for pattern in patterns[1:]:
+            if path == pattern.removeprefix("!") or path.startswith(pattern.removeprefix("!") + "/"):
+                sent = pattern.startswith("!")
+        return sent
+
+    for source in copied(image).values():
+        assert is_sent(source.rstrip("/")), source
+        assert source == "models/" or (ROOT / source).is_file(), source
+    assert is_sent("models/translation/1/saved_model.pb")
+    kept_back = ("models/models.config", "serving/config/ssl.config", "serving/config/kubernetes/service.yaml", ".git")
+    assert not any(is_sent(path) for path in kept_back)
+
+
+def test_the_image_is_healthy_when_its_models_are(image):
+    options, _, command = values(image, "HEALTHCHECK")[0].partition(" CMD ")
+    assert re.search(r"--timeout=\d+s", options) and "--start-period=" in options
+    shell, script = json.loads(command)
+    assert shell == "/bin/bash" and copied(image)[script] == "serving/config/health.sh"
+    environment = dict(word.split("=", 1) for word in shlex.split(" ".join(values(image, "ENV"))))
+    models = read_file(str(CONFIG / "models.config"), model_server_config_pb2.ModelServerConfig())
+    assert set(environment["HEALTH_MODELS"].split()) == {model.name for model in models.model_config_list.config}
+    comments = "\n".join(re.findall("^# (.*)", (ROOT / "Dockerfile.serve").read_text(), re.MULTILINE))
+    assert all(f"{name}: " in comments for name in environment), "each variable is explained"
+
+
+def health(models: str, port: int) -> int:
+    environment = {"PATH": "/usr/bin:/bin", "HEALTH_MODELS": models, "HEALTH_PORT": str(port)}
+    return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=30, capture_output=True).returncode
+
+
+def test_the_health_check_asks_for_every_model(server: Server):
+    port = int(server.rest.rpartition(":")[2])
+    assert health("example", port) == 0
+    assert health("example number", port) == 0
+    assert health("example missing", port) == 1
+    assert health("", port) == 0
+
+
+def test_the_health_check_fails_without_a_server_and_with_another():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert health("example", unused.getsockname()[1]) == 1
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def refuse() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        assert health("example", other.getsockname()[1]) == 1
+        thread.join(30)
+
+
+# The configuration files.
+
+
+def test_the_configuration_of_models_names_each_with_its_directory():
+    config = read_file(str(CONFIG / "models.config"), model_server_config_pb2.ModelServerConfig())
+    models = config.model_config_list.config
+    assert {model.name: model.base_path for model in models} == {name: f"/models/{name}" for name in MODELS}
+    assert all(model.model_platform == "tensorflow" for model in models)
+
+
+def test_what_is_commented_out_in_the_configuration_of_models_can_be_switched_on():
+    lines = (CONFIG / "models.config").read_text().splitlines()
+    switched_off = re.findall(
+        r"# (?:To .*: )?((?:model_version_policy|version_labels) \{.*\})$", "\n".join(lines), re.M
+    )
+    assert len(switched_off) == 5
+    for text in switched_off:
+        text_format.Parse(text, model_server_config_pb2.ModelConfig())
+
+
+def test_the_batching_parameters_are_complete_and_agree():
+    batching = read_batching(str(CONFIG / "batching.config"))
+    assert batching.max_execution_batch_size == batching.allowed_batch_sizes[-1] <= batching.max_batch_size
+    text = (CONFIG / "batching.config").read_text()
+    names = re.findall(r"^\s+(?:repeated )?[\w.]+ (\w+) = \d+;", _message("BatchingParameters"), re.MULTILINE)
+    assert len(names) == 9
+    for name in names:
+        assert re.search(rf"^{name}\b", text, re.MULTILINE), f"{name} is shown"
+
+
+def _message(name: str) -> str:
+    text = (ROOT / "serving" / "configuration.proto").read_text()
+    return re.search(rf"^message {name} \{{\n(.*?)^\}}", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_metrics_are_where_the_manifests_say():
+    assert read_monitoring(str(CONFIG / "monitoring.config")) == Monitoring(True, METRICS_PATH)
+    annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/path"] == METRICS_PATH
+
+
+def test_the_tls_configuration_as_shipped_starts_no_server(capsys):
+    with pytest.raises(StatusError, match="Failed to BuildAndStart"):
+        read_certificates(str(CONFIG / "ssl.config"))
+    assert "cannot be used" in capsys.readouterr().err
+    text = (CONFIG / "ssl.config").read_text()
+    for name in ("server_key", "server_cert", "custom_ca", "client_verify"):
+        assert re.search(rf"^{name}: ", text, re.MULTILINE), f"{name} is shown"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="the commands need openssl")
+def test_the_commands_in_the_tls_configuration_make_one_that_clients_accept(tmp_path):
+    commands = re.findall(r"^#   (.*)", (CONFIG / "ssl.config").read_text(), re.MULTILINE)
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "ssl.config").stat().st_mode & 0o077 == 0
+    certificates = read_certificates(str(tmp_path / "ssl.config"))
+    client = ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with certificates.context().wrap_socket(connection, server_side=True) as secure:
+                secure.sendall(b"well")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with client.wrap_socket(
+            socket.create_connection(listener.getsockname()), server_hostname="localhost"
+        ) as secure:
+            assert secure.recv(4) == b"well"
+        thread.join(30)
+
+
+# Kubernetes.
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def manifests() -> Iterator[dict[str, Any]]:
+    for path in sorted(MANIFESTS.glob("*.yaml")):
+        if path.name != HELM_VALUES:
+            yield from documents(path)
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    return next(document for document in manifests() if document["kind"] == kind)
+
+
+def container() -> dict[str, Any]:
+    (found,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def seconds_before_the_end() -> int:
+    sleep, seconds = container()["lifecycle"]["preStop"]["exec"]["command"]
+    assert sleep == "/bin/sleep"
+    return int(seconds)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("document", manifests(), ids=lambda document: document["kind"])
+def test_manifests_agree_with_the_schemas(document, version):
+    kubernetes_validate.validate(document, version, strict=True)
+    wrong = document | {"spec": document["spec"] | {"unknown": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, version, strict=True)
+
+
+def test_the_kustomization_names_every_manifest_but_the_job():
+    kustomization = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())
+    written = {f"kubernetes/{path.name}" for path in MANIFESTS.glob("*.yaml")}
+    assert set(kustomization["resources"]) == written - {"kubernetes/publish.yaml", f"kubernetes/{HELM_VALUES}"}
+    (generator,) = kustomization["configMapGenerator"]
+    assert all((CONFIG / name).is_file() for name in generator["files"])
+    mounted = {Path(value).name for argument in container()["args"] if (value := argument.split("=")[1])[0] == "/"}
+    assert mounted == set(generator["files"])
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_kustomize_builds_the_whole():
+    built = subprocess.run(["kubectl", "kustomize", CONFIG], check=True, capture_output=True, timeout=60)
+    objects = {document["kind"]: document for document in yaml.safe_load_all(built.stdout)}
+    for document in objects.values():
+        kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
+    (config,) = [v for v in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if v["name"] == "config"]
+    assert config["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
+    assert objects["ConfigMap"]["data"]["models.config"] == (CONFIG / "models.config").read_text()
+
+
+def test_the_deployment_starts_the_original_server_with_files_that_it_mounts(image):
+    assert container()["image"] == values(image, "FROM")[0]
+    flags = flags_of(container()["args"])
+    mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
+    for path in (flags.model_config_file, flags.batching_parameters_file, flags.monitoring_config_file):
+        assert mounts[str(Path(path).parent)]["readOnly"] and (CONFIG / Path(path).name).is_file()
+    assert mounts["/models"]["readOnly"]
+    assert [port["containerPort"] for port in container()["ports"]] == [flags.port, flags.rest_api_port]
+    assert flags.enable_grpc_healthcheck_service
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container()[probe]["grpc"] == {"port": flags.port, "service": "PredictionService"}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_pods_have_no_more_rights_than_they_need(kind):
+    pod = manifest(kind)["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] >= 10000
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for one in pod["containers"]:
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in one["resources"]["limits"] and "cpu" in one["resources"]["requests"]
+
+
+def test_no_request_is_lost_when_pods_are_replaced():
+    spec = manifest("Deployment")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    flags = flags_of(container()["args"])
+    settings = dict(channel_arguments(flags))
+    last_call = 1.1 * settings["grpc.max_connection_age_ms"] + settings["grpc.max_connection_age_grace_ms"]
+    assert seconds_before_the_end() * 1000 > max(last_call, flags.rest_api_timeout_in_ms)
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > seconds_before_the_end()
+
+
+def test_services_budget_and_autoscaler_find_the_pods():
+    deployment = manifest("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    services = documents(MANIFESTS / "service.yaml")
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    for service in services:
+        assert service["spec"]["selector"] == labels
+        for port in service["spec"]["ports"]:
+            assert port["port"] == ports[port["targetPort"]]
+    assert services[1]["spec"]["clusterIP"] == "None"
+    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    assert manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": deployment["kind"],
+        "name": deployment["metadata"]["name"],
+    }
+
+
+def test_the_autoscaler_goes_by_requests_in_progress_and_by_the_cpu():
+    metrics = {metric["type"]: metric for metric in manifest("HorizontalPodAutoscaler")["spec"]["metrics"]}
+    assert metrics["Resource"]["resource"]["name"] == "cpu"
+    (rule,) = yaml.safe_load((MANIFESTS / HELM_VALUES).read_text())["rules"]["custom"]
+    assert metrics["Pods"]["pods"]["metric"]["name"] == rule["name"]["as"]
+    assert '__name__=":tensorflow:serving:request_latency_sum"' in rule["seriesQuery"]
+    assert rule["metricsQuery"].endswith("/ 1e6")
+
+
+def publish(source: Path, target: Path) -> str:
+    """Run the job's script."""
+    (one,) = manifest("Job")["spec"]["template"]["spec"]["containers"]
+    assert {variable["name"] for variable in one["env"]} == {"FROM", "TO"}
+    command = [*one["command"], *one["args"]]
+    environment = {"PATH": "/usr/bin:/bin", "FROM": str(source), "TO": str(target)}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_the_job_publishes_new_versions_and_leaves_the_others(tmp_path):
+    image, volume = tmp_path / "image", tmp_path / "volume"
+    for version in ("translation/1", "translation/2", "text generation/7", "translation/notes"):
+        (image / version / "variables").mkdir(parents=True)
+        (image / version / "saved_model.pb").write_text(version)
+    (volume / "translation" / "1").mkdir(parents=True)
+    (volume / "translation" / "1" / "saved_model.pb").write_text("there before")
+    printed = publish(image, volume)
+    assert "translation/1 is there already" in printed and "published translation/2" in printed
+    found = {str(path.relative_to(volume).parent): path.read_text() for path in volume.rglob("saved_model.pb")}
+    assert found == {
+        "translation/1": "there before",
+        "translation/2": "translation/2",
+        "text generation/7": "text generation/7",
+    }
+    assert not list(volume.glob("*/incoming*"))
+    assert "published" not in publish(image, volume)
+
+
+def test_a_job_that_was_cut_off_is_run_again(tmp_path):
+    image, volume = tmp_path / "image", tmp_path / "volume"
+    (image / "m" / "3").mkdir(parents=True)
+    (image / "m" / "3" / "saved_model.pb").write_text("whole")
+    half = volume / "m" / "incoming-3-another-pod"
+    half.mkdir(parents=True)
+    publish(image, volume)
+    assert (volume / "m" / "3" / "saved_model.pb").read_text() == "whole"
+    assert half.is_dir(), "another job may be at it"
