@@ -12,11 +12,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, Protocol
 
 from serving.errors import UsageError
+from serving.metrics import Metrics
 
 log = logging.getLogger("serving")
 STANDARD_ERROR = "-"
@@ -26,8 +27,8 @@ LINES_PER_WRITE = 1000
 LONGEST_TEXT = 256  # clients choose names; they must not fill the disk
 
 
-class Access(NamedTuple):
-    """A request that has ended."""
+class Request(Protocol):
+    """What is known of a request that has ended."""
 
     protocol: str  # "GRPC" or "REST"
     method: str  # as the original names it: "Predict", "GetModelStatus"
@@ -35,10 +36,13 @@ class Access(NamedTuple):
     version: int | None  # that answered; None if none did
     signature: str
     code: str  # the name of its status
-    milliseconds: float
     request_bytes: int
     response_bytes: int
     peer: str  # address of the client
+
+
+FIELDS = tuple(Request.__annotations__)
+values_of = attrgetter(*FIELDS)
 
 
 class AccessLog:
@@ -46,13 +50,13 @@ class AccessLog:
 
     Args:
         path: of the file; "-" is standard error.
-        count_lost: told of lines that are lost, from any thread.
+        metrics: count the lines that are lost.
     Raises: UsageError if the file cannot be opened.
     """
 
-    def __init__(self, path: str, count_lost: Callable[[int], None]) -> None:
-        self._path, self._count_lost = path, count_lost
-        self._queue: queue.SimpleQueue[tuple[float, Access] | None] = queue.SimpleQueue()
+    def __init__(self, path: str, metrics: Metrics) -> None:
+        self._path, self._lost = path, metrics.access_log_lines_lost
+        self._queue: queue.SimpleQueue[tuple[float, float, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._failing = False
         self._torn = False  # the last line in the file is not whole
@@ -66,12 +70,12 @@ class AccessLog:
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
-    def write(self, access: Access) -> None:
-        """Take a request down, with the present time. Returns at once."""
+    def write(self, request: Request, milliseconds: float) -> None:
+        """Take down a request that ends now and took `milliseconds`. Returns at once."""
         if self._closing.is_set() or self._queue.qsize() >= MOST_WAITING:
-            self._count_lost(1)
+            self._lost.add(1)
         else:
-            self._queue.put((time.time(), access))
+            self._queue.put((time.time(), milliseconds, values_of(request)))
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what waits; a disk that does not answer is given up after `seconds`."""
@@ -102,7 +106,7 @@ class AccessLog:
             while written < len(data):
                 written += os.write(self._file, memoryview(data)[written:])
         except OSError as error:
-            self._count_lost(min(data.count(b"\n", written), len(lines)) if data else len(lines))
+            self._lost.add(min(data.count(b"\n", written), len(lines)) if data else len(lines))
             if not self._failing:
                 log.error("Lines of the access log are lost: %s: %s", self._path, error.strerror)
             self._failing = True
@@ -134,10 +138,8 @@ def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
 
-def _line(seconds: float, access: Access) -> bytes:
-    time_of = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    values = {
-        name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in access._asdict().items()
-    }
-    values["milliseconds"] = round(access.milliseconds, 3)
-    return json.dumps({"time": time_of, **values}).encode() + b"\n"  # all ASCII: half a character is harmless
+def _line(seconds: float, milliseconds: float, values: tuple[Any, ...]) -> bytes:
+    ended = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    short = (value[:LONGEST_TEXT] if isinstance(value, str) else value for value in values)
+    entry = {"time": ended, "milliseconds": round(milliseconds, 3), **dict(zip(FIELDS, short, strict=True))}
+    return json.dumps(entry).encode() + b"\n"  # all of it ASCII: half a character is harmless

@@ -22,8 +22,9 @@ MOST_CELLS = 5000
 LONGEST_LABEL = 256
 OTHER = "(other)"  # the label of what came after MOST_CELLS
 RECENT_SECONDS = 60
-# The original counts these; the others that run a model are only part of the load.
+# The original counts the first three; all of them are the load of a model.
 COUNTED = frozenset({"Predict", "Classify", "Regress"})
+LOAD = COUNTED | {"MultiInference", "stream"}
 BATCH_THREADS = "batch_threads"  # the name that the original gives its pool
 
 
@@ -234,14 +235,15 @@ class Metrics:
         self._all = {metric.name: metric for metric in vars(self).values() if isinstance(metric, Metric)}
 
     def request(self, model: str, api: str, entrypoint: str, code: str, microseconds: float) -> None:
-        """A request that runs a model has ended.
+        """A request has ended.
 
         Args:
-            api: "Predict", "Classify", "Regress", or another, which is only part of the load.
+            api: "Predict", "GetModelStatus", and so on; one that does not run a model is not counted.
             entrypoint: "GRPC" or "REST".
             code: the name of its status, "OK" or another.
         """
-        self._recent.add(model)
+        if api in LOAD:
+            self._recent.add(model)
         if api in COUNTED:
             self.request_count.add(1, model, code)
             if code == "OK":

@@ -86,12 +86,15 @@ def test_latency_is_that_of_successes_and_the_count_that_of_all():
     assert metrics.latency("m").count == 2 and metrics.latency("other").count == 0
 
 
-def test_multi_inference_is_load_but_not_counted():
+@pytest.mark.parametrize(
+    ("api", "load"), [("MultiInference", 1), ("stream", 1), ("GetModelMetadata", 0), ("GetModelStatus", 0)]
+)
+def test_what_the_original_does_not_count_may_still_be_load(api, load):
     now = [100.0]
     metrics = Metrics(lambda: now[0])
-    metrics.request("m", "MultiInference", "GRPC", "OK", 50)
+    metrics.request("m", api, "GRPC", "OK", 50)
     now[0] += 1
-    assert metrics.recent("m")[-1] == 1
+    assert metrics.recent("m")[-1] == load
     assert not samples(metrics.text())
 
 
