@@ -2,49 +2,71 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import StatusError, invalid_argument
-from serving.predict import Predictor
-from serving.servable import Servable
+from serving.inference import classify, multi_inference, regress
+from serving.predict import Settings, predict
+from serving.servable import Call, Servable, status_of
 
-log = logging.getLogger("serving")
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # as the original server; more would rather be a load test
 
+# {field of a PredictionLog: what prepares its request}
+METHODS: dict[str, Callable[..., Call]] = {
+    "predict_log": predict,
+    "classify_log": classify,
+    "regress_log": regress,
+    "multi_inference_log": multi_inference,
+}
 
-def warm_up(servable: Servable, number: int, predictor: Predictor, iterations: int) -> int:
-    """Replay every Predict record of the version `iterations` times; returns how many there are.
+
+def warm_up(servable: Servable, number: int, settings: Settings, iterations: int) -> int:
+    """Replay every record of version `number` `iterations` times, at least once; returns how many there are.
 
     A record that fails makes the load fail: what cannot be answered now would fail in front of clients.
-    Records of other requests are skipped: no client can send these.
     """
     path = os.path.join(servable.path, WARMUP_FILE)
     if not os.path.exists(path):
         return 0
-    replayed = 0
-    for index, record in enumerate(_read(path)):
-        kind = record.WhichOneof("log_type")
-        if kind != "predict_log":
-            log.warning("Skipped warm-up record %d of %s: %s cannot be replayed", index, servable.path, kind)
-            continue
+    count = 0
+    for record in _read(path):
         for _ in range(max(iterations, 1)):
-            predictor.predict_with(servable, number, record.predict_log.request)
-        replayed += 1
-    return replayed
+            _replay(record, servable, number, settings)
+        count += 1
+        if count > MAX_RECORDS:
+            raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
+    return count
 
 
-def _read(path: str) -> list[prediction_log_pb2.PredictionLog]:
+def _replay(record: prediction_log_pb2.PredictionLog, servable: Servable, number: int, settings: Settings) -> None:
+    kind = record.WhichOneof("log_type")
+    if kind is None:  # a record of nothing asks for nothing
+        return
+    if kind not in METHODS:
+        case = record.DESCRIPTOR.fields_by_name[kind].number
+        raise StatusError("UNIMPLEMENTED", f"Unsupported log_type for warmup: {case}")
+    call = METHODS[kind](servable, number, getattr(record, kind).request, settings)
+    call.finish(servable.run(call.feeds, call.fetches))
+
+
+def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
+    """The records, one by one: those before a damaged one are replayed."""
     try:
-        records = [
-            prediction_log_pb2.PredictionLog.FromString(record) for record in tf.compat.v1.io.tf_record_iterator(path)
-        ]
+        for serialized in tf.compat.v1.io.tf_record_iterator(path):
+            try:
+                record = prediction_log_pb2.PredictionLog.FromString(serialized)
+            except DecodeError:
+                text = serialized.decode("utf-8", "replace")
+                raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from None
+            yield record
+    except tf.errors.DataLossError as error:
+        message = f"{error.message}. Please verify your warmup data is in TFRecord format."
+        raise StatusError("DATA_LOSS", message) from None
     except tf.errors.OpError as error:
-        raise StatusError("DATA_LOSS", f"Failed to read warmup records from {path}: {error.message}") from None
-    if len(records) > MAX_RECORDS:
-        raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
-    return records
+        raise status_of(error) from None
