@@ -56,6 +56,9 @@ def build_example(path: Path) -> None:
         "put": (_put, [spec("float32", "x")]),
         "take": (_take, [spec("float32", "x")]),
         "check": (_checked_length, [spec("string", "text")]),
+        "classify": (_classified, [spec("string", "inputs")]),
+        "regress": (_regressed, [spec("string", "inputs")]),
+        "stream": (_counted, [spec("string", "word"), spec("float32", "step"), spec("float32", "state", (None, 2))]),
     }
     for dtype in IDENTITIES:
         functions[f"identity_{dtype}"] = (lambda x: {"y": tf.identity(x)}, [spec(dtype, "x", (None, 2))])
@@ -90,6 +93,44 @@ def _checked_length(text):
     valid = tf.reduce_all(tf.strings.length(text) > 0)
     with tf.control_dependencies([tf.debugging.Assert(valid, ["empty text is not allowed"])]):
         return {"length": tf.strings.length(text)}
+
+
+def _parsed(examples):
+    """Features: x, two numbers; n, 0 if it is absent; word, "none" if it is."""
+    import tensorflow as tf
+
+    described = {
+        "x": tf.io.FixedLenFeature([2], tf.float32),
+        "n": tf.io.FixedLenFeature([], tf.int64, 0),
+        "word": tf.io.FixedLenFeature([], tf.string, "none"),
+    }
+    parsed = tf.io.parse_example(examples, described)
+    return parsed["x"], parsed["n"], parsed["word"]
+
+
+def _classified(inputs):
+    """The classes are `word` and "other", with the scores x."""
+    import tensorflow as tf
+
+    x, _, word = _parsed(inputs)
+    return {"classes": tf.stack([word, tf.fill(tf.shape(word), "other")], axis=1), "scores": x}
+
+
+def _regressed(inputs):
+    """x[0] + x[1] + n."""
+    import tensorflow as tf
+
+    x, n, _ = _parsed(inputs)
+    return {"outputs": tf.reduce_sum(x, axis=1) + tf.cast(n, "float32")}
+
+
+def _counted(word, step, state):
+    """The word with the number of the call, and the sum of `step` over the calls before; state is [calls, sum]."""
+    import tensorflow as tf
+
+    calls = tf.strings.as_string(tf.cast(state[:, 0], "int32"))
+    state_then = state + tf.stack([tf.ones_like(step), step], axis=1)
+    return {"text": tf.strings.join([word, calls]), "total": state[:, 1], "state": state_then}
 
 
 def build_number(path: Path, number: float) -> None:
@@ -151,11 +192,11 @@ class Server:
 CONFIG = """
 model_config_list {{
   config {{
-    name: "example" base_path: "{models}/example" model_version_policy {{ all {{}} }}
+    name: "example" base_path: "{models}/example" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
     version_labels {{ key: "stable" value: 1 }}
     version_labels {{ key: "gone" value: 9 }}
   }}
-  config {{ name: "number" base_path: "{models}/number" }}
+  config {{ name: "number" base_path: "{models}/number" model_platform: "tensorflow" }}
 }}
 """
 
