@@ -13,6 +13,7 @@ from serving.errors import StatusError, invalid_argument
 from serving.inference import classify, multi_inference, regress
 from serving.predict import Settings, predict
 from serving.servable import Call, Servable, status_of
+from serving.tflite import TFLiteServable
 
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # as the original server; more would rather be a load test
@@ -26,7 +27,7 @@ METHODS: dict[str, Callable[..., Call]] = {
 }
 
 
-def warm_up(servable: Servable, number: int, settings: Settings, iterations: int) -> int:
+def warm_up(servable: Servable | TFLiteServable, number: int, settings: Settings, iterations: int) -> int:
     """Replay every record of version `number` `iterations` times, at least once; returns how many there are.
 
     A record that fails makes the load fail: what cannot be answered now would fail in front of clients.
@@ -44,7 +45,9 @@ def warm_up(servable: Servable, number: int, settings: Settings, iterations: int
     return count
 
 
-def _replay(record: prediction_log_pb2.PredictionLog, servable: Servable, number: int, settings: Settings) -> None:
+def _replay(
+    record: prediction_log_pb2.PredictionLog, servable: Servable | TFLiteServable, number: int, settings: Settings
+) -> None:
     kind = record.WhichOneof("log_type")
     if kind is None:  # a record of nothing asks for nothing
         return
