@@ -1,0 +1,71 @@
+"""What a model manager knows of a version, and how a request holds on to one. No TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.errors import StatusError
+
+
+@dataclass(eq=False)
+class Version:
+    """One version of a model; all fields but `holds` are guarded by the lock of its manager."""
+
+    model: str
+    number: int
+    path: str
+    state: str = "START"
+    aspired: bool = True
+    servable: Any = None
+    holds: list[None] = field(default_factory=list)  # one of each request in flight: append and pop need no lock
+    attempts: int = 0
+    next_attempt: float = 0.0  # time.monotonic()
+    busy: bool = False  # a thread is loading or closing it
+    successor: str = ""  # path to load from when this has gone, because it is wanted again
+    error: StatusError | None = None
+
+    def __str__(self) -> str:
+        return f"{{name: {self.model} version: {self.number}}}"
+
+
+class Use:
+    """A version that a request holds on to from its look-up on; it is not unloaded before the end of the `with`."""
+
+    __slots__ = ("_held", "_version")
+
+    def __init__(self, version: Version) -> None:
+        self._version, self._held = version, True
+
+    def __enter__(self) -> Version:
+        return self._version
+
+    def __exit__(self, *exception: object) -> None:
+        if self._held:
+            self._held = False
+            self._version.holds.pop()
+
+    __del__ = __exit__  # of a request that was given up before its `with`
+
+
+@dataclass
+class Model:
+    """The versions known of a model."""
+
+    name: str
+    versions: dict[int, Version] = field(default_factory=dict)
+
+    def in_state(self, state: str) -> list[Version]:
+        """Highest first."""
+        found = [version for version in self.versions.values() if version.state == state]
+        return sorted(found, key=lambda version: -version.number)
+
+    def settled(self) -> bool:
+        """A version is available, or all that are wanted have failed."""
+        wanted = [version.state for version in self.versions.values() if version.aspired]
+        return bool(self.in_state("AVAILABLE")) or (bool(wanted) and set(wanted) == {"END"})
+
+    def failure(self) -> Version | None:
+        """The highest version that failed, if none is available."""
+        ended = [version for version in self.in_state("END") if version.aspired]
+        return ended[0] if ended and not self.in_state("AVAILABLE") else None
