@@ -2,95 +2,101 @@
 
 with Client("localhost:8500") as client:  # or "http://localhost:8501"
     client.predict("translation", {"text": ["a sentence"]})["translation"]
+    for piece in client.stream("text_generation", {"prompt": ["The "], ...}, steps=10):
+        print(piece["text"][0].decode(), end="")
+
+`AsyncClient` in serving.client_async has the same methods for asyncio.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
 
 import numpy as np
 
-DEFAULT_SIGNATURE = "serving_default"
-METADATA_SECONDS = 5.0  # what is known of a model may be as old as this: a new version can rename an output
-# Servers list it among the signatures, but it cannot be called.
-INIT_OPERATION = "__saved_model_init_op"
+from serving.client_calls import Deliver, Open, Read, Send, Sleep, Steps, T
+from serving.client_connect import connect
+from serving.client_errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    ServingError,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Unknown,
+)
+from serving.client_types import (
+    DEFAULT_SIGNATURE,
+    Classification,
+    Metadata,
+    ModelSpec,
+    Tensors,
+    Tls,
+    VersionStatus,
+)
 
-# {name: DataType number of tensorflow/core/framework/types.proto}; string tensors are object arrays of bytes.
-DTYPES = {
-    "float32": 1,
-    "float64": 2,
-    "int32": 3,
-    "uint8": 4,
-    "int16": 5,
-    "int8": 6,
-    "string": 7,
-    "int64": 9,
-    "bool": 10,
-    "uint16": 17,
-    "float16": 19,
-    "uint32": 22,
-    "uint64": 23,
-}
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "Classification",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "Metadata",
+    "ModelSpec",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "ServingError",
+    "Tensors",
+    "Tls",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "VersionStatus",
+]
 
-
-class ServingError(Exception):
-    """A request failed. `code` is a canonical status name ("NOT_FOUND"), `message` the server's text."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code, self.message = code, message
-
-
-@dataclass(frozen=True)
-class VersionStatus:
-    """One version of a model: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
-
-    version: int
-    state: str
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Which model a request is for; neither version nor label: the highest version that is loaded."""
-
-    name: str
-    version: int | None = None
-    label: str | None = None
-
-
-# {"signature": {"inputs": {name: {"dtype": "string", "shape": [-1]}}, "outputs": {...}}}; shape None: any.
-Metadata = dict[str, dict[str, dict[str, dict[str, Any]]]]
-Tensors = dict[str, np.ndarray]
-
-
-class Transport(Protocol):
-    """How requests travel. Inputs are arrays of a definite dtype; strings object arrays of str or bytes."""
-
-    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors, timeout: float) -> Tensors: ...
-
-    def metadata(self, spec: ModelSpec, timeout: float) -> Metadata: ...
-
-    def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]: ...
-
-    def close(self) -> None: ...
+RETRIES = 3
+TIMEOUT = 60.0  # seconds
 
 
 class Client:
-    """Requests to one server: `HOST:PORT` (or `unix:PATH`) is gRPC, `http://HOST:PORT` or `https://` is REST.
+    """Requests to one server; may be shared by threads.
 
-    Both give equal arrays; string tensors are object arrays of `bytes`. May be shared by threads.
+    `address` is `HOST:PORT` or `unix:PATH` for gRPC, `grpcs://HOST:PORT` for gRPC over TLS, `http://HOST:PORT` or
+    `https://HOST:PORT` for REST. Both give equal arrays; string tensors are object arrays of `bytes`.
+    `token` is sent as `Authorization: Bearer`; `tls` names files for grpcs and https.
+    A request is sent again up to `retries` times, after waits that grow from 0.1 s, where the server is unavailable;
+    its `timeout` in seconds covers all of that. So a model has to bear that a request reaches it twice.
+
+    Methods raise a subclass of ServingError for each code, such as NotFound or DeadlineExceeded.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, token: str | None = None, tls: Tls | None = None, retries: int = RETRIES
+    ) -> None:
         self.address = address
-        self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the look
-        self._transport = _connect(address, self._cached_metadata)
+        self._calls, self._transport = connect(address, token, tls, retries, asynchronous=False)
 
     def predict(
         self,
@@ -99,29 +105,88 @@ class Client:
         signature: str = DEFAULT_SIGNATURE,
         version: int | None = None,
         label: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
     ) -> Tensors:
         """Run `signature` of `model` on `inputs` {name: anything that numpy.asarray takes} -> {name: array}.
 
-        Arrays are sent with their dtype; Python numbers get the dtype that the signature asks for.
+        Arrays are sent with their dtype; Python numbers get the dtype that the signature asks for. REST has no form
+        for float16 and bfloat16. Over gRPC bfloat16 outputs come as float32.
+        """
+        return self._run(self._calls.predict(ModelSpec(model, version, label), inputs, signature, timeout))[0]
+
+    def classify(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        signature: str = DEFAULT_SIGNATURE,
+        context: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> list[list[Classification]]:
+        """Classify examples {feature: a number, str, bytes, or a list of one of these} -> the classes of each.
+
+        Whole numbers become int64 features, others float, str and bytes text; `context` has features that all
+        examples share.
         """
         spec = ModelSpec(model, version, label)
-        try:
-            arrays = {name: self._array(spec, signature, name, value, timeout) for name, value in inputs.items()}
-            return self._transport.predict(spec, signature, arrays, timeout)
-        except ServingError:
-            self._metadata.pop(spec, None)  # it may describe a version that has been replaced
-            raise
+        return self._run(self._calls.classify(spec, examples, signature, context, timeout))
+
+    def regress(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        signature: str = DEFAULT_SIGNATURE,
+        context: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> np.ndarray:
+        """As `classify` -> a number for each example, float32 [examples]."""
+        spec = ModelSpec(model, version, label)
+        return self._run(self._calls.regress(spec, examples, signature, context, timeout))
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        steps: int,
+        signature: str = "stream",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Iterator[Tensors]:
+        """The outputs of `steps` calls of a signature, each of which goes on from the `state` of the one before.
+
+        `inputs` and outputs are without `state`. Each call may take `timeout` seconds. Closing the iterator, or
+        leaving the loop over it, ends the request. Over REST it is one request, of one row, where the server has
+        server-sent events; else, and over gRPC, each call is a request of its own.
+        """
+        return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
     def metadata(
-        self, model: str, version: int | None = None, label: str | None = None, timeout: float = 60.0
+        self, model: str, version: int | None = None, label: str | None = None, timeout: float = TIMEOUT
     ) -> Metadata:
         """Signatures of the model: {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {...}}}."""
-        return self._transport.metadata(ModelSpec(model, version, label), timeout)
+        return self._run(self._calls.metadata(ModelSpec(model, version, label), timeout))
 
-    def status(self, model: str, timeout: float = 60.0) -> list[VersionStatus]:
+    def status(self, model: str, timeout: float = TIMEOUT) -> list[VersionStatus]:
         """All versions that the server knows of, highest first."""
-        return self._transport.status(ModelSpec(model), timeout)
+        return self._run(self._calls.status(ModelSpec(model), timeout))
+
+    def models(self, timeout: float = TIMEOUT) -> dict[str, dict[int, str]]:
+        """What the server has, {model: {version: state}}; over REST, from `python -m serving --rest_api_extensions`.
+
+        Raises: Unimplemented over gRPC, InvalidArgument from a server without the extension.
+        """
+        return self._run(self._calls.models(timeout))
+
+    def ready(self, timeout: float = TIMEOUT) -> bool:
+        """Whether the server takes requests now; asked once. A server that does not answer is not ready.
+
+        Raises: Unimplemented from a server that does not tell (no health service, no /readyz).
+        """
+        return self._run(self._calls.ready(timeout))
 
     def close(self) -> None:
         self._transport.close()
@@ -132,108 +197,51 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _cached_metadata(self, spec: ModelSpec, timeout: float = 60.0, fresh: bool = False) -> Metadata:
-        """Metadata of `spec`, kept for some seconds unless it has to be `fresh`; forgotten when a request fails."""
-        known = self._metadata.get(spec)
-        if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
-            known = (time.monotonic(), self._transport.metadata(spec, timeout))
-            self._metadata[spec] = known
-        return known[1]
+    def _run(self, steps: Steps[T]) -> T:
+        """Carries the steps out -> what they return."""
+        reply: Any = None
+        failed: ServingError | None = None
+        while True:
+            try:
+                step = steps.send(reply) if failed is None else steps.throw(failed)
+            except StopIteration as end:
+                return end.value
+            reply, failed = None, None
+            try:
+                reply = self._do(step)
+            except ServingError as error:
+                failed = error
 
-    def _array(self, spec: ModelSpec, signature: str, name: str, value: Any, timeout: float) -> np.ndarray:
-        """`value` as an array of a dtype that can be sent."""
-        if isinstance(value, (np.ndarray, np.generic)):
-            return _checked(name, np.asarray(value))
-        if isinstance(_first_leaf(value), (str, bytes)):
-            return np.array(value, dtype=object)  # numpy's own bytes dtype would drop trailing zero bytes
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ServingError("INVALID_ARGUMENT", f"input '{name}' is no array: {error}") from None
-        tensor = self._cached_metadata(spec, timeout).get(signature, {}).get("inputs", {}).get(name)
-        if tensor is None or tensor["dtype"] == "string" or tensor["dtype"] not in DTYPES or not _holds_numbers(array):
-            return _checked(name, array)  # the server knows best what is wrong
-        wanted = np.dtype(tensor["dtype"])
-        if array.dtype.kind == "f" and wanted.kind in "iub":
-            array = np.asarray(value, dtype=object)  # small and very large integers together became floats
-            if not _holds_numbers(array):
-                raise ServingError(
-                    "INVALID_ARGUMENT",
-                    f"input '{name}' holds fractions, but signature '{signature}' takes {wanted}",
-                )
-        low, high = _range(wanted)
-        numbers = [number for number in array.ravel().tolist() if isinstance(number, int) or math.isfinite(number)]
-        if numbers and not (low <= min(numbers) and max(numbers) <= high):
-            raise ServingError(
-                "INVALID_ARGUMENT",
-                f"input '{name}' holds numbers outside {low} to {high}, the range of {wanted}",
-            )
-        return array.astype(wanted)
+    def _iterate(self, steps: Steps[None]) -> Iterator[Tensors]:
+        """Carries the steps out, and yields what they deliver."""
+        reply: Any = None
+        failed: ServingError | None = None
+        with ExitStack() as opened:
+            while True:
+                try:
+                    step = steps.send(reply) if failed is None else steps.throw(failed)
+                except StopIteration:
+                    return
+                reply, failed = None, None
+                if isinstance(step, Deliver):
+                    yield step.outputs
+                    continue
+                try:
+                    reply = self._do(step)
+                except ServingError as error:
+                    failed = error
+                if isinstance(step, Open) and reply is not None:
+                    opened.callback(reply.close)
 
-
-def _connect(address: str, metadata: Any) -> Transport:
-    """The transport for `address`; each imports its own library, so that only the one in use is loaded."""
-    if address.startswith(("http://", "https://")):
-        from serving.client_rest import RestTransport
-
-        return RestTransport(address, metadata)
-    from serving.client_grpc import GrpcTransport
-
-    return GrpcTransport(address.removeprefix("grpc://"))
-
-
-def _holds_numbers(array: np.ndarray) -> bool:
-    """Whether a definite dtype can hold it; whole numbers of any size come as objects."""
-    return array.dtype.kind in "biuf" or all(isinstance(leaf, int) for leaf in array.ravel())
-
-
-def _range(dtype: np.dtype) -> tuple[Any, Any]:
-    """The smallest and the largest number of a dtype."""
-    if dtype.kind == "b":
-        return 0, 1
-    if dtype.kind == "f":
-        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
-    return np.iinfo(dtype).min, np.iinfo(dtype).max
-
-
-def _first_leaf(value: Any) -> Any:
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    return value
-
-
-def _checked(name: str, array: np.ndarray) -> np.ndarray:
-    """The array, if the protocol has its dtype; numpy strings become object arrays of str or bytes."""
-    if array.dtype.kind in "US":
-        return array.astype(object)
-    if array.dtype.kind != "O" and array.dtype.name not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            f"input '{name}' has dtype {array.dtype}, which cannot be sent; use one of {known}",
-        )
-    return array
-
-
-def as_bytes(name: str, value: Any) -> bytes:
-    """One element of a string tensor as it travels: text in UTF-8."""
-    if isinstance(value, str):
-        try:
-            return value.encode()
-        except UnicodeEncodeError as error:
-            raise ServingError("INVALID_ARGUMENT", f"input '{name}' holds text that is not Unicode: {error}") from None
-    if isinstance(value, bytes):
-        return value
-    raise ServingError(
-        "INVALID_ARGUMENT",
-        f"input '{name}' holds a {type(value).__name__}; an object array holds str or bytes",
-    )
-
-
-def unavailable(address: str, reason: str) -> ServingError:
-    """What to tell when no server answers."""
-    return ServingError(
-        "UNAVAILABLE",
-        f"no model server answers at {address} ({reason}); start one with `python -m serving "
-        "--models_dir=models --port=8500 --rest_api_port=8501`, or check the address",
-    )
+    def _do(self, step: Any) -> Any:
+        """-> the reply."""
+        match step:
+            case Send():
+                return self._transport.send(step.request, step.seconds)
+            case Open():
+                return self._transport.open(step.request, step.seconds)
+            case Read():
+                return step.body.read(step.seconds)
+            case Sleep():
+                return time.sleep(step.seconds)
+        raise AssertionError(f"{step} is no step")

@@ -1,44 +1,25 @@
-"""The client's gRPC transport."""
+"""The client over gRPC: how its messages are written and read, and how they travel."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
-from serving.client import (
-    DTYPES,
-    INIT_OPERATION,
-    Metadata,
-    ModelSpec,
-    ServingError,
-    Tensors,
-    VersionStatus,
-    as_bytes,
-    unavailable,
-)
+from serving.client_calls import Question
+from serving.client_errors import ServingError, failure, unavailable
+from serving.client_types import INIT_OPERATION, Classification, Metadata, ModelSpec, Tensors, Tls, VersionStatus
+from serving.client_values import Features, as_bytes
 from serving.errors import CODE_NAMES
-from serving.wire import CLASSES
+from serving.wire import CLASSES, decode, describe, encode
 
-DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
-
-# {dtype: field that holds its numbers} when they do not come as tensor_content.
-VALUE_FIELDS = {
-    "float32": "float_val",
-    "float64": "double_val",
-    "int32": "int_val",
-    "uint8": "int_val",
-    "int16": "int_val",
-    "int8": "int_val",
-    "int64": "int64_val",
-    "bool": "bool_val",
-    "uint16": "int_val",
-    "float16": "half_val",
-    "uint32": "uint32_val",
-    "uint64": "uint64_val",
-}
+PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
+SERVING = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # feature maps outgrow the default of 4 MiB
@@ -49,115 +30,198 @@ CHANNEL_OPTIONS = (
 )
 
 
-class GrpcTransport:
-    """Requests over one channel, which threads may share."""
+@dataclass(frozen=True)
+class Rpc:
+    """A request: the full name of the method, its message, and the class of the answer."""
+
+    method: str
+    message: Any
+    answer: Any
+
+
+class GrpcFormat:
+    """Requests as messages."""
+
+    describes_outputs = True
 
     def __init__(self, address: str) -> None:
-        self._address = address
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._predict = self._method("PredictionService", "Predict")
-        self._get_metadata = self._method("PredictionService", "GetModelMetadata")
-        self._get_status = self._method("ModelService", "GetModelStatus")
+        self.address = address
 
-    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors, timeout: float) -> Tensors:
+    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Rpc:
         request = CLASSES["PredictRequest"]()
-        _fill_spec(request.model_spec, spec)
-        request.model_spec.signature_name = signature
+        _fill_spec(request.model_spec, spec, signature)
         for name, array in inputs.items():
             encode(request.inputs[name], name, array)
-        response = self._call(self._predict, request, timeout)
-        return {name: decode(tensor) for name, tensor in response.outputs.items()}
+        return Rpc(PREDICTION + "Predict", request, CLASSES["PredictResponse"])
 
-    def metadata(self, spec: ModelSpec, timeout: float) -> Metadata:
+    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors:
+        return {name: decode(tensor) for name, tensor in answer.outputs.items()}
+
+    def read_version(self, answer: Any) -> int | None:
+        return answer.model_spec.version.value if answer.model_spec.HasField("version") else None
+
+    def classify(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+        request = CLASSES["ClassificationRequest"]()
+        _fill_examples(request, spec, signature, examples, context)
+        return Rpc(PREDICTION + "Classify", request, CLASSES["ClassificationResponse"]), self._read_classify
+
+    def _read_classify(self, answer: Any) -> list[list[Classification]]:
+        return [[Classification(c.label, c.score) for c in row.classes] for row in answer.result.classifications]
+
+    def regress(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+        request = CLASSES["RegressionRequest"]()
+        _fill_examples(request, spec, signature, examples, context)
+        return Rpc(PREDICTION + "Regress", request, CLASSES["RegressionResponse"]), self._read_regress
+
+    def _read_regress(self, answer: Any) -> np.ndarray:
+        return np.array([row.value for row in answer.result.regressions], np.float32)
+
+    def metadata(self, spec: ModelSpec) -> Question:
         request = CLASSES["GetModelMetadataRequest"](metadata_field=["signature_def"])
         _fill_spec(request.model_spec, spec)
-        response = self._call(self._get_metadata, request, timeout)
-        signatures = CLASSES["SignatureDefMap"].FromString(response.metadata["signature_def"].value)
+        return Rpc(PREDICTION + "GetModelMetadata", request, CLASSES["GetModelMetadataResponse"]), self._read_metadata
+
+    def _read_metadata(self, answer: Any) -> Metadata:
+        signatures = CLASSES["SignatureDefMap"].FromString(answer.metadata["signature_def"].value)
         return {
-            name: {"inputs": _describe(signature.inputs), "outputs": _describe(signature.outputs)}
+            name: {"inputs": describe(signature.inputs), "outputs": describe(signature.outputs)}
             for name, signature in signatures.signature_def.items()
             if name != INIT_OPERATION
         }
 
-    def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]:
+    def status(self, spec: ModelSpec) -> Question:
         request = CLASSES["GetModelStatusRequest"]()
         _fill_spec(request.model_spec, spec)
-        response = self._call(self._get_status, request, timeout)
+        return Rpc(MODEL + "GetModelStatus", request, CLASSES["GetModelStatusResponse"]), self._read_status
+
+    def _read_status(self, answer: Any) -> list[VersionStatus]:
         return [
             VersionStatus(s.version, STATES[s.state], CODE_NAMES[s.status.error_code], s.status.error_message)
-            for s in response.model_version_status
+            for s in answer.model_version_status
         ]
+
+    def models(self) -> Question:
+        raise failure("UNIMPLEMENTED", f"gRPC has no list of models; ask the REST port of {self.address}: http://...")
+
+    def ready(self) -> Question:
+        request = CLASSES["HealthCheckRequest"](service="PredictionService")
+        return Rpc("/grpc.health.v1.Health/Check", request, CLASSES["HealthCheckResponse"]), self._read_ready
+
+    def _read_ready(self, answer: Any) -> bool:
+        return answer.status == SERVING
+
+    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> None:
+        return None
+
+
+class Channel:
+    """What a channel with and without asyncio has in common: how it is made, and the methods called so far."""
+
+    def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
+        """`address` is grpc://HOST:PORT, grpcs://HOST:PORT, or without a scheme as grpc:// is."""
+        scheme, _, target = address.rpartition("://")
+        self._address, self._target = address, target
+        self._credentials = _credentials(tls or Tls()) if scheme == "grpcs" else None
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._methods: dict[str, Any] = {}
+
+    def _connect(self, library: Any) -> Any:
+        """A channel of `grpc` or `grpc.aio`."""
+        if self._credentials is None:
+            return library.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        return library.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+
+    def _method(self, channel: Any, request: Rpc) -> Any:
+        method = self._methods.get(request.method)
+        if method is None:
+            method = self._methods[request.method] = channel.unary_unary(
+                request.method,
+                request_serializer=type(request.message).SerializeToString,
+                response_deserializer=request.answer.FromString,
+            )
+        return method
+
+    def _failure(self, error: Any) -> ServingError:
+        code, message = error.code().name, error.details() or ""
+        # The channel's own reports are about the connection; only the server's are its answers.
+        if code == "UNAVAILABLE" and "Error received from peer" not in (error.debug_error_string() or ""):
+            return unavailable(self._address, message)
+        return failure(code, message)
+
+
+class GrpcTransport(Channel):
+    """Requests over one channel, which threads may share; it connects again by itself."""
+
+    def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
+        super().__init__(address, token, tls)
+        self._channel = self._connect(grpc)
+
+    def send(self, request: Rpc, seconds: float) -> Any:
+        try:
+            return self._method(self._channel, request)(request.message, timeout=seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failure(error) from None
 
     def close(self) -> None:
         self._channel.close()
 
-    def _method(self, service: str, name: str) -> grpc.UnaryUnaryMultiCallable:
-        return self._channel.unary_unary(
-            f"/tensorflow.serving.{service}/{name}",
-            request_serializer=CLASSES[f"{name}Request"].SerializeToString,
-            response_deserializer=CLASSES[f"{name}Response"].FromString,
-        )
 
-    def _call(self, method: grpc.UnaryUnaryMultiCallable, request: Any, timeout: float) -> Any:
+class AsyncGrpcTransport(Channel):
+    """Requests over one channel of the event loop that runs when the first is sent."""
+
+    _channel: Any = None
+
+    async def send(self, request: Rpc, seconds: float) -> Any:
+        if self._channel is None:
+            self._channel = self._connect(grpc.aio)
         try:
-            return method(request, timeout=timeout)
+            return await self._method(self._channel, request)(request.message, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            code, message = error.code().name, error.details()
-            if code == "UNAVAILABLE":
-                raise unavailable(self._address, message) from None
-            raise ServingError(code, message) from None
+            raise self._failure(error) from None
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
 
 
-def _fill_spec(message: Any, spec: ModelSpec) -> None:
-    message.name = spec.name
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    def content(path: str | Path | None) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    return grpc.ssl_channel_credentials(content(tls.authority), content(tls.key), content(tls.certificate))
+
+
+def _fill_spec(message: Any, spec: ModelSpec, signature: str = "") -> None:
+    message.name, message.signature_name = spec.name, signature
     if spec.version is not None:
         message.version.value = spec.version
     elif spec.label is not None:
         message.version_label = spec.label
 
 
-def _describe(tensors: Any) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"dtype": _dtype_name(info.dtype), "shape": _shape(info.tensor_shape)} for name, info in tensors.items()
-    }
-
-
-def _dtype_name(number: int) -> str:
-    return DTYPE_NAMES.get(number, f"DataType({number})")
-
-
-def _shape(shape: Any) -> list[int] | None:
-    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
-
-
-def encode(tensor: Any, name: str, array: np.ndarray) -> None:
-    """Write an array into a Tensor message: numbers as raw memory, the fastest form on both sides."""
-    for size in array.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    if array.dtype.kind == "O":
-        tensor.dtype = DTYPES["string"]
-        tensor.string_val.extend([as_bytes(name, value) for value in array.ravel()])
+def _fill_examples(
+    request: Any, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+) -> None:
+    _fill_spec(request.model_spec, spec, signature)
+    if context is None:
+        request.input.example_list.SetInParent()
+        listed = request.input.example_list
     else:
-        tensor.dtype = DTYPES[array.dtype.name]
-        little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        tensor.tensor_content = np.ascontiguousarray(little_endian).tobytes()
+        listed = request.input.example_list_with_context
+        _fill_features(listed.context, context)
+    for example in examples:
+        _fill_features(listed.examples.add(), example)
 
 
-def decode(tensor: Any) -> np.ndarray:
-    """Array of a Tensor message, whose numbers may be raw memory or a list."""
-    name, shape = _dtype_name(tensor.dtype), _shape(tensor.tensor_shape)
-    if name == "string":
-        strings = np.empty(len(tensor.string_val), dtype=object)
-        strings[:] = tensor.string_val
-        return strings.reshape(shape)
-    if name not in VALUE_FIELDS:
-        raise ServingError("UNIMPLEMENTED", f"the server answered with {name}, which this client cannot read")
-    dtype = np.dtype(name)
-    if tensor.tensor_content:
-        return np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-    values = getattr(tensor, VALUE_FIELDS[name])
-    if name in ("float32", "float64"):
-        return np.frombuffer(b"".join(values), dtype.newbyteorder("<")).astype(dtype).reshape(shape)
-    if name == "float16":
-        return np.array(values, dtype=np.uint16).view(np.float16).reshape(shape)
-    return np.array(values, dtype=dtype).reshape(shape)
+def _fill_features(example: Any, features: Features) -> None:
+    example.features.SetInParent()
+    for name, values in features.items():
+        feature = example.features.feature[name]
+        if not values:
+            continue
+        if isinstance(values[0], int):
+            feature.int64_list.value.extend(values)
+        elif isinstance(values[0], float):
+            feature.float_list.value = np.array(values, "<f4").tobytes()
+        else:
+            feature.bytes_list.value.extend([as_bytes(name, value) for value in values])

@@ -1,27 +1,20 @@
-"""The client's REST transport: the columnar form of TensorFlow Serving's JSON."""
+"""The client over REST: how TensorFlow Serving's JSON, in its columnar form, is written and read."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import urllib3
 
-from serving.client import (
-    DTYPES,
-    INIT_OPERATION,
-    Metadata,
-    ModelSpec,
-    ServingError,
-    Tensors,
-    VersionStatus,
-    as_bytes,
-    unavailable,
-)
+from serving.client_calls import Question
+from serving.client_errors import failure
+from serving.client_types import DTYPES, INIT_OPERATION, Classification, Metadata, ModelSpec, Tensors, VersionStatus
+from serving.client_values import Features, as_bytes
 
 # {HTTP status: code}; 400 also stands for FAILED_PRECONDITION and OUT_OF_RANGE, 500 for UNKNOWN, DATA_LOSS.
 HTTP_CODES = {
@@ -30,13 +23,17 @@ HTTP_CODES = {
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     409: "ABORTED",
+    413: "RESOURCE_EXHAUSTED",
     429: "RESOURCE_EXHAUSTED",
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# What proxies say in front of a model server, and in pages of their own.
+OF_PROXIES = {401, 403, 413, 429, 502, 503, 504}
 
 # {name in the metadata JSON: name here}
 JSON_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"} | {
@@ -44,29 +41,55 @@ JSON_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float1
 }
 
 
-class RestTransport:
-    """Requests over a pool of kept-alive connections, which threads may share."""
+@dataclass(frozen=True)
+class Http:
+    """A request: the path below the address, and a body if it is a POST. `is_json`: whether the answer has to be."""
 
-    def __init__(self, address: str, metadata: Callable[..., Metadata]) -> None:
-        self._address = address.rstrip("/")
-        self._metadata = metadata  # cached, for the dtypes and names that the JSON of an answer lacks
-        self._pool = urllib3.PoolManager(maxsize=32, retries=False)
+    path: str
+    body: bytes | None = None
+    is_json: bool = True
 
-    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors, timeout: float) -> Tensors:
-        columns = {name: _to_json(name, array) for name, array in inputs.items()}
-        body = {"signature_name": signature, "inputs": columns}
-        answer = self._request("POST", f"{_path(spec)}:predict", timeout, body)
-        for fresh in (False, True):  # what is cached may describe a version that has been replaced
-            outputs = self._metadata(spec, timeout, fresh).get(signature, {}).get("outputs", {})
-            values = answer["outputs"]
-            if len(outputs) == 1:  # a single output comes without its name
-                values = {next(iter(outputs)): values}
-            if isinstance(values, dict) and values.keys() == outputs.keys():
-                return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
-        raise ServingError("INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says")
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
 
-    def metadata(self, spec: ModelSpec, timeout: float) -> Metadata:
-        answer = self._request("GET", f"{_path(spec)}/metadata", timeout)
+
+class RestFormat:
+    """Requests as JSON."""
+
+    describes_outputs = False
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Http:
+        return _post(spec, "predict", {"signature_name": signature, "inputs": _columns(inputs)})
+
+    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
+        values = answer["outputs"]
+        if len(outputs) == 1:  # a single output comes without its name
+            values = {next(iter(outputs)): values}
+        return _read_columns(values, outputs)
+
+    def read_version(self, answer: Any) -> int | None:
+        return None
+
+    def classify(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+        return _post(spec, "classify", _examples(signature, examples, context)), self._read_classify
+
+    def _read_classify(self, answer: Any) -> list[list[Classification]]:
+        return [[Classification(label, float(np.float32(score))) for label, score in row] for row in answer["results"]]
+
+    def regress(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+        return _post(spec, "regress", _examples(signature, examples, context)), self._read_regress
+
+    def _read_regress(self, answer: Any) -> np.ndarray:
+        return np.array(answer["results"], np.float32)
+
+    def metadata(self, spec: ModelSpec) -> Question:
+        return Http(f"{_path(spec)}/metadata"), self._read_metadata
+
+    def _read_metadata(self, answer: Any) -> Metadata:
         signatures = answer["metadata"]["signature_def"]["signature_def"]
         return {
             name: {"inputs": _describe(signature["inputs"]), "outputs": _describe(signature["outputs"])}
@@ -74,38 +97,100 @@ class RestTransport:
             if name != INIT_OPERATION
         }
 
-    def status(self, spec: ModelSpec, timeout: float) -> list[VersionStatus]:
-        answer = self._request("GET", _path(spec), timeout)
+    def status(self, spec: ModelSpec) -> Question:
+        return Http(_path(spec)), self._read_status
+
+    def _read_status(self, answer: Any) -> list[VersionStatus]:
         return [
             VersionStatus(int(s["version"]), s["state"], s["status"]["error_code"], s["status"]["error_message"])
             for s in answer["model_version_status"]
         ]
 
-    def close(self) -> None:
-        self._pool.clear()
+    def models(self) -> Question:
+        return Http("/v1/models"), self._read_models
 
-    def _request(self, method: str, path: str, timeout: float, body: Any = None) -> Any:
-        """The parsed JSON of an answer. Bytes that are not UTF-8 survive as surrogate escapes."""
-        data = None if body is None else json.dumps(body).encode()
+    def _read_models(self, answer: Any) -> dict[str, dict[int, str]]:
+        return {
+            model["name"]: {int(version["version"]): version["state"] for version in model["versions"]}
+            for model in answer["models"]
+        }
+
+    def ready(self) -> Question:
+        return Http("/readyz", is_json=False), lambda answer: True
+
+    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Http, ServerSentEvents]:
+        body = {"signature_name": signature, "inputs": _columns(inputs), "steps": steps}
+        return _post(spec, "stream", body), ServerSentEvents(self.address)
+
+
+class ServerSentEvents:
+    """Events as the HTML standard has them, which hold outputs; a piece of the body may end anywhere."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._rest = b""
+        self._event = "message"
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes, outputs: Mapping[str, Any]) -> Iterator[Tensors | None]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            field, _, value = line.rstrip(b"\r").decode("utf-8", "surrogateescape").partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                self._event = value
+            elif field == "data":
+                self._data.append(value)
+            elif not field and not value and self._data:
+                event, data = self._event, "\n".join(self._data)
+                self._event = "message"
+                self._data.clear()
+                yield self._read(event, data, outputs)
+
+    def _read(self, event: str, data: str, outputs: Mapping[str, Any]) -> Tensors | None:
+        if event == "done":
+            return None
         try:
-            response = self._pool.request(method, f"{self._address}/v1/models/{path}", body=data, timeout=timeout)
-        except urllib3.exceptions.ReadTimeoutError:
-            raise ServingError("DEADLINE_EXCEEDED", f"no answer within {timeout} s from {self._address}") from None
-        except urllib3.exceptions.HTTPError as error:
-            raise unavailable(self._address, str(error)) from None
-        text = response.data.decode("utf-8", "surrogateescape")
-        try:
-            answer = json.loads(text)
+            values = json.loads(data)
         except ValueError:
-            raise ServingError("UNKNOWN", f"{self._address} is no model server: {text[:200]}") from None
-        if response.status != 200:
-            code = HTTP_CODES.get(response.status, "UNKNOWN")
-            raise ServingError(code, answer.get("error", text))
+            raise failure("UNKNOWN", f"{self._address} sent an event that is no JSON: {data[:200]}") from None
+        if event == "error":
+            raise failure(values.get("code", "UNKNOWN"), values.get("error", data))
+        answer = _read_columns(values, outputs)
+        if answer is None:
+            raise failure("INTERNAL", "an event has other outputs than the metadata says")
         return answer
 
 
+def read_answer(address: str, request: Http, status: int, content: bytes) -> Any:
+    """The parsed JSON of an answer. Bytes that are not UTF-8 survive as surrogate escapes.
+
+    Raises: ServingError of the status, with the text that the server gave.
+    """
+    if status == 200 and not request.is_json:
+        return None
+    text = content.decode("utf-8", "surrogateescape")
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        shown = text.encode("utf-8", "replace").decode()[:200]
+        if status in OF_PROXIES:
+            raise failure(HTTP_CODES[status], f"HTTP status {status} from {address}: {shown}") from None
+        if not request.is_json:
+            raise failure("UNIMPLEMENTED", f"{address} has no {request.path}: HTTP status {status}") from None
+        raise failure("UNKNOWN", f"{address} is no model server: {shown}") from None
+    if status == 200 and isinstance(answer, dict):
+        return answer
+    message = answer.get("error", text) if isinstance(answer, dict) else text
+    raise failure(HTTP_CODES.get(status, "UNKNOWN"), str(message))
+
+
+def _post(spec: ModelSpec, verb: str, body: dict[str, Any]) -> Http:
+    return Http(f"{_path(spec)}:{verb}", json.dumps(body).encode())
+
+
 def _path(spec: ModelSpec) -> str:
-    path = quote(spec.name, safe="")
+    path = f"/v1/models/{quote(spec.name, safe='')}"
     if spec.version is not None:
         return f"{path}/versions/{spec.version}"
     if spec.label is not None:
@@ -124,17 +209,37 @@ def _shape(shape: dict[str, Any]) -> list[int] | None:
     return None if shape["unknown_rank"] else [int(dim["size"]) for dim in shape["dim"]]
 
 
+def _examples(signature: str, examples: list[Features], context: Features | None) -> dict[str, Any]:
+    def written(example: Features) -> dict[str, list]:
+        return {
+            name: [leaf if isinstance(leaf, (int, float)) else _text(name, leaf) for leaf in leaves]
+            for name, leaves in example.items()
+        }
+
+    body = {"signature_name": signature, "examples": [written(example) for example in examples]}
+    return body if context is None else body | {"context": written(context)}
+
+
+def _columns(inputs: Tensors) -> dict[str, Any]:
+    return {name: _to_json(name, array) for name, array in inputs.items()}
+
+
 def _to_json(name: str, array: np.ndarray) -> Any:
     """Nested lists of an array; bytes, which JSON has not, as {"b64": ...}."""
     if array.dtype.kind != "O":
         return array.tolist()
+    return _map_leaves(lambda value: _text(name, value), array.tolist())
 
-    def leaf(value: Any) -> Any:
-        if isinstance(value, str):
-            return value
-        return {"b64": base64.b64encode(as_bytes(name, value)).decode()}
 
-    return _map_leaves(leaf, array.tolist())
+def _text(name: str, value: Any) -> Any:
+    return value if isinstance(value, str) else {"b64": base64.b64encode(as_bytes(name, value)).decode()}
+
+
+def _read_columns(values: Any, outputs: Mapping[str, Any]) -> Tensors | None:
+    """Arrays of {name: nested lists}; None where these are not the outputs that the metadata describes."""
+    if not isinstance(values, dict) or values.keys() != outputs.keys():
+        return None
+    return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
 
 
 def _from_json(value: Any, dtype: str, shape: list[int] | None) -> np.ndarray:

@@ -5,15 +5,22 @@ their own: they cannot clash with TensorFlow's messages in the same process, and
 would have to match the installed protobuf.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from serving.client_errors import failure
+from serving.client_types import DTYPES
+from serving.client_values import as_bytes
 
 PACKAGE = "serving.wire"
 
 # {message: {field: (number, type)}}. A type is a scalar, a message, "repeated T" or "map T" (with string keys).
-# Packed numbers of fixed width look on the wire like one string of bytes. Declared as bytes they are decoded
-# by numpy at once, where reading `repeated float` takes a Python object a number.
+# Packed numbers look on the wire like one string of bytes. Declared as bytes they are read and written by numpy at
+# once, where `repeated float` takes a Python object a number.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShape": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},
@@ -23,13 +30,13 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "tensor_content": (4, "bytes"),
         "float_val": (5, "repeated bytes"),
         "double_val": (6, "repeated bytes"),
-        "int_val": (7, "repeated int32"),
+        "int_val": (7, "repeated bytes"),
         "string_val": (8, "repeated bytes"),
-        "int64_val": (10, "repeated int64"),
-        "bool_val": (11, "repeated bool"),
-        "half_val": (13, "repeated int32"),
-        "uint32_val": (16, "repeated uint32"),
-        "uint64_val": (17, "repeated uint64"),
+        "int64_val": (10, "repeated bytes"),
+        "bool_val": (11, "repeated bytes"),
+        "half_val": (13, "repeated bytes"),
+        "uint32_val": (16, "repeated bytes"),
+        "uint64_val": (17, "repeated bytes"),
     },
     "Int64Value": {"value": (1, "int64")},
     "ModelSpec": {
@@ -40,6 +47,24 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     },
     "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "map Tensor")},
     "PredictResponse": {"outputs": (1, "map Tensor"), "model_spec": (2, "ModelSpec")},
+    "BytesList": {"value": (1, "repeated bytes")},
+    "FloatList": {"value": (1, "bytes")},
+    "Int64List": {"value": (1, "repeated int64")},
+    "Feature": {"bytes_list": (1, "BytesList"), "float_list": (2, "FloatList"), "int64_list": (3, "Int64List")},
+    "Features": {"feature": (1, "map Feature")},
+    "Example": {"features": (1, "Features")},
+    "ExampleList": {"examples": (1, "repeated Example")},
+    "ExampleListWithContext": {"examples": (1, "repeated Example"), "context": (2, "Example")},
+    "Input": {"example_list": (1, "ExampleList"), "example_list_with_context": (2, "ExampleListWithContext")},
+    "ClassificationRequest": {"model_spec": (1, "ModelSpec"), "input": (2, "Input")},
+    "Class": {"label": (1, "string"), "score": (2, "float")},
+    "Classifications": {"classes": (1, "repeated Class")},
+    "ClassificationResult": {"classifications": (1, "repeated Classifications")},
+    "ClassificationResponse": {"result": (1, "ClassificationResult"), "model_spec": (2, "ModelSpec")},
+    "RegressionRequest": {"model_spec": (1, "ModelSpec"), "input": (2, "Input")},
+    "Regression": {"value": (1, "float")},
+    "RegressionResult": {"regressions": (1, "repeated Regression")},
+    "RegressionResponse": {"result": (1, "RegressionResult"), "model_spec": (2, "ModelSpec")},
     "GetModelMetadataRequest": {"model_spec": (1, "ModelSpec"), "metadata_field": (2, "repeated string")},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
     "GetModelMetadataResponse": {"model_spec": (1, "ModelSpec"), "metadata": (2, "map Any")},
@@ -54,6 +79,8 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Status": {"error_code": (1, "int32"), "error_message": (2, "string")},
     "ModelVersionStatus": {"version": (1, "int64"), "state": (2, "int32"), "status": (3, "Status")},
     "GetModelStatusResponse": {"model_version_status": (1, "repeated ModelVersionStatus")},
+    "HealthCheckRequest": {"service": (1, "string")},
+    "HealthCheckResponse": {"status": (1, "int32")},
 }
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -98,3 +125,102 @@ def _build() -> dict[str, Any]:
 
 
 CLASSES = _build()
+DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
+
+# {dtype: the field that holds its numbers, when they do not come as tensor_content, and how these look there}.
+VALUES = {
+    "float32": ("float_val", "<f4"),
+    "float64": ("double_val", "<f8"),
+    "int32": ("int_val", "varint"),
+    "uint8": ("int_val", "varint"),
+    "int16": ("int_val", "varint"),
+    "int8": ("int_val", "varint"),
+    "int64": ("int64_val", "varint"),
+    "bool": ("bool_val", "varint"),
+    "uint16": ("int_val", "varint"),
+    "bfloat16": ("half_val", "varint"),
+    "float16": ("half_val", "varint"),
+    "uint32": ("uint32_val", "varint"),
+    "uint64": ("uint64_val", "varint"),
+}
+BITS = ("float16", "bfloat16")  # they come as whole numbers that hold their bits
+
+
+def encode(tensor: Any, name: str, array: np.ndarray) -> None:
+    """Write an array into a Tensor message: numbers as raw memory, the fastest form on both sides."""
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if array.dtype.kind == "O":
+        tensor.dtype = DTYPES["string"]
+        tensor.string_val.extend([as_bytes(name, value) for value in array.ravel()])
+        return
+    tensor.dtype = DTYPES[array.dtype.name]
+    if array.dtype.name == "bfloat16":
+        array = array.view(np.uint16)
+    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    tensor.tensor_content = little_endian.tobytes()
+
+
+def decode(tensor: Any) -> np.ndarray:
+    """Array of a Tensor message, whose numbers may be raw memory or a list; bfloat16 becomes float32.
+
+    Raises: Unimplemented for other dtypes than DTYPES.
+    """
+    name, shape = dtype_name(tensor.dtype), _shape(tensor.tensor_shape) or []
+    if name == "string":
+        strings = np.empty(len(tensor.string_val), dtype=object)
+        strings[:] = tensor.string_val
+        return _filled(strings, shape)
+    if name not in VALUES:
+        raise failure("UNIMPLEMENTED", f"the server answered with {name}, which this client cannot read")
+    field, form = VALUES[name]
+    stored = np.dtype(np.uint16 if name in BITS else name)
+    if tensor.tensor_content:
+        values = np.frombuffer(tensor.tensor_content, stored.newbyteorder("<")).astype(stored)
+    elif form == "varint":
+        values = varints(b"".join(getattr(tensor, field))).astype(stored)
+    else:
+        values = np.frombuffer(b"".join(getattr(tensor, field)), form).astype(stored)
+    if name == "bfloat16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    elif name == "float16":
+        values = values.view(np.float16)
+    return _filled(values, shape)
+
+
+def varints(data: bytes) -> np.ndarray:
+    """Numbers of the variable length that protobuf gives them, uint64; casts to signed types give the negative ones."""
+    octets = np.frombuffer(data, np.uint8)
+    if not len(octets) or octets.max() < 0x80:
+        return octets.astype(np.uint64)
+    ends = np.flatnonzero(octets < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    numbers = np.zeros(len(ends), np.uint64)
+    for place in range(int(lengths.max())):
+        longer = np.flatnonzero(lengths > place)
+        numbers[longer] |= (octets[starts[longer] + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
+    return numbers
+
+
+def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:
+    """The values in their shape; of a list that is too short the last one stands for all that are missing."""
+    missing = int(np.prod(shape)) - len(values)
+    if missing > 0 and len(values):
+        values = np.concatenate([values, np.repeat(values[-1:], missing)])
+    return values.reshape(shape)
+
+
+def describe(tensors: Any) -> dict[str, dict[str, Any]]:
+    """{name: {"dtype", "shape"}} of a map of TensorInfo; shape None: any."""
+    return {
+        name: {"dtype": dtype_name(info.dtype), "shape": _shape(info.tensor_shape)} for name, info in tensors.items()
+    }
+
+
+def dtype_name(number: int) -> str:
+    return DTYPE_NAMES.get(number, f"DataType({number})")
+
+
+def _shape(shape: Any) -> list[int] | None:
+    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
