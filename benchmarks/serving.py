@@ -1,0 +1,226 @@
+"""What the model server costs: against a call in process, against other servers, with and without batching.
+
+    python -m benchmarks.serving [ROW ...] [--image-model DIRECTORY] [--peers PYTHON] [--rounds N] [--seconds S]
+
+Needs h2load (`apt install nghttp2-client`). All servers and the load generator are processes of this machine. Sides
+take turns, and while one works the others are stopped; a number is the median of the rounds.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.decoding import Side
+from benchmarks.serving_load import Load
+from benchmarks.serving_processes import PEERS, QUIET, Server, ours, peers, running
+
+ENVIRONMENT = Path(__file__).parents[1] / ".venv-peers"
+PACKAGES = ("tensorflow", "grpcio", "uvicorn", "uvloop", "httptools", "numpy", "protobuf")
+PEER_PACKAGES = ("tensorflow", "fastapi", "uvicorn", "litserve", "bentoml")
+BATCHING = """\
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 2000 }
+num_batch_threads { value: 2 }
+max_enqueued_batches { value: 100 }
+"""
+CLIENT_IMPORT = """
+import time
+began = time.perf_counter()
+from serving.client import Client
+Client("127.0.0.1:8500")
+took = time.perf_counter() - began
+resident = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(took, resident / 1024)
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was asked for, and where the models and requests are (see serving_models)."""
+
+    directory: Path
+    image_model: Path | None
+    peers: str
+    rounds: int
+    seconds: float
+    batching: Path
+
+    def alternate(self, *sides: Callable[[], object]) -> list[tuple]:
+        """-> results of the sides, round by round."""
+        return [tuple(side() for side in sides) for _ in range(self.rounds)]
+
+    def servers(self, model: str) -> list[Iterator[Server]]:
+        """Ours, then the others."""
+        return [iter([ours(self.directory / model)]), peers(self.directory / model, self.peers)]
+
+
+def grpc_latency(bench: Bench) -> Iterator[tuple[str, ...]]:
+    directory = bench.directory / "vector"
+    model, request = directory / "models" / "vector" / "1", directory / "peer.json"
+    call = Side(sys.executable, "with_tensorflow.py", str(model), str(request))
+    with running(iter([ours(directory)])) as (server,):
+        rounds = bench.alternate(
+            lambda: server.measure("gRPC", 1, bench.seconds).p50, lambda: statistics.median(call.run("calls")[1])
+        )
+    call.end()
+    mine, other = map(statistics.median, zip(*rounds, strict=True))
+    more = statistics.median(a - b for a, b in rounds)
+    yield "gRPC Predict, 1 client, p50", f"{mine:.3f} ms", f"in process {other:.3f} ms", f"{more:+.3f} ms", "≤ +0.6 ms"
+
+
+def rest_latency(bench: Bench) -> Iterator[tuple[str, ...]]:
+    with running(iter([ours(bench.directory / "vector")])) as (server,):
+        rounds = bench.alternate(lambda: server.measure("REST", 1, bench.seconds))
+    p50 = statistics.median(load.p50 for (load,) in rounds)
+    yield "REST predict, 1 client, p50", f"{p50:.3f} ms", "", "", "≤ 1.2 ms"
+
+
+def grpc_peers(bench: Bench) -> Iterator[tuple[str, ...]]:
+    return against_peers(bench, "gRPC Predict, 16 clients", "vector", "gRPC", "2×")
+
+
+def rest_peers(bench: Bench) -> Iterator[tuple[str, ...]]:
+    return against_peers(bench, "REST, 28×28×1 float image, 16 clients", "image", "REST", "1.5×")
+
+
+def against_peers(bench: Bench, work: str, model: str, target: str, aim: str) -> Iterator[tuple[str, ...]]:
+    with running(*bench.servers(model)) as servers:
+        sides = [
+            lambda server=server: server.measure(target if server.name == "ours" else "REST", 16, bench.seconds)
+            for server in servers
+        ]
+        rounds = bench.alternate(*sides)
+        names = [server.name for server in servers]
+    for index, name in enumerate(names[1:], 1):
+        mine, other = (median_speed([loads[side] for loads in rounds]) for side in (0, index))
+        ratio = statistics.median(loads[0].requests_per_second / loads[index].requests_per_second for loads in rounds)
+        yield work, f"{mine:,.0f} requests/s", f"{name} {other:,.0f}", f"{ratio:.2f}×", f"{aim} the best"
+
+
+def median_speed(loads: list[Load]) -> float:
+    return statistics.median(load.requests_per_second for load in loads)
+
+
+def batching(bench: Bench) -> Iterator[tuple[str, ...]]:
+    directory = bench.directory / "network"
+    if not bench.image_model:
+        raise RuntimeError("batching needs --image-model, an exported image_classification; see benchmarks/README.md")
+    flags = ("--enable_batching", f"--batching_parameters_file={bench.batching}")
+    with running(iter([ours(directory, *flags)]), iter([ours(directory)])) as (on, off):
+        rounds = bench.alternate(
+            lambda: on.measure("gRPC", 64, bench.seconds), lambda: off.measure("gRPC", 64, bench.seconds)
+        )
+    mine, other = map(median_speed, zip(*rounds, strict=True))
+    ratio = statistics.median(a.requests_per_second / b.requests_per_second for a, b in rounds)
+    work = "batching on, image model, 64 clients, gRPC"
+    yield work, f"{mine:,.0f} requests/s", f"off {other:,.0f}", f"{ratio:.2f}×", "≥ 2×"
+    mine, other = (statistics.median(load.p99 for load in side) for side in zip(*rounds, strict=True))
+    yield f"{work}, p99", f"{mine:.1f} ms", f"off {other:.1f} ms", f"{mine - other:+.1f} ms", "no worse"
+
+
+def start(bench: Bench) -> Iterator[tuple[str, ...]]:
+    def server() -> float:
+        started = ours(bench.directory / "vector")
+        started.end()
+        return started.start_seconds
+
+    def importing() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, env=os.environ | QUIET)
+        return time.perf_counter() - began
+
+    server(), importing()  # files are in memory then
+    rounds = bench.alternate(server, importing)
+    mine, other = map(statistics.median, zip(*rounds, strict=True))
+    more = statistics.median(a - b for a, b in rounds)
+    work = "start to ready, one small model"
+    yield work, f"{mine:.2f} s", f"`import tensorflow` {other:.2f} s", f"{more:+.2f} s", "≤ +1.5 s"
+
+
+def client(bench: Bench) -> Iterator[tuple[str, ...]]:
+    def importing() -> list[float]:
+        command = [sys.executable, "-c", CLIENT_IMPORT]
+        return [float(x) for x in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
+
+    importing()
+    rounds = bench.alternate(importing)
+    seconds, resident = (statistics.median(numbers) for numbers in zip(*(r for (r,) in rounds), strict=True))
+    yield "client, imported and made", f"{seconds:.2f} s, {resident:.0f} MB resident", "", "", "≤ 0.4 s, ≤ 60 MB"
+
+
+ROWS: dict[str, Callable[[Bench], Iterator[tuple[str, ...]]]] = {
+    "grpc-latency": grpc_latency,
+    "grpc-peers": grpc_peers,
+    "rest-latency": rest_latency,
+    "rest-peers": rest_peers,
+    "batching": batching,
+    "start": start,
+    "client": client,
+}
+
+
+def make_environment() -> str:
+    """The Python of the environment of the other servers, which is made the first time."""
+    python = ENVIRONMENT / "bin" / "python"
+    if not (ENVIRONMENT / "installed").exists():
+        print(f"installing the other servers into {ENVIRONMENT.name}: some minutes", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+        requirements = str(PEERS / "requirements.txt")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--requirement", requirements], check=True)
+        (ENVIRONMENT / "installed").touch()
+    return str(python)
+
+
+def print_machine(python: str) -> None:
+    """`python`: of the others, or ""."""
+    names = (line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith("model name"))
+    processor = next(names, platform.machine()).partition(":")[2].strip() or platform.machine()
+    print(f"{os.cpu_count()} cores of {processor}; load before: {os.getloadavg()[0]:.2f}")
+    print(f"Python {platform.python_version()}; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    if python:
+        code = f"from importlib.metadata import version\nfor name in {PEER_PACKAGES}: print(name, version(name))"
+        installed = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+        print("the others: " + ", ".join(installed.splitlines()))
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; all of them if none is named")
+    parser.add_argument("--image-model", type=Path, help="exported image_classification, for the row `batching`")
+    parser.add_argument("--batching-parameters", type=Path, help="file for --batching_parameters_file")
+    parser.add_argument("--peers", metavar="PYTHON", help="of an environment with peers/requirements.txt")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5, help="of a measurement in a round")
+    given = parser.parse_args(arguments)
+    if unknown := [row for row in given.rows if row not in ROWS]:
+        parser.error(f"unknown row {unknown[0]}: give {', '.join(ROWS)}")
+    rows = given.rows or list(ROWS)
+    python = given.peers or (make_environment() if any(row.endswith("-peers") for row in rows) else "")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        make = [sys.executable, "-m", "benchmarks.serving_models", name]
+        subprocess.run(
+            [*make, *([str(given.image_model)] if given.image_model else [])], check=True, env=os.environ | QUIET
+        )
+        parameters = given.batching_parameters or directory / "batching.config"
+        if not given.batching_parameters:
+            parameters.write_text(BATCHING, "utf-8")
+        bench = Bench(directory, given.image_model, python, given.rounds, given.seconds, parameters)
+        print_machine(python)
+        print("\n| work | ours | against | difference | aim |\n|---|---|---|---|---|", flush=True)
+        for row in rows:
+            for columns in ROWS[row](bench):
+                print(f"| {' | '.join(columns)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,71 @@
+"""What the measurements of the server send and serve: `python -m benchmarks.serving_models DIRECTORY [IMAGE_MODEL]`.
+
+For each model a directory NAME with `models/NAME/1`, a SavedModel, and requests: `grpc` (a PredictRequest as it travels
+in HTTP/2), `rest.json`, `peer.json` (the same array for a server that takes {"x": ...}) and `call.json` (signature,
+inputs and what the model gives). The models do little, so that a server is measured and not its model:
+
+* `vector`: x float32 [batch] -> x / 2 + 2; the request holds four numbers.
+* `image`: x float32 [batch, 28, 28, 1] -> the mean of each picture [batch]; the request holds one, in JSON 16 kB.
+
+IMAGE_MODEL, an exported image_classification, becomes `network`: its signature `pixels`, one picture a request.
+"""
+
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+
+def main(directory: str, image_model: str = "") -> None:
+    out = Path(directory)
+    generator = np.random.default_rng(0)
+    image = generator.random((1, 28, 28, 1), np.float32)
+    save(out, "vector", lambda x: {"y": x / 2 + 2}, np.array([1, 2, 5, 10], np.float32))
+    save(out, "image", lambda x: {"y": tf.reduce_mean(x, [1, 2, 3])}, image)
+    if image_model:
+        path = model_path(out, "network")
+        path.parent.mkdir(parents=True)
+        path.symlink_to(Path(image_model).resolve())
+        signature = tf.saved_model.load(image_model).signatures["pixels"]
+        shape = signature.structured_input_signature[1]["pixels"].shape[1:]
+        pixels = generator.integers(0, 256, (1, *shape)).astype(np.float32)
+        answer = signature(pixels=tf.constant(pixels))["probabilities"].numpy()
+        write_requests(out / "network", "pixels", "pixels", pixels, answer)
+
+
+def save(out: Path, name: str, function, example: np.ndarray) -> None:
+    """The model whose output is that of `function`, with a free first axis, and its requests."""
+    spec = tf.TensorSpec([None, *example.shape[1:]], example.dtype, "x")
+    module = tf.Module()
+    module.run = tf.function(function, input_signature=[spec])
+    tf.saved_model.save(module, str(model_path(out, name)), signatures={"serving_default": module.run})
+    write_requests(out / name, "serving_default", "x", example, module.run(tf.constant(example))["y"].numpy())
+
+
+def model_path(out: Path, name: str) -> Path:
+    return out / name / "models" / name / "1"
+
+
+def write_requests(out: Path, signature: str, alias: str, array: np.ndarray, answer: np.ndarray) -> None:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = out.name
+    request.model_spec.signature_name = signature
+    request.inputs[alias].CopyFrom(tf.make_tensor_proto(array))
+    message = request.SerializeToString()
+    (out / "grpc").write_bytes(struct.pack(">?I", False, len(message)) + message)  # not compressed, length
+    rows = {"signature_name": signature, "instances": array.tolist()}
+    (out / "rest.json").write_text(json.dumps(rows), "utf-8")
+    (out / "peer.json").write_text(json.dumps({"x": array.tolist()}), "utf-8")
+    call = {"signature": signature, "inputs": {alias: array.tolist()}, "answer": answer.tolist()}
+    (out / "call.json").write_text(json.dumps(call), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

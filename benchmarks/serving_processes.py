@@ -1,0 +1,163 @@
+"""The servers that `benchmarks.serving` compares, as processes on 127.0.0.1."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.serving_load import Load, Target
+from serving.client import Client
+
+PEERS = Path(__file__).with_name("peers")
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+START_SECONDS = 180
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "BENTOML_DO_NOT_TRACK": "true"}
+
+
+class Server:
+    """A server with all processes that it starts, and where requests to it go."""
+
+    def __init__(self, name: str, command: Sequence[str], port: int, targets: dict[str, Target], **environment: str):
+        """Returns when `port` is open. RuntimeError if that does not happen."""
+        self.name, self.targets = name, targets
+        began = time.perf_counter()
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET | environment
+        )
+        while not is_open(port):
+            if self.process.poll() is not None or time.perf_counter() > began + START_SECONDS:
+                self.end()
+                raise RuntimeError(f"{name} did not open port {port}: {' '.join(command)}")
+            time.sleep(0.005)
+        self.start_seconds = time.perf_counter() - began
+
+    def measure(self, target: str, clients: int, seconds: float) -> Load:
+        """The server goes on for this, and then stops again."""
+        self.signal(signal.SIGCONT)
+        try:
+            return self.targets[target].measure(clients, seconds)
+        finally:
+            self.signal(signal.SIGSTOP)
+
+    def signal(self, number: int) -> None:
+        for pid in descendants(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):  # ended since
+                os.kill(pid, number)
+
+    def end(self) -> None:
+        self.signal(signal.SIGCONT)
+        started = descendants(self.process.pid)[1:]
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def descendants(pid: int) -> list[int]:
+    """The process, what it started, what that started, and so on: some put themselves into groups of their own."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended since
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(status.parent.name))
+    found = [pid]
+    for one in found:  # grows while it is read
+        found += children.get(one, [])
+    return found
+
+
+def ours(directory: Path, *flags: str) -> Server:
+    """`python -m serving` with the model of a directory of `serving_models`."""
+    grpc, rest = free_port(), free_port()
+    targets = {
+        "gRPC": Target(f"http://127.0.0.1:{grpc}{PREDICT}", directory / "grpc", grpc=True),
+        "REST": Target(f"http://127.0.0.1:{rest}/v1/models/{directory.name}:predict", directory / "rest.json"),
+    }
+    command = [sys.executable, "-m", "serving", "--host=127.0.0.1", f"--models_dir={directory / 'models'}"]
+    return Server("ours", [*command, f"--port={grpc}", f"--rest_api_port={rest}", *flags], rest, targets)
+
+
+def peers(directory: Path, python: str) -> Iterator[Server]:
+    """FastAPI, LitServe and BentoML with the model of a directory of `serving_models`."""
+    model = str(directory / "models" / directory.name / "1")
+    for name, path, arguments in [
+        ("FastAPI", directory.name, ["-m", "uvicorn", f"--app-dir={PEERS}", "with_fastapi:app", "--no-access-log"]),
+        ("LitServe", "predict", [str(PEERS / "with_litserve.py"), model]),
+        ("BentoML", "predict", ["-m", "bentoml", "serve", "with_bentoml:Model", f"--working-dir={PEERS}"]),
+    ]:
+        port = free_port()
+        targets = {"REST": Target(f"http://127.0.0.1:{port}/{path}", directory / "peer.json")}
+        yield Server(name, [python, *arguments, f"--port={port}"], port, targets, SAVED_MODEL=model)
+
+
+@contextlib.contextmanager
+def running(*servers: Iterator[Server]) -> Iterator[list[Server]]:
+    """Servers that were started one after the other, answer rightly and are stopped (SIGSTOP) until they are measured.
+
+    One that waits for requests takes time of the others: some look for them a thousand times a second.
+    """
+    with contextlib.ExitStack() as stack:
+        started = []
+        for server in (server for some in servers for server in some):
+            stack.callback(server.end)
+            for target in server.targets.values():
+                check(server.name, target)
+            server.signal(signal.SIGSTOP)
+            started.append(server)
+        yield started
+
+
+def check(name: str, target: Target) -> None:
+    """The answer holds the model's numbers."""
+    call = json.loads(target.body.with_name("call.json").read_text("utf-8"))
+    numbers = grpc_answer(target, call) if target.grpc else rest_answer(target)
+    np.testing.assert_allclose(numbers, call["answer"], 1e-4, 1e-5, err_msg=f"{name}, {target.url}")
+
+
+def grpc_answer(target: Target, call: dict) -> list:
+    inputs = {alias: np.array(numbers, np.float32) for alias, numbers in call["inputs"].items()}
+    with Client(target.url.split("/")[2]) as client:
+        outputs = client.predict(target.body.parent.name, inputs, signature=call["signature"])
+    return next(iter(outputs.values())).tolist()
+
+
+def rest_answer(target: Target) -> list:
+    request = urllib.request.Request(target.url, target.body.read_bytes(), {"Content-Type": "application/json"})
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                document = json.load(response)
+            return next(iter(document.values())) if isinstance(document, dict) else document
+        except OSError as error:  # the port of some is open before their workers are ready
+            if time.monotonic() > end:
+                raise RuntimeError(f"no answer at {target.url}: {error}") from None
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
