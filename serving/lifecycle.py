@@ -193,7 +193,8 @@ class ModelManager:
         """Until the models have settled; StatusError for those that failed."""
         with self._changed:
             models = [self._models[name] for name in names]
-            while not all(model.settled() or model.name not in self._configs for model in models):
+            # A models directory may lose a model again; what a reload waits for stays.
+            while any(not model.settled() for model in models if generation or model.name in self._configs):
                 if self._stopped.is_set():
                     raise StatusError("CANCELLED", "The server stops before all models are available")
                 if generation not in (None, self._generation):

@@ -1,37 +1,16 @@
 """Versions come and go, with a stand-in for the loader: no TensorFlow, no ports."""
 
+import logging
 import threading
 
 import pytest
+from manager_helpers import Loader, add_versions, latest, new_manager, refusal, states
 from serving_helpers import wait_until
 
 from serving.errors import StatusError
-from serving.lifecycle import ModelManager, Timing
 from serving.storage import ModelConfig, VersionPolicy, aspired_versions, find_models, find_versions
 
-
-class Loaded:
-    def __init__(self, path):
-        self.path, self.closed = path, False
-
-    def close(self):
-        self.closed = True
-
-
-class Loader:
-    """Loads anything; a test can hold it up or let it fail."""
-
-    def __init__(self):
-        self.loaded, self.failures, self.gate = {}, {}, threading.Event()
-        self.gate.set()
-
-    def __call__(self, model, number, path):
-        self.gate.wait(30)
-        if self.failures.get(number, 0) > 0:
-            self.failures[number] -= 1
-            raise StatusError("DATA_LOSS", "half written")
-        self.loaded[number] = Loaded(path)
-        return self.loaded[number]
+ALL = VersionPolicy(all=VersionPolicy.All())
 
 
 @pytest.fixture
@@ -39,29 +18,32 @@ def make(tmp_path):
     """make(*versions, **config) -> a started manager of the model `m`, whose directory is tmp_path / "m"."""
     managers = []
 
-    def make(*versions, loader=None, retries=5, start=True, **config):
-        for number in versions:
-            (tmp_path / "m" / str(number)).mkdir(parents=True)
+    def make(*versions, loader=None, start=True, poll=0.05, retries=5, load_threads=0, **config):
+        add_versions(tmp_path / "m", *versions)
         models = [ModelConfig("m", str(tmp_path / "m"), **config)]
-        timing = Timing(poll=0.05, retries=retries, retry_interval=0.05)
-        manager = ModelManager(lambda: models, loader or Loader(), timing, load_threads=2)
-        managers.append(manager)
+        managers.append(new_manager(lambda: models, loader, poll, retries, load_threads=load_threads))
         if start:
-            manager.start()
-        return manager
+            managers[-1].start()
+        return managers[-1]
 
     yield make
     for manager in managers:
         manager.stop()
 
 
-def states(manager, name="m"):
-    return {number: state for number, state, _ in manager.versions(name)}
+@pytest.fixture
+def make_several(tmp_path):
+    """make_several(a=[1], b=[]) -> a manager, not started, of models with these versions."""
+    managers = []
 
+    def make_several(loader=None, **versions):
+        models = [ModelConfig(name, str(add_versions(tmp_path / name, *numbers))) for name, numbers in versions.items()]
+        managers.append(new_manager(lambda: models, loader, retries=0))
+        return managers[-1]
 
-def latest(manager):
-    with manager.use("m") as version:
-        return version.number
+    yield make_several
+    for manager in managers:
+        manager.stop()
 
 
 def test_names_of_versions(tmp_path):
@@ -179,10 +161,257 @@ def test_a_start_that_fails_says_which_model_and_why(make):
 
 
 def test_models_found_later_are_loaded(tmp_path):
-    (tmp_path / "a" / "1").mkdir(parents=True)
-    timing = Timing(poll=0.05)
-    manager = ModelManager(lambda: find_models(str(tmp_path)), Loader(), timing, load_threads=2)
+    add_versions(tmp_path / "a", 1)
+    manager = new_manager(lambda: find_models(str(tmp_path)))
     manager.start()
-    (tmp_path / "b" / "7").mkdir(parents=True)
+    assert (manager.models(), manager.ready()) == (["a"], True)
+    add_versions(tmp_path / "b", 7)
     wait_until(lambda: states(manager, "b") == {7: "AVAILABLE"})
+    assert (manager.models(), manager.ready()) == (["a", "b"], True)
+    (tmp_path / "a" / "1").rmdir()
+    wait_until(lambda: states(manager, "a") == {1: "END"})
+    assert manager.models() == ["b"]
+    manager.stop()
+
+
+def test_a_start_counts_the_models_that_failed(make_several):
+    loader = Loader()
+    loader.failures.update({1: 1, 2: 1})
+    manager = make_several(loader, a=[1], b=[2], c=[3])
+    assert refusal(manager.start) == (
+        "UNKNOWN: 2 servable(s) did not become available: {{{name: a version: 1} due to error: DATA_LOSS: half written"
+        "}, {{name: b version: 2} due to error: DATA_LOSS: half written}, }"
+    )
+
+
+def test_a_start_needs_one_version_of_a_model(make):
+    loader = Loader()
+    loader.failures[2] = 1
+    manager = make(1, 2, loader=loader, retries=0, policy=ALL)
+    assert latest(manager) == 1
+    wait_until(lambda: states(manager) == {2: "END", 1: "AVAILABLE"})
+
+
+def test_a_start_waits_for_a_model_without_versions(make_several, tmp_path):
+    manager = make_several(a=[1], b=[])
+    polls, find = [], manager._find
+    manager._find = lambda: polls.append(None) or find()
+    starting = threading.Thread(target=manager.start)
+    starting.start()
+    wait_until(lambda: len(polls) > 3 and states(manager, "a") == {1: "AVAILABLE"})
+    assert starting.is_alive()
+    assert not manager.ready()
+    add_versions(tmp_path / "b", 4)
+    starting.join(30)
+    assert not starting.is_alive()
+    assert manager.ready()
+
+
+def test_a_start_that_waits_can_be_stopped(make_several):
+    manager, errors = make_several(a=[]), []
+    starting = threading.Thread(target=lambda: errors.append(refusal(manager.start)))
+    starting.start()
+    wait_until(lambda: "a" in manager._models)
+    manager.stop()
+    starting.join(30)
+    assert errors == ["CANCELLED: The server stops before all models are available"]
+
+
+def test_the_start_loads_at_once_and_later_loads_come_one_by_one(make_several, tmp_path):
+    both, later = threading.Barrier(2, timeout=30), Loader()
+    later.gate.clear()
+
+    def load(model, number, path):
+        if number == 1:
+            both.wait()  # fails unless the other model is loaded at the same time
+            return None
+        return later(model, number, path)
+
+    manager = make_several(load, a=[1], b=[1])
+    manager.start()
+    assert manager.ready()
+    for name in ("a", "b"):
+        add_versions(tmp_path / name, 2)
+    wait_until(lambda: states(manager, "a").get(2) == states(manager, "b").get(2) == "LOADING")
+    manager._poll()
+    assert later.order == [2]
+    later.gate.set()
+    wait_until(lambda: states(manager, "a").get(2) == states(manager, "b").get(2) == "AVAILABLE")
+
+
+def test_the_highest_version_is_loaded_first(make, tmp_path):
+    loader = Loader()
+    make(1, loader=loader, policy=ALL)
+    loader.gate.clear()
+    add_versions(tmp_path / "aside", 2, 3, 4)
+    (tmp_path / "m").rename(tmp_path / "old")  # the three appear in one moment
+    (tmp_path / "aside" / "1").mkdir()
+    (tmp_path / "aside").rename(tmp_path / "m")
+    loader.gate.set()
+    wait_until(lambda: len(loader.order) == 4)
+    assert loader.order == [1, 4, 3, 2]
+
+
+def test_of_several_unwanted_versions_one_stays_until_a_wanted_one_is_there(make, tmp_path):
+    loader = Loader()
+    manager = make(1, 2, loader=loader, policy=VersionPolicy(latest=VersionPolicy.Latest(num_versions=2)))
+    wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "AVAILABLE"})
+    loader.gate.clear()
+    add_versions(tmp_path / "aside", 3)
+    (tmp_path / "m").rename(tmp_path / "old")
+    (tmp_path / "aside").rename(tmp_path / "m")
+    wait_until(lambda: states(manager) == {3: "LOADING", 2: "AVAILABLE", 1: "END"})
+    manager._poll()
+    assert latest(manager) == 2
+    loader.gate.set()
+    wait_until(lambda: states(manager) == {3: "AVAILABLE", 2: "END", 1: "END"})
+
+
+def test_a_version_that_failed_comes_back_after_it_was_gone(make, tmp_path):
+    loader = Loader()
+    loader.failures[2] = 1
+    manager = make(1, loader=loader, retries=0)
+    (tmp_path / "m" / "2").mkdir()
+    wait_until(lambda: states(manager) == {2: "END", 1: "AVAILABLE"})
+    manager._poll()
+    assert states(manager)[2] == "END"
+    (tmp_path / "m" / "2").rmdir()
+    manager._poll()
+    (tmp_path / "m" / "2").mkdir()
+    wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
+    assert manager.versions("m")[0][2] is None
+
+
+def test_a_version_that_went_while_it_was_retried_ends(make, tmp_path):
+    loader = Loader()
+    loader.failures[2] = 1000
+    manager = make(1, loader=loader, retries=1000)
+    (tmp_path / "m" / "2").mkdir()
+    wait_until(lambda: loader.order.count(2) > 1)
+    (tmp_path / "m" / "2").rmdir()
+    wait_until(lambda: states(manager) == {2: "END", 1: "AVAILABLE"})
+
+
+def test_duplicate_versions_are_warned_of_once(make, tmp_path, caplog):
+    (tmp_path / "m" / "001").mkdir(parents=True)
+    loader = Loader()
+    with caplog.at_level(logging.WARNING, "serving"):
+        manager = make(1, loader=loader)
+        for _ in range(3):
+            manager._poll()
+    assert loader.loaded[1].path == str(tmp_path / "m" / "1")
+    assert caplog.messages == [
+        f"{tmp_path}/m/001 and {tmp_path}/m/1 are the same version of model m: {tmp_path}/m/1 is served"
+    ]
+
+
+def test_a_specific_version_that_is_missing_is_warned_of_once(make, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "serving"):
+        manager = make(1, 2, policy=VersionPolicy(specific=VersionPolicy.Specific(versions=[1, 5])))
+        manager._poll()
+    assert states(manager) == {1: "AVAILABLE"}
+    assert caplog.messages == [f"version 5 of model m, which its policy names, is not in {tmp_path}/m"]
+
+
+@pytest.mark.parametrize("replacement", ["nothing", "file"])
+def test_a_missing_base_path_stops_changes_of_every_model(make_several, tmp_path, replacement):
+    manager = make_several(a=[1], b=[1])
+    manager.start()
+    (tmp_path / "a").rename(tmp_path / "away")
+    if replacement == "file":
+        (tmp_path / "a").write_text("not a directory")
+    add_versions(tmp_path / "b", 2)
+    for _ in range(3):
+        manager._poll()
+    assert (states(manager, "a"), states(manager, "b")) == ({1: "AVAILABLE"}, {1: "AVAILABLE"})
+    if replacement == "file":
+        (tmp_path / "a").unlink()
+    (tmp_path / "away").rename(tmp_path / "a")
+    wait_until(lambda: states(manager, "b") == {2: "AVAILABLE", 1: "END"})
+    assert states(manager, "a") == {1: "AVAILABLE"}
+
+
+def test_a_poll_time_of_zero_looks_once(make, tmp_path):
+    manager = make(1, poll=0)
+    looks, ticks, advance = [], [], manager._advance
+    manager._find = lambda: looks.append(None) or []
+    manager._advance = lambda model: ticks.append(None) or advance(model)
+    add_versions(tmp_path / "m", 2)
+    wait_until(lambda: len(ticks) > 3)
+    assert (looks, states(manager)) == ([], {1: "AVAILABLE"})
+
+
+def test_a_negative_poll_time_never_looks(make):
+    manager = make(1, poll=-1, start=False)
+    starting = threading.Thread(target=refusal, args=(manager.start,))
+    starting.start()
+    wait_until(lambda: "m" in manager._models)
+    manager.stop()
+    starting.join(30)
+    assert states(manager) == {}
+
+
+def test_a_version_whose_closing_fails_is_gone_all_the_same(make, tmp_path):
+    class Stubborn:
+        def close(self):
+            raise RuntimeError("no")
+
+    manager = make(1, loader=lambda *_: Stubborn())
+    (tmp_path / "m" / "2").mkdir()
+    wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
+
+
+def test_a_use_that_is_forgotten_does_not_keep_its_version(make, tmp_path):
+    manager = make(1)
+    use = manager.use("m")
+    (tmp_path / "m" / "2").mkdir()
+    wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "UNLOADING"})
+    del use
+    wait_until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
+
+
+def test_no_request_sees_a_closed_version(make, tmp_path):
+    """Versions change under requests of several threads: each finds one, and it stays open while it is held."""
+    manager, stop, failures, served = make(1), threading.Event(), [], set()
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with manager.use("m") as version:
+                    served.add(version.number)
+                    if version.servable is None or version.servable.closed:
+                        failures.append(version.number)
+            except StatusError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(2, 12):
+            add_versions(tmp_path / "m", number)
+            wait_until(lambda: states(manager).get(number - 1) == "END")  # noqa: B023
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert not failures
+    assert served == set(range(1, 12))
+    assert all(not version.holds for version in manager._models["m"].versions.values())
+
+
+@pytest.mark.parametrize("name", ["..", "../m", "m/1", "/", "m\0", "a" * 100_000, "ünï", "m ", "%2e%2e", "."])
+def test_names_are_looked_up_and_never_become_paths(make, name):
+    manager = make(1)
+    assert refusal(manager.use, name) == f"NOT_FOUND: Servable not found for request: Latest({name})"
+    assert refusal(manager.use, "m", None, name) == f"INVALID_ARGUMENT: Unrecognized servable version label: {name}"
+    assert manager.versions(name) == []
+
+
+@pytest.mark.parametrize("name", ["../m", "ünï cödé", "a:b", "x/y"])
+def test_odd_names_can_be_served(tmp_path, name):
+    add_versions(tmp_path / "m", 1)
+    manager = new_manager(lambda: [ModelConfig(name, str(tmp_path / "m"))])
+    manager.start()
+    assert latest(manager, name) == 1
     manager.stop()
