@@ -1,100 +1,203 @@
-"""The gRPC face: PredictionService and ModelService. Methods that are not overridden answer UNIMPLEMENTED."""
+"""The gRPC face: PredictionService and ModelService, and beside them health checks and reflection."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_service_pb2_grpc,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
-    prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
-from serving.errors import StatusError, UsageError
+from serving.errors import CODE_NAMES, StatusError, UsageError, invalid_argument
+from serving.gate import Gate
+from serving.inference import classify, first_spec, multi_inference, regress
+from serving.lifecycle import ModelManager, Version
 from serving.metadata import get_metadata, get_status
-from serving.predict import Predictor
+from serving.observers import Observers, Record
+from serving.predict import Settings, asked_spec, choice, predict
+from serving.reload import handle_reload
+from serving.runner import LARGE_BYTES, Runner
+from serving.servable import Call
 
 log = logging.getLogger("serving")
 MAX_MESSAGE_CHARACTERS = 1024  # a status travels in a header; longer ones break some clients
+PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
-
-def _answer(function: Callable[[Request], Response], request: Request, context: grpc.ServicerContext) -> Response:
-    """The response of `function`, or its StatusError as the status of the call."""
-    try:
-        return function(request)
-    except StatusError as error:
-        code, message = error.code, error.message
-    except Exception as error:  # a fault of this server must not look like one of the client
-        log.exception("request failed")
-        code, message = "INTERNAL", f"{type(error).__name__}: {error}"
-    if len(message) > MAX_MESSAGE_CHARACTERS:
-        message = message[:MAX_MESSAGE_CHARACTERS] + "...TRUNCATED"
-    context.abort(grpc.StatusCode[code], message)
-    raise AssertionError("abort raises")
+Prepare = Callable[[Any, int, Any, Settings], Call]
+Answer = Callable[[Any, Record, int], Awaitable[Message]]  # (request, record, bytes of the request) -> response
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+class Method(NamedTuple):
+    """Of one method: the class of its requests, and what makes the response."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-
-    def Predict(
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
-        return _answer(self._predictor.predict, request, context)
-
-    def GetModelMetadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        return _answer(lambda r: get_metadata(self._predictor.manager, r), request, context)
+    request: Any
+    answer: Answer
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus."""
+class GrpcApi:
+    """Answers the methods of both services; knows no sockets."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(
+        self, manager: ModelManager, runner: Runner, gate: Gate, observers: Observers, settings: Settings
+    ) -> None:
+        self._manager, self._runner, self._gate, self._observers = manager, runner, gate, observers
+        self._settings = settings
+        self.methods: dict[str, dict[str, Method]] = {
+            PREDICTION_SERVICE: {
+                "Predict": Method(predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec)),
+                "Classify": Method(
+                    classification_pb2.ClassificationRequest, self._running("Classify", classify, asked_spec)
+                ),
+                "Regress": Method(regression_pb2.RegressionRequest, self._running("Regress", regress, asked_spec)),
+                "MultiInference": Method(
+                    inference_pb2.MultiInferenceRequest, self._running("MultiInference", multi_inference, first_spec)
+                ),
+                "GetModelMetadata": Method(get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
+            },
+            MODEL_SERVICE: {
+                "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, self._status),
+                "HandleReloadConfigRequest": Method(model_management_pb2.ReloadConfigRequest, self._reload),
+            },
+        }
 
-    def GetModelStatus(
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        return _answer(lambda r: get_status(self._predictor.manager, r), request, context)
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What a gRPC server needs. Requests come as bytes, so that what is no message is refused with a sentence."""
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.unary_unary_rpc_method_handler(self._handler(name, method))
+                    for name, method in methods.items()
+                },
+            )
+            for service, methods in self.methods.items()
+        ]
+
+    def _handler(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            record = Record("GRPC", name, context.peer(), len(data))
+            start = time.perf_counter()
+            message = ""
+            try:
+                with self._gate.admitted(_authorization(context) if self._gate.closed else None):
+                    response = await self._response(data, method, record)
+                record.response_bytes = len(response)
+                return response
+            except StatusError as error:
+                record.code, message = error.code, error.message
+            except asyncio.CancelledError:
+                record.code = "CANCELLED"
+                raise
+            except Exception as error:  # a fault of this server must not look like one of the client
+                log.exception("request failed")
+                record.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+            finally:
+                self._observers.ended(record, time.perf_counter() - start)
+            if len(message) > MAX_MESSAGE_CHARACTERS:
+                message = message[:MAX_MESSAGE_CHARACTERS] + "...TRUNCATED"
+            await context.abort(grpc.StatusCode[record.code], message)
+            raise AssertionError("abort raises")
+
+        return handle
+
+    async def _response(self, data: bytes, method: Method, record: Record) -> bytes:
+        read = method.request.FromString
+        try:
+            request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
+        except DecodeError:
+            raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
+        response = await method.answer(request, record, len(data))
+        if response.ByteSize() > LARGE_BYTES:
+            return await self._runner.work(response.SerializeToString)
+        return response.SerializeToString()
+
+    def _running(self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any]) -> Answer:
+        """A method that runs signatures of the model that `spec_of` finds in the request."""
+
+        async def answer(request: Any, record: Record, size: int) -> Message:
+            spec = spec_of(request)
+            self._observers.asks(record, name, spec)
+
+            def prepared(version: Version) -> Call:
+                record.version = version.number
+                return prepare(version.servable, version.number, request, self._settings)
+
+            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size)
+
+        return answer
+
+    async def _metadata(self, request: Any, record: Record, size: int) -> Message:
+        self._observers.asks(record, "GetModelMetadata", request.model_spec)
+        return get_metadata(self._manager, request)
+
+    async def _status(self, request: Any, record: Record, size: int) -> Message:
+        self._observers.asks(record, "GetModelStatus", request.model_spec)
+        return get_status(self._manager, request)
+
+    async def _reload(self, request: Any, record: Record, size: int) -> Message:
+        # Loading may take minutes: not one of the threads that run models.
+        response = await asyncio.to_thread(handle_reload, self._manager, request, self._observers.metrics.value)
+        if response.status.error_code:
+            raise StatusError(CODE_NAMES[response.status.error_code], response.status.error_message)
+        return response
+
+
+def _authorization(context: grpc.aio.ServicerContext) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            return value if isinstance(value, str) else value.decode("latin-1")
+    return None
 
 
 class GrpcServer:
     """A gRPC server on `addresses` (HOST:PORT or unix:PATH)."""
 
-    def __init__(self, predictor: Predictor, addresses: list[str], threads: int) -> None:
+    def __init__(
+        self,
+        handlers: Iterable[grpc.GenericRpcHandler],
+        addresses: Iterable[str],
+        most_bytes: int,
+        credentials: grpc.ServerCredentials | None,
+        arguments: Iterable[tuple[str, Any]],
+        add_services: Callable[[grpc.aio.Server], None],
+    ) -> None:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", most_bytes),
             ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
+            *arguments,
         ]
-        self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(predictor), self._server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(predictor), self._server)
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+        add_services(self._server)
+        self._credentials = credentials
         for address in addresses:
             self._add(address)
 
-    def start(self) -> None:
-        self._server.start()
+    async def start(self) -> None:
+        await self._server.start()
 
-    def stop(self, grace_seconds: float) -> None:
+    async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls; those in flight get `grace_seconds` to end."""
-        self._server.stop(grace_seconds).wait()
+        await self._server.stop(grace_seconds)
 
     def _add(self, address: str) -> None:
         try:
-            self._server.add_insecure_port(address)
+            if self._credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise UsageError(f"gRPC cannot listen at {address} ({error}): give another --port.") from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from serving.errors import StatusError, invalid_argument
 from serving.lifecycle import ModelManager, Use
-from serving.servable import Servable, Signature
+from serving.servable import Call, Servable, Signature
 from serving.tensors import from_proto, to_proto
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -20,45 +22,49 @@ METHOD_NAMES = (
 )
 
 
-class Predictor:
-    """Answers PredictRequests from the models of a manager."""
+@dataclass(frozen=True)
+class Settings:
+    """What the server's flags say of every answer."""
 
-    def __init__(self, manager: ModelManager, check_method_name: bool = False, answer_as_content: bool = False) -> None:
-        self.manager = manager
-        self.check_method_name = check_method_name
-        self.answer_as_content = answer_as_content
+    check_method_name: bool = False
+    answer_as_content: bool = False
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        with use_of(self.manager, request) as version:
-            return self.predict_with(version.servable, version.number, request)
 
-    def predict_with(
-        self, servable: Servable, number: int, request: predict_pb2.PredictRequest
-    ) -> predict_pb2.PredictResponse:
-        """Answer from a given version; warm-up uses it before the version can be looked up."""
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        signature = servable.signatures.get(name)
-        if signature is None:
-            raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-        if self.check_method_name:
-            _check_method_name(signature)
-        _check_count(request.inputs, signature)
-        arrays = _arrays(request.inputs, signature)
-        outputs = _outputs(request.output_filter, signature)
+def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest, settings: Settings) -> Call:
+    """The run that answers a PredictRequest from version `number`; its response is a PredictResponse."""
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+    if settings.check_method_name:
+        _check_method_name(signature)
+    _check_count(request.inputs, signature)
+    arrays = _arrays(request.inputs, signature)
+    outputs = _outputs(request.output_filter, signature)
+    model = request.model_spec.name
+
+    def finish(fetched: list[np.ndarray]) -> predict_pb2.PredictResponse:
         response = predict_pb2.PredictResponse()
-        response.model_spec.name = request.model_spec.name
+        response.model_spec.name = model
         response.model_spec.version.value = number
         response.model_spec.signature_name = name
-        for alias, array in zip(outputs, signature.run(arrays, outputs), strict=True):
-            to_proto(array, signature.output_types[alias], response.outputs[alias], self.answer_as_content)
+        for alias, array in zip(outputs, fetched, strict=True):
+            to_proto(array, signature.output_types[alias], response.outputs[alias], settings.answer_as_content)
         return response
 
+    return Call(signature.feeds(arrays), tuple(signature.outputs[alias] for alias in outputs), finish)
 
-def use_of(manager: ModelManager, request: predict_pb2.PredictRequest) -> Use:
-    """The version that the request's model_spec asks for."""
+
+def asked_spec(request: Any) -> model_pb2.ModelSpec:
+    """The ModelSpec of a request."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    return manager.use(*choice(request.model_spec))
+    return request.model_spec
+
+
+def use_of(manager: ModelManager, request: Any) -> Use:
+    """The version that the request's model_spec asks for."""
+    return manager.use(*choice(asked_spec(request)))
 
 
 def choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:

@@ -35,7 +35,7 @@ STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
 _decoder = json.JSONDecoder()
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes | bytearray) -> dict[str, Any]:
     """The object at the start of `body`; what follows it is ignored, NaN, Inf and Infinity are numbers.
 
     Bytes that are not UTF-8 are kept as surrogate escapes: string tensors hold any bytes.

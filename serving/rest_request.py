@@ -64,7 +64,7 @@ def read_request(document: dict[str, Any], signature: Signature) -> RestRequest:
     if "instances" not in document:
         if "inputs" not in document:
             raise invalid_argument("Missing 'inputs' or 'instances' key")
-        return RestRequest(_columns(document["inputs"], signature.inputs), row_form=False)
+        return RestRequest(read_columns(document["inputs"], signature.inputs), row_form=False)
     complaint = None
     if "inputs" in document:
         complaint = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
@@ -77,7 +77,7 @@ def read_request(document: dict[str, Any], signature: Signature) -> RestRequest:
     return RestRequest(_rows(document["instances"], signature.inputs), row_form=True)
 
 
-def _columns(inputs: Any, wanted: dict[str, Input]) -> dict[str, np.ndarray]:
+def read_columns(inputs: Any, wanted: dict[str, Input]) -> dict[str, np.ndarray]:
     """The columnar form: one value for the only input, or an object with a value for each."""
     if not isinstance(inputs, dict) or is_base64(inputs):
         if len(wanted) > 1:

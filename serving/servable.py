@@ -1,10 +1,11 @@
-"""A loaded version of a model: its session and what runs its signatures."""
+"""A loaded version of a model: its session, its signatures, and what runs them."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
+from serving.batching import Scheduler
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
+INIT_OPERATION = "__saved_model_init_op"  # listed among the signatures; describes an operation, not a call
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
@@ -25,22 +28,33 @@ def status_of(error: tf.errors.OpError) -> StatusError:
 
 
 @dataclass(frozen=True)
+class Call:
+    """One run of a graph, and what becomes of its results."""
+
+    feeds: dict[str, np.ndarray]  # {tensor name: array}
+    fetches: tuple[str, ...]  # tensor names, may repeat
+    finish: Callable[[list[np.ndarray]], Any]  # fetched arrays in that order -> the response
+    examples: int | None = None  # how many it holds, where the protocol counts them
+
+
+@dataclass(frozen=True)
 class Input:
-    """One input of a signature: the tensor that is fed, its DataType and numpy's dtype of it."""
+    """One input of a signature: the tensor that is fed, its DataType, numpy's dtype of it, and its declared shape."""
 
     tensor: str
     data_type: int
     dtype: np.dtype
+    shape: list[int] | None = None  # None: of any rank; -1: of any size
 
 
 class Signature:
-    """A signature of a loaded graph: named arrays in, named arrays out."""
+    """A signature of a model: its inputs and outputs by alias."""
 
-    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef, session: Any) -> None:
+    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef) -> None:
         self.name = name
         self.method_name = definition.method_name
         self.inputs = {
-            alias: Input(info.name, info.dtype, numpy_dtype(info.dtype))
+            alias: Input(info.name, info.dtype, numpy_dtype(info.dtype), _shape(info.tensor_shape))
             for alias, info in sorted(definition.inputs.items())
         }
         self.outputs = {alias: info.name for alias, info in sorted(definition.outputs.items())}
@@ -48,40 +62,79 @@ class Signature:
         self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
         self.all_outputs = tuple(self.outputs)
         # The runtime numbers its arguments by tensor name; messages about them count in this order.
-        self._fed = sorted(self.inputs, key=lambda alias: self.inputs[alias].tensor)
-        self._session = session
-        self._runners: dict[tuple[str, ...], Callable[..., list[np.ndarray]]] = {}
-        self._lock = threading.Lock()
+        self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
 
-    def run(self, arrays: dict[str, np.ndarray], outputs: tuple[str, ...]) -> list[np.ndarray]:
-        """Arrays of `outputs` in their order. Dtypes are checked, shapes are the graph's business."""
-        feeds = [self._checked(index, alias, arrays[alias]) for index, alias in enumerate(self._fed)]
-        runner = self._runners.get(outputs) or self._add_runner(outputs)
+    def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{alias: array} of all inputs -> {tensor name: array}. Dtypes are checked, shapes are the graph's business."""
+        feeds = {}
+        for index, (alias, wanted) in enumerate(self._fed):
+            array = arrays[alias]
+            if array.dtype != wanted.dtype:
+                given = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
+                raise invalid_argument(
+                    f"Expects arg[{index}] to be {dtype_name(wanted.data_type)} but {given} is provided"
+                )
+            feeds[wanted.tensor] = array
+        return feeds
+
+
+def _shape(shape: Any) -> list[int] | None:
+    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
+
+
+def read_signatures(definitions: dict[str, meta_graph_pb2.SignatureDef]) -> dict[str, Signature]:
+    """The signatures that can be called."""
+    return {name: Signature(name, each) for name, each in definitions.items() if name != INIT_OPERATION}
+
+
+class Servable:
+    """One SavedModel in a session and graph of its own."""
+
+    def __init__(
+        self,
+        path: str,
+        tags: Sequence[str],
+        config: config_pb2.ConfigProto,
+        scheduler: Scheduler | None = None,
+        observe: Callable[[float], None] = lambda microseconds: None,
+    ) -> None:
+        """`scheduler` puts its calls into batches; `observe` is told of each run."""
+        self.path, self.scheduler, self._observe = path, scheduler, observe
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        self._lock = threading.Lock()
+        self._runners: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
         try:
-            return [_as_array(output) for output in runner(*feeds)]
+            meta_graph = _load(self._session, path, tags)
+            self.signature_defs = dict(meta_graph.signature_def)
+            self.signatures = read_signatures(self.signature_defs)
+        except BaseException:
+            self._session.close()
+            raise
+
+    def run(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
+        """Arrays of `fetches` in their order; may be called by several threads at once."""
+        key = (tuple(feeds), fetches)
+        runner = self._runners.get(key) or self._add_runner(key)
+        start = time.perf_counter()
+        try:
+            return [_as_array(output) for output in runner(*feeds.values())]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
+        finally:
+            self._observe(1e6 * (time.perf_counter() - start))
 
-    def _checked(self, index: int, alias: str, array: np.ndarray) -> np.ndarray:
-        wanted = self.inputs[alias]
-        if array.dtype != wanted.dtype:
-            given = tf.as_dtype(array.dtype).as_datatype_enum
-            raise invalid_argument(
-                f"Expects arg[{index}] to be {dtype_name(wanted.data_type)} but {dtype_name(given)} is provided"
-            )
-        return array
+    def close(self) -> None:
+        self.signatures = {}
+        self._runners = {}  # the callables release their executors, which have to go before the session
+        self._session.close()
 
-    def _add_runner(self, outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
-        """Compile what `outputs` need of the graph; a callable skips the shape check of Session.run."""
+    def _add_runner(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Callable[..., list[Any]]:
+        """Compile what `fetches` need of the graph; a callable skips the shape check of Session.run."""
+        feeds, fetches = key
         with self._lock:
-            if outputs not in self._runners:
-                fetches = list(dict.fromkeys(self.outputs[alias] for alias in outputs))
-                options = config_pb2.CallableOptions(
-                    feed=[self.inputs[alias].tensor for alias in self._fed], fetch=fetches
-                )
-                places = [fetches.index(self.outputs[alias]) for alias in outputs]
-                self._runners[outputs] = _runner(self._session, options, places)
-            return self._runners[outputs]
+            if key not in self._runners:
+                self._runners[key] = _runner(self._session, feeds, fetches)
+            return self._runners[key]
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
@@ -89,42 +142,21 @@ def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
     return np.array(output, dtype=object) if isinstance(output, bytes) else np.asarray(output)
 
 
-def _runner(session: Any, options: Any, places: Sequence[int]) -> Callable[..., list[np.ndarray]]:
+def _runner(session: Any, feeds: Iterable[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
+    distinct = list(dict.fromkeys(fetches))
     try:
-        run = session._make_callable_from_options(options)
+        run = session._make_callable_from_options(config_pb2.CallableOptions(feed=feeds, fetch=distinct))
     except SESSION_ERRORS as error:
         raise status_of(error) from None
-    if list(places) == list(range(len(places))):
+    if len(distinct) == len(fetches):
         return run
+    places = [distinct.index(name) for name in fetches]
 
-    def spread(*feeds: np.ndarray) -> list[np.ndarray]:  # several outputs are the same tensor
-        fetched = run(*feeds)
+    def spread(*arrays: np.ndarray) -> list[Any]:  # several outputs are the same tensor
+        fetched = run(*arrays)
         return [fetched[place] for place in places]
 
     return spread
-
-
-class Servable:
-    """One SavedModel in a session and graph of its own."""
-
-    def __init__(self, path: str, tags: Sequence[str], config: config_pb2.ConfigProto) -> None:
-        self.path = path
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        try:
-            meta_graph = _load(self._session, path, tags)
-            self.signature_defs = dict(meta_graph.signature_def)
-            self.signatures = {
-                name: Signature(name, definition, self._session)
-                for name, definition in self.signature_defs.items()
-                if name != "__saved_model_init_op"  # describes an operation, not a call
-            }
-        except BaseException:
-            self._session.close()
-            raise
-
-    def close(self) -> None:
-        self.signatures = {}  # their callables release their executors, which have to go before the session
-        self._session.close()
 
 
 def _load(session: Any, path: str, tags: Sequence[str]) -> Any:

@@ -51,6 +51,8 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     try:
         wait_until(lambda: "Exporting HTTP/REST API" in log.read_text() or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, log.read_text()
+        # The start waits for one version of a model.
+        wait_until(lambda: log.read_text().count("Successfully loaded servable version") == 3, START_SECONDS)
         yield Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, "SIGTERM ends the server cleanly"

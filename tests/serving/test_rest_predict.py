@@ -226,8 +226,6 @@ URLS = [
     ("POST", "/v1/models/example:PREDICT", 400, "Malformed request: POST /v1/models/example:PREDICT"),
     ("POST", "/v1/models/example:predict?x=1", 400, "Malformed request: POST /v1/models/example:predict?x=1"),
     ("GET", "/v1/models/example:predict", 400, "Malformed request: GET /v1/models/example:predict"),
-    ("POST", "/v1/models/example:classify", 501, "classify is not served yet; use predict"),
-    ("POST", "/v1/models/example/versions/1:regress", 501, "regress is not served yet; use predict"),
     ("GET", "/v1/nothing", 400, "Malformed request: GET /v1/nothing"),
     ("GET", "/v1/models/m?x", 404, "Could not find any versions of model m?x"),
     ("GET", "/v1/models", 400, "Missing model name in request."),

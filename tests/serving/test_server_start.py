@@ -1,23 +1,27 @@
 """Starting the server: what it refuses, how it says so, and models that change while it runs."""
 
+import asyncio
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from serving_helpers import ROOT, add_warmup, free_port, wait_until
 
+from serving.bundle import bundle_of
 from serving.client import Client, ServingError
 from serving.errors import StatusError, UsageError
 from serving.flags import Flags, parse, usage
 from serving.lifecycle import ModelManager, Timing
-from serving.predict import Predictor
-from serving.server import _bind, make_loader
+from serving.loader import Loader
+from serving.metrics import Metrics
+from serving.predict import Settings
+from serving.server import _bind
 
 
 def empty_model(path):
@@ -68,7 +72,7 @@ def test_port_reserved_by_a_server_that_still_loads(flag):
 
 
 def test_a_port_taken_before_the_server_listens_is_a_sentence():
-    from serving.rest_server import RestApi, RestServer
+    from serving.http_server import HttpServer, Reply
 
     with socket.socket() as other, socket.socket() as own:
         for each in (other, own):
@@ -76,10 +80,9 @@ def test_a_port_taken_before_the_server_listens_is_a_sentence():
         other.bind(("127.0.0.1", 0))
         own.bind(other.getsockname())
         other.listen()
-        server = RestServer(RestApi(None), own, threads=1, timeout_seconds=1.0, cors=False)
+        server = HttpServer(None, own, timeout=1.0, most_bytes=1, refuse=lambda size: Reply(413))
         with pytest.raises(UsageError, match="--rest_api_port=[0-9]+ cannot be used at 127.0.0.1"):
-            server.start()
-        server.stop(1.0)
+            asyncio.run(server.start())
 
 
 def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
@@ -133,9 +136,9 @@ def test_refused_configurations(tmp_path, text, error):
 
 
 def test_shipped_configuration_is_valid():
-    from serving.storage import read_config_file
+    from serving.storage import models_of, read_config_file
 
-    models = read_config_file(str(ROOT / "serving" / "config" / "models.config"))
+    models = models_of(read_config_file(str(ROOT / "serving" / "config" / "models.config")))
     assert {model.name: model.base_path for model in models} == {
         name: f"/models/{name}" for name in ("image_classification", "text_generation", "translation")
     }
@@ -156,7 +159,7 @@ def test_unknown_flags_are_printed_and_skipped(capsys):
 
 def test_help_and_version():
     assert start("--help") == (0, usage(), "")
-    assert start("--version")[:2] == (0, f"TensorFlow Library: {tf.__version__}\n")
+    assert start("--version")[:2] == (0, f"TensorFlow Library: {version('tensorflow')}\n")
 
 
 @pytest.fixture
@@ -169,7 +172,7 @@ def manage():
 
         manager = ModelManager(
             lambda: [ModelConfig("m", str(base_path))],
-            lambda *key: make_loader(Flags(), Predictor(manager))(*key),
+            Loader(bundle_of(Flags()), Settings(), Metrics(), asyncio.new_event_loop(), None),
             Timing(0.05, retries, interval),
             load_threads=1,
         )
@@ -205,20 +208,6 @@ def test_failing_warmup_fails_the_load(tmp_path, store, manage):
     path = store.publish(store.number(1), tmp_path, 1)
     add_warmup(path, "nope", x=[1.0])
     assert 'FAILED_PRECONDITION: Serving signature key "nope" not found.' in failure(manage(tmp_path))
-
-
-def test_warmup_records_of_other_requests_are_skipped(tmp_path, store, manage, caplog):
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    path = store.publish(store.number(1), tmp_path, 1)
-    add_warmup(path, "serving_default", x=[1.0])
-    record = prediction_log_pb2.PredictionLog()
-    record.classify_log.request.model_spec.name = "m"
-    with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
-        writer.write(record.SerializeToString())
-    with caplog.at_level("WARNING", "serving"):
-        manage(tmp_path).start()
-    assert f"Skipped warm-up record 0 of {path}: classify_log cannot be replayed" in caplog.text
 
 
 def test_half_written_saved_model_heals(tmp_path, store, manage):

@@ -1,0 +1,94 @@
+"""Loads one version: reads it, gives it its batches, and warms it up."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from serving.batching import Scheduler
+from serving.bundle import Bundle
+from serving.configuration import Batching, read_model_batching
+from serving.errors import StatusError
+from serving.metrics import Metrics
+from serving.predict import Settings
+from serving.servable import Servable
+from serving.tflite import MODEL_FILE, TFLiteServable
+from serving.warmup import warm_up
+from serving.workers import Workers
+
+log = logging.getLogger("serving")
+T = TypeVar("T")
+
+
+class Loader:
+    """A call with name, number and path of a version loads it; called by the manager's threads."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        workers: Workers,
+    ) -> None:
+        self._bundle, self._settings, self._metrics = bundle, settings, metrics
+        self._loop, self._workers = loop, workers
+        # One for all versions that have no parameters of their own: its threads are shared.
+        self._scheduler = None if bundle.batching is None else self._new_scheduler(bundle.batching)
+
+    def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
+        servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.load(path, *told))
+        try:
+            if self._bundle.warm_up:
+                self._warm_up(servable, model, number)
+        except BaseException:
+            servable.close()
+            raise
+        return servable
+
+    def _read(self, path: str) -> Servable | TFLiteServable:
+        bundle = self._bundle
+        if bundle.prefer_tflite and os.path.exists(os.path.join(path, MODEL_FILE)):
+            return TFLiteServable(path, bundle.tflite_pools * bundle.tflite_interpreters_per_pool)
+        scheduler = self._scheduler
+        if bundle.batching is not None and bundle.batching_per_model:
+            own = read_model_batching(path, bundle.batching)
+            scheduler = None if own is None else self._new_scheduler(own)
+        return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+
+    def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
+        records = 0
+
+        def replay() -> None:
+            nonlocal records
+            records = warm_up(servable, number, self._settings, self._bundle.warm_up_iterations)
+
+        self._timed(replay, lambda code, taken: self._metrics.warmup(servable.path, code, taken, records))
+        log.info("Replayed %d warm-up requests of %s version %d", records, model, number)
+
+    def _timed(self, work: Callable[[], T], tell: Callable[[str, float], None]) -> T:
+        """The result of `work`; its status and microseconds are told."""
+        start, code = time.perf_counter(), "OK"
+        try:
+            return work()
+        except StatusError as error:
+            code = str(error)
+            raise
+        finally:
+            tell(code, 1e6 * (time.perf_counter() - start))
+
+    def _new_scheduler(self, parameters: Batching) -> Scheduler:
+        return Scheduler(parameters, self._loop, self._workers, self._metrics.batch)
+
+
+def import_operations() -> None:
+    """Register the operations of TF Text, where it is installed: graphs may use them."""
+    try:
+        importlib.import_module("tensorflow_text")
+    except ImportError as error:
+        log.debug("no operations of TF Text: %s", error)

@@ -1,0 +1,248 @@
+"""The REST face: URLs of TensorFlow Serving's HTTP API, and those of our own that flags switch on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
+
+from serving.errors import HTTP_STATUSES, StatusError, invalid_argument
+from serving.gate import Gate
+from serving.http_server import Reply, Request
+from serving.lifecycle import ModelManager, Use, Version
+from serving.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
+from serving.observers import Observers, Record
+from serving.predict import DEFAULT_SIGNATURE, Settings, choice
+from serving.rest_examples import rest_classify, rest_regress
+from serving.rest_json import error_json, parse
+from serving.rest_request import read_request, signature_name
+from serving.rest_response import columnar_json, row_json
+from serving.rest_stream import events
+from serving.runner import LARGE_BYTES, Runner
+from serving.servable import Call
+
+log = logging.getLogger("serving")
+INT64_MAX = 2**63 - 1
+MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound
+
+# Matched against path and query: a query is no part of the API and spoils the match.
+CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+VERB_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:(?P<verb>classify|regress|predict)", re.IGNORECASE)
+MODEL_URL = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{CHOICE}(?:/(?P<part>metadata))?", re.IGNORECASE)
+STREAM_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:stream")
+
+NOT_FOUND_PAGE = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+CORS_HEADERS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", "POST, GET"),
+    ("Access-Control-Allow-Headers", "Content-Type"),
+)
+
+
+@dataclass(frozen=True)
+class RestOptions:
+    """What the flags say of REST. `metrics_path` "" = no metrics; `page` makes the status page."""
+
+    timeout: float = 30.0  # seconds
+    cors: bool = False
+    extensions: bool = False
+    metrics_path: str = ""
+    page: Callable[[], str] = lambda: ""
+
+
+class RestApi:
+    """Answers requests; knows HTTP's words but no sockets."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        runner: Runner,
+        gate: Gate,
+        observers: Observers,
+        settings: Settings,
+        options: RestOptions,
+    ) -> None:
+        self._manager, self._runner, self._gate, self._observers = manager, runner, gate, observers
+        self._settings, self._options = settings, options
+        self.ready = True  # until the server drains
+
+    async def answer(self, request: Request) -> Reply:
+        """Never raises but for a cancellation."""
+        record = Record("REST", request.method, request.peer, len(request.body))
+        start = time.perf_counter()
+        try:
+            reply = await self._answer(request, record)
+        except StatusError as error:
+            record.code = error.code
+            reply = failure(error)
+        except TimeoutError:
+            record.code = "DEADLINE_EXCEEDED"
+            reply = failure(StatusError(record.code, "Timed out waiting for notification"))
+        except asyncio.CancelledError:
+            record.code = "CANCELLED"
+            self._observers.ended(record, time.perf_counter() - start)
+            raise
+        except Exception as error:  # a fault of this server must not look like one of the client
+            log.exception("request failed")
+            record.code = "INTERNAL"
+            reply = failure(StatusError(record.code, f"{type(error).__name__}: {error}"))
+        if isinstance(reply.body, bytes):
+            record.response_bytes = len(reply.body)
+        self._observers.ended(record, time.perf_counter() - start)
+        if self._options.cors:
+            reply = Reply(reply.status, reply.body, reply.content_type, (*reply.headers, *CORS_HEADERS))
+        return reply
+
+    async def _answer(self, request: Request, record: Record) -> Reply:
+        if request.method == "OPTIONS":
+            origin = request.headers.get(b"origin", b"")
+            return Reply(200 if origin.startswith((b"http://", b"https://")) else 400)
+        if self._options.extensions and request.method == "GET" and request.target in ("/healthz", "/readyz"):
+            return self._health(request.target)  # whoever asks whether a server lives has no token
+        authorization = request.headers.get(b"authorization")
+        with self._gate.admitted(authorization.decode("latin-1") if authorization else None):
+            if not request.target.lower().startswith("/v1/"):
+                return await self._page(request)
+            async with asyncio.timeout(self._options.timeout):
+                return await self._api(request, record)
+
+    def _health(self, target: str) -> Reply:
+        well = target == "/healthz" or (self.ready and self._manager.ready())
+        return Reply(200, b"ok\n", "text/plain") if well else Reply(503, b"not ready\n", "text/plain")
+
+    async def _page(self, request: Request) -> Reply:
+        """What is not below /v1/."""
+        if request.method == "GET" and request.target == self._options.metrics_path:
+            return Reply(200, self._observers.metrics.text().encode(), "text/plain")
+        if request.method == "GET" and request.target == "/" and self._options.extensions:
+            return Reply(200, (await self._runner.work(self._options.page)).encode(), "text/html; charset=utf-8")
+        return Reply(404, NOT_FOUND_PAGE, "text/html")
+
+    async def _api(self, request: Request, record: Record) -> Reply:
+        method, target = request.method, request.target
+        if method == "POST" and (match := VERB_URL.fullmatch(target)):
+            verb, spec = match["verb"], read_spec(match)
+            if verb in ("predict", "classify", "regress"):  # exactly: the match ignores case, the choice does not
+                self._observers.asks(record, verb.capitalize(), spec)
+                return await self._run(verb, spec, await self._body(request), record)
+        if method == "GET" and (match := MODEL_URL.fullmatch(target)):
+            return self._describe(match, record)
+        if self._options.extensions and method == "POST" and (match := STREAM_URL.fullmatch(target)):
+            spec = read_spec(match)
+            self._observers.asks(record, "stream", spec)
+            document = parse(await self._body(request))
+            stream = await events(self._runner, self._gate, self._use(spec), document, self._options.timeout)
+            return Reply(200, stream, "text/event-stream")
+        raise invalid_argument(f"Malformed request: {method} {target}")
+
+    async def _body(self, request: Request) -> bytes | bytearray:
+        if b"gzip" in request.headers.get(b"content-encoding", b""):
+            return await self._runner.work(_inflate, request.body)
+        return request.body
+
+    def _describe(self, match: re.Match[str], record: Record) -> Reply:
+        if not match["model"]:
+            if not self._options.extensions:
+                raise invalid_argument("Missing model name in request.")
+            return _json(json.dumps({"models": [self._listed(name) for name in self._manager.models()]}, indent=4))
+        spec = read_spec(match)
+        self._observers.asks(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
+        if match["part"]:
+            request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURES])
+            return _json(metadata_json(get_metadata(self._manager, request)))
+        return _json(
+            message_json(get_status(self._manager, get_model_status_pb2.GetModelStatusRequest(model_spec=spec)))
+        )
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        versions = [{"version": str(number), "state": state} for number, state, _ in self._manager.versions(name)]
+        return {"name": name, "versions": versions}
+
+    async def _run(self, verb: str, spec: model_pb2.ModelSpec, body: bytes | bytearray, record: Record) -> Reply:
+        document = await self._runner.work(parse, body) if len(body) > LARGE_BYTES else parse(body)
+        record.signature = signature_name(document)
+
+        def prepare(version: Version) -> Call:
+            record.version = version.number
+            if verb == "predict":
+                return rest_predict(version.servable, document, record)
+            read = rest_classify if verb == "classify" else rest_regress
+            return read(document, version.servable, self._settings)
+
+        return _json(await self._runner.answer(self._use(spec), verb.capitalize(), prepare, len(body)))
+
+    def _use(self, spec: model_pb2.ModelSpec) -> Use:
+        return self._manager.use(*choice(spec))
+
+
+def rest_predict(servable: Any, document: dict[str, Any], record: Record) -> Call:
+    """The run that answers a predict request; its response is JSON text."""
+    name = record.signature or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    request = read_request(document, signature)
+
+    def finish(fetched: list[Any]) -> str:
+        if not fetched:
+            raise invalid_argument("Cannot convert empty tensor map to JSON")
+        outputs = {
+            alias: (signature.output_types[alias], array)
+            for alias, array in zip(signature.all_outputs, fetched, strict=True)
+        }
+        return row_json(outputs) if request.row_form else columnar_json(outputs)
+
+    return Call(signature.feeds(request.arrays), tuple(signature.outputs.values()), finish)
+
+
+def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    """The model that a URL names."""
+    spec = model_pb2.ModelSpec(name=unquote(match["model"]))
+    if match["version"]:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > len(str(INT64_MAX)) or int(digits) > INT64_MAX:
+            raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
+    elif match["label"]:
+        spec.version_label = unquote(match["label"])
+    return spec
+
+
+def failure(error: StatusError) -> Reply:
+    return Reply(HTTP_STATUSES[error.code], encoded(error_json(error.message)))
+
+
+def too_large(error: StatusError) -> Reply:
+    """413 and not 429: the same request later is as large."""
+    return Reply(413, encoded(error_json(error.message)))
+
+
+def _json(text: str) -> Reply:
+    return Reply(200, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """A body as it travels: bytes of the request as they came, half a surrogate pair as JSON escapes it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _inflate(body: bytes | bytearray) -> bytes:
+    """A gzip body, or nothing if it is not one or too large."""
+    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(body, MAX_INFLATED_BYTES)
+    except zlib.error:
+        return b""
+    return inflated if inflater.eof else b""

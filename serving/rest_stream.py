@@ -1,0 +1,118 @@
+"""Server-sent events of a model that writes step by step: its output `state` becomes its input `state`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from serving.errors import StatusError, invalid_argument
+from serving.gate import Gate
+from serving.lifecycle import Use
+from serving.rest_json import debug
+from serving.rest_request import read_columns, signature_name
+from serving.rest_response import columnar_json
+from serving.runner import Runner
+from serving.servable import Call, Signature
+
+STATE = "state"
+DEFAULT_SIGNATURE = "stream"
+MOST_STEPS = 10_000
+
+
+async def events(
+    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float
+) -> AsyncGenerator[bytes]:
+    """The events of a request, once its first step is done: what is wrong with a request is an ordinary error.
+
+    Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
+    step that fails or takes longer than `timeout` seconds ends it with `event: error`. All steps are of one version.
+    """
+    stream = _events(runner, gate, use, document, timeout)
+    await anext(stream)
+    return stream
+
+
+async def _events(
+    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float
+) -> AsyncGenerator[bytes]:
+    with ExitStack() as hold:
+        version = hold.enter_context(use)
+        signature = _signature(version.servable.signatures, signature_name(document) or DEFAULT_SIGNATURE)
+        steps = _steps(document)
+        arrays = _first_arrays(document, signature)
+        for step in range(steps):
+            call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
+            try:
+                async with asyncio.timeout(timeout):
+                    fetched = await runner.run(hold, version, "stream", call)
+            except (StatusError, TimeoutError) as error:
+                if step == 0:
+                    raise
+                yield _failed(error)
+                return
+            if step == 0:
+                hold.enter_context(gate.counted())
+                yield b""  # what `events` waits for
+            outputs = dict(zip(signature.all_outputs, fetched, strict=True))
+            arrays[STATE] = outputs.pop(STATE)
+            yield b"data: %s\n\n" % _line(outputs, signature)
+        yield b"event: done\ndata: {}\n\n"
+
+
+def _signature(signatures: dict[str, Signature], name: str) -> Signature:
+    signature = signatures.get(name)
+    if signature is None:
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    into, out = signature.inputs.get(STATE), signature.output_types.get(STATE)
+    if into is None or into.data_type != out:
+        raise invalid_argument(
+            f'Signature "{name}" cannot be streamed: it needs an input and an output "{STATE}" of one type; its inputs '
+            f"are {', '.join(signature.inputs)}, its outputs {', '.join(signature.outputs)}."
+        )
+    return signature
+
+
+def _steps(document: dict[str, Any]) -> int:
+    steps = document.get("steps", 1)
+    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        raise invalid_argument(f"'steps' is {debug(steps)}; it must be a whole number from 1 to {MOST_STEPS}.")
+    return steps
+
+
+def _first_arrays(document: dict[str, Any], signature: Signature) -> dict[str, np.ndarray]:
+    """Inputs of the first step; the state is zeros of the size that the signature declares."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, dict):
+        raise invalid_argument("Missing 'inputs' key: give an object with a list for each input but the state.")
+    wanted = {alias: info for alias, info in signature.inputs.items() if alias != STATE}
+    given = {**{alias: signature.defaults[alias].tolist() for alias in wanted if alias in signature.defaults}, **inputs}
+    arrays = read_columns(given, wanted)
+    rows = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    if rows != {1}:
+        raise invalid_argument("A stream is of one row: give each input as a list of one value.")
+    state = signature.inputs[STATE]
+    arrays[STATE] = np.zeros([1, *(max(size, 0) for size in (state.shape or [])[1:])], state.dtype)
+    return arrays
+
+
+def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
+    """{"name": value, ...} on one line, values as in an answer to a columnar request."""
+    if not outputs:
+        return b"{}"
+    text = columnar_json({name: (signature.output_types[name], array) for name, array in outputs.items()})
+    values = json.loads(text)["outputs"]
+    if len(outputs) == 1:
+        values = {next(iter(outputs)): values}
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _failed(error: StatusError | TimeoutError) -> bytes:
+    code, message = "DEADLINE_EXCEEDED", "Timed out waiting for notification"
+    if isinstance(error, StatusError):
+        code, message = error.code, error.message
+    return b"event: error\ndata: %s\n\n" % json.dumps({"error": message, "code": code}).encode()

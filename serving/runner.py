@@ -1,0 +1,64 @@
+"""From a request to its response, on the event loop: look up, prepare, run in a thread or a batch, finish."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from serving.lifecycle import Use, Version
+from serving.metrics import Metrics
+from serving.servable import Call
+from serving.workers import Workers
+
+LARGE_BYTES = 64 * 1024  # what is larger takes longer to read or write than a change of threads
+
+
+class Runner:
+    """Runs calls of loaded versions."""
+
+    def __init__(self, workers: Workers, metrics: Metrics) -> None:
+        self._workers, self._metrics = workers, metrics
+
+    async def answer(self, use: Use, api: str, prepare: Callable[[Version], Call], size: int) -> Any:
+        """The response to a request of `size` bytes; `prepare` reads it and says what has to run."""
+        with ExitStack() as hold:
+            version = hold.enter_context(use)
+            call = await self.work(prepare, version) if size > LARGE_BYTES else prepare(version)
+            if call.examples is not None:
+                self._metrics.examples(version.model, call.examples)
+            arrays = await self.run(hold, version, api, call)
+            if sum(array.nbytes for array in arrays) > LARGE_BYTES:
+                return await self.work(call.finish, arrays)
+            return call.finish(arrays)
+
+    async def run(self, hold: ExitStack, version: Version, api: str, call: Call) -> list[Any]:
+        """Arrays of the call's fetches. `hold` keeps the version loaded; if the caller is cancelled, until the end."""
+        start = time.perf_counter()
+        running = self._start(version.servable, call)
+        try:
+            arrays = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The client is gone, the graph runs on: until it has ended, the version must stay loaded.
+            kept = hold.pop_all()
+
+            def ended(done: asyncio.Future[Any]) -> None:
+                kept.close()
+                if not done.cancelled():
+                    done.exception()  # nobody else asks for it, which asyncio would report
+
+            running.add_done_callback(ended)
+            raise
+        self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
+        return arrays
+
+    def work(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """A future of `function(*arguments)`, run in a thread."""
+        return self._workers.submit(function, *arguments)
+
+    def _start(self, servable: Any, call: Call) -> asyncio.Future[Any]:
+        if servable.scheduler is None or not call.feeds:
+            return self._workers.submit(servable.run, call.feeds, call.fetches)
+        return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches)
