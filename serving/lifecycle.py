@@ -132,6 +132,10 @@ class ModelManager:
         """Names of the configured models, in the order of the configuration."""
         return list(self._configs)
 
+    def labels(self, name: str) -> dict[str, int]:
+        """Version numbers by label; none of an unknown model."""
+        return dict(self._labels.get(name, {}))
+
     def ready(self) -> bool:
         """Every configured model has an available version."""
         return all(name in self._serving for name in self._configs)

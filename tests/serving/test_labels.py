@@ -52,6 +52,7 @@ def number(manager, label):
 def test_requests_find_versions_by_label(make):
     manager = make(stable=1, canary=2, gone=9)
     assert (number(manager, "stable"), number(manager, "canary")) == (1, 2)
+    assert (manager.labels("m"), manager.labels("unknown")) == ({"stable": 1, "canary": 2, "gone": 9}, {})
     assert refusal(manager.use, "m", None, "gone") == "NOT_FOUND: Servable not found for request: Specific(m, 9)"
     for name in ("m", "unknown"):
         expected = "INVALID_ARGUMENT: Unrecognized servable version label: nope"

@@ -43,19 +43,46 @@ def test_status_ignores_labels(server):
     assert [status["version"] for status in answer.json()["model_version_status"]] == ["2", "1"]
 
 
-def test_status_of_an_unknown_version(channel):
+def status_request(name, number=None, label=None):
     request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "example"
-    request.model_spec.version.value = 7
-    with pytest.raises(grpc.RpcError) as caught:
-        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=60)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert caught.value.details() == "Could not find version 7 of model example"
-
-
-def metadata_request(name, fields):
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
+    if number is not None:
+        request.model_spec.version.value = number
+    if label is not None:
+        request.model_spec.version_label = label
+    return request
+
+
+def test_status_messages(channel):
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    for request, numbers in (
+        (status_request("example"), [2, 1]),
+        (status_request("example", 1), [1]),
+        (status_request("example", label="unknown"), [2, 1]),  # a label is ignored
+    ):
+        statuses = stub.GetModelStatus(request, timeout=60).model_version_status
+        assert [(s.version, s.state, s.status.error_code) for s in statuses] == [(n, 30, 0) for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (get_model_status_pb2.GetModelStatusRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (status_request("example", 7), "NOT_FOUND", "Could not find version 7 of model example"),
+        (status_request("nothing"), "NOT_FOUND", "Could not find any versions of model nothing"),
+        (status_request("../example"), "NOT_FOUND", "Could not find any versions of model ../example"),
+        (status_request(""), "NOT_FOUND", "Could not find any versions of model "),
+    ],
+)
+def test_status_errors(channel, request_, code, text):
+    with pytest.raises(grpc.RpcError) as caught:
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request_, timeout=60)
+    assert (caught.value.code().name, caught.value.details()) == (code, text)
+
+
+def metadata_request(name, fields, number=None, label=None):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
+    request.model_spec.CopyFrom(status_request(name, number, label).model_spec)
     return request
 
 
@@ -67,6 +94,13 @@ def test_metadata_message(channel):
     assert set(signatures.signature_def) == {"serving_default", "__saved_model_init_op"}
     assert (answer.model_spec.name, answer.model_spec.version.value) == ("example", 2)
     assert answer.model_spec.signature_name == ""
+
+
+def test_metadata_of_a_chosen_version(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    for choice, number in (({"number": 1}, 1), ({"label": "stable"}, 1), ({}, 2)):
+        answer = stub.GetModelMetadata(metadata_request("example", ["signature_def"], **choice), timeout=60)
+        assert (answer.model_spec.version.value, answer.model_spec.version_label) == (number, "")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +118,22 @@ def test_metadata_message(channel):
             "NOT_FOUND",
             "Servable not found for request: Latest(nothing)",
         ),
+        (
+            metadata_request("example", ["signature_def"], number=7),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(example, 7)",
+        ),
+        (
+            metadata_request("example", ["signature_def"], label="gone"),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(example, 9)",
+        ),
+        (
+            metadata_request("example", ["signature_def"], label="nope"),
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: nope",
+        ),
+        (metadata_request("", ["signature_def"]), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
     ],
 )
 def test_metadata_errors(channel, request_, code, text):
