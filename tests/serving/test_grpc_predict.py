@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
-    classification_pb2,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
@@ -160,9 +159,3 @@ def test_short_value_lists_are_continued(stub):
     shape = tf.TensorShape([3]).as_proto()
     answer = stub.Predict(request({"x": TensorProto(dtype=1, tensor_shape=shape, float_val=[2, 4])}), timeout=60)
     assert answer.outputs["y"].float_val == [3.0, 4.0, 4.0]
-
-
-def test_other_methods_are_unimplemented(stub):
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(classification_pb2.ClassificationRequest(), timeout=60)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
