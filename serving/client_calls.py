@@ -183,7 +183,7 @@ class Calls:
     def ready(self, timeout: float) -> Steps[bool]:
         request, read = self._form.ready()
         try:
-            return read((yield Send(request, timeout)))
+            return self._understood(read, (yield Send(request, timeout)))
         except Unavailable:
             return False
 
@@ -234,7 +234,19 @@ class Calls:
 
     def _answer(self, question: Question, deadline: Deadline) -> Steps[Any]:
         request, read = question
-        return read((yield from self._ask(request, deadline)))
+        answer = yield from self._ask(request, deadline)
+        return self._understood(read, answer)
+
+    def _understood(self, read: Callable[..., T], *answer: Any) -> T:
+        """What an answer says.
+
+        Raises: Unknown where it is none of a model server.
+        """
+        try:
+            return read(*answer)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            text = f"{self._form.address} answers as no model server does ({type(error).__name__}: {error})"
+            raise failure("UNKNOWN", text) from None
 
     def _ask(self, request: Any, deadline: Deadline) -> Steps[Any]:
         return (yield from self._retried(lambda seconds: Send(request, seconds), deadline))
@@ -277,7 +289,8 @@ class Calls:
             known: Metadata = {}
             if not self._form.describes_outputs:
                 known = yield from self._known(spec, deadline, fresh)
-            outputs = self._form.read_predict(answer, known.get(signature, {}).get("outputs", {}))
+            described = known.get(signature, {}).get("outputs", {})
+            outputs = self._understood(self._form.read_predict, answer, described)
             if outputs is not None:
                 return outputs
         raise failure("INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says")

@@ -112,7 +112,7 @@ def invalid(message: str) -> ServingError:
 
 
 def late(address: str, seconds: float) -> ServingError:
-    return failure("DEADLINE_EXCEEDED", f"no answer within {seconds:g} s from {address}")
+    return failure("DEADLINE_EXCEEDED", f"no answer within {round(seconds, 2):g} s from {address}")
 
 
 def unavailable(address: str, reason: str) -> ServingError:

@@ -21,6 +21,20 @@ STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOAD
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 SERVING = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 
+# How gRPC speaks of a connection that there is not, or no more; other texts of UNAVAILABLE are the server's.
+OF_CONNECTIONS = (
+    "failed to connect",
+    "resolution",
+    "Socket closed",
+    "onnection reset",
+    "onnection refused",
+    "Broken pipe",
+    "GOAWAY",
+    "keepalive",
+    "recvmsg",
+    "sendmsg",
+)
+
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # feature maps outgrow the default of 4 MiB
     ("grpc.max_receive_message_length", -1),
@@ -143,8 +157,7 @@ class Channel:
 
     def _failure(self, error: Any) -> ServingError:
         code, message = error.code().name, error.details() or ""
-        # The channel's own reports are about the connection; only the server's are its answers.
-        if code == "UNAVAILABLE" and "Error received from peer" not in (error.debug_error_string() or ""):
+        if code == "UNAVAILABLE" and any(words in message for words in OF_CONNECTIONS):
             return unavailable(self._address, message)
         return failure(code, message)
 

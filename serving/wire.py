@@ -19,8 +19,8 @@ from serving.client_values import as_bytes
 PACKAGE = "serving.wire"
 
 # {message: {field: (number, type)}}. A type is a scalar, a message, "repeated T" or "map T" (with string keys).
-# Packed numbers look on the wire like one string of bytes. Declared as bytes they are read and written by numpy at
-# once, where `repeated float` takes a Python object a number.
+# Packed numbers of fixed width look on the wire like one string of bytes. Declared as bytes they are read and written
+# by numpy at once, where `repeated float` takes a Python object a number.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShape": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},
@@ -30,13 +30,13 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "tensor_content": (4, "bytes"),
         "float_val": (5, "repeated bytes"),
         "double_val": (6, "repeated bytes"),
-        "int_val": (7, "repeated bytes"),
+        "int_val": (7, "repeated int32"),
         "string_val": (8, "repeated bytes"),
-        "int64_val": (10, "repeated bytes"),
-        "bool_val": (11, "repeated bytes"),
-        "half_val": (13, "repeated bytes"),
-        "uint32_val": (16, "repeated bytes"),
-        "uint64_val": (17, "repeated bytes"),
+        "int64_val": (10, "repeated int64"),
+        "bool_val": (11, "repeated bool"),
+        "half_val": (13, "repeated int32"),
+        "uint32_val": (16, "repeated uint32"),
+        "uint64_val": (17, "repeated uint64"),
     },
     "Int64Value": {"value": (1, "int64")},
     "ModelSpec": {
@@ -127,21 +127,21 @@ def _build() -> dict[str, Any]:
 CLASSES = _build()
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 
-# {dtype: the field that holds its numbers, when they do not come as tensor_content, and how these look there}.
-VALUES = {
-    "float32": ("float_val", "<f4"),
-    "float64": ("double_val", "<f8"),
-    "int32": ("int_val", "varint"),
-    "uint8": ("int_val", "varint"),
-    "int16": ("int_val", "varint"),
-    "int8": ("int_val", "varint"),
-    "int64": ("int64_val", "varint"),
-    "bool": ("bool_val", "varint"),
-    "uint16": ("int_val", "varint"),
-    "bfloat16": ("half_val", "varint"),
-    "float16": ("half_val", "varint"),
-    "uint32": ("uint32_val", "varint"),
-    "uint64": ("uint64_val", "varint"),
+# {dtype: field that holds its numbers} when they do not come as tensor_content.
+VALUE_FIELDS = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "int32": "int_val",
+    "uint8": "int_val",
+    "int16": "int_val",
+    "int8": "int_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "uint16": "int_val",
+    "bfloat16": "half_val",
+    "float16": "half_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
 }
 BITS = ("float16", "bfloat16")  # they come as whole numbers that hold their bits
 
@@ -171,36 +171,20 @@ def decode(tensor: Any) -> np.ndarray:
         strings = np.empty(len(tensor.string_val), dtype=object)
         strings[:] = tensor.string_val
         return _filled(strings, shape)
-    if name not in VALUES:
+    if name not in VALUE_FIELDS:
         raise failure("UNIMPLEMENTED", f"the server answered with {name}, which this client cannot read")
-    field, form = VALUES[name]
-    stored = np.dtype(np.uint16 if name in BITS else name)
-    if tensor.tensor_content:
-        values = np.frombuffer(tensor.tensor_content, stored.newbyteorder("<")).astype(stored)
-    elif form == "varint":
-        values = varints(b"".join(getattr(tensor, field))).astype(stored)
+    dtype = np.dtype(np.uint16 if name in BITS else name)
+    listed = getattr(tensor, VALUE_FIELDS[name])
+    if tensor.tensor_content or name in ("float32", "float64"):
+        content = tensor.tensor_content or b"".join(listed)
+        values = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype)
     else:
-        values = np.frombuffer(b"".join(getattr(tensor, field)), form).astype(stored)
+        values = np.array(listed, dtype=dtype)
     if name == "bfloat16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     elif name == "float16":
         values = values.view(np.float16)
     return _filled(values, shape)
-
-
-def varints(data: bytes) -> np.ndarray:
-    """Numbers of the variable length that protobuf gives them, uint64; casts to signed types give the negative ones."""
-    octets = np.frombuffer(data, np.uint8)
-    if not len(octets) or octets.max() < 0x80:
-        return octets.astype(np.uint64)
-    ends = np.flatnonzero(octets < 0x80)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    numbers = np.zeros(len(ends), np.uint64)
-    for place in range(int(lengths.max())):
-        longer = np.flatnonzero(lengths > place)
-        numbers[longer] |= (octets[starts[longer] + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
-    return numbers
 
 
 def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:

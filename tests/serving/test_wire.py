@@ -5,8 +5,6 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.wrappers_pb2 import Int64Value
 from grpc_health.v1 import health_pb2
-from hypothesis import given
-from hypothesis import strategies as st
 from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -23,7 +21,7 @@ from tensorflow_serving.apis import (
 
 from serving.client_types import DTYPES
 from serving.errors import CODE_NAMES
-from serving.wire import CLASSES, decode, encode, varints
+from serving.wire import CLASSES, decode, encode
 
 ORIGINALS = {
     "Dim": tensor_shape_pb2.TensorShapeProto.Dim,
@@ -161,10 +159,3 @@ def test_the_last_of_too_few_values_stands_for_the_rest():
     short = tensor_pb2.TensorProto(dtype=1, tensor_shape=tf.TensorShape([2, 2]).as_proto(), float_val=[1.0, 7.0])
     read = decode(CLASSES["Tensor"].FromString(short.SerializeToString()))
     assert read.tolist() == [[1.0, 7.0], [7.0, 7.0]]
-
-
-@given(st.lists(st.integers(0, 2**64 - 1)))
-def test_varints_are_read_as_protobuf_writes_them(numbers):
-    tensor = tensor_pb2.TensorProto(uint64_val=numbers)
-    data = CLASSES["Tensor"].FromString(tensor.SerializeToString()).uint64_val
-    assert varints(b"".join(data)).tolist() == numbers
