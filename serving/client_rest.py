@@ -152,13 +152,14 @@ class ServerSentEvents:
             return None
         try:
             values = json.loads(data)
-        except ValueError:
-            raise failure("UNKNOWN", f"{self._address} sent an event that is no JSON: {data[:200]}") from None
-        if event == "error":
-            raise failure(values.get("code", "UNKNOWN"), values.get("error", data))
-        answer = _read_columns(values, outputs)
+            answer = None if event == "error" else _read_columns(values, outputs)
+            if answer is None:
+                error, code = values["error"], values.get("code", "UNKNOWN")
+        except (LookupError, TypeError, ValueError, AttributeError):
+            text = f"{self._address} sent an event that is not this model's: {event}: {data[:200]}"
+            raise failure("UNKNOWN", text) from None
         if answer is None:
-            raise failure("INTERNAL", "an event has other outputs than the metadata says")
+            raise failure(code, str(error))
         return answer
 
 
