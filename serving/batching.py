@@ -169,6 +169,10 @@ class Scheduler:
                 self._timer = self._loop.call_later(max(min(opened) + self._timeout - now, 0.0), self._dispatch)
 
     def _start(self, queue: Queue, batch: Batch, now: float) -> None:
+        batch.tasks = [task for task in batch.tasks if not task.future.done()]  # without those that were given up
+        batch.size = sum(task.size for task in batch.tasks)
+        if not batch.tasks:
+            return
         self._running += 1
         waits = [1e6 * (now - task.enqueued) for task in batch.tasks]
         done = self._workers.submit(self._process, queue, batch, waits)
@@ -272,5 +276,10 @@ def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 async def _joined(futures: list[asyncio.Future[list[np.ndarray]]]) -> list[np.ndarray]:
     """The results of the parts of a request as those of the whole."""
-    parts = await asyncio.gather(*futures)
+    try:
+        parts = await asyncio.gather(*futures)
+    except BaseException:
+        for future in futures:
+            future.cancel()  # the whole has failed
+        raise
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
