@@ -72,8 +72,8 @@ GRPC_METHODS = {
 
 
 class _Handler(grpc.GenericRpcHandler):
-    def __init__(self, answer: Callable[..., Any]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[..., Any], with_context: bool) -> None:
+        self._answer, self._with_context = answer, with_context
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         name = details.method.rpartition("/")[2]
@@ -81,7 +81,7 @@ class _Handler(grpc.GenericRpcHandler):
 
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                return self._answer(name, request, headers)
+                return self._answer(name, request, headers, *([context] if self._with_context else []))
             except Failure as failure:
                 context.abort(getattr(grpc.StatusCode, failure.code), failure.message)
 
@@ -92,12 +92,15 @@ class _Handler(grpc.GenericRpcHandler):
 
 @contextmanager
 def grpc_server(
-    answer: Callable[[str, Any, dict[str, Any]], Any],
+    answer: Callable[..., Any],
     credentials: grpc.ServerCredentials | None = None,
     port: int = 0,
+    with_context: bool = False,
 ) -> Iterator[str]:
-    """A server that answers `answer(method, message, headers)` -> its HOST:PORT."""
-    server = grpc.server(ThreadPoolExecutor(8), handlers=[_Handler(answer)], options=[("grpc.so_reuseport", 0)])
+    """A server that answers `answer(method, message, headers)`, or with a context as well -> its HOST:PORT."""
+    server = grpc.server(
+        ThreadPoolExecutor(8), handlers=[_Handler(answer, with_context)], options=[("grpc.so_reuseport", 0)]
+    )
     if credentials is None:
         port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
