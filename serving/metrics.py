@@ -231,7 +231,7 @@ class Metrics:
         self.graph_run_microseconds = Derived(core + "graph_run_time_usecs", self.graph_run_time, _sum)
         self.requests_in_flight = Gauge("/serving/requests_in_flight", "model_name")
         self.access_log_lines_lost = Counter("/serving/access_log_lines_lost")
-        self._recent = RecentRequests(clock)
+        self._recent, self._clock, self._start = RecentRequests(clock), clock, clock()
         self._all = {metric.name: metric for metric in vars(self).values() if isinstance(metric, Metric)}
 
     def request(self, model: str, api: str, entrypoint: str, code: str, microseconds: float) -> None:
@@ -308,6 +308,10 @@ class Metrics:
     def recent(self, model: str) -> list[int]:
         """How many requests of a model ended in each of the last 60 whole seconds, the oldest first."""
         return self._recent.counts(model)
+
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
 
     def in_flight(self, model: str) -> int:
         return self.requests_in_flight.cells().get((model,), 0)

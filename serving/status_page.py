@@ -1,0 +1,327 @@
+"""The status page for people: models, versions, load, and a request of each signature to copy.
+
+It needs nothing from other hosts and no JavaScript; with it, the numbers keep themselves up to date.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+from serving.errors import StatusError
+from serving.markup import Markup, join, tag
+from serving.metrics import RECENT_SECONDS, Metrics
+from serving.status_charts import duration, elapsed, latency_chart, plural, rate, recent_chart
+from serving.status_examples import LOCAL, Addresses, Shown, dtype_of, show_all
+
+CARD_FILE = os.path.join("assets.extra", "model_card.json")
+MOST_CARD_BYTES = 1024 * 1024
+MOST_UNLOADED = 5  # versions that are gone and still told of
+MOST_METRICS = 6
+INIT_OPERATION = "__saved_model_init_op"  # describes an operation, not a call
+STATES = {"START": "Found", "LOADING": "Loading", "AVAILABLE": "Available", "UNLOADING": "Unloading"}
+COLOURS = {"AVAILABLE": "good", "Failed": "bad", "Unavailable": "bad", "LOADING": "busy", "START": "busy"}
+STYLE = Markup(Path(__file__).with_name("status_page.css").read_text("utf-8"))
+SCRIPT = Markup("""
+setInterval(async () => {
+  if (document.hidden) return;
+  try {
+    const reply = await fetch(location.href, {cache: "no-store"});
+    if (!reply.ok) return;
+    const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+    for (const old of document.querySelectorAll("[data-live]")) {
+      const now = fresh.getElementById(old.id);
+      if (now) old.replaceWith(now);
+    }
+  } catch {}
+}, 5000);
+""")
+# Even a hole in the escaping would run nothing and tell nobody.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    f"form-action 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
+)
+
+
+class Manager(Protocol):
+    """What the page asks of the ModelManager."""
+
+    def models(self) -> list[str]: ...
+
+    def labels(self, name: str) -> dict[str, int]: ...
+
+    def versions(self, name: str) -> list[tuple[int, str, StatusError | None]]: ...
+
+    def use(self, name: str) -> AbstractContextManager[Any]: ...
+
+
+def page(manager: Manager, metrics: Metrics, addresses: Addresses = LOCAL) -> str:
+    """The whole page, as HTML. Reads files of models that it has not described yet."""
+    names = manager.models()
+    articles = [_model(manager, metrics, name, addresses) for name in names]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("title", "Model server"),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", STYLE),
+    )
+    body = tag(
+        "body",
+        tag("header", tag("h1", "Model server"), _summary(manager, metrics, names)),
+        _contents(names),
+        tag("main", *articles or [tag("p", "No model is configured.", class_="nothing")]),
+        tag("footer", f"TensorFlow {_version('tensorflow')} · kerasnets {_version('kerasnets')}"),
+        tag("script", SCRIPT),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _summary(manager: Manager, metrics: Metrics, names: list[str]) -> Markup:
+    available = sum(any(state == "AVAILABLE" for _, state, _ in manager.versions(name)) for name in names)
+    recent = sum(sum(metrics.recent(name)) for name in names)
+    figures = {
+        "models available": f"{available} of {len(names)}",
+        "requests per second": rate(recent, _window(metrics)),
+        "in flight": f"{sum(map(metrics.in_flight, names)):,}",
+        "up": elapsed(metrics.uptime()),
+    }
+    now = datetime.now(UTC)
+    time = tag("time", f"{now:%H:%M:%S} UTC", datetime=now.isoformat(timespec="seconds"))
+    return tag("div", _figures(figures), tag("p", "As of ", time, class_="time"), id="summary", data_live=True)
+
+
+def _window(metrics: Metrics) -> float:
+    """Seconds that `recent` covers."""
+    return min(max(metrics.uptime(), 1.0), RECENT_SECONDS)
+
+
+def _contents(names: list[str]) -> Markup | None:
+    if len(names) < 2:
+        return None
+    return tag("nav", *(tag("a", name, href=f"#{_id(name)}") for name in names), aria_label="Models")
+
+
+def _id(name: str) -> str:
+    return "model-" + quote(name, safe="", errors="replace")
+
+
+def _model(manager: Manager, metrics: Metrics, name: str, addresses: Addresses) -> Markup:
+    versions, labels = manager.versions(name), manager.labels(name)
+    states = [state for _, state, _ in versions]
+    state = next((s for s in ("AVAILABLE", "LOADING", "START") if s in states), "Unavailable")
+    return tag(
+        "article",
+        tag(
+            "div",
+            tag("div", tag("h2", name), _pill(state), class_="title"),
+            _load(metrics, name),
+            _versions(versions, labels),
+            id=_id(name),
+            data_live=True,
+        ),
+        _described(manager, name, addresses),
+        aria_label=name,
+    )
+
+
+def _pill(state: str) -> Markup:
+    return tag("span", STATES.get(state, state), class_=f"pill {COLOURS.get(state, '')}")
+
+
+def _load(metrics: Metrics, name: str) -> Markup:
+    recent, latency = metrics.recent(name), metrics.latency(name)
+    figures = {
+        "requests per second": rate(sum(recent), _window(metrics)),
+        "in flight": f"{metrics.in_flight(name):,}",
+        "median": duration(latency.quantile(0.5)),
+        "99th percentile": duration(latency.quantile(0.99)),
+        "answered": f"{latency.count:,}",
+    }
+    charts = [
+        tag("figure", tag("figcaption", "Requests in the last minute"), recent_chart(recent)) if sum(recent) else None,
+        tag("figure", tag("figcaption", "Latency since the start"), latency_chart(latency)) if latency.count else None,
+    ]
+    return join(_figures(figures), tag("div", *charts, class_="charts"))
+
+
+def _figures(figures: Mapping[str, str]) -> Markup:
+    return tag(
+        "dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in figures.items()), class_="figures"
+    )
+
+
+def _versions(versions: list[tuple[int, str, StatusError | None]], labels: Mapping[str, int]) -> Markup:
+    rows, unloaded = [], []
+    for number, state, error in versions:
+        if state == "END" and error is None:
+            unloaded.append(number)
+            continue
+        named = [tag("span", label, class_="label") for label, target in sorted(labels.items()) if target == number]
+        told = tag("span", f"{error.code}: {error.message}", class_="error") if error else None
+        rows.append(
+            tag(
+                "tr",
+                tag("th", number, scope="row"),
+                tag("td", _pill("Failed" if state == "END" else state)),
+                tag("td", *named, told),
+            )
+        )
+    dangling = sorted(label for label, target in labels.items() if target not in {number for number, _, _ in versions})
+    gone = f"Unloaded: {', '.join(map(str, unloaded[:MOST_UNLOADED]))}" if unloaded else ""
+    if len(unloaded) > MOST_UNLOADED:
+        gone += f" and {len(unloaded) - MOST_UNLOADED:,} more"
+    names = ("Version", "State", "Labels and errors")
+    heads = tag("tr", *(tag("th", name, scope="col") for name in names))
+    return join(
+        tag("table", tag("caption", "Versions"), tag("thead", heads), tag("tbody", *rows)) if rows else None,
+        tag("p", gone, class_="note") if gone else None,
+        tag("p", f"Labels of versions that are not there: {', '.join(dangling)}", class_="note") if dangling else None,
+    )
+
+
+# What is read of a version's files does not change while it is loaded.
+_known: WeakKeyDictionary[Any, tuple[Addresses, Markup]] = WeakKeyDictionary()
+
+
+def _described(manager: Manager, name: str, addresses: Addresses) -> Markup | None:
+    """Model card and signatures of the version that answers; nothing if none does."""
+    try:
+        with manager.use(name) as version:
+            known = _known.get(version.servable)
+            if known is None or known[0] != addresses:
+                markup = _describe(name, version.number, version.path, version.servable.signature_defs, addresses)
+                known = _known[version.servable] = (addresses, markup)
+            return known[1]
+    except StatusError:
+        return None
+
+
+def _describe(name: str, number: int, path: str, definitions: Mapping[str, Any], addresses: Addresses) -> Markup:
+    callable_ = {key: value for key, value in sorted(definitions.items()) if key != INIT_OPERATION}
+    examples = show_all(name, callable_, path, addresses)
+    order = sorted(callable_, key=lambda key: (key != "serving_default", key))
+    signatures = [_signature(key, callable_[key], examples[key], key == order[0]) for key in order]
+    lines = card_lines(read_card(path))
+    card = [join(tag("dt", line), tag("dd", *values)) for line, values in lines]
+    return join(
+        tag("section", tag("h3", "Model card"), tag("dl", *card, class_="card")) if card else None,
+        tag("section", tag("h3", f"Signatures of version {number}"), *signatures),
+    )
+
+
+def _signature(name: str, definition: Any, shown: Shown, is_open: bool) -> Markup:
+    rows = [
+        *(
+            _tensor("Input" if place == 0 else "", *entry)
+            for place, entry in enumerate(sorted(definition.inputs.items()))
+        ),
+        *(
+            _tensor("Output" if place == 0 else "", *entry)
+            for place, entry in enumerate(sorted(definition.outputs.items()))
+        ),
+    ]
+    heads = tag("tr", *(tag("th", head, scope="col") for head in ("", "Name", "Type", "Shape")))
+    method = definition.method_name.rpartition("/")[2]
+    sides = f"{plural(len(definition.inputs), 'input')}, {plural(len(definition.outputs), 'output')}"
+    if not shown.python:
+        examples = tag("p", "A client cannot send inputs of these types.", class_="note")
+    else:
+        no_rest = tag("p", "REST has no form for inputs of these types; gRPC has.", class_="note")
+        examples = join(_code("curl", shown.curl) if shown.curl else no_rest, _code("Python", shown.python))
+    return tag(
+        "details",
+        tag("summary", tag("code", name), tag("span", f"{method} · {sides}" if method else sides)),
+        tag("table", tag("thead", heads), tag("tbody", *rows)),
+        examples,
+        open=is_open,
+    )
+
+
+def _tensor(side: str, name: str, info: Any) -> Markup:
+    if info.tensor_shape.unknown_rank:
+        shape = "any"
+    else:
+        shape = "[" + ", ".join("?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim) + "]"
+    cells = (tag("code", name), dtype_of(info), tag("code", shape))
+    return tag("tr", tag("th", side, scope="row"), *(tag("td", cell) for cell in cells))
+
+
+def _code(title: str, text: str) -> Markup:
+    return tag("div", tag("h4", title), tag("pre", tag("code", text), tabindex=0, aria_label=f"{title} example"))
+
+
+def read_card(path: str) -> Any:
+    """The model card of a version, whatever it holds; None if there is none that can be read."""
+    try:
+        with open(os.path.join(path, CARD_FILE), "rb") as file:
+            return json.loads(file.read(MOST_CARD_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def card_lines(card: Any) -> list[tuple[str, list[object]]]:
+    """What people want to know first of a card: names, and the elements of their values."""
+    lines: list[tuple[str, list[object]]] = []
+    for name, *keys in (
+        ("Task", "task"),
+        ("Intended use", "intended_use"),
+        ("Limits", "limits"),
+        ("Data", "data", "dataset"),
+        ("", "data", "description"),
+        ("Licence", "data", "licence"),
+        ("Parameters", "network", "parameters"),
+        ("Created", "created"),
+    ):
+        value = _entry(card, *keys)
+        if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+            continue
+        text = f"{value:,}" if isinstance(value, int | float) else value
+        if name:
+            lines.append((name, [text]))
+        elif lines and lines[-1][0] == "Data":
+            lines[-1][1].append(tag("span", text))
+    if metrics := _metrics(card):
+        lines.append(("Metrics", [tag("span", text) for text in metrics]))
+    return lines
+
+
+def _metrics(card: Any) -> list[str]:
+    """Of the evaluations; of the validation, if there were none."""
+    evaluations = _entry(card, "metrics", "evaluations")
+    found = [entry for entry in evaluations if isinstance(entry, dict)] if isinstance(evaluations, list) else []
+    if not found and isinstance(validation := _entry(card, "metrics", "validation"), dict):
+        found = [{"split": "validation", **validation}]
+    texts = []
+    for entry in found:
+        numbers = {key: value for key, value in entry.items() if isinstance(value, float | int) and value is not True}
+        told = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:MOST_METRICS])
+        if told:
+            texts.append(f"{entry.get('split', 'evaluation')}: {told}")
+    return texts
+
+
+def _entry(card: Any, *keys: str) -> Any:
+    for key in keys:
+        card = card.get(key) if isinstance(card, dict) else None
+    return card
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it runs from where its sources lie
+        return "(not installed)"
