@@ -3,12 +3,16 @@
 import logging
 import threading
 
+import grpc
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from manager_helpers import Loader, add_versions, latest, new_manager, refusal, states
-from serving_helpers import wait_until
+from serving_helpers import CONFIG, wait_until
+from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 
+from serving.client import Client
 from serving.errors import CODES
 from serving.flags import Flags
 from serving.reload import ConfigPoller, handle_reload
@@ -249,3 +253,58 @@ def test_a_label_is_tried_again_until_its_version_is_there(manager, room, poller
     assert manager.models() == ["a"]
     with manager.use("a", None, "new") as version:
         assert version.number == 2
+
+
+@pytest.fixture
+def stub(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield model_service_pb2_grpc.ModelServiceStub(channel)
+
+
+def test_a_running_server_is_reloaded(server, store, stub):
+    """Models come and go by request; the first configuration is put back in the end."""
+    first = text_format.Parse(CONFIG.format(models=server.models), ModelServerConfig())
+    config = ModelServerConfig()
+    config.CopyFrom(first)
+    store.publish(store.number(3), server.models / "added", 3)
+    config.model_config_list.config.add(
+        name="added", base_path=str(server.models / "added"), model_platform="tensorflow", version_labels={"new": 3}
+    )
+    loads = "/tensorflow/cc/saved_model/load_attempt_count"
+    try:
+        response = stub.HandleReloadConfigRequest(ReloadConfigRequest(config=config, metric_names=[loads]), timeout=60)
+        assert (response.status.error_code, response.status.error_message) == (0, "")
+        assert [(metric.name, metric.int64_value_increase > 0) for metric in response.metric] == [(loads, True)]
+        with Client(server.grpc) as client:
+            for choice in ({}, {"version": 3}, {"label": "new"}):
+                assert client.predict("added", {"x": np.zeros(1, np.float32)}, **choice)["y"][0] == 3
+    finally:
+        stub.HandleReloadConfigRequest(ReloadConfigRequest(config=first), timeout=60)
+    with Client(server.grpc) as client:
+        wait_until(lambda: [status.state for status in client.status("added")] == ["END"])
+        assert client.predict("example", {"x": np.zeros(1, np.float32)}, label="stable")["y"][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("custom_model_config {}", REFUSED["custom_model_config {}"]),
+        (
+            'model_config_list { config { name: "number" base_path: "/n" model_platform: "caffe" } }',
+            "INVALID_ARGUMENT: Illegal to change a model's platform. For model number platform was tensorflow and new "
+            "platform requested is caffe",
+        ),
+        (
+            "model_config_list {" + ENTRY.format("example", "/e", 'version_labels { key: "stable" value: 7 }') + "}",
+            "FAILED_PRECONDITION: Request to assign label to version 7 of model example, which is not currently "
+            "available for inference",
+        ),
+    ],
+)
+def test_a_refusal_is_the_status_of_the_call(server, stub, text, refusal):
+    request = ReloadConfigRequest(config=text_format.Parse(text, ModelServerConfig()))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.HandleReloadConfigRequest(request, timeout=60)
+    assert f"{caught.value.code().name}: {caught.value.details()}" == refusal
+    with Client(server.grpc) as client:
+        assert client.predict("example", {"x": np.zeros(1, np.float32)}, label="stable")["y"][0] == 2
