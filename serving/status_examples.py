@@ -196,7 +196,7 @@ def show(model: str, request: Request, definition: Any, addresses: Addresses) ->
 
 
 def _curl(model: str, request: Request, address: str) -> str:
-    url = shlex.quote(f"{address}/v1/models/{quote(model, safe='')}:{request.method}")
+    url = shlex.quote(f"{address}/v1/models/{quote(model, safe='', errors='replace')}:{request.method}")
     body: dict[str, Any] = {} if request.signature == DEFAULT_SIGNATURE else {"signature_name": request.signature}
     if request.examples:
         body["examples"] = [{name: _plain(value) for name, value in e.items()} for e in request.examples]

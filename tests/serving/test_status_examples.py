@@ -200,7 +200,7 @@ def test_warm_up_requests_that_are_none_are_left_out(tmp_path, content):
 @given(name=st.text(min_size=1, max_size=20), alias=st.text(min_size=1, max_size=20))
 def test_no_name_breaks_out_of_the_command(name, alias):
     """Names of models and inputs come from whoever made the model; people paste what is shown into a shell."""
-    definitions = {name: definition(**{alias: (types_pb2.DT_INT32, [1]), "large": (types_pb2.DT_INT32, [9])})}
+    definitions = {name: definition(**{alias: (types_pb2.DT_INT32, [1]), "large": (types_pb2.DT_INT32, [30])})}
     shown = show_all(name, definitions, "/missing", LOCAL)[name]
     _, body = run_curl(shown.curl)
     assert set(body["inputs"]) == {alias, "large"}
