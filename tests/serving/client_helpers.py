@@ -26,6 +26,7 @@ class BlockingClient:
     def __init__(self, address: str, **options: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(address, **options)
+        self.address = address
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._client, name)

@@ -1,37 +1,67 @@
-"""The client over both transports against the answers of the same SavedModel in this process."""
+"""The client over both transports, with and without asyncio, against the answers of the same SavedModel here.
 
+The server is the one of this project, or where KERASNETS_MODEL_SERVER=HOST:GRPC_PORT[,HOST:REST_PORT] names one, that
+one, such as a tensorflow_model_server. It has to serve `example` (all versions, label `stable`) and `number`, as
+`python tests/serving/client_models.py DIRECTORY` makes them, with their models.config and how to start the server.
+"""
+
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving_helpers import IDENTITIES, ROOT, free_port
+from client_helpers import BlockingClient, grpc_server, metadata_of, tensors_of
+from serving_helpers import IDENTITIES, ROOT
 
-from serving.client import Client, ServingError
+from serving.client import Client, FailedPrecondition, InvalidArgument, NotFound, ServingError
+from serving.wire import decode
 
+SERVER = os.environ.get("KERASNETS_MODEL_SERVER", "")
+MOST_MEMORY = 60  # MB
 LIGHT = """
 import sys, time
 start = time.perf_counter()
 import serving.client
-print(f"import serving.client: {time.perf_counter() - start:.2f} s")
 serving.client.Client("localhost:1").close()
+seconds = time.perf_counter() - start
+memory = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024
+assert "httpcore" not in sys.modules, "each transport has its own library"
+import serving.client_async
 serving.client.Client("http://localhost:1").close()
+serving.client_async.AsyncClient("http://localhost:1")
 assert not {"tensorflow", "tensorflow_serving", "kerasnets", "keras"} & set(sys.modules)
+print(f"{seconds:.2f} s, {memory:.0f} MB")
 """
 
 
-def test_needs_no_tensorflow():
+def test_needs_no_tensorflow_and_little_memory():
     result = subprocess.run(
         [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     print(result.stdout)
     assert result.returncode == 0, result.stderr
+    assert float(result.stdout.split()[-2]) <= MOST_MEMORY
 
 
-@pytest.fixture(scope="module", params=["grpc", "rest"])
-def client(server, request):
-    with Client(getattr(server, request.param)) as client:
+@pytest.fixture(scope="module")
+def addresses(request):
+    """{"grpc": address, "rest": address}, of what there is."""
+    if not SERVER:
+        server = request.getfixturevalue("server")
+        return {"grpc": server.grpc, "rest": server.rest}
+    grpc, _, rest = SERVER.partition(",")
+    return {"grpc": grpc} | ({"rest": f"http://{rest}"} if rest else {})
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest", "async-grpc", "async-rest"])
+def client(addresses, request):
+    protocol = request.param.removeprefix("async-")
+    if protocol not in addresses:
+        pytest.skip("KERASNETS_MODEL_SERVER names no REST port")
+    with (Client if protocol == request.param else BlockingClient)(addresses[protocol]) as client:
         yield client
 
 
@@ -79,14 +109,18 @@ def test_dtypes_survive(client, dtype):
     np.testing.assert_array_equal(answer, array)
 
 
-def test_half_precision_travels_over_grpc_only(server):
+def test_half_precision_travels_over_grpc_only(client):
     array = np.array([[0.1, 65504.0]], np.float16)
-    with Client(server.grpc) as client:
-        answer = client.predict("example", {"x": array}, signature="identity_float16", version=1)
-    np.testing.assert_array_equal(answer["y"], array)
-    with Client(server.rest) as client, pytest.raises(ServingError) as caught:
-        client.predict("example", {"x": array}, signature="identity_float16", version=1)
-    assert caught.value.code == "UNIMPLEMENTED"
+
+    def predict():
+        return client.predict("example", {"x": array}, signature="identity_float16", version=1)
+
+    if client.address.startswith("http"):
+        with pytest.raises(ServingError) as caught:
+            predict()
+        assert caught.value.code == "UNIMPLEMENTED"
+    else:
+        np.testing.assert_array_equal(predict()["y"], array)
 
 
 def test_python_values_get_the_dtype_of_the_signature(client):
@@ -136,46 +170,32 @@ def test_the_limits_of_a_dtype_are_sent(client):
     np.testing.assert_array_equal(answer, [np.inf, np.nan])
 
 
-class Transport:
-    """Counts the looks at the metadata, whose dtype nobody knows."""
-
-    def __init__(self):
-        self.timeouts = []
-
-    def metadata(self, spec, timeout):
-        self.timeouts.append(timeout)
-        return {"serving_default": {"inputs": {"x": {"dtype": "DT_BFLOAT16", "shape": [-1]}}, "outputs": {}}}
-
-    def predict(self, spec, signature, inputs, timeout):
-        return inputs
-
-    def close(self):
-        pass
-
-
 def test_metadata_is_looked_at_again_after_some_seconds(monkeypatch):
-    transport = Transport()
-    monkeypatch.setattr("serving.client._connect", lambda address, metadata: transport)
-    now = [100.0]
-    monkeypatch.setattr("serving.client.time.monotonic", lambda: now[0])
-    with Client("anywhere") as client:
+    looks, now = [], [100.0]
+    monkeypatch.setattr("serving.client_calls.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answer(method, message, headers):
+        if method == "GetModelMetadata":
+            looks.append(now[0])
+            return metadata_of({"x": (1, [-1])}, {"y": (1, [-1])}, "serving_default")
+        return tensors_of({"y": decode(message.inputs["x"])})
+
+    with grpc_server(answer) as address, Client(address) as client:
         for moment in (100.0, 104.0, 106.0):
             now[0] = moment
-            assert client.predict("m", {"x": [1.5]}, timeout=7.0)["x"].dtype == np.float64
-    assert transport.timeouts == [7.0, 7.0]
+            assert client.predict("m", {"x": [1.5]})["y"].dtype == np.float32
+    assert looks == [100.0, 106.0]
 
 
 def test_dtypes_that_cannot_travel_are_refused_with_a_sentence(client):
-    with pytest.raises(ServingError, match="complex128, which cannot be sent; use one of float32"):
+    with pytest.raises(InvalidArgument, match="complex128, which cannot be sent; use one of float32"):
         client.predict("example", {"x": np.array([1j])}, version=1)
     with pytest.raises(ServingError, match="an object array holds str or bytes"):
         client.predict("example", {"text": np.array([1], object)}, signature="upper", version=1)
 
 
-def test_metadata_is_the_same_over_both(server):
-    with Client(server.grpc) as over_grpc, Client(server.rest) as over_rest:
-        metadata = over_grpc.metadata("example", version=1)
-        assert metadata == over_rest.metadata("example", version=1)
+def test_metadata(client):
+    metadata = client.metadata("example", version=1)
     assert metadata["pair"] == {
         "inputs": {"a": {"dtype": "float32", "shape": [-1]}, "b": {"dtype": "int32", "shape": [-1]}},
         "outputs": {
@@ -189,7 +209,7 @@ def test_metadata_is_the_same_over_both(server):
 def test_status(client):
     states = [(s.version, s.state, s.code, s.message) for s in client.status("example")]
     assert states == [(2, "AVAILABLE", "OK", ""), (1, "AVAILABLE", "OK", "")]
-    with pytest.raises(ServingError) as caught:
+    with pytest.raises(NotFound) as caught:
         client.status("nothing")
     assert (caught.value.code, caught.value.message) == (
         "NOT_FOUND",
@@ -209,6 +229,8 @@ def test_versions_and_labels(client):
 
 def test_requests_run_at_once(client):
     """Three requests wait inside the graph for what three later ones bring."""
+    if isinstance(client, BlockingClient):
+        pytest.skip("it has one request under way at a time")
     x = np.ones(1, np.float32)
 
     def call(signature):
@@ -221,11 +243,71 @@ def test_requests_run_at_once(client):
         assert [future.result(60) for future in waiting] == [[2.0]] * 3
 
 
-@pytest.mark.parametrize("scheme", ["", "http://"])
-def test_absent_server_is_a_sentence_that_says_what_to_do(scheme):
-    address = f"{scheme}127.0.0.1:{free_port()}"
-    with Client(address) as client, pytest.raises(ServingError) as caught:
-        client.status("example", timeout=10.0)
-    assert caught.value.code == "UNAVAILABLE"
-    assert f"no model server answers at {address}" in caught.value.message
-    assert "python -m serving" in caught.value.message
+def test_classify(client):
+    examples = [{"x": [0.1, 2], "word": "é"}, {"x": np.array([-1e30, 1 / 3], np.float32), "word": b"\x7f"}]
+    answer = client.classify("example", examples, signature="classify", version=1)
+    expected = [[("é", 0.1), ("other", 2.0)], [("\x7f", -1e30), ("other", 1 / 3)]]
+    assert answer == [[(label, float(np.float32(score))) for label, score in row] for row in expected]
+    assert answer[0][0].label == "é"
+
+
+def test_regress(client):
+    examples = [{"x": [0.1, 2.5], "n": 3}, {"x": [1.0, 2.0]}, {"x": (0.5, -0.5), "n": [2**40]}]
+    answer = client.regress("example", examples, signature="regress", label="stable")
+    assert answer.dtype == np.float32
+    np.testing.assert_array_equal(answer, np.array([np.float32(0.1) + np.float32(2.5) + 3, 3.0, 2**40], np.float32))
+
+
+def test_context_is_shared_by_all_examples(client):
+    answer = client.regress("example", [{"n": 1}, {"n": 2}], "regress", context={"x": [0.5, 0.25]}, version=1)
+    assert answer.tolist() == [1.75, 2.75]
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "Input is empty|is an empty array"),
+        ([{"n": 1}], "Feature: x .* is required but could not be found"),
+        ([{"x": ["a", "b"]}], "Key: x.* Data type: string but expected type: float"),
+    ],
+)
+def test_examples_that_the_server_refuses(client, examples, message):
+    with pytest.raises(InvalidArgument, match=message):
+        client.regress("example", examples, "regress", version=1)
+
+
+@pytest.mark.parametrize("value", [["a", 1], None, {"a": 1}, [[1], [2, 3]], 2**63, [1j]])
+def test_features_that_no_example_can_hold(client, value):
+    with pytest.raises(InvalidArgument, match="feature 'x' holds"):
+        client.classify("example", [{"x": value}], "classify", version=1)
+
+
+def test_a_stream_goes_on_from_its_state(client):
+    pieces = list(client.stream("example", {"word": ["w"], "step": [0.1]}, steps=4, version=1))
+    assert [piece["text"].tolist() for piece in pieces] == [[b"w0"], [b"w1"], [b"w2"], [b"w3"]]
+    totals = np.float32([0, 0.1, 0.2, np.float32(0.2) + np.float32(0.1)])
+    np.testing.assert_array_equal([piece["total"][0] for piece in pieces], totals)
+    rows = list(client.stream("example", {"word": ["v", "w"], "step": [1, 2]}, steps=2, label="stable"))
+    assert [row["total"].tolist() for row in rows] == [[0, 0], [1, 2]]
+
+
+def test_failures_have_classes(client):
+    with pytest.raises(NotFound, match=r"Servable not found for request: Latest\(nothing\)"):
+        client.predict("nothing", {"x": np.ones(1, np.float32)})
+    with pytest.raises(InvalidArgument, match="Unrecognized servable version label: other"):
+        client.predict("example", {"x": np.ones(1, np.float32)}, label="other")
+    rest = client.address.startswith("http")  # which has one number for both codes
+    with pytest.raises(InvalidArgument if rest else FailedPrecondition, match="not found"):
+        client.predict("example", {"x": np.ones(1, np.float32)}, "other", version=1)
+    with pytest.raises(InvalidArgument, match="empty text is not allowed"):
+        client.predict("example", {"text": [""]}, "check", version=1)
+
+
+def test_large_arrays_come_back_as_they_went(client):
+    """Past gRPC's default limit of 4 MiB."""
+    array = np.arange(1_200_000, dtype=np.float32).reshape(-1, 2)
+    if client.address.startswith("http"):
+        array = array[:60_000]  # as text it takes longer
+    answer = client.predict("example", {"x": array.astype(np.float64)}, "identity_float64", version=1)["y"]
+    np.testing.assert_array_equal(answer, array)
+    answer[0] = 7  # an array of its own
