@@ -3,6 +3,7 @@
 # Written for the image of TensorFlow Serving, which has bash but neither curl nor grpc_health_probe: it asks the REST
 # port (HEALTH_PORT, 8501 by default) for the models' status through bash's own /dev/tcp.
 set -o nounset
+trap '' PIPE  # a server that hangs up is not healthy, and no reason to end in another way
 
 for model in $HEALTH_MODELS; do
   exec 3<>"/dev/tcp/127.0.0.1/${HEALTH_PORT:-8501}" || exit 1
