@@ -271,7 +271,9 @@ class Metrics:
         self.request_example_counts.observe(count, model)
 
     def warmup(self, path: str, status: str, microseconds: float, records: int) -> None:
-        """A version has been warmed up; `status` is "OK" or "CODE: message"."""
+        """A version has been warmed up; `status` is "OK" or "CODE: message". Without any records it was not."""
+        if not records and status == "OK":
+            return
         self.model_warmup_latency.observe(microseconds, path, status)
         self.model_warmup_records_read.add(records, path)
 

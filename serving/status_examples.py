@@ -9,7 +9,7 @@ import os
 import shlex
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +27,9 @@ WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS, MOST_BYTES = 100, 4 * 1024 * 1024  # of the warm-up requests that are looked at
 LONGEST = 20_000  # characters of a request that is shown
 FEW = 24  # numbers that are written one by one
-LINE = 88
+LINE = 75
+STATE, STEPS = "state", 10  # of a signature that goes on from where its last call ended
+DEFAULTS = {"stream": "stream"}  # signatures that methods use if none is named; of others DEFAULT_SIGNATURE
 METHODS = {"tensorflow/serving/classify": "classify", "tensorflow/serving/regress": "regress"}
 NAMES = {number: name for name, number in DTYPES.items()}
 NOT_IN_JSON = {"float16", "bfloat16", "uint16"}
@@ -58,13 +60,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Request:
-    """Inputs of predict, or examples {feature: value} of classify and regress."""
+    """Inputs of predict and stream, or examples {feature: value} of classify and regress."""
 
     method: str
     signature: str
     inputs: Mapping[str, np.ndarray]
     examples: tuple[Mapping[str, Any], ...] = ()
     made_up: bool = False  # every input holds one value throughout
+
+    @property
+    def is_default(self) -> bool:
+        return self.signature == DEFAULTS.get(self.method, DEFAULT_SIGNATURE)
 
 
 def show_all(model: str, definitions: Mapping[str, Any], path: str, addresses: Addresses) -> dict[str, Shown]:
@@ -188,6 +194,9 @@ def _size(size: int, place: int) -> int:
 
 def show(model: str, request: Request, definition: Any, addresses: Addresses) -> Shown:
     """The request as people write it."""
+    if request.method == "predict" and STATE in definition.inputs and STATE in definition.outputs:
+        inputs = {name: array for name, array in request.inputs.items() if name != STATE}
+        request = replace(request, method="stream", inputs=inputs)
     in_json = not any(dtype_of(info) in NOT_IN_JSON for info in definition.inputs.values())
     return Shown(
         curl=_curl(model, request, addresses.rest) if in_json else "",
@@ -197,17 +206,20 @@ def show(model: str, request: Request, definition: Any, addresses: Addresses) ->
 
 def _curl(model: str, request: Request, address: str) -> str:
     url = shlex.quote(f"{address}/v1/models/{quote(model, safe='', errors='replace')}:{request.method}")
-    body: dict[str, Any] = {} if request.signature == DEFAULT_SIGNATURE else {"signature_name": request.signature}
+    body: dict[str, Any] = {} if request.is_default else {"signature_name": request.signature}
+    command = f"curl {url}"
+    if request.method == "stream":
+        body["steps"], command = STEPS, f"curl -N {url}"
     if request.examples:
         body["examples"] = [{name: _plain(value) for name, value in e.items()} for e in request.examples]
     elif not _is_long(request):
         body["inputs"] = {name: _plain(array) for name, array in request.inputs.items()}
     if request.examples or not _is_long(request):
-        return f"curl {url} \\\n  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+        return f"{command} \\\n  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
     inputs = ", ".join(f"{_literal(name)}: {_repeated(array)}" for name, array in request.inputs.items())
     before = _literal(body).removesuffix("}") + (", " if body else "")
     program = f'import json; print(json.dumps({before}"inputs": {{{inputs}}}}}))'
-    return f"python3 -c {shlex.quote(program)} |\n  curl {url} -d @-"
+    return f"python3 -c {shlex.quote(program)} |\n  {command} -d @-"
 
 
 def _is_long(request: Request) -> bool:
@@ -229,16 +241,22 @@ def _python(model: str, request: Request, address: str) -> str:
     else:
         values = {name: _value(array, request.made_up) for name, array in request.inputs.items()}
         arguments.append("{" + ", ".join(f"{_literal(name)}: {value}" for name, value in values.items()) + "}")
-    if request.signature != DEFAULT_SIGNATURE:
+    if request.method == "stream":
+        arguments.append(f"steps={STEPS}")
+    if not request.is_default:
         arguments.append(f"signature={_literal(request.signature)}")
-    call = f"    answer = client.{request.method}({', '.join(arguments)})"
+    call = f"client.{request.method}({', '.join(arguments)})"
     if len(call) > LINE:
         lines = "".join(f"        {argument},\n" for argument in arguments)
-        call = f"    answer = client.{request.method}(\n{lines}    )"
+        call = f"client.{request.method}(\n{lines}    )"
+    if request.method == "stream":
+        block = f"    for outputs in {call}:\n        print(outputs)"
+    else:
+        block = f"    answer = {call}\nprint(answer)"
     imports = "import base64\n\n" if DECODE in call else ""
     imports += "import numpy as np\n\n" if "np.ones" in call else ""
     imports += "from serving.client import Client\n\n"
-    return f"{imports}with Client({_literal(address)}) as client:\n{call}\nprint(answer)"
+    return f"{imports}with Client({_literal(address)}) as client:\n{block}"
 
 
 def _value(array: np.ndarray, made_up: bool) -> str:

@@ -139,6 +139,15 @@ def test_what_else_the_original_exports():
     assert {key: found.get(key) for key in expected} == expected
 
 
+def test_a_version_without_requests_to_warm_it_up_was_not_warmed_up():
+    metrics = Metrics()
+    metrics.warmup("/m/1", "OK", 20, 0)
+    assert not samples(metrics.text())
+    metrics.warmup("/m/1", "DATA_LOSS: damaged", 20, 0)
+    labels = {"model_path": "/m/1", "status": "DATA_LOSS: damaged"}
+    assert value_of(metrics, ":tensorflow:serving:model_warmup_latency_count", **labels) == 1
+
+
 @given(st.lists(st.floats(0, 1e12), max_size=40))
 def test_buckets_count_what_is_below_their_bound(values):
     histogram = Histogram("/a", (1.0, 10.0, 1e6))

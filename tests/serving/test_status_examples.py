@@ -54,7 +54,7 @@ def predict_log(signature: str, **inputs: Any) -> prediction_log_pb2.PredictionL
     return log
 
 
-FAKE_CURL = """curl() { for part in "$@"; do printf '%s\\0' "$part"; done; [ "$3" != "@-" ] || cat; }
+FAKE_CURL = """curl() { for part in "$@"; do printf '%s\\0' "$part"; done; case "$*" in *"-d @-") cat;; esac; }
 """
 
 
@@ -75,7 +75,11 @@ class Recorder:
         pass
 
     def __getattr__(self, method: str) -> Any:
-        return lambda *arguments, **options: self.calls.append((method, arguments, options))
+        def call(*arguments: Any, **options: Any) -> tuple:
+            self.calls.append((method, arguments, options))
+            return ()
+
+        return call
 
 
 def run_python(text: str, monkeypatch) -> tuple[str, str, tuple, dict]:
@@ -91,8 +95,8 @@ def run_curl(text: str) -> tuple[str, dict]:
     """-> the URL and the body that the command would send, as a shell reads it."""
     command = FAKE_CURL + text
     told = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=60).stdout.decode()
-    url, flag, body, piped = told.split("\0")
-    assert flag == "-d"
+    *options, url, flag, body, piped = told.split("\0")
+    assert flag == "-d" and options == (["-N"] if url.endswith(":stream") else [])
     return url, json.loads(piped if body == "@-" else body)
 
 
@@ -182,6 +186,20 @@ def test_examples_are_shown_as_what_they_hold(tmp_path, monkeypatch, kind):
     assert features == {"picture": PICTURE, "word": "é", "sizes": [2, 3], "weight": 0.1}
 
 
+@pytest.mark.parametrize("name", ["stream", "other"])
+def test_what_goes_on_from_its_state_is_streamed(tmp_path, monkeypatch, name):
+    signature = definition(prompt=(types_pb2.DT_STRING, [-1]), state=(types_pb2.DT_FLOAT, [-1, 8]))
+    signature.outputs["state"].CopyFrom(signature.inputs["state"])
+    shown = show_all("m", {name: signature}, str(tmp_path), LOCAL)[name]
+    url, body = run_curl(shown.curl)
+    assert url.endswith("/m:stream")
+    named = {} if name == "stream" else {"signature_name": name}
+    assert body == {**named, "inputs": {"prompt": ["text"]}, "steps": 10}
+    _, method, arguments, options = run_python(shown.python, monkeypatch)
+    assert method == "stream" and arguments == ("m", {"prompt": ["text"]})
+    assert options == {"steps": 10} | ({} if name == "stream" else {"signature": name})
+
+
 def test_a_request_that_is_too_long_is_not_shown(tmp_path):
     write_warmup(tmp_path, predict_log("", s=np.array([b"\xff" * LONGEST], object)))
     definitions = {"serving_default": definition(s=(types_pb2.DT_STRING, [-1]))}
@@ -225,9 +243,10 @@ def test_what_is_shown_works(server, store):
             continue  # takes tf.Examples, and only their maker knows their features
         # It is the older version of two.
         text = shown[name].python.replace("print(answer)", "assert answer")
-        text = text.replace("client:\n", "client:\n    client.predict = partial(client.predict, version=1)\n")
+        for method in ("predict", "stream"):
+            text = text.replace("client:\n", f"client:\n    client.{method} = partial(client.{method}, version=1)\n")
         exec(compile(text, name, "exec"), {"partial": partial})
-        if shown[name].curl:
+        if shown[name].curl and ":stream" not in shown[name].curl:  # this server has no such extension
             curl = shown[name].curl.replace("curl ", "curl -s -S ").replace(":predict", "/versions/1:predict")
             done = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
