@@ -26,7 +26,7 @@ PER_MODEL_FILE = "batching_params.pbtxt"
 # A pool of our own: the names are the original's, and nobody else's file may claim them first.
 POOL = descriptor_pool.DescriptorPool()
 TOKEN = re.compile(r'//[^\n]*|\s+|("[^"]*"|[\w.]+|[{}=;])')
-SCALARS = {"string": "TYPE_STRING", "bool": "TYPE_BOOL", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
+SCALARS = {name: f"TYPE_{name.upper()}" for name in ("string", "bytes", "bool", "int32", "int64", "uint64")}
 
 
 def read_file(path: str, message: M, pool: descriptor_pool.DescriptorPool | None = None) -> M:

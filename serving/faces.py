@@ -24,8 +24,9 @@ from serving.loader import Loader, import_operations
 from serving.metrics import Metrics
 from serving.observers import Observers
 from serving.predict import Settings
+from serving.profiler import Profiler
 from serving.reload import ConfigPoller
-from serving.rest_api import RestApi, RestOptions, too_large
+from serving.rest_api import RestApi, RestOptions, failure
 from serving.runner import Runner
 from serving.storage import ModelConfig, find_models
 from serving.workers import Workers
@@ -52,7 +53,8 @@ class Faces:
         workers = Workers(loop, flags.grpc_max_threads + flags.rest_api_num_threads)
         runner = Runner(workers, metrics)
         self.manager = make_manager(flags, models, Loader(bundle_of(flags), settings, metrics, loop, workers))
-        self._grpc_api = GrpcApi(self.manager, runner, self._gate, observers, settings)
+        profiler = Profiler() if flags.enable_profiler else None
+        self._grpc_api = GrpcApi(self.manager, runner, self._gate, observers, settings, profiler)
         options = RestOptions(
             flags.rest_api_timeout_in_ms / 1000,
             flags.rest_api_enable_cors_support,
@@ -93,7 +95,7 @@ class Faces:
                 rest_socket,
                 flags.rest_api_timeout_in_ms / 1000,
                 self._gate.most_bytes,
-                lambda size: too_large(self._gate.too_large(size)),
+                lambda size: failure(self._gate.too_large(size)),
                 tls,
             )
             await self._http.start()

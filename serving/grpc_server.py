@@ -27,6 +27,8 @@ from serving.lifecycle import ModelManager, Version
 from serving.metadata import get_metadata, get_status
 from serving.observers import Observers, Record
 from serving.predict import Settings, asked_spec, choice, predict
+from serving.profiler import SERVICE as PROFILER_SERVICE
+from serving.profiler import Profiler, ProfileRequest, TerminateRequest
 from serving.reload import handle_reload
 from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
@@ -47,10 +49,16 @@ class Method(NamedTuple):
 
 
 class GrpcApi:
-    """Answers the methods of both services; knows no sockets."""
+    """Answers the methods of all services; knows no sockets."""
 
     def __init__(
-        self, manager: ModelManager, runner: Runner, gate: Gate, observers: Observers, settings: Settings
+        self,
+        manager: ModelManager,
+        runner: Runner,
+        gate: Gate,
+        observers: Observers,
+        settings: Settings,
+        profiler: Profiler | None = None,
     ) -> None:
         self._manager, self._runner, self._gate, self._observers = manager, runner, gate, observers
         self._settings = settings
@@ -71,6 +79,11 @@ class GrpcApi:
                 "HandleReloadConfigRequest": Method(model_management_pb2.ReloadConfigRequest, self._reload),
             },
         }
+        if profiler is not None:
+            self.methods[PROFILER_SERVICE] = {
+                "Profile": Method(ProfileRequest, lambda request, record, size: profiler.profile(request)),
+                "Terminate": Method(TerminateRequest, lambda request, record, size: profiler.terminate(request)),
+            }
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What a gRPC server needs. Requests come as bytes, so that what is no message is refused with a sentence."""

@@ -1,0 +1,78 @@
+"""TensorBoard's profiler asks the server, over the gRPC port, what TensorFlow does."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from serving.client import Client
+from serving.profiler import ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse
+
+
+@pytest.fixture
+def profile(server):
+    with grpc.insecure_channel(server.grpc, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        yield channel.unary_unary(
+            "/tensorflow.ProfilerService/Profile", ProfileRequest.SerializeToString, ProfileResponse.FromString
+        )
+
+
+def test_a_profile_shows_the_operations_that_ran(server, profile):
+    asked = profile.future(ProfileRequest(duration_ms=1500), timeout=60)
+    with Client(server.grpc) as client:
+        while not asked.done():
+            client.predict("example", {"x": np.ones((2, 2), np.float32)}, signature="matrix", version=1)
+    space = xplane_pb2.XSpace.FromString(asked.result().xspace)
+    names = {meta.name for plane in space.planes for meta in plane.event_metadata.values()}
+    assert any("MatMul" in name for name in names), sorted(names)[:50]
+
+
+def test_tensorflows_own_client_writes_what_it_gets(server, tmp_path):
+    stop = threading.Event()
+
+    def ask():
+        with Client(server.grpc) as client:
+            while not stop.wait(0.01):
+                client.predict("example", {"x": np.ones(2, np.float32)})
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        program = f"tensorflow.profiler.experimental.client.trace('grpc://{server.grpc}', {str(tmp_path)!r}, 500)"
+        subprocess.run([sys.executable, "-c", f"import tensorflow; {program}"], check=True, timeout=120)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_one_profile_at_a_time_and_terminate_ends_it(server, profile):
+    first = profile.future(ProfileRequest(duration_ms=60_000), timeout=90)
+    with grpc.insecure_channel(server.grpc) as channel:
+        terminate = channel.unary_unary(
+            "/tensorflow.ProfilerService/Terminate", TerminateRequest.SerializeToString, TerminateResponse.FromString
+        )
+        end = time.monotonic() + 30
+        while True:  # until the first has begun
+            with pytest.raises(grpc.RpcError) as caught:
+                profile(ProfileRequest(duration_ms=0), timeout=30)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            second = profile.future(ProfileRequest(duration_ms=1), timeout=30)
+            if second.code() is grpc.StatusCode.ALREADY_EXISTS:
+                break
+            assert time.monotonic() < end
+        terminate(TerminateRequest(), timeout=30)
+    assert first.exception(60) is None
+
+
+def test_terminate_without_a_profile(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        terminate = channel.unary_unary(
+            "/tensorflow.ProfilerService/Terminate", TerminateRequest.SerializeToString, TerminateResponse.FromString
+        )
+        assert terminate(TerminateRequest(), timeout=30) == TerminateResponse()
