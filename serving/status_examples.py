@@ -99,7 +99,9 @@ def show_all(model: str, definitions: Mapping[str, Any], path: str, addresses: A
 def dtype_of(info: Any) -> str:
     """The dtype of a TensorInfo, as numpy names it."""
     known = NAMES.get(info.dtype)
-    return known or types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
+    if known is None and info.dtype in types_pb2.DataType.values():
+        known = types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
+    return known or f"unknown ({info.dtype})"
 
 
 def read_requests(path: str) -> Iterator[Request]:
@@ -183,7 +185,10 @@ def make_up(name: str, definition: Any) -> Request | None:
             return None
         sizes = [dim.size for dim in info.tensor_shape.dim]
         shape = [1] if info.tensor_shape.unknown_rank else [_size(n, place) for place, n in enumerate(sizes)]
-        inputs[alias] = np.broadcast_to(value, shape)
+        try:
+            inputs[alias] = np.broadcast_to(value, shape)
+        except ValueError:  # it has more dimensions or elements than an array can have
+            return None
     return Request("predict", name, inputs, made_up=True)
 
 
@@ -228,7 +233,7 @@ def _is_long(request: Request) -> bool:
 
 def _repeated(array: np.ndarray) -> str:
     """A Python expression of lists for an array of one value."""
-    text = _literal(_elements(array.ravel()[:1])[0])
+    text = _literal(_elements(np.array(array.flat[0], array.dtype)))  # the whole may be larger than the memory
     for size in reversed(array.shape):
         text = f"[{text}] * {size}" if size > 1 or text.startswith("[") else f"[{text}]"
     return text

@@ -130,6 +130,11 @@ def test_large_inputs_are_written_shortly(tmp_path, monkeypatch):
     assert options == {"signature": "pixels"}
 
 
+def test_inputs_larger_than_the_memory_are_only_spoken_of(tmp_path):
+    shown = show_all("m", {"s": definition(x=(types_pb2.DT_DOUBLE, [10**6, 10**6, 10**5]))}, str(tmp_path), LOCAL)["s"]
+    assert "np.ones((1000000, 1000000, 100000), np.float64)" in shown.python and len(shown.curl) < 300
+
+
 @pytest.mark.parametrize("dtype", [types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_UINT16])
 def test_what_has_no_form_in_json_goes_over_grpc(tmp_path, monkeypatch, dtype):
     addresses = Addresses("http://a:1", "a:2")
@@ -139,8 +144,18 @@ def test_what_has_no_form_in_json_goes_over_grpc(tmp_path, monkeypatch, dtype):
     assert address == "a:2" and inputs == {"x": [1]}
 
 
-def test_what_no_client_can_send_has_no_example(tmp_path):
-    shown = show_all("m", {"s": definition(x=(types_pb2.DT_COMPLEX64, [-1]))}, str(tmp_path), LOCAL)["s"]
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        (types_pb2.DT_COMPLEX64, [-1]),
+        (types_pb2.DT_FLOAT_REF, [-1]),
+        (999, [-1]),
+        (types_pb2.DT_FLOAT, [1] * 254),
+        (types_pb2.DT_FLOAT, [2**62, 2**62]),
+    ],
+)
+def test_what_no_client_can_send_has_no_example(tmp_path, dtype, shape):
+    shown = show_all("m", {"s": definition(x=(dtype, shape))}, str(tmp_path), LOCAL)["s"]
     assert (shown.curl, shown.python) == ("", "")
 
 
