@@ -28,6 +28,8 @@ from serving.profiler import Profiler
 from serving.reload import ConfigPoller
 from serving.rest_api import RestApi, RestOptions, failure
 from serving.runner import Runner
+from serving.status_examples import Addresses
+from serving.status_page import page
 from serving.storage import ModelConfig, find_models
 from serving.workers import Workers
 
@@ -60,6 +62,7 @@ class Faces:
             flags.rest_api_enable_cors_support,
             flags.rest_api_extensions,
             _metrics_path(flags),
+            lambda: page(self.manager, metrics, _addresses(flags)),
         )
         self._rest_api = RestApi(self.manager, runner, self._gate, observers, settings, options)
         self._health = health.aio.HealthServicer()
@@ -145,6 +148,14 @@ def _metrics_path(flags: Flags) -> str:
     """Where Prometheus finds the metrics; "" if nowhere."""
     monitoring = read_monitoring(flags.monitoring_config_file) if flags.monitoring_config_file else Monitoring()
     return monitoring.path if monitoring.enabled else ""
+
+
+def _addresses(flags: Flags) -> Addresses:
+    """Of this server, as its status page tells them."""
+    scheme = "https" if flags.rest_api_enable_tls else "http"
+    host = "localhost" if flags.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else flags.host
+    grpc_address = f"{host}:{flags.port}" if flags.port else f"unix:{flags.grpc_socket_path}"
+    return Addresses(f"{scheme}://{host}:{flags.rest_api_port}", grpc_address)
 
 
 def _credentials(flags: Flags, certificates: Certificates | None) -> grpc.ServerCredentials | None:

@@ -47,7 +47,7 @@ class Profiler:
             raise StatusError("UNAVAILABLE", f"A profile cannot be recorded: {error}") from None
         finally:
             self._running = None
-        response = ProfileResponse(xspace=xspace, empty_trace=not xspace)
+        response: Any = ProfileResponse(xspace=xspace, empty_trace=not xspace)
         if xspace:
             response.tool_data.add(name="xplane.pb", data=xspace)
         return response
