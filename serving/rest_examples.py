@@ -80,8 +80,12 @@ def _example(value: Any) -> bytes:
 def _feature(name: str, values: list[Any]) -> feature_pb2.Feature:
     """A feature of values that are all of one kind; without values it has no kind."""
     feature = feature_pb2.Feature()
-    if set(map(type, values)) == {float}:  # many numbers are worth a short way
+    kinds = set(map(type, values))
+    if kinds == {float}:  # many numbers are worth a short way
         feature.float_list.value.extend(values)
+        return feature
+    if kinds == {int} and min(values) >= INT64_MIN and max(values) <= INT64_MAX:
+        feature.int64_list.value.extend(values)
         return feature
     expected = ""
     for value in values:

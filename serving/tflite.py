@@ -27,7 +27,7 @@ log = logging.getLogger("serving")
 MODEL_FILE = "model.tflite"  # in a version's directory
 METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures, if it has them
 PREDICT = "tensorflow/serving/predict"
-MAX_DIMENSIONS = 8  # the runtime's kernels keep shapes in arrays of this length and write past their ends
+MAX_DIMENSIONS = 8  # some kernels keep shapes in arrays of this length and write past their ends
 
 MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, DecodeError)  # of damaged buffers
 
@@ -77,10 +77,9 @@ class TFLiteServable:
                 interpreter = self._free.pop()
             except IndexError:
                 interpreter = Interpreter(self._content)
-            try:
-                yield interpreter
-            finally:
-                self._free.append(interpreter)
+            yield interpreter
+            # One that failed is given up: its memory is not laid out, and its next error would repeat this one.
+            self._free.append(interpreter)
 
     def _signature_defs(self) -> dict[str, meta_graph_pb2.SignatureDef]:
         """The model's own signatures, or one that is made of its tensors."""
@@ -117,8 +116,8 @@ class Interpreter:
             self.lite.allocate_tensors()
         except RuntimeError as error:
             raise StatusError("INTERNAL", f"Cannot build Interpreter from buffer. {error}") from None
-        # {index: shape} of the inputs that memory is laid out for; None: not known after a failure
-        self._shapes: dict[int, tuple[int, ...]] | None = {
+        # {index: shape} of the inputs that memory is laid out for
+        self._shapes: dict[int, tuple[int, ...]] = {
             details["index"]: tuple(details["shape"].tolist()) for details in self.lite.get_input_details()
         }
 
@@ -137,14 +136,10 @@ class Interpreter:
 
     def run(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
         """Feed and compute; the outputs can be fetched afterwards."""
-        try:
-            self._resize(feeds)
-            for tensor, array in feeds:
-                self._attempt("Failed to set input tensor", self.lite.set_tensor, tensor.index, array)
-            self._attempt("Failed to invoke TfLite interpreter", self.lite.invoke)
-        except StatusError:
-            self._shapes = None
-            raise
+        self._resize(feeds)
+        for tensor, array in feeds:
+            self._attempt("Failed to set input tensor", self.lite.set_tensor, tensor.index, array)
+        self._attempt("Failed to invoke TfLite interpreter", self.lite.invoke)
 
     def fetch(self, tensor: Tensor) -> np.ndarray:
         value = self._attempt(f"Failed to get output tensor: {tensor.name}", self.lite.get_tensor, tensor.index)
@@ -152,20 +147,15 @@ class Interpreter:
 
     def _resize(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
         """Lay out memory for the shapes of the arrays, where they differ from those of the last run."""
-        known = self._shapes or {}
-        changed = [(tensor, array) for tensor, array in feeds if known.get(tensor.index) != array.shape]
+        changed = [(tensor, array) for tensor, array in feeds if self._shapes[tensor.index] != array.shape]
         if not changed:
             return
         for tensor, array in changed:
-            if array.ndim > MAX_DIMENSIONS:
-                raise invalid_argument(
-                    f"Failed to resize input tensor: {tensor.name} to {array.ndim} dimensions, "
-                    f"expected at most {MAX_DIMENSIONS}"
-                )
+            _check_dimensions(tensor, array)
             what = f"Failed to resize input tensor: {tensor.name} to {list(array.shape)}"
             self._attempt(what, self.lite.resize_tensor_input, tensor.index, array.shape)
         self._attempt("Failed to allocate tensors", self.lite.allocate_tensors)
-        self._shapes = known | {tensor.index: array.shape for tensor, array in changed}
+        self._shapes |= {tensor.index: array.shape for tensor, array in changed}
 
     @staticmethod
     def _attempt(what: str, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -205,6 +195,15 @@ def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.Signature
                 for key, value in zip(stored.Keys, stored.Values, strict=True)
             }
     return {}
+
+
+def _check_dimensions(tensor: Tensor, array: np.ndarray) -> None:
+    """Kernels read as many sizes as the model declares: with fewer or more they read or write what is not theirs."""
+    declared = len(tensor.info.tensor_shape.dim)
+    # A model declares none for a scalar and for any number.
+    if array.ndim != declared and (declared or array.ndim > MAX_DIMENSIONS):
+        expected = f"expected {declared}" if declared else f"expected at most {MAX_DIMENSIONS}"
+        raise invalid_argument(f"Failed to resize input tensor: {tensor.name} to {array.ndim} dimensions, {expected}")
 
 
 def _known_name(name: str, known: dict[str, Tensor], whose: str) -> str:

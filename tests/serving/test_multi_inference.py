@@ -1,6 +1,8 @@
 """MultiInference: several signatures in one run, and the original server's codes and texts."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving_helpers import build_heads, example_of, run_call
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import inference_pb2, model_pb2
@@ -155,3 +157,38 @@ def test_the_first_task_says_which_version_answers():
     assert first_spec(inference_pb2.MultiInferenceRequest()) == model_pb2.ModelSpec()
     request.tasks[0].ClearField("model_spec")
     assert first_spec(request) == model_pb2.ModelSpec()
+
+
+SIGNATURES = st.sampled_from(
+    ["", "labels", "scores", "value", "column", "other", "number", "two_inputs", "flat", "short", "no_strings", "nope"]
+)
+METHODS = st.sampled_from([CLASSIFY, REGRESS, "tensorflow/serving/predict", ""])
+TASKS = st.lists(
+    st.tuples(SIGNATURES, METHODS, st.sampled_from(["model", "model", "model", "another", ""])), max_size=3
+)
+FEATURES = st.dictionaries(
+    st.sampled_from(["x", "y", ""]), st.one_of(st.floats(width=32), st.integers(-(2**63), 2**63 - 1), st.binary())
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(TASKS, FEATURES, st.lists(FEATURES, max_size=3))
+def test_any_request_is_answered_or_refused(heads, tasks, context, examples):
+    """Each result holds as many answers as there are examples; refusals are the client's fault."""
+    request = request_of(*tasks, examples=())
+    listed = request.input.example_list_with_context
+    listed.context.CopyFrom(example_of(**context))
+    listed.examples.extend(example_of(**features) for features in examples)
+    results, code = results_or_code(heads, request)
+    assert code in (None, "INVALID_ARGUMENT", "UNIMPLEMENTED")
+    for result in results:
+        answers = result.classification_result.classifications or result.regression_result.regressions
+        assert len(answers) == len(examples) > 0
+    assert len(results) == (len(tasks) if code is None else 0)
+
+
+def results_or_code(servable, request):
+    try:
+        return run_call(servable, multi_inference(servable, 7, request, PLAIN)).results, None
+    except StatusError as error:
+        return [], error.code
