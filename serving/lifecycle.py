@@ -143,6 +143,7 @@ class ModelManager:
     def reload(self, config: ModelServerConfig, wait: bool = True) -> None:
         """Replace the whole list of models; returns when every new one has an available version.
 
+        A models directory is not looked through any more.
         Raises StatusError: what is wrong with the configuration (then nothing changed), which models could not be
         loaded (the others are served), or ABORTED if another configuration came before these were.
         """
@@ -301,17 +302,17 @@ class ModelManager:
             if error is None:
                 version.servable = servable
                 self._set(version, "AVAILABLE")
-                log.info("Successfully loaded servable version %s", version)
             else:
-                self._failed(version, error)
-
-    def _failed(self, version: Version, error: StatusError) -> None:
-        version.attempts += 1
-        left = self._timing.retries + 1 - version.attempts
-        log.error("Loading servable: %s failed: %s (%d more attempts)", version, error, left)
-        version.next_attempt = time.monotonic() + self._timing.retry_interval
-        if left <= 0:
-            self._set(version, "END")
+                version.attempts += 1
+                left = max(self._timing.retries + 1 - version.attempts, 0)
+                version.next_attempt = time.monotonic() + self._timing.retry_interval
+                if not left:
+                    self._set(version, "END")
+        # Not under the lock: whoever reads the log may be slow.
+        if error is None:
+            log.info("Successfully loaded servable version %s", version)
+        else:
+            log.error("Loading servable: %s failed: %s (%d more attempts)", version, error, left)
 
     def _unload_version(self, version: Version) -> None:
         try:
@@ -321,11 +322,11 @@ class ModelManager:
         with self._changed:
             version.servable, version.busy = None, False
             self._set(version, "END")
-            log.info("Unloaded servable version %s", version)
             if version.successor:
                 self._models[version.model].versions[version.number] = Version(
                     version.model, version.number, version.successor
                 )
+        log.info("Unloaded servable version %s", version)
 
     def _set(self, version: Version, state: str) -> None:
         """Change the state, and what requests can find: before it is not available, after it is."""

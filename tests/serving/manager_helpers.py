@@ -42,6 +42,16 @@ class Loader:
         return self.loaded[number]
 
 
+class Inline:
+    """Stands in for a pool of threads: what is submitted is done at once."""
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        work(*arguments)
+
+    def shutdown(self, **options: bool) -> None:
+        pass
+
+
 def add_versions(base_path: Path, *numbers: int) -> Path:
     for number in numbers:
         (base_path / str(number)).mkdir(parents=True, exist_ok=True)

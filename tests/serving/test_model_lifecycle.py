@@ -4,7 +4,9 @@ import logging
 import threading
 
 import pytest
-from manager_helpers import Loader, add_versions, latest, new_manager, refusal, states
+from hypothesis import given
+from hypothesis import strategies as st
+from manager_helpers import Inline, Loader, add_versions, latest, new_manager, refusal, states
 from serving_helpers import wait_until
 
 from serving.errors import StatusError
@@ -415,3 +417,44 @@ def test_odd_names_can_be_served(tmp_path, name):
     manager.start()
     assert latest(manager, name) == 1
     manager.stop()
+
+
+NUMBERS = st.frozensets(st.integers(1, 5))
+POLICIES = st.sampled_from([ALL, VersionPolicy(), VersionPolicy(latest=VersionPolicy.Latest(num_versions=2))])
+
+
+@given(st.lists(st.tuples(NUMBERS, POLICIES, NUMBERS), min_size=1, max_size=6))
+def test_whatever_happens_what_is_wanted_and_loads_is_served(tmp_path_factory, steps):
+    """Versions come and go, policies change, loads fail: in the end all that is wanted and loads is available.
+
+    Once something is, something stays so, unless nothing is wanted any more.
+    """
+    base_path = tmp_path_factory.mktemp("steps")
+    loader, config = Loader(), []
+    manager = new_manager(lambda: config, loader, retries=0)
+    manager._load_pool = manager._unload_pool = Inline()
+    before, failed = set(), set()
+    for present, policy, broken in steps:
+        for path in base_path.iterdir():
+            path.rmdir()
+        add_versions(base_path, *present)
+        config[:] = [ModelConfig("m", str(base_path), policy)]
+        loader.failures = dict.fromkeys(broken, 1000)
+        aspired = aspired_versions(policy, present)
+        failed = {number for number in aspired if number in failed or (number in broken and number not in before)}
+        manager._poll()
+        for _ in range(12):
+            served = {number for number, state in states(manager).items() if state == "AVAILABLE"}
+            assert served or not before or not aspired
+            with manager._changed:
+                manager._advance(manager._models["m"])
+        served = {number for number, state in states(manager).items() if state == "AVAILABLE"}
+        good = aspired - failed
+        if good or not aspired:
+            assert served == good
+        else:  # nothing that is wanted loads: one of those before goes on
+            assert served <= before and len(served) == min(len(before), 1)
+        assert set(manager._serving.get("m", {})) - {None} == served
+        assert not served or latest(manager) == max(served)
+        assert {number for number, loaded in loader.loaded.items() if not loaded.closed} == served
+        before = served
