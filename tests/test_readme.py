@@ -1,7 +1,7 @@
 """Runs every command and every example of the README, in its order, in an empty directory.
 
 Three kinds are not run as they stand. What trains on real data for minutes is tried with --dry-run where those data
-are there, but for its export, which is the same for all data. What needs a Docker engine is left out, and so is what
+are there, but for its export, which is the same for all data. What needs a Docker engine or a cluster is left out, and so is what
 runs in the environment of Apache Beam, for which there is tests/test_pipelines.py. `make demo` is
 `python -m demos.quickstart`, which tests/demos runs.
 """
@@ -46,7 +46,7 @@ class Shell:
             return self.serve(arguments)
         if command.startswith("make "):
             return subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
-        if command.startswith(("docker ", ".venv-beam/")):
+        if command.startswith(("docker ", "kubectl ", ".venv-beam/")):
             return None
         command = command.replace("python -m", f"{sys.executable} -m")
         return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=120)
