@@ -1,8 +1,11 @@
 """The command line: names, defaults and texts."""
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
+from serving_helpers import ROOT
 
 from serving.errors import StatusError, UsageError
 from serving.flags import Flags, channel_arguments, check, cpus, parse, usage
@@ -176,3 +179,13 @@ def test_channel_arguments():
         ("grpc.big", "3000000000"),
     ]
     assert channel_arguments(Flags()) == []
+
+
+def test_a_server_with_contradictory_flags_does_not_start(tmp_path):
+    command = [sys.executable, "-m", "serving", f"--model_base_path={tmp_path}", "--batching_parameters_file=f"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout) == (
+        255,
+        "Failed to start server. Error: INVALID_ARGUMENT: server_options.batching_parameters_file is set without "
+        "setting server_options.enable_batching to true.\n",
+    )

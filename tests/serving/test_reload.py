@@ -242,6 +242,19 @@ def test_an_empty_file_changes_nothing(manager, room, poller, caplog):
     assert manager.models() == ["a", "b"]
 
 
+def test_a_server_may_start_with_an_empty_file_and_get_models_later(room):
+    (room.path / "models.config").write_text("# nothing yet\n")
+    models = configured_models(Flags(model_config_file=str(room.path / "models.config")))
+    assert models == []
+    manager = new_manager(lambda: models)
+    manager.start()
+    assert (manager.models(), manager.ready()) == ([], True)
+    add_versions(room.path / "c", 4)
+    manager.reload(room.config("c"))
+    assert latest(manager, "c") == 4
+    manager.stop()
+
+
 def test_a_label_is_tried_again_until_its_version_is_there(manager, room, poller):
     label = 'version_labels { key: "new" value: 2 }'
     (room.path / "models.config").write_text(room.text("a", more=label))
