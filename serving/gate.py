@@ -13,6 +13,10 @@ from serving.errors import StatusError, UsageError
 GRPC_MOST_BYTES = 2**31 - 1  # what the original server takes, and gRPC at most
 
 
+class TooLarge(StatusError):
+    """A request is larger than any may be."""
+
+
 class Gate:
     """Admits requests; touched by the thread of the event loop alone.
 
@@ -61,8 +65,8 @@ class Gate:
         if scheme.lower() != "bearer" or not any(matches):
             raise StatusError("UNAUTHENTICATED", "This server needs a token: send `Authorization: Bearer TOKEN`.")
 
-    def too_large(self, size: int) -> StatusError:
-        return StatusError(
+    def too_large(self, size: int) -> TooLarge:
+        return TooLarge(
             "RESOURCE_EXHAUSTED",
             f"Received message larger than max ({size} vs. {self.most_bytes}): send smaller parts.",
         )

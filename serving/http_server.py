@@ -28,6 +28,7 @@ log = logging.getLogger("serving")
 MAX_HEADER_BYTES = 64 * 1024  # request line and headers
 SLOWEST_BYTES_PER_SECOND = 16 * 1024  # a body that comes slower keeps memory and a connection for too long
 MOST_AHEAD = 16  # requests that a client may send before the answer to the first
+LINGER_SECONDS = 5.0  # for what a client still sends after a refusal: closing at once would take the refusal from it
 BACKLOG = 1024
 
 Headers = dict[bytes, bytes]
@@ -120,9 +121,13 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[tuple[Request, bool]] = deque()  # with: may the connection be used further
+        # Requests, and what is refused without looking; with: may the connection be used further.
+        self._waiting: deque[tuple[Request | Reply, bool]] = deque()
         self._answering: asyncio.Task[None] | None = None
-        self._closing = self._paused = False
+        # Looks at no more data; ends after what has begun; does not read just now; the client has closed its side.
+        self._closing = self._draining = self._paused = self._at_end = False
+        self._begun = False  # a request that has not been read to its end
+        self._kept = 0  # bytes that the parser keeps to itself, of a header that has not ended
         self._writable = asyncio.Event()
         self._writable.set()
         self._begin()
@@ -138,19 +143,21 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._kept += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # to another protocol, which nobody here speaks
-            self._refuse(Reply(400))
+            while data:
+                data = self._feed(data)
         except httptools.HttpParserError:
             self._refuse(Reply(400))
+        if self._kept > MAX_HEADER_BYTES:
+            self._refuse(Reply(431))
         if len(self._waiting) > MOST_AHEAD and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         """A client may close its side after its request and still wait for the answer."""
-        self._closing = True
+        self._closing = self._at_end = True
         return self._answering is not None and self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -171,16 +178,20 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._begin()
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
+        self._kept = 0
         self._target += url
         self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._kept = 0
         self._headers[name.lower()] = value
         self._count_header(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        self._kept = 0
         length = self._headers.get(b"content-length", b"0")
         if int(length) > self._server.most_bytes:
             self._refuse(self._server.refuse(int(length)))
@@ -188,6 +199,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._kept = 0
         if self._closing:
             return
         self._body += body
@@ -196,19 +208,19 @@ class Connection(asyncio.Protocol):
             self._refuse(self._server.refuse(len(self._body)))
 
     def on_message_complete(self) -> None:
-        if self._closing:
+        if self._closing or self._parser.should_upgrade():  # then it comes again, see _feed
             return
         method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
         request = Request(method, target, self._headers, self._body, self._peer)
-        self._waiting.append((request, self._parser.should_keep_alive()))
-        if self._answering is None:
-            self._answering = self._loop.create_task(self._answer())
+        self._begun = False
+        self._enqueue(request, self._parser.should_keep_alive())
 
     # What the server calls.
 
     def close_when_idle(self) -> None:
-        self._closing = True
-        if self._answering is None:
+        """Close after the requests that have begun."""
+        self._draining = True
+        if self._answering is None and not self._begun:
             self.transport.close()
 
     def close_if_late(self, now: float) -> None:
@@ -217,6 +229,28 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()  # the client does not read
             else:
                 self.transport.close()
+
+    def _feed(self, data: bytes) -> bytes:
+        """Give data to the parser; returns what has to follow.
+
+        A request that offers another protocol is taken as one that does not. The parser ends after its headers, body or
+        not: another one reads them again without the offer, and goes on.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._parser.get_method() == b"CONNECT":
+                self._refuse(Reply(400))
+                return b""
+            start = b"%s %s HTTP/%s" % (
+                self._parser.get_method(),
+                self._target,
+                self._parser.get_http_version().encode(),
+            )
+            headers = [b"%s: %s" % header for header in self._headers.items() if header[0] != b"upgrade"]
+            self._parser = httptools.HttpRequestParser(self)
+            return b"\r\n".join([start, *headers, b"\r\n"]) + data[offer.args[0] :]
+        return b""
 
     def _begin(self) -> None:
         self._target, self._header_bytes = b"", 0
@@ -230,51 +264,71 @@ class Connection(asyncio.Protocol):
             self._refuse(Reply(431))
 
     def _refuse(self, reply: Reply) -> None:
-        """Answer and close: what follows cannot be read as requests."""
+        """Answer, after what came before, and close: what follows cannot be read as requests."""
         if self._closing:
             return
         self._closing = True
-        self._begin()
-        assert isinstance(reply.body, bytes)
-        self.transport.write(self._head(reply, [b"Connection: close", b"Content-Length: %d" % len(reply.body)]))
-        self.transport.write(reply.body)
-        self.transport.close()
+        self._begin()  # what was read so far is not needed
+        self._enqueue(reply, False)
+
+    def _enqueue(self, request: Request | Reply, goes_on: bool) -> None:
+        self._waiting.append((request, goes_on))
+        if self._answering is None:
+            self._answering = self._loop.create_task(self._answer())
 
     async def _answer(self) -> None:
         """Answer what waits; afterwards the connection may be idle until it is late."""
+        seconds = self._server.timeout
         try:
             while self._waiting:
                 request, goes_on = self._waiting.popleft()
-                reply = await self._server.handler(request)
-                if self.transport.is_closing():
-                    return
-                goes_on = goes_on and bool(self._waiting or not self._closing)
-                if isinstance(reply.body, bytes):
-                    self._write(reply, reply.body, request.method, goes_on)
-                else:
-                    await self._stream(reply, reply.body)
-                    goes_on = False
-                if not goes_on:
+                if isinstance(request, Reply):
+                    seconds = LINGER_SECONDS
+                    await self._write(request, "", False)
+                    self._end_refused()
+                elif not await self._answer_one(request, goes_on):
                     self._closing = True
                     self.transport.close()
                     return
-            self._late = time.monotonic() + self._server.timeout
-            if self._paused:
-                self._paused = False
-                self.transport.resume_reading()
+        except TimeoutError:  # the client does not read
+            self.transport.abort()
         finally:
             self._answering = None
+            self._late = time.monotonic() + seconds
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
 
-    def _write(self, reply: Reply, body: bytes, method: str, goes_on: bool) -> None:
-        lines = [b"Content-Length: %d" % len(body)]
+    async def _answer_one(self, request: Request, goes_on: bool) -> bool:
+        """Whether the connection may be used further."""
+        reply = await self._server.handler(request)
+        if self.transport.is_closing():
+            return False
+        if isinstance(reply.body, bytes):
+            last = self._closing or (self._draining and not self._begun)
+            goes_on = goes_on and bool(self._waiting or not last)
+            await self._write(reply, request.method, goes_on)
+            return goes_on
+        await self._stream(reply, reply.body)
+        return False
+
+    def _end_refused(self) -> None:
+        """Send no more. What the client sends is read, until it closes or is late."""
+        if self._at_end or self.transport.is_closing():
+            self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    async def _write(self, reply: Reply, method: str, goes_on: bool) -> None:
+        assert isinstance(reply.body, bytes)
+        lines = [b"Content-Length: %d" % len(reply.body)]
         if not goes_on:
             lines.append(b"Connection: close")
-        head = self._head(reply, lines)
-        if method == "HEAD":
-            body = b""
+        head, body = self._head(reply, lines), b"" if method == "HEAD" else reply.body
         self.transport.write(head + body if len(body) < 4096 else head)
         if len(body) >= 4096:
             self.transport.write(body)
+        await self._drain(len(body))
 
     async def _stream(self, reply: Reply, chunks: AsyncGenerator[bytes]) -> None:
         """Chunks as they come. The end of the body is the end of the connection, which HTTP/1.0 understands too."""
@@ -284,7 +338,13 @@ class Connection(asyncio.Protocol):
                 if self.transport.is_closing():
                     return
                 self.transport.write(chunk)
-                await asyncio.wait_for(self._writable.wait(), self._server.timeout)
+                await self._drain(len(chunk))
+
+    async def _drain(self, size: int) -> None:
+        """Wait until the client has read most of what was written, `size` bytes; TimeoutError if it is too slow."""
+        if not self._writable.is_set():
+            async with asyncio.timeout(self._server.timeout + size / SLOWEST_BYTES_PER_SECOND):
+                await self._writable.wait()
 
     def _head(self, reply: Reply, lines: list[bytes]) -> bytes:
         try:

@@ -16,13 +16,13 @@ from urllib.parse import unquote
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from serving.errors import HTTP_STATUSES, StatusError, invalid_argument
-from serving.gate import Gate
+from serving.gate import Gate, TooLarge
 from serving.http_server import Reply, Request
 from serving.lifecycle import ModelManager, Use, Version
 from serving.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
 from serving.observers import Observers, Record
 from serving.predict import DEFAULT_SIGNATURE, Settings, choice
-from serving.rest_examples import rest_classify, rest_regress
+from serving.rest_examples import read_examples, rest_classify, rest_regress
 from serving.rest_json import error_json, parse
 from serving.rest_request import read_request, signature_name
 from serving.rest_response import columnar_json, row_json
@@ -146,7 +146,10 @@ class RestApi:
 
     async def _body(self, request: Request) -> bytes | bytearray:
         if b"gzip" in request.headers.get(b"content-encoding", b""):
-            return await self._runner.work(_inflate, request.body)
+            body = await self._runner.work(_inflate, request.body, self._gate.most_bytes)
+            if len(body) > self._gate.most_bytes:
+                raise self._gate.too_large(len(body))
+            return body
         return request.body
 
     def _describe(self, match: re.Match[str], record: Record) -> Reply:
@@ -171,12 +174,15 @@ class RestApi:
         document = await self._runner.work(parse, body) if len(body) > LARGE_BYTES else parse(body)
         record.signature = signature_name(document)
 
+        # As in the original: examples are read before the model is looked up, the inputs of predict after it.
+        examples = None if verb == "predict" else read_examples(document)
+
         def prepare(version: Version) -> Call:
             record.version = version.number
-            if verb == "predict":
+            if examples is None:
                 return rest_predict(version.servable, document, record)
             read = rest_classify if verb == "classify" else rest_regress
-            return read(document, version.servable, self._settings)
+            return read(record.signature, examples, version.servable, self._settings)
 
         return _json(await self._runner.answer(self._use(spec), verb.capitalize(), prepare, len(body)))
 
@@ -218,12 +224,9 @@ def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
 
 
 def failure(error: StatusError) -> Reply:
-    return Reply(HTTP_STATUSES[error.code], encoded(error_json(error.message)))
-
-
-def too_large(error: StatusError) -> Reply:
-    """413 and not 429: the same request later is as large."""
-    return Reply(413, encoded(error_json(error.message)))
+    # 413 and not 429: the same request later is as large.
+    status = 413 if isinstance(error, TooLarge) else HTTP_STATUSES[error.code]
+    return Reply(status, encoded(error_json(error.message)))
 
 
 def _json(text: str) -> Reply:
@@ -238,11 +241,11 @@ def encoded(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
 
-def _inflate(body: bytes | bytearray) -> bytes:
-    """A gzip body, or nothing if it is not one or too large."""
+def _inflate(body: bytes | bytearray, most_bytes: int) -> bytes:
+    """A gzip body; one byte more than `most_bytes` of one that is larger; nothing of what is none."""
     inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        inflated = inflater.decompress(body, MAX_INFLATED_BYTES)
+        inflated = inflater.decompress(body, min(MAX_INFLATED_BYTES, most_bytes + 1))
     except zlib.error:
         return b""
-    return inflated if inflater.eof else b""
+    return inflated if inflater.eof or len(inflated) > most_bytes else b""

@@ -1,0 +1,147 @@
+"""Servers of their own for the tests of survival, what a process uses, and HTTP written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from serving_helpers import CONFIG, ROOT, START_SECONDS, Server, Store, free_port, wait_until
+
+ANSWER_SECONDS = 60.0  # a request that takes longer hangs
+GOOD_BODY = json.dumps({"instances": [1.0, 2.0, 5.0]}).encode()
+GOOD_ANSWER = {"predictions": [2.5, 3.0, 4.5]}
+GOOD_PATH = "/v1/models/example:predict"
+
+
+def publish(store: Store, models: Path) -> Path:
+    """Version 1 of `example` and of `number`, and the configuration that names them."""
+    store.publish(store.example, models / "example", 1)
+    store.publish(store.number(1), models / "number", 1)
+    config = models / "models.config"
+    config.write_text(CONFIG.format(models=models))
+    return config
+
+
+@contextmanager
+def running(
+    models: Path, *flags: str, ports: tuple[int, int] | None = None, program: Sequence[str] = ("-m", "serving")
+) -> Iterator[Server]:
+    """A server of `models`, as `publish` left it; killed afterwards if the test has not ended it."""
+    server = start(models, *flags, ports=ports, program=program)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait(30)
+
+
+def start(
+    models: Path, *flags: str, ports: tuple[int, int] | None = None, program: Sequence[str] = ("-m", "serving")
+) -> Server:
+    """A server process that may still load; the caller ends it."""
+    grpc_port, rest_port = ports or (free_port(), free_port())
+    log = models / f"server-{grpc_port}-{time.monotonic_ns()}.log"
+    command = [sys.executable, *program, f"--model_config_file={models / 'models.config'}", f"--port={grpc_port}"]
+    command += [f"--rest_api_port={rest_port}", "--allow_version_labels_for_unavailable_models", *flags]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    return Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, log)
+
+
+def wait_until_ready(server: Server) -> None:
+    text = server.log.read_text
+    wait_until(lambda: "Exporting HTTP/REST API" in text() or server.process.poll() is not None, START_SECONDS)
+    assert server.process.poll() is None, text()
+
+
+def stop(server: Server, seconds: float = 60.0) -> int:
+    """The exit status after SIGTERM."""
+    server.process.send_signal(signal.SIGTERM)
+    return server.process.wait(seconds)
+
+
+def rest_port(server: Server) -> int:
+    return int(server.rest.rpartition(":")[2])
+
+
+def resident_bytes(server: Server) -> int:
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGESIZE")
+
+
+def open_files(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def threads(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/task"))
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", rest_port(server)), ANSWER_SECONDS)
+
+
+def request_bytes(method: str, path: str, body: bytes = b"", *headers: str, version: str = "1.1") -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "Host: test", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+GOOD_REQUEST = request_bytes("POST", GOOD_PATH, GOOD_BODY)
+
+
+def read_answer(connection: socket.socket, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (lower case) and body of the next answer; nothing of the one after it. ConnectionError: none."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise ConnectionResetError(f"closed after {received!r}")
+        received += byte
+    start, *lines = received.decode("latin-1").strip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body, left = b"", 0 if head else int(headers.get("content-length", 0))
+    while len(body) < left:
+        part = connection.recv(left - len(body))
+        if not part:
+            raise ConnectionResetError("the body is not whole")
+        body += part
+    return int(start.split()[1]), headers, body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """All that the server still sends; a reset is an end too."""
+    received = b""
+    with suppress(ConnectionError):
+        while part := connection.recv(1 << 16):
+            received += part
+    return received
+
+
+def exchange(server: Server, data: bytes) -> tuple[int, dict[str, str], bytes]:
+    """The answer to one request on a connection of its own."""
+    with connect(server) as connection:
+        connection.sendall(data)
+        return read_answer(connection)
+
+
+def assert_answers(server: Server) -> None:
+    """A new client gets what it has always got."""
+    status, _, body = exchange(server, GOOD_REQUEST)
+    assert (status, json.loads(body)) == (200, GOOD_ANSWER)
+
+
+def assert_clean_log(server: Server) -> None:
+    text = server.log.read_text()
+    for word in ("Traceback", "never retrieved", "was destroyed", "Unhandled", "exception"):
+        assert word not in text, text[-5000:]
