@@ -204,6 +204,8 @@ class Certificates:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         if self.custom_ca:
             context.load_verify_locations(cadata=self.custom_ca.decode())
+        elif self.client_verify:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_REQUIRED if self.client_verify else ssl.CERT_NONE
         with tempfile.NamedTemporaryFile() as pair:  # ssl reads files alone; only this user can read this one
             pair.write(self.server_key + b"\n" + self.server_cert)

@@ -214,7 +214,8 @@ def test_certificates_that_cannot_be_used(write, pem, capsys):
         ["openssl", "rsa", "-aes256", "-passout", "pass:secret"],
         input=key, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    for text in ("", ssl_config("no key", cert), ssl_config(key, ""), ssl_config(encrypted, cert)):
+    bad_ca = ssl_config(key, cert, 'custom_ca: "none"')
+    for text in ("", ssl_config("no key", cert), ssl_config(key, ""), ssl_config(encrypted, cert), bad_ca):
         assert refusal(read_certificates, write(text)) == "INVALID_ARGUMENT: Failed to BuildAndStart gRPC server"
         assert "cannot be used" in capsys.readouterr().err
 
