@@ -11,7 +11,7 @@ with Client("localhost:8500") as client:  # or "http://localhost:8501"
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -155,7 +155,7 @@ class Client:
         version: int | None = None,
         label: str | None = None,
         timeout: float = TIMEOUT,
-    ) -> Iterator[Tensors]:
+    ) -> Generator[Tensors, None, None]:
         """The outputs of `steps` calls of a signature, each of which goes on from the `state` of the one before.
 
         `inputs` and outputs are without `state`. Each call may take `timeout` seconds. Closing the iterator, or
@@ -212,7 +212,7 @@ class Client:
             except ServingError as error:
                 failed = error
 
-    def _iterate(self, steps: Steps[None]) -> Iterator[Tensors]:
+    def _iterate(self, steps: Steps[None]) -> Generator[Tensors, None, None]:
         """Carries the steps out, and yields what they deliver."""
         reply: Any = None
         failed: ServingError | None = None

@@ -9,7 +9,7 @@ async with AsyncClient("localhost:8500") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
@@ -91,7 +91,7 @@ class AsyncClient:
         version: int | None = None,
         label: str | None = None,
         timeout: float = TIMEOUT,
-    ) -> AsyncIterator[Tensors]:
+    ) -> AsyncGenerator[Tensors, None]:
         """As Client.stream; who leaves the loop early closes it at once with contextlib.aclosing."""
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
@@ -137,7 +137,7 @@ class AsyncClient:
             except ServingError as error:
                 failed = error
 
-    async def _iterate(self, steps: Steps[None]) -> AsyncIterator[Tensors]:
+    async def _iterate(self, steps: Steps[None]) -> AsyncGenerator[Tensors, None]:
         """Carries the steps out, and yields what they deliver."""
         reply: Any = None
         failed: ServingError | None = None

@@ -180,7 +180,7 @@ def read_answer(address: str, request: Http, status: int, content: bytes) -> Any
         if not request.is_json:
             raise failure("UNIMPLEMENTED", f"{address} has no {request.path}: HTTP status {status}") from None
         raise failure("UNKNOWN", f"{address} is no model server: {shown}") from None
-    if status == 200 and isinstance(answer, dict):
+    if status == 200:
         return answer
     message = answer.get("error", text) if isinstance(answer, dict) else text
     raise failure(HTTP_CODES.get(status, "UNKNOWN"), str(message))
