@@ -18,7 +18,7 @@ from serving.inference import (
 )
 from serving.predict import DEFAULT_SIGNATURE, Settings
 from serving.rest_json import INDENT, TOO_BIG, debug, decimals, quoted, type_name
-from serving.rest_request import STRING, is_base64, signature_name, to_array
+from serving.rest_request import STRING, is_base64, to_array
 from serving.servable import Call, Input, Servable
 
 INT64_MIN, INT64_MAX, UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
@@ -26,10 +26,9 @@ KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64
 TEXT = Input("", STRING, np.dtype(object))  # how a string is read
 
 
-def rest_classify(document: dict[str, Any], servable: Servable, settings: Settings) -> Call:
-    """The run that answers the JSON of a classify request; its response is JSON text."""
-    name = signature_name(document) or DEFAULT_SIGNATURE
-    examples = read_examples(document)
+def rest_classify(name: str, examples: np.ndarray, servable: Servable, settings: Settings) -> Call:
+    """The run that answers a classify request for signature `name`; its response is JSON text."""
+    name = name or DEFAULT_SIGNATURE
     head = Classification(definition_of(servable, name), settings)
 
     def finish(fetched: Fetched) -> str:
@@ -38,10 +37,9 @@ def rest_classify(document: dict[str, Any], servable: Servable, settings: Settin
     return call_of(servable, name, head.fetches, examples, finish)
 
 
-def rest_regress(document: dict[str, Any], servable: Servable, settings: Settings) -> Call:
-    """The run that answers the JSON of a regress request; its response is JSON text."""
-    name = signature_name(document) or DEFAULT_SIGNATURE
-    examples = read_examples(document)
+def rest_regress(name: str, examples: np.ndarray, servable: Servable, settings: Settings) -> Call:
+    """The run that answers a regress request for signature `name`; its response is JSON text."""
+    name = name or DEFAULT_SIGNATURE
     head = Regression(definition_of(servable, name), settings)
     return call_of(
         servable, name, head.fetches, examples, lambda fetched: regressions_json(head.read(fetched, len(examples)))

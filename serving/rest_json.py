@@ -9,6 +9,7 @@ from json.decoder import JSONDecodeError
 from typing import Any
 
 import numpy as np
+import orjson
 
 from serving.errors import invalid_argument
 
@@ -40,6 +41,16 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
 
     Bytes that are not UTF-8 are kept as surrogate escapes: string tensors hold any bytes.
     """
+    try:
+        value = orjson.loads(body)  # takes a quarter of the time; what it refuses is read again, more tolerantly
+    except orjson.JSONDecodeError:
+        value = _parse_tolerantly(body)
+    if not isinstance(value, dict):
+        raise invalid_argument(f"JSON Value: {debug(value)} Is not object")
+    return value
+
+
+def _parse_tolerantly(body: bytes | bytearray) -> Any:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
@@ -47,16 +58,13 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     if start == len(text):
         raise invalid_argument(f"JSON Parse error: The document is empty. at offset: {start}")
     try:
-        value = _decode(text, start)
+        return _decode(text, start)
     except JSONDecodeError as error:
         raise invalid_argument(_parse_error(error)) from None
     except ValueError:  # an integer of thousands of digits
         raise invalid_argument(TOO_BIG) from None
     except RecursionError:
         raise invalid_argument("JSON Parse error: The document is nested too deeply.") from None
-    if not isinstance(value, dict):
-        raise invalid_argument(f"JSON Value: {debug(value)} Is not object")
-    return value
 
 
 def _decode(text: str, start: int) -> Any:

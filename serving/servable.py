@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.batching import Scheduler
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
+from serving.graph_runs import Path, Plain
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
@@ -102,61 +103,50 @@ class Servable:
         self.path, self.scheduler, self._observe = path, scheduler, observe
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._lock = threading.Lock()
-        self._runners: dict[tuple[tuple[str, ...], tuple[str, ...]], Callable[..., list[Any]]] = {}
+        self._paths: dict[tuple[tuple[str, ...], tuple[str, ...]], Path] = {}
         try:
             meta_graph = _load(self._session, path, tags)
             self.signature_defs = dict(meta_graph.signature_def)
             self.signatures = read_signatures(self.signature_defs)
+            plain = Plain(meta_graph.graph_def)
+            outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
+            self._plain = {name for name in outputs if plain.tensor(name)}
         except BaseException:
             self._session.close()
             raise
 
     def run(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
         """Arrays of `fetches` in their order; may be called by several threads at once."""
-        key = (tuple(feeds), fetches)
-        runner = self._runners.get(key) or self._add_runner(key)
         start = time.perf_counter()
         try:
-            return [_as_array(output) for output in runner(*feeds.values())]
+            path = self._paths.get((tuple(feeds), fetches)) or self._add_path(tuple(feeds), fetches)
+            return [_as_array(output) for output in path.run(feeds.values())]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
         finally:
             self._observe(1e6 * (time.perf_counter() - start))
 
+    def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
+        """Whether the event loop may run this itself."""
+        path = self._paths.get((tuple(feeds), fetches))
+        return path is not None and path.quick(feeds.values())
+
     def close(self) -> None:
         self.signatures = {}
-        self._runners = {}  # the callables release their executors, which have to go before the session
+        self._paths = {}  # these release their executors, which have to go before the session
         self._session.close()
 
-    def _add_runner(self, key: tuple[tuple[str, ...], tuple[str, ...]]) -> Callable[..., list[Any]]:
-        """Compile what `fetches` need of the graph; a callable skips the shape check of Session.run."""
-        feeds, fetches = key
+    def _add_path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
+        """Compile what `fetches` need of the graph."""
         with self._lock:
-            if key not in self._runners:
-                self._runners[key] = _runner(self._session, feeds, fetches)
-            return self._runners[key]
+            if (feeds, fetches) not in self._paths:
+                self._paths[feeds, fetches] = Path(self._session, feeds, fetches, self._plain.issuperset(fetches))
+            return self._paths[feeds, fetches]
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
     """A fetched tensor; the session gives a scalar string as plain bytes."""
     return np.array(output, dtype=object) if isinstance(output, bytes) else np.asarray(output)
-
-
-def _runner(session: Any, feeds: Iterable[str], fetches: Sequence[str]) -> Callable[..., list[Any]]:
-    distinct = list(dict.fromkeys(fetches))
-    try:
-        run = session._make_callable_from_options(config_pb2.CallableOptions(feed=feeds, fetch=distinct))
-    except SESSION_ERRORS as error:
-        raise status_of(error) from None
-    if len(distinct) == len(fetches):
-        return run
-    places = [distinct.index(name) for name in fetches]
-
-    def spread(*arrays: np.ndarray) -> list[Any]:  # several outputs are the same tensor
-        fetched = run(*arrays)
-        return [fetched[place] for place in places]
-
-    return spread
 
 
 def _load(session: Any, path: str, tags: Sequence[str]) -> Any:

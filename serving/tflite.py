@@ -66,6 +66,10 @@ class TFLiteServable:
             interpreter.run([(self._inputs[name], array) for name, array in feeds.items()])
             return [interpreter.fetch(self._outputs[name]) for name in fetches]
 
+    def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
+        """Never known: interpreters are waited for."""
+        return False
+
     def close(self) -> None:
         self.signatures = {}
         self._free.clear()

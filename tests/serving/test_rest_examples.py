@@ -144,7 +144,8 @@ def test_malformed_examples(body, text):
 
 
 def answer(function, servable, body):
-    return run_call(servable, function(body, servable, Settings()))
+    call = function(body.get("signature_name", ""), read_examples(body), servable, Settings())
+    return run_call(servable, call)
 
 
 BODY = {"examples": [{"x": 1.5}, {"x": -0.25}]}
@@ -172,8 +173,8 @@ def test_what_a_signature_lacks_is_empty_or_zero(heads, signature, results):
 
 
 def test_calls_count_their_examples(heads):
-    assert rest_classify(BODY, heads, Settings()).examples == 2
-    assert rest_regress({"signature_name": "value", **BODY}, heads, Settings()).examples == 2
+    assert rest_classify("", read_examples(BODY), heads, Settings()).examples == 2
+    assert rest_regress("value", read_examples(BODY), heads, Settings()).examples == 2
 
 
 @pytest.mark.parametrize(
@@ -211,8 +212,7 @@ def test_errors(heads, function, body, text):
 
 
 def test_method_names_are_checked_where_a_flag_asks_for_it(heads):
-    body = {"signature_name": "scores", **BODY}
-    code, text = failure(rest_regress, body, heads, Settings(check_method_name=True))
+    code, text = failure(rest_regress, "scores", read_examples(BODY), heads, Settings(check_method_name=True))
     assert (code, text) == (
         "INVALID_ARGUMENT",
         (
