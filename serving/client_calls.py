@@ -194,7 +194,7 @@ class Calls:
         if steps < 1:
             raise invalid(f"a stream of {steps} steps is none; give 1 or more")
         deadline = Deadline(self._form.address, timeout)
-        description = (yield from self._known(spec, deadline)).get(signature)
+        description = (yield from self._known(spec, deadline, fresh=True)).get(signature)
         if description is None:  # the server says which there are
             yield from self.predict(spec, inputs, signature, timeout)
             raise failure("FAILED_PRECONDITION", f"'{spec.name}' has no signature '{signature}'")
