@@ -53,7 +53,7 @@ def build_answers(path, shout_from: int, bonus: float) -> None:
 
 CONFIG = """
 model_config_list {{ config {{
-  name: "colours" base_path: "{base}" model_version_policy {{ all {{}} }}
+  name: "colours" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
   version_labels {{ key: "stable" value: 1 }}
   version_labels {{ key: "canary" value: 2 }}
 }} }}

@@ -20,6 +20,7 @@ from serving.rest_examples import (
     rest_regress,
 )
 from serving.rest_json import parse
+from serving.rest_request import signature_name
 from serving.servable import Servable
 
 
@@ -144,7 +145,7 @@ def test_malformed_examples(body, text):
 
 
 def answer(function, servable, body):
-    call = function(body.get("signature_name", ""), read_examples(body), servable, Settings())
+    call = function(signature_name(body), read_examples(body), servable, Settings())
     return run_call(servable, call)
 
 
