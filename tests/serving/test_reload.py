@@ -121,6 +121,38 @@ def test_a_reload_without_end_is_ended_by_the_next(manager, room):
     assert latest(manager, "a") == 1
 
 
+def test_the_same_configuration_again_does_not_end_a_reload(manager, room):
+    add_versions(room.path / "c", 4)
+    room.loader.gate.clear()
+    ended = []
+    reloading = threading.Thread(target=lambda: ended.append(manager.reload(room.config("a", "c"))))
+    reloading.start()
+    wait_until(lambda: states(manager, "c") == {4: "LOADING"})
+    manager.reload(room.config("a", "c"), wait=False)
+    room.loader.gate.set()
+    reloading.join(30)
+    assert ended == [None]
+
+
+def test_a_look_at_the_disk_that_began_before_a_reload_is_forgotten(manager, room):
+    find, looking, go_on = manager._find, threading.Event(), threading.Event()
+
+    def slow():
+        looking.set()
+        go_on.wait(30)
+        return find()
+
+    manager._find = slow
+    assert looking.wait(30)  # the manager's own thread is there
+    manager.reload(room.config("b"))
+    go_on.set()
+    polls, quick = [], manager._find
+    manager._find = lambda: polls.append(manager.models()) or quick()
+    wait_until(lambda: len(polls) > 1)
+    assert polls[0] == polls[1] == ["b"]
+    wait_until(lambda: states(manager, "a") == {1: "END"})
+
+
 REFUSED = {
     "": "INVALID_ARGUMENT: ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList "
     "is currently supported",
