@@ -72,11 +72,14 @@ class HttpServer:
     refuse: Callable[[int], Reply]
     tls: ssl.SSLContext | None = None
     connections: set[Connection] = field(default_factory=set)
+    stopping: bool = False
     _date: tuple[int, bytes] = (0, b"")
 
     async def start(self) -> None:
         """Returns when the port answers; UsageError if another program has taken it."""
         loop = asyncio.get_running_loop()
+        # Connections inherit it; else those that are closing would keep the port from the next server for a minute.
+        self.bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._server = await loop.create_server(
                 lambda: Connection(self, loop), sock=self.bound, ssl=self.tls, backlog=BACKLOG
@@ -90,6 +93,7 @@ class HttpServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no more; requests in flight get `grace_seconds` to end, then connections are cut."""
+        self.stopping = True
         self._server.close()
         self._sweeper.cancel()
         end = time.monotonic() + grace_seconds
@@ -139,6 +143,8 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         self._server.connections.add(self)
+        if self._server.stopping:  # it was accepted before, and is made only now
+            self.close_when_idle()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:

@@ -42,24 +42,22 @@ def main(arguments: list[str]) -> int:
     except StatusError as error:
         print(f"Failed to start server. Error: {error}")
         return EXIT_START
-    except _Stopped:
-        log.info("Stopped")
     return EXIT_OK
 
 
-class _Stopped(Exception):
-    """SIGTERM or SIGINT arrived while models were loading."""
+def _exit_while_loading(number: int, frame: FrameType | None) -> None:
+    """SIGTERM or SIGINT before the ports are open: there is nothing to drain.
 
-
-def _raise_stopped(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
-    raise _Stopped
+    An exception instead could be lost: this runs in the middle of whatever is imported.
+    """
+    log.info("Stopped")
+    os._exit(EXIT_OK)
 
 
 def serve(flags: Flags) -> None:
     """Check, reserve the ports, load, open the ports, wait. What can be refused early needs no TensorFlow."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _raise_stopped)
+        signal.signal(number, _exit_while_loading)
     check(flags)
     models = configured_models(flags)
     check_present(flags, models)
@@ -78,7 +76,8 @@ async def _run(flags: Flags, faces: Faces, rest_socket: socket.socket | None) ->
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop(number: int) -> None:
-        loop.remove_signal_handler(number)  # a second signal ends the process at once
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         stopped.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
