@@ -9,6 +9,7 @@ put together in the event loop, where requests wait anyway, without locks.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from serving.errors import StatusError, invalid_argument
 from serving.workers import Workers
 
 Arrays = dict[str, np.ndarray]
-Run = Callable[[Arrays, tuple[str, ...]], list[np.ndarray]]
+Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds that it has)
 
 
 Observer = Callable[[list[float], int, int, list[int]], None]
@@ -35,7 +36,8 @@ class Task:
     feeds: Arrays
     size: int
     future: asyncio.Future[list[np.ndarray]]
-    enqueued: float  # loop.time()
+    enqueued: float  # time.monotonic()
+    deadline: float | None  # of the same clock
 
 
 @dataclass(eq=False)
@@ -79,7 +81,9 @@ class Scheduler:
         self._running = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...]) -> asyncio.Future[Any]:
+    def submit(
+        self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], seconds: float | None = None
+    ) -> asyncio.Future[Any]:
         """A future of the arrays of `fetches`: those rows of a batch's results that belong to these feeds.
 
         Tasks share a batch if they have the same owner (a loaded version), names of feeds, and fetches.
@@ -102,10 +106,11 @@ class Scheduler:
                 "The batch scheduling queue to which this task was submitted is full; currently "
                 f"{count} batches enqueued and max_enqueued_batches is {self.parameters.max_enqueued_batches}",
             )
+        deadline = None if seconds is None else time.monotonic() + seconds
         futures, start = [], 0
         for part in parts:
             rows = {name: array[start : start + part] for name, array in feeds.items()} if len(parts) > 1 else feeds
-            futures.append(self._enqueue(queue, rows, part))
+            futures.append(self._enqueue(queue, rows, part, deadline))
             start += part
         self._dispatch()
         return futures[0] if len(futures) == 1 else asyncio.ensure_future(_joined(futures), loop=self._loop)
@@ -128,20 +133,22 @@ class Scheduler:
         new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
         return len(queue.batches) + new > self.parameters.max_enqueued_batches
 
-    def _enqueue(self, queue: Queue, feeds: Arrays, size: int) -> asyncio.Future[list[np.ndarray]]:
-        now = self._loop.time()
+    def _enqueue(
+        self, queue: Queue, feeds: Arrays, size: int, deadline: float | None
+    ) -> asyncio.Future[list[np.ndarray]]:
+        now = time.monotonic()
         self._queues[queue.key] = queue
         if not queue.batches or size > self._room(queue):
             queue.batches.append(Batch(now))
         batch = queue.batches[-1]
-        task = Task(feeds, size, self._loop.create_future(), now)
+        task = Task(feeds, size, self._loop.create_future(), now, deadline)
         batch.tasks.append(task)
         batch.size += size
         return task.future
 
     def _dispatch(self) -> None:
         """Run what is due: full batches and those that have waited long enough, the oldest first."""
-        now = self._loop.time()
+        now = time.monotonic()
         while self._running < self.parameters.num_batch_threads:
             queues = [queue for queue in self._queues.values() if queue.batches and self._due(queue, now)]
             if not queues:
@@ -216,10 +223,11 @@ class Scheduler:
 
     def _together(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
         """Results of each task, from one run of all."""
+        seconds = _seconds_left(tasks)
         if len(tasks) == 1 and processed == size:
-            return [queue.run(tasks[0].feeds, queue.fetches)]
+            return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
         feeds = {name: self._merged([task.feeds[name] for task in tasks], processed - size) for name in tasks[0].feeds}
-        results = queue.run(feeds, queue.fetches)
+        results = queue.run(feeds, queue.fetches, seconds)
         for array in results:
             if array.ndim == 0:
                 raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
@@ -253,6 +261,12 @@ def _batch_size(feeds: Arrays) -> int:
             "Batching Run() input tensors supplied in a given call must have equal 0th-dimension size"
         )
     return sizes.pop() if sizes else 0
+
+
+def _seconds_left(tasks: list[Task]) -> float | None:
+    """Until the latest deadline, which is that of the batch; None if a task has none."""
+    deadlines = [task.deadline for task in tasks if task.deadline is not None]
+    return max(deadlines) - time.monotonic() if len(deadlines) == len(tasks) else None
 
 
 def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:

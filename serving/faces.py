@@ -17,10 +17,10 @@ from serving.bundle import bundle_of
 from serving.configuration import Certificates, Monitoring, read_certificates, read_monitoring
 from serving.flags import Flags, channel_arguments
 from serving.gate import Gate, read_tokens
-from serving.grpc_server import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi, GrpcServer
+from serving.grpc_server import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi, GrpcServer, TokenCheck
 from serving.http_server import HttpServer
 from serving.lifecycle import ModelManager, Timing
-from serving.loader import Loader, import_operations
+from serving.loader import Loader
 from serving.metrics import Metrics
 from serving.observers import Observers
 from serving.predict import Settings
@@ -43,7 +43,6 @@ class Faces:
 
     def __init__(self, flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> None:
         tf.get_logger().setLevel("ERROR")  # it would warn that the V1 loader, which takes all SavedModels, is old
-        import_operations()
         self._flags = flags
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
@@ -90,6 +89,7 @@ class Faces:
             _credentials(flags, self._certificates),
             channel_arguments(flags),
             self._add_services,
+            [TokenCheck(self._gate, self._grpc_api, HEALTH_SERVICE)] if self._gate.closed else [],
         )
         if rest_socket is not None:
             tls = self._certificates.context() if flags.rest_api_enable_tls and self._certificates else None

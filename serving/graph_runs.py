@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBufferFromString
 from tensorflow.python.framework import op_def_registry
 
 # Stateful operations that wait for nothing: they read what was loaded, or complain.
@@ -66,27 +68,62 @@ def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
-class Path:
-    """What is compiled for some feeds and fetches. A callable skips the shape check of Session.run.
+class Path(Protocol):
+    """What some fetches need of a graph, for some feeds; runs without the shape check of Session.run."""
 
-    `plain` says that it neither waits nor loops. Then its runs are timed: short ones go without TensorFlow's threads,
-    whose start takes longer than they do.
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order."""
+
+    def quick(self, arrays: Iterable[np.ndarray]) -> bool:
+        """Whether a run is known to take less than a change of threads."""
+
+
+class LongPath:
+    """A path that may wait or loop. It can be ended at a deadline, which costs some 70 microseconds a run."""
+
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> None:
+        self._session = session
+        self._feeds, self._fetches = ([_output_of(session.graph, name) for name in names] for names in (feeds, fetches))
+
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order; DeadlineExceededError if it takes longer."""
+        feeds = dict(zip(self._feeds, arrays, strict=True))
+        options = config_pb2.RunOptions(timeout_in_ms=0 if seconds is None else max(1, int(1000 * seconds)))
+        buffer = TF_NewBufferFromString(options.SerializeToString())
+        try:
+            return self._session._call_tf_sessionrun(buffer, feeds, self._fetches, [], None)
+        finally:
+            TF_DeleteBuffer(buffer)
+
+    def quick(self, arrays: Iterable[np.ndarray]) -> bool:
+        return False
+
+
+def _output_of(graph: tf.Graph, name: str) -> Any:
+    return graph.get_tensor_by_name(name)._as_tf_output()
+
+
+class PlainPath:
+    """A path that neither waits nor loops: a callable, which costs less than Session.run.
+
+    Its runs are timed: short ones go without TensorFlow's threads, whose start takes longer than they do.
     """
 
-    def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str], plain: bool) -> None:
-        self._session, self._feeds, self._plain = session, feeds, plain
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> None:
+        self._session, self._feeds = session, feeds
         self._distinct = list(dict.fromkeys(fetches))
         self._places = [self._distinct.index(name) for name in fetches]
         self._run = self._compiled(inter_op_thread_pool=0)
+        self._decided = False
         self._trials = 0
         self._fastest = float("inf")
         self._slowest = 0.0  # of the runs since it goes without threads, fading
         self._most_bytes = 0  # of feeds that were timed then
         self._threadless = False
 
-    def run(self, arrays: Iterable[np.ndarray]) -> list[Any]:
-        """What is fetched, in order."""
-        if not self._plain:
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order. It runs to its end: all that it could do is calculate."""
+        if self._decided and not self._threadless:
             return self._spread(self._run(*arrays))
         arrays = tuple(arrays)
         start = time.perf_counter()
@@ -95,7 +132,6 @@ class Path:
         return self._spread(fetched)
 
     def quick(self, arrays: Iterable[np.ndarray]) -> bool:
-        """Whether a run is known to take less than a change of threads."""
         return (
             self._threadless
             and 0 < self._slowest < QUICK_SECONDS
@@ -111,11 +147,10 @@ class Path:
             return
         self._fastest = min(self._fastest, seconds)
         if self._trials == TRIALS:
+            self._decided = True
             if self._fastest < SHORT_SECONDS:
                 self._run = self._compiled(inter_op_thread_pool=-1)
                 self._threadless, self._trials = True, 0
-            else:
-                self._plain = False  # it has been decided
 
     def _compiled(self, inter_op_thread_pool: int) -> Callable[..., list[Any]]:
         options = config_pb2.CallableOptions(feed=self._feeds, fetch=self._distinct)

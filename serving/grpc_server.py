@@ -34,11 +34,12 @@ from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
 
 log = logging.getLogger("serving")
-MAX_MESSAGE_CHARACTERS = 1024  # a status travels in a header; longer ones break some clients
+MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
 PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 Prepare = Callable[[Any, int, Any, Settings], Call]
-Answer = Callable[[Any, Record, int], Awaitable[Message]]  # (request, record, bytes of the request) -> response
+# (request, its record, seconds that it has) -> response
+Answer = Callable[[Any, Record, float | None], Awaitable[Message]]
 
 
 class Method(NamedTuple):
@@ -81,8 +82,8 @@ class GrpcApi:
         }
         if profiler is not None:
             self.methods[PROFILER_SERVICE] = {
-                "Profile": Method(ProfileRequest, lambda request, record, size: profiler.profile(request)),
-                "Terminate": Method(TerminateRequest, lambda request, record, size: profiler.terminate(request)),
+                "Profile": Method(ProfileRequest, lambda request, record, seconds: profiler.profile(request)),
+                "Terminate": Method(TerminateRequest, lambda request, record, seconds: profiler.terminate(request)),
             }
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
@@ -104,8 +105,8 @@ class GrpcApi:
             start = time.perf_counter()
             message = ""
             try:
-                with self._gate.admitted(_authorization(context) if self._gate.closed else None):
-                    response = await self._response(data, method, record)
+                with self._gate.admitted(_authorization(context.invocation_metadata()) if self._gate.closed else None):
+                    response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
             except StatusError as error:
@@ -118,20 +119,18 @@ class GrpcApi:
                 record.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
             finally:
                 self._observers.ended(record, time.perf_counter() - start)
-            if len(message) > MAX_MESSAGE_CHARACTERS:
-                message = message[:MAX_MESSAGE_CHARACTERS] + "...TRUNCATED"
-            await context.abort(grpc.StatusCode[record.code], message)
+            await context.abort(grpc.StatusCode[record.code], _cut(message))
             raise AssertionError("abort raises")
 
         return handle
 
-    async def _response(self, data: bytes, method: Method, record: Record) -> bytes:
+    async def _response(self, data: bytes, method: Method, record: Record, seconds: float | None) -> bytes:
         read = method.request.FromString
         try:
             request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
         except DecodeError:
             raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
-        response = await method.answer(request, record, len(data))
+        response = await method.answer(request, record, seconds)
         if response.ByteSize() > LARGE_BYTES:
             return await self._runner.work(response.SerializeToString)
         return response.SerializeToString()
@@ -139,7 +138,7 @@ class GrpcApi:
     def _running(self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any]) -> Answer:
         """A method that runs signatures of the model that `spec_of` finds in the request."""
 
-        async def answer(request: Any, record: Record, size: int) -> Message:
+        async def answer(request: Any, record: Record, seconds: float | None) -> Message:
             spec = spec_of(request)
             self._observers.asks(record, name, spec)
 
@@ -147,19 +146,21 @@ class GrpcApi:
                 record.version = version.number
                 return prepare(version.servable, version.number, request, self._settings)
 
-            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size)
+            return await self._runner.answer(
+                self._manager.use(*choice(spec)), name, prepared, record.request_bytes, seconds
+            )
 
         return answer
 
-    async def _metadata(self, request: Any, record: Record, size: int) -> Message:
+    async def _metadata(self, request: Any, record: Record, seconds: float | None) -> Message:
         self._observers.asks(record, "GetModelMetadata", request.model_spec)
         return get_metadata(self._manager, request)
 
-    async def _status(self, request: Any, record: Record, size: int) -> Message:
+    async def _status(self, request: Any, record: Record, seconds: float | None) -> Message:
         self._observers.asks(record, "GetModelStatus", request.model_spec)
         return get_status(self._manager, request)
 
-    async def _reload(self, request: Any, record: Record, size: int) -> Message:
+    async def _reload(self, request: Any, record: Record, seconds: float | None) -> Message:
         # Loading may take minutes: not one of the threads that run models.
         response = await asyncio.to_thread(handle_reload, self._manager, request, self._observers.metrics.value)
         if response.status.error_code:
@@ -167,11 +168,44 @@ class GrpcApi:
         return response
 
 
-def _authorization(context: grpc.aio.ServicerContext) -> str | None:
-    for name, value in context.invocation_metadata() or ():
+def _cut(message: str) -> str:
+    """A message of bearable length. Bytes count, as in the original: each may take three in the header."""
+    encoded = message.encode("utf-8", "backslashreplace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def _authorization(metadata: Any) -> str | None:
+    for name, value in metadata or ():
         if name == "authorization":
             return value if isinstance(value, str) else value.decode("latin-1")
     return None
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Asks for a token where GrpcApi does not: reflection and unknown methods. The `free` service needs none."""
+
+    def __init__(self, gate: Gate, api: GrpcApi, free: str) -> None:
+        self._gate, self._free = gate, f"/{free}/"
+        self._checked = {f"/{service}/{name}" for service, methods in api.methods.items() for name in methods}
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        if details.method not in self._checked and not details.method.startswith(self._free):
+            try:
+                self._gate.check_token(_authorization(details.invocation_metadata))
+            except StatusError as error:
+                return _refusing(error)
+        return await continuation(details)
+
+
+def _refusing(error: StatusError) -> grpc.RpcMethodHandler:
+    """Answers any method, of one message or many."""
+
+    async def refuse(requests: Any, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(grpc.StatusCode[error.code], error.message)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class GrpcServer:
@@ -185,6 +219,7 @@ class GrpcServer:
         credentials: grpc.ServerCredentials | None,
         arguments: Iterable[tuple[str, Any]],
         add_services: Callable[[grpc.aio.Server], None],
+        interceptors: Iterable[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
@@ -192,7 +227,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
             *arguments,
         ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=options, interceptors=tuple(interceptors))
         self._server.add_generic_rpc_handlers(tuple(handlers))
         add_services(self._server)
         self._credentials = credentials

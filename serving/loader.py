@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,6 +24,7 @@ from serving.workers import Workers
 
 log = logging.getLogger("serving")
 T = TypeVar("T")
+UNKNOWN_OPERATION = "Op type not registered"  # the runtime's words
 
 
 class Loader:
@@ -59,6 +61,11 @@ class Loader:
         if bundle.batching is not None and bundle.batching_per_model:
             own = read_model_batching(path, bundle.batching)
             scheduler = None if own is None else self._new_scheduler(own)
+        try:
+            return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+        except StatusError as error:
+            if UNKNOWN_OPERATION not in error.message or not import_operations():
+                raise
         return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
 
     def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
@@ -86,9 +93,16 @@ class Loader:
         return Scheduler(parameters, self._loop, self._workers, self._metrics.batch)
 
 
-def import_operations() -> None:
-    """Register the operations of TF Text, where it is installed: graphs may use them."""
+def import_operations() -> bool:
+    """Register the operations of TF Text, if it is installed and has not been imported; -> whether there are new ones.
+
+    Few graphs use them: only then are they worth the time.
+    """
+    if "tensorflow_text" in sys.modules:
+        return False
     try:
         importlib.import_module("tensorflow_text")
     except ImportError as error:
-        log.debug("no operations of TF Text: %s", error)
+        log.warning("The operations of TF Text are not there (pip install 'kerasnets[text]' brings them): %s", error)
+        return False
+    return True

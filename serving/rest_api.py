@@ -109,7 +109,7 @@ class RestApi:
         if self._options.extensions and request.method == "GET" and request.target in ("/healthz", "/readyz"):
             return self._health(request.target)  # whoever asks whether a server lives has no token
         authorization = request.headers.get(b"authorization")
-        with self._gate.admitted(authorization.decode("latin-1") if authorization else None):
+        with self._gate.admitted(authorization.decode("utf-8", "surrogateescape") if authorization else None):
             if not request.target.lower().startswith("/v1/"):
                 return await self._page(request)
             async with asyncio.timeout(self._options.timeout):
@@ -184,7 +184,9 @@ class RestApi:
             read = rest_classify if verb == "classify" else rest_regress
             return read(record.signature, examples, version.servable, self._settings)
 
-        return _json(await self._runner.answer(self._use(spec), verb.capitalize(), prepare, len(body)))
+        return _json(
+            await self._runner.answer(self._use(spec), verb.capitalize(), prepare, len(body), self._options.timeout)
+        )
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
         return self._manager.use(*choice(spec))

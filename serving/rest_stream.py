@@ -49,7 +49,7 @@ async def _events(
             call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
             try:
                 async with asyncio.timeout(timeout):
-                    fetched = await runner.run(hold, version, "stream", call)
+                    fetched = await runner.run(hold, version, "stream", call, timeout)
             except (StatusError, TimeoutError) as error:
                 if step == 0:
                     raise

@@ -22,19 +22,21 @@ class Runner:
     def __init__(self, workers: Workers, metrics: Metrics) -> None:
         self._workers, self._metrics = workers, metrics
 
-    async def answer(self, use: Use, api: str, prepare: Callable[[Version], Call], size: int) -> Any:
-        """The response to a request of `size` bytes; `prepare` reads it and says what has to run."""
+    async def answer(
+        self, use: Use, api: str, prepare: Callable[[Version], Call], size: int, seconds: float | None
+    ) -> Any:
+        """The response to a request of `size` bytes, which has so many seconds; `prepare` says what has to run."""
         with ExitStack() as hold:
             version = hold.enter_context(use)
             call = await self.work(prepare, version) if size > LARGE_BYTES else prepare(version)
             if call.examples is not None:
                 self._metrics.examples(version.model, call.examples)
-            arrays = await self.run(hold, version, api, call)
+            arrays = await self.run(hold, version, api, call, seconds)
             if sum(array.nbytes for array in arrays) > LARGE_BYTES:
                 return await self.work(call.finish, arrays)
             return call.finish(arrays)
 
-    async def run(self, hold: ExitStack, version: Version, api: str, call: Call) -> list[Any]:
+    async def run(self, hold: ExitStack, version: Version, api: str, call: Call, seconds: float | None) -> list[Any]:
         """Arrays of the call's fetches. `hold` keeps the version loaded; if the caller is cancelled, until the end."""
         start = time.perf_counter()
         servable = version.servable
@@ -42,7 +44,7 @@ class Runner:
             arrays = servable.run(call.feeds, call.fetches)
             self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
             return arrays
-        running = self._start(servable, call)
+        running = self._start(servable, call, seconds)
         try:
             arrays = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -63,7 +65,7 @@ class Runner:
         """A future of `function(*arguments)`, run in a thread."""
         return self._workers.submit(function, *arguments)
 
-    def _start(self, servable: Any, call: Call) -> asyncio.Future[Any]:
+    def _start(self, servable: Any, call: Call, seconds: float | None) -> asyncio.Future[Any]:
         if servable.scheduler is None or not call.feeds:
-            return self._workers.submit(servable.run, call.feeds, call.fetches)
-        return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches)
+            return self._workers.submit(servable.run, call.feeds, call.fetches, seconds)
+        return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches, seconds)

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.batching import Scheduler
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
-from serving.graph_runs import Path, Plain
+from serving.graph_runs import LongPath, Path, Plain, PlainPath
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
@@ -115,12 +115,17 @@ class Servable:
             self._session.close()
             raise
 
-    def run(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
-        """Arrays of `fetches` in their order; may be called by several threads at once."""
+    def run(
+        self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
+    ) -> list[np.ndarray]:
+        """Arrays of `fetches` in their order; may be called by several threads at once.
+
+        What waits or loops is ended after `seconds`, with DEADLINE_EXCEEDED.
+        """
         start = time.perf_counter()
         try:
             path = self._paths.get((tuple(feeds), fetches)) or self._add_path(tuple(feeds), fetches)
-            return [_as_array(output) for output in path.run(feeds.values())]
+            return [_as_array(output) for output in path.run(feeds.values(), seconds)]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
         finally:
@@ -140,7 +145,8 @@ class Servable:
         """Compile what `fetches` need of the graph."""
         with self._lock:
             if (feeds, fetches) not in self._paths:
-                self._paths[feeds, fetches] = Path(self._session, feeds, fetches, self._plain.issuperset(fetches))
+                kind = PlainPath if self._plain.issuperset(fetches) else LongPath
+                self._paths[feeds, fetches] = kind(self._session, feeds, fetches)
             return self._paths[feeds, fetches]
 
 

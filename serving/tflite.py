@@ -57,8 +57,10 @@ class TFLiteServable:
         self.signature_defs = self._signature_defs()
         self.signatures = read_signatures(self.signature_defs)
 
-    def run(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
-        """Arrays of `fetches` in their order; may be called by several threads at once.
+    def run(
+        self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
+    ) -> list[np.ndarray]:
+        """Arrays of `fetches` in their order; may be called by several threads at once. An interpreter cannot be ended.
 
         Inputs take the shapes of the arrays. What the model cannot run is the request's fault: INVALID_ARGUMENT.
         """

@@ -23,7 +23,8 @@ class Model:
         self.batches, self.go = [], threading.Event()
         self.go.set()
 
-    def run(self, feeds, fetches):
+    def run(self, feeds, fetches, seconds):
+        self.seconds = seconds
         assert fetches == FETCHES
         assert self.go.wait(30)
         self.batches.append(feeds["x:0"])
@@ -52,10 +53,8 @@ def together(model, requests, observe=None, hold=True, owner="m", **parameters):
             await first
         waiting = [future for future in futures if not isinstance(future, StatusError)]
         done = iter(await asyncio.gather(*waiting, return_exceptions=True))
-        while any(not task.future.done() for q in scheduler._queues.values() for b in q.batches for task in b.tasks):
+        while scheduler._queues or scheduler._running:  # nothing is kept of what has run
             await asyncio.sleep(0.001)
-        scheduler._dispatch()
-        assert not scheduler._queues, "nothing is kept of what has run"
         return [future if isinstance(future, StatusError) else next(done) for future in futures]
 
     return asyncio.run(asyncio.wait_for(main(), 60))
@@ -175,7 +174,7 @@ def test_inputs_of_different_sizes_are_refused():
 )
 def test_outputs_that_are_no_batch(output, text):
     class Constant(Model):
-        def run(self, feeds, fetches):
+        def run(self, feeds, fetches, seconds):
             return [output]
 
     alone, pair = together(Constant(), [rows(1)]), together(Constant(), [rows(1), rows(2)])
@@ -216,6 +215,20 @@ def test_a_request_that_is_given_up_does_not_hold_up_its_neighbours():
         return await stays
 
     assert asyncio.run(asyncio.wait_for(main(), 60))[0].tolist() == [4]
+
+
+@pytest.mark.parametrize(("given", "least", "most"), [((5, 60, 9), 30, 60), ((5, None), None, None)])
+def test_the_latest_deadline_is_that_of_the_batch(given, least, most):
+    model = Model()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        scheduler = Scheduler(Batching(batch_timeout_micros=50_000, num_batch_threads=1), loop, Workers(loop, 1))
+        await asyncio.gather(*(scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, each) for each in given))
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert len(model.batches) == 1
+    assert model.seconds is None if least is None else least < model.seconds < most
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,98 @@
+"""Which graphs run where, and that a graph which waits ends at its deadline."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from serving_helpers import build_example
+from tensorflow.core.protobuf import config_pb2
+
+from serving.errors import StatusError
+from serving.graph_runs import TRIALS, LongPath, PlainPath
+from serving.servable import Servable
+
+
+def long_loop(x):
+    return {"y": tf.while_loop(lambda i, y: i < 10**9, lambda i, y: (i + 1, y + 1), (tf.constant(0), x))[1]}
+
+
+@pytest.fixture(scope="module")
+def servable(tmp_path_factory):
+    path = tmp_path_factory.mktemp("example") / "1"
+    build_example(path)
+    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
+    yield servable
+    servable.close()
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory):
+    """Models of TensorFlow 2 and 1 that take an hour."""
+    new, old = (tmp_path_factory.mktemp("loops") / name for name in ("new", "old"))
+    function = tf.function(long_loop, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    tf.saved_model.save(tf.Module(), str(new), signatures={"serving_default": function})
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.disable_control_flow_v2()
+        x = tf.compat.v1.placeholder(tf.float32, [None])
+        tf.compat.v1.saved_model.simple_save(session, str(old), {"x": x}, long_loop(x))
+        tf.compat.v1.enable_control_flow_v2()
+    servables = [Servable(str(path), ["serve"], config_pb2.ConfigProto()) for path in (new, old)]
+    yield servables
+    for servable in servables:
+        servable.close()
+
+
+def call(servable, name, seconds=None, **arrays):
+    signature = servable.signatures[name]
+    feeds, fetches = signature.feeds(arrays), tuple(signature.outputs.values())
+    return servable.run(feeds, fetches, seconds), servable._paths[tuple(feeds), fetches], servable.quick(feeds, fetches)
+
+
+def test_short_runs_become_quick_and_stay_right(servable):
+    x = np.ones((1, 2), np.float32)
+    answers = []
+    for _ in range(3 * TRIALS + 200):
+        (y,), path, quick = call(servable, "matrix", x=x)
+        answers.append(y.tolist())
+    assert isinstance(path, PlainPath) and quick
+    assert answers == answers[:1] * len(answers)
+    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "more than was ever timed"
+
+
+@pytest.mark.parametrize("name", ["put", "take"])
+def test_what_may_wait_never_is_quick(servable, name):
+    if name == "take":
+        call(servable, "put", x=np.ones(1, np.float32))
+    _, path, quick = call(servable, name, x=np.ones(1, np.float32))
+    assert isinstance(path, LongPath) and not quick
+
+
+def test_errors_of_quick_runs_are_those_of_the_graph(servable):
+    for _ in range(3 * TRIALS):
+        call(servable, "check", text=np.array([b"a"], object))
+        with pytest.raises(StatusError, match="empty text is not allowed") as caught:
+            call(servable, "check", text=np.array([b""], object))
+        assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_what_waits_is_ended_at_its_deadline(servable):
+    began = time.monotonic()
+    with pytest.raises(StatusError) as caught:
+        while True:  # what other tests have put there
+            call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
+    assert (caught.value.code, caught.value.message) == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_loop_is_ended_at_its_deadline(loops, index):
+    with pytest.raises(StatusError) as caught:
+        call(loops[index], "serving_default", seconds=0.3, x=np.ones(1, np.float32))
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_inputs_are_not_checked_against_the_declared_shape(servable, loops):
+    """Clients do feed other ranks than a signature says; the graph decides."""
+    assert call(servable, "serving_default", x=np.float32(2))[0][0] == 3
+    assert call(servable, "put", x=np.ones((2, 2), np.float32))[0][0].shape == (2, 2)
