@@ -89,6 +89,8 @@ class Scheduler:
         Tasks share a batch if they have the same owner (a loaded version), names of feeds, and fetches.
         """
         size = _batch_size(feeds)
+        if not size:  # nothing to put together, and no row to fill up with
+            return self._workers.submit(run, feeds, fetches, seconds)
         if size > self.parameters.max_batch_size:
             raise invalid_argument(
                 f"Task size {size} is larger than maximum input batch size {self.parameters.max_batch_size}"

@@ -1,4 +1,4 @@
-"""How a graph is run: compiled once for a set of feeds and fetches, and in which threads."""
+"""How a graph is run: compiled once for some feeds and fetches, and with or without TensorFlow's threads."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBufferFromString
-from tensorflow.python.framework import op_def_registry
 
-# Stateful operations that wait for nothing: they read what was loaded, or complain.
-READERS = frozenset(
-    {"Assert", "HashTableV2", "LookupTableFindV2", "LookupTableSizeV2", "Placeholder", "ReadVariableOp", "VarHandleOp",
-     "VariableV2", "PartitionedCall", "StatefulPartitionedCall"}
-)  # fmt: skip
-# Operations without a state of which nobody knows in advance how often they calculate.
-LOOPS = frozenset({"StatelessWhile", "StatelessIf", "StatelessCase", "MapDefun", "Enter", "RefEnter", "Switch", "Recv"})
+# Operations that neither wait nor loop, and take a time that the shapes of their inputs tell. Not among them: what
+# makes sizes of values (Fill, Range, Tile, Pad), decodes, reads files, or runs functions in a way of its own.
+NAMES = """
+Abs Add AddN AddV2 All Any ArgMax ArgMin AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Cast Ceil ClipByValue
+ConcatV2 Const Conv2D Cos DepthwiseConv2dNative Div DivNoNan Elu Equal Erf Exp ExpandDims Expm1 Floor FloorDiv
+FloorMod FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherV2 Greater GreaterEqual Identity IdentityN
+L2Loss LRN LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum
+Mean Min Minimum Mul MulNoNan Neg NoOp NotEqual OnesLike Pack PartitionedCall Placeholder Pow Prod Rank ReadVariableOp
+RealDiv Reciprocal Relu Relu6 Reshape Round Rsqrt Select SelectV2 Selu Shape Sigmoid Sign Sin Size Slice Softmax
+Softplus Softsign Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice
+Sub Sum Tanh TopKV2 Transpose Unpack VarHandleOp VariableV2 Xdivy ZerosLike
+"""
+CALCULATIONS = frozenset(NAMES.split())
 
 SHORT_SECONDS = 0.001  # what takes less gains nothing from threads that run its operations side by side
 QUICK_SECONDS = 0.00015  # what takes less holds the event loop up for a shorter time than a change of threads costs
 TRIALS = 5  # runs until something is decided
+MOST_SHAPES = 64  # whose times are remembered
 
 
-class Plain:
-    """Which tensors of a graph depend on operations alone that neither wait nor loop."""
+class Calculations:
+    """Which tensors of a graph depend on CALCULATIONS alone."""
 
     def __init__(self, graph: graph_pb2.GraphDef) -> None:
         self._nodes = {node.name: node for node in graph.node}
         self._functions = {function.signature.name: function for function in graph.library.function}
         self._known: dict[str, bool] = {}  # of functions
 
-    def tensor(self, name: str) -> bool:
-        """Of a tensor such as "y:0"."""
+    def make(self, tensor: str) -> bool:
+        """Whether they make a tensor such as "y:0"."""
         seen: set[str] = set()
-        waiting = [_node_of(name)]
+        waiting = [_node_of(tensor)]
         while waiting:
             node = self._nodes.get(waiting.pop())
-            if node is None or not self._operation(node):
+            if node is None or not self._calculates(node):
                 return False
             new = {_node_of(each) for each in node.input} - seen
             seen |= new
             waiting += new
         return True
 
-    def _operation(self, node: Any) -> bool:
-        if node.op in self._functions:
-            return self._function(node.op)
-        definition = op_def_registry.get(node.op)
-        if definition is None or node.op in LOOPS or (definition.is_stateful and node.op not in READERS):
+    def _calculates(self, node: Any) -> bool:
+        if node.op not in CALCULATIONS and node.op not in self._functions:
             return False
         called = [value.func.name for value in node.attr.values() if value.WhichOneof("value") == "func"]
-        return all(self._function(name) for name in called)
+        return all(self._function(name) for name in ([node.op] if node.op in self._functions else called))
 
     def _function(self, name: str) -> bool:
         if name not in self._known:
             self._known[name] = False  # one that calls itself never ends
             function = self._functions.get(name)
-            self._known[name] = function is not None and all(map(self._operation, function.node_def))
+            self._known[name] = function is not None and all(map(self._calculates, function.node_def))
         return self._known[name]
 
 
@@ -69,7 +72,7 @@ def _node_of(tensor: str) -> str:
 
 
 class Path(Protocol):
-    """What some fetches need of a graph, for some feeds; runs without the shape check of Session.run."""
+    """What some fetches need of a graph, for some feeds; runs without the shape check of Session.run in Python."""
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
         """What is fetched, in order."""
@@ -103,10 +106,11 @@ def _output_of(graph: tf.Graph, name: str) -> Any:
     return graph.get_tensor_by_name(name)._as_tf_output()
 
 
-class PlainPath:
-    """A path that neither waits nor loops: a callable, which costs less than Session.run.
+class ShortPath:
+    """A path of calculations alone: a callable, which costs less than Session.run and runs to its end.
 
-    Its runs are timed: short ones go without TensorFlow's threads, whose start takes longer than they do.
+    If it turns out to be short it goes without TensorFlow's threads, whose start takes longer than it does. Then its
+    runs are timed by the shapes of their feeds, which tell how long they take.
     """
 
     def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> None:
@@ -114,49 +118,42 @@ class PlainPath:
         self._distinct = list(dict.fromkeys(fetches))
         self._places = [self._distinct.index(name) for name in fetches]
         self._run = self._compiled(inter_op_thread_pool=0)
-        self._decided = False
-        self._trials = 0
-        self._fastest = float("inf")
-        self._slowest = 0.0  # of the runs since it goes without threads, fading
-        self._most_bytes = 0  # of feeds that were timed then
-        self._threadless = False
+        self._trials, self._fastest = 0, float("inf")
+        self._short: bool | None = None  # None: not decided
+        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, slowest, fading)}
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
-        """What is fetched, in order. It runs to its end: all that it could do is calculate."""
-        if self._decided and not self._threadless:
-            return self._spread(self._run(*arrays))
+        """What is fetched, in order."""
         arrays = tuple(arrays)
         start = time.perf_counter()
         fetched = self._run(*arrays)
-        self._learn(time.perf_counter() - start, arrays)
-        return self._spread(fetched)
+        taken = time.perf_counter() - start
+        if self._short:
+            self._remember(arrays, taken)
+        elif self._short is None:
+            self._decide(taken)
+        return fetched if len(self._places) == len(self._distinct) else [fetched[place] for place in self._places]
 
     def quick(self, arrays: Iterable[np.ndarray]) -> bool:
-        return (
-            self._threadless
-            and 0 < self._slowest < QUICK_SECONDS
-            and sum(array.nbytes for array in arrays) <= self._most_bytes
-        )
+        runs, slowest = self._times.get(tuple(array.shape for array in arrays), (0, 0.0))
+        return runs > TRIALS and slowest < QUICK_SECONDS
 
-    def _learn(self, seconds: float, arrays: tuple[np.ndarray, ...]) -> None:
+    def _decide(self, seconds: float) -> None:
         self._trials += 1
-        if self._threadless:
-            if self._trials > TRIALS:  # the first ones warm up
-                self._slowest = max(seconds, 0.99 * self._slowest)
-                self._most_bytes = max(self._most_bytes, sum(array.nbytes for array in arrays))
-            return
         self._fastest = min(self._fastest, seconds)
         if self._trials == TRIALS:
-            self._decided = True
             if self._fastest < SHORT_SECONDS:
                 self._run = self._compiled(inter_op_thread_pool=-1)
-                self._threadless, self._trials = True, 0
+            self._short = self._fastest < SHORT_SECONDS
+
+    def _remember(self, arrays: tuple[np.ndarray, ...], seconds: float) -> None:
+        shapes = tuple(array.shape for array in arrays)
+        runs, slowest = self._times.get(shapes, (0, 0.0))
+        if runs or len(self._times) < MOST_SHAPES:
+            # The first runs warm up; later a slow one counts until a hundred others have been faster.
+            self._times[shapes] = (runs + 1, max(seconds, 0.97 * slowest) if runs >= TRIALS else 0.0)
 
     def _compiled(self, inter_op_thread_pool: int) -> Callable[..., list[Any]]:
         options = config_pb2.CallableOptions(feed=self._feeds, fetch=self._distinct)
         options.run_options.inter_op_thread_pool = inter_op_thread_pool
         return self._session._make_callable_from_options(options)
-
-    def _spread(self, fetched: list[Any]) -> list[Any]:
-        """Several outputs may be the same tensor."""
-        return fetched if len(self._places) == len(self._distinct) else [fetched[place] for place in self._places]

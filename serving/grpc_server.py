@@ -32,6 +32,7 @@ from serving.profiler import Profiler, ProfileRequest, TerminateRequest
 from serving.reload import handle_reload
 from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
+from serving.tensors import filled_bytes
 
 log = logging.getLogger("serving")
 MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
@@ -65,7 +66,7 @@ class GrpcApi:
         self._settings = settings
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
-                "Predict": Method(predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec)),
+                "Predict": Method(predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, weigh)),
                 "Classify": Method(
                     classification_pb2.ClassificationRequest, self._running("Classify", classify, asked_spec)
                 ),
@@ -135,8 +136,13 @@ class GrpcApi:
             return await self._runner.work(response.SerializeToString)
         return response.SerializeToString()
 
-    def _running(self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any]) -> Answer:
-        """A method that runs signatures of the model that `spec_of` finds in the request."""
+    def _running(
+        self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any], weigh: Callable[[Any], int] = lambda _: 0
+    ) -> Answer:
+        """A method that runs signatures of the model that `spec_of` finds in the request.
+
+        `weigh` says how many bytes there are when it has been read, if they may be more than came.
+        """
 
         async def answer(request: Any, record: Record, seconds: float | None) -> Message:
             spec = spec_of(request)
@@ -146,9 +152,10 @@ class GrpcApi:
                 record.version = version.number
                 return prepare(version.servable, version.number, request, self._settings)
 
-            return await self._runner.answer(
-                self._manager.use(*choice(spec)), name, prepared, record.request_bytes, seconds
-            )
+            size = max(record.request_bytes, weigh(request))
+            if size > self._gate.most_bytes:
+                raise self._gate.too_large(size)
+            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
 
         return answer
 
@@ -174,6 +181,11 @@ def _cut(message: str) -> str:
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return message
     return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def weigh(request: predict_pb2.PredictRequest) -> int:
+    """Bytes of its tensors."""
+    return filled_bytes(request.inputs.values())
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -208,6 +220,11 @@ def _refusing(error: StatusError) -> grpc.RpcMethodHandler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
+def _is_told(record: logging.LogRecord) -> bool:
+    """gRPC takes a client that goes before its answer comes for a fault of the server, with a traceback."""
+    return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
+
+
 class GrpcServer:
     """A gRPC server on `addresses` (HOST:PORT or unix:PATH)."""
 
@@ -227,6 +244,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
             *arguments,
         ]
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_told)
         self._server = grpc.aio.server(options=options, interceptors=tuple(interceptors))
         self._server.add_generic_rpc_handlers(tuple(handlers))
         add_services(self._server)

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.batching import Scheduler
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
-from serving.graph_runs import LongPath, Path, Plain, PlainPath
+from serving.graph_runs import Calculations, LongPath, Path, ShortPath
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
@@ -108,9 +108,9 @@ class Servable:
             meta_graph = _load(self._session, path, tags)
             self.signature_defs = dict(meta_graph.signature_def)
             self.signatures = read_signatures(self.signature_defs)
-            plain = Plain(meta_graph.graph_def)
+            calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
-            self._plain = {name for name in outputs if plain.tensor(name)}
+            self._calculated = {name for name in outputs if calculations.make(name)}
         except BaseException:
             self._session.close()
             raise
@@ -128,6 +128,8 @@ class Servable:
             return [_as_array(output) for output in path.run(feeds.values(), seconds)]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
+        except UnicodeDecodeError as error:  # of a message that quotes a string of the request; its code is lost
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from None
         finally:
             self._observe(1e6 * (time.perf_counter() - start))
 
@@ -145,7 +147,7 @@ class Servable:
         """Compile what `fetches` need of the graph."""
         with self._lock:
             if (feeds, fetches) not in self._paths:
-                kind = PlainPath if self._plain.issuperset(fetches) else LongPath
+                kind = ShortPath if self._calculated.issuperset(fetches) else LongPath
                 self._paths[feeds, fetches] = kind(self._session, feeds, fetches)
             return self._paths[feeds, fetches]
 

@@ -153,8 +153,19 @@ def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLo
     """Start TensorFlow and the manager; every model has a version available when this returns."""
     print("Loading TensorFlow and the models ...", flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    _import_tensorflow()
     from serving.faces import Faces
 
     faces = Faces(flags, models, loop)
     faces.load()
     return faces
+
+
+def _import_tensorflow() -> None:
+    """TensorFlow without Keras, which it imports if it can, and with it plotting and statistics: half of the time. A
+    SavedModel needs none of them."""
+    sys.modules["keras"] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        del sys.modules["keras"]  # tensorflow_text may want it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,8 +30,16 @@ VALUE_FIELDS = {
     types_pb2.DT_UINT64: "uint64_val",
     types_pb2.DT_HALF: "half_val",
     types_pb2.DT_BFLOAT16: "half_val",
+    types_pb2.DT_COMPLEX64: "scomplex_val",
+    types_pb2.DT_COMPLEX128: "dcomplex_val",
+}
+# Complex numbers are pairs of their parts.
+PARTS: dict[int, np.dtype[Any]] = {
+    types_pb2.DT_COMPLEX64: np.dtype(np.float32),
+    types_pb2.DT_COMPLEX128: np.dtype(np.float64),
 }
 HALVES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # half_val holds their bits as integers
+HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 
 # Wire tags of float_val and double_val. Packed floats are their raw memory, so an array becomes a field by
 # prefixing tag and length; appending one Python float after the other takes a hundred times as long.
@@ -67,12 +75,26 @@ def _decode(proto: TensorProto) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
-    return _fill(proto.dtype, dtype, values[:size] if len(values) > size else values, size).reshape(shape)
+    most = 2 * size if proto.dtype in PARTS else size
+    return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)
+
+
+def filled_bytes(protos: Iterable[TensorProto]) -> int:
+    """What the tensors take in memory, about: a short list of values stands for as many as the shape says."""
+    return sum(
+        8 * math.prod(dim.size for dim in proto.tensor_shape.dim) for proto in protos if not proto.tensor_content
+    )
 
 
 def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
     """Array [size]; a short list is continued with its last value, an empty one with zeros."""
-    stored = np.dtype(np.uint16) if data_type in HALVES else dtype
+    if data_type in PARTS:
+        pairs = np.fromiter(values, PARTS[data_type], len(values)).view(dtype)  # ValueError for half a number
+        array = np.zeros(size, dtype)
+        array[: len(pairs)] = pairs[:size]
+        array[len(pairs) :] = pairs[-1:] if len(pairs) else 0
+        return array
+    stored = HALF_BITS if data_type in HALVES else dtype
     strings = data_type == types_pb2.DT_STRING
     if strings:
         array = np.full(size, b"", object)
@@ -103,7 +125,9 @@ def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: 
         data = array.tobytes()
         proto.MergeFromString(PACKED_TAGS[data_type] + _varint(len(data)) + data)
     elif data_type in VALUE_FIELDS:
-        flat = array.ravel().view(np.uint16) if data_type in HALVES else array.ravel()
+        flat = array.ravel()
+        if data_type in HALVES or data_type in PARTS:
+            flat = flat.view(PARTS.get(data_type, HALF_BITS))
         getattr(proto, VALUE_FIELDS[data_type]).extend(flat.tolist())
     else:
         proto.tensor_content = array.tobytes()

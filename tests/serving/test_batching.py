@@ -97,6 +97,11 @@ def test_sizes_that_are_allowed_are_filled_with_the_first_row():
     assert first == [1, 1, [1]] and second == [3, 4, [2, 1]] and len(waits) == 2 and min(waits) >= 0
 
 
+def test_a_request_without_rows_is_not_filled_up():
+    results = together(Model(), [rows(), rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
+    assert [result[0].tolist() for result in results] == [[], [2]]
+
+
 def test_large_requests_are_split():
     model = Model()
     results = together(

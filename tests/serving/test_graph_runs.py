@@ -9,7 +9,7 @@ from serving_helpers import build_example
 from tensorflow.core.protobuf import config_pb2
 
 from serving.errors import StatusError
-from serving.graph_runs import TRIALS, LongPath, PlainPath
+from serving.graph_runs import TRIALS, LongPath, ShortPath
 from serving.servable import Servable
 
 
@@ -55,9 +55,37 @@ def test_short_runs_become_quick_and_stay_right(servable):
     for _ in range(3 * TRIALS + 200):
         (y,), path, quick = call(servable, "matrix", x=x)
         answers.append(y.tolist())
-    assert isinstance(path, PlainPath) and quick
+    assert isinstance(path, ShortPath) and quick
     assert answers == answers[:1] * len(answers)
-    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "more than was ever timed"
+    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "of other shapes than were timed"
+
+
+def test_what_depends_on_values_is_not_quick(tmp_path):
+    """Two bytes of a request may ask for a second of work."""
+
+    def fill(n):
+        return {"y": tf.reduce_sum(tf.fill([n[0], 1], 1.0))}
+
+    function = tf.function(fill, input_signature=[tf.TensorSpec([None], tf.int32, "n")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    for _ in range(3 * TRIALS + 100):
+        _, path, quick = call(servable, "serving_default", n=np.array([2], np.int32))
+    servable.close()
+    assert isinstance(path, LongPath) and not quick
+
+
+def test_errors_that_quote_bytes_of_the_request(tmp_path):
+    function = tf.function(
+        lambda s: {"y": tf.strings.to_number(s)}, input_signature=[tf.TensorSpec([None], tf.string, "s")]
+    )
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    with pytest.raises(StatusError) as caught:
+        call(servable, "serving_default", s=np.array([b"\xff\xfe"], object))
+    servable.close()
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith("StringToNumberOp could not correctly convert string: \ufffd")
 
 
 @pytest.mark.parametrize("name", ["put", "take"])
@@ -77,10 +105,13 @@ def test_errors_of_quick_runs_are_those_of_the_graph(servable):
 
 
 def test_what_waits_is_ended_at_its_deadline(servable):
+    def take_what_is_there():
+        while True:
+            call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
+
     began = time.monotonic()
     with pytest.raises(StatusError) as caught:
-        while True:  # what other tests have put there
-            call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
+        take_what_is_there()
     assert (caught.value.code, caught.value.message) == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
     assert time.monotonic() - began < 30
 

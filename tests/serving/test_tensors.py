@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.tensors import from_proto
+from serving.errors import StatusError
+from serving.tensors import filled_bytes, from_proto, to_proto
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,34 @@ def test_small_integers_wrap_around_and_lists_continue(dtype, field, values, exp
     array = from_proto(proto, "x")
     assert array.dtype == expected.dtype
     np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "bfloat16", "complex64", "complex128", "float64", "uint64", "bool", "int8"]
+)
+@pytest.mark.parametrize("as_content", [False, True])
+def test_round_trips_with_tensorflow(dtype, as_content):
+    kind = tf.as_dtype(dtype)
+    array = np.array([[0, 1, 1], [2, 3, 100]]).astype(kind.as_numpy_dtype)
+    if "complex" in dtype:
+        array += 2j
+    np.testing.assert_array_equal(from_proto(tf.make_tensor_proto(array), "x"), array)
+    proto = tensor_pb2.TensorProto()
+    to_proto(array, kind.as_datatype_enum, proto, as_content)
+    assert bool(proto.tensor_content) == as_content
+    np.testing.assert_array_equal(tf.make_ndarray(proto), array)
+
+
+def test_half_a_complex_number_is_no_tensor():
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_COMPLEX64, scomplex_val=[1, 2, 3])
+    proto.tensor_shape.dim.add(size=2)
+    with pytest.raises(StatusError, match="tensor parsing error: x"):
+        from_proto(proto, "x")
+
+
+def test_what_a_short_list_stands_for_is_counted():
+    short, given = (tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT) for _ in range(2))
+    for size in (10**6, 10**4):
+        short.tensor_shape.dim.add(size=size)
+    given.tensor_content = b"1234"
+    assert filled_bytes([short, given]) == 8 * 10**10
