@@ -236,11 +236,8 @@ def _json(text: str) -> Reply:
 
 
 def encoded(text: str) -> bytes:
-    """A body as it travels: bytes of the request as they came, half a surrogate pair as JSON escapes it."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
+    """A body as it travels; bytes of the request that are not UTF-8 go back as they came."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _inflate(body: bytes | bytearray, most_bytes: int) -> bytes:

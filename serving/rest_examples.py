@@ -17,11 +17,11 @@ from serving.inference import (
     definition_of,
 )
 from serving.predict import DEFAULT_SIGNATURE, Settings
-from serving.rest_json import INDENT, TOO_BIG, debug, decimals, quoted, type_name
+from serving.rest_json import INDENT, debug, decimals, quoted, type_name
 from serving.rest_request import STRING, is_base64, to_array
 from serving.servable import Call, Input, Servable
 
-INT64_MIN, INT64_MAX, UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  # as messages call them
 TEXT = Input("", STRING, np.dtype(object))  # how a string is read
 
@@ -70,7 +70,7 @@ def _example(value: Any) -> bytes:
         feature = _feature(name, content if isinstance(content, list) else [content])
         try:
             example.features.feature[name].CopyFrom(feature)
-        except UnicodeEncodeError:  # bytes that are not UTF-8, or half a surrogate pair
+        except UnicodeEncodeError:
             raise invalid_argument(f"Feature: {debug(name)} has a name that is not UTF-8 text.") from None
     return example.SerializeToString()
 
@@ -102,19 +102,10 @@ def _value(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, int):  # true and false are among them
         if INT64_MIN <= value <= INT64_MAX:
             return "int64_list", int(value)
-        if 0 <= value <= UINT64_MAX:
-            raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
-        return "float_list", _float(value)  # a reader of JSON takes it for a double
+        raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
     if isinstance(value, str) or is_base64(value):
         return "bytes_list", to_array(value, TEXT).item()
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
-
-
-def _float(number: int) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        raise invalid_argument(TOO_BIG) from None
 
 
 def classifications_json(labels: np.ndarray | None, scores: np.ndarray | None) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from json.decoder import JSONDecodeError
 from typing import Any
 
@@ -30,10 +31,16 @@ MISSING_COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
-TOO_BIG = "JSON Parse error: Number too big to be stored in double."
+TOO_BIG = "Number too big to be stored in double"
+HALF_A_PAIR = "The surrogate pair in string is invalid"
 STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
-_decoder = json.JSONDecoder()
+STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
+# An escape; the group is there for half a surrogate pair.
+ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+INTEGER_DIGITS = 20  # of the longest that 64 bits hold, with its sign
 
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:
@@ -61,20 +68,68 @@ def _parse_tolerantly(body: bytes | bytearray) -> Any:
         return _decode(text, start)
     except JSONDecodeError as error:
         raise invalid_argument(_parse_error(error)) from None
-    except ValueError:  # an integer of thousands of digits
-        raise invalid_argument(TOO_BIG) from None
     except RecursionError:
         raise invalid_argument("JSON Parse error: The document is nested too deeply.") from None
 
 
 def _decode(text: str, start: int) -> Any:
     try:
-        return _decoder.raw_decode(text, start)[0]
-    except JSONDecodeError:
-        if "Inf" not in text:
+        return _decode_once(text, start)
+    except JSONDecodeError as error:
+        if error.msg != "Expecting value" or "Inf" not in text:
             raise
-        spelled_out = STRING_OR_INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text)
-        return _decoder.raw_decode(spelled_out, start)[0]
+    return _decode_spelled_out(text, start)
+
+
+def _decode_spelled_out(text: str, start: int) -> Any:
+    """With Infinity for each Inf; a fault is told where it is in `text`."""
+    try:
+        return _decode_once(STRING_OR_INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text), start)
+    except JSONDecodeError as error:
+        offset = error.pos
+        for match in STRING_OR_INF.finditer(text, start):
+            if match[0] == "Inf" and match.start() < offset:
+                offset -= len("Infinity") - len("Inf")
+        raise JSONDecodeError(error.msg, text, offset) from None
+
+
+def _decode_once(text: str, start: int) -> Any:
+    """The value at `start`; JSONDecodeError for the first fault."""
+    value, failure = None, None
+    try:
+        value, end = _decoder.raw_decode(text, start)
+    except JSONDecodeError as error:
+        failure, end = error, error.pos
+    except OverflowError:
+        end = _first_too_big(text, start)
+        failure = JSONDecodeError(TOO_BIG, text, end)
+    half = next((m.start() for m in ESCAPE.finditer(text, start, end) if m[1]), None) if "\\u" in text else None
+    if half is not None:
+        raise JSONDecodeError(HALF_A_PAIR, text, half)
+    if failure is not None:
+        raise failure
+    return value
+
+
+def _first_too_big(text: str, start: int) -> int:
+    return next(m.start() for m in STRING_OR_NUMBER.finditer(text, start) if m[1] and math.isinf(float(m[1])))
+
+
+def _integer(text: str) -> int | float:
+    """As orjson and RapidJSON: what 64 bits do not hold is a double."""
+    if len(text) <= INTEGER_DIGITS and -(2**63) <= (number := int(text)) < 2**64:
+        return number
+    return _double(text)
+
+
+def _double(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise OverflowError
+    return number
+
+
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_double)
 
 
 def _parse_error(error: JSONDecodeError) -> str:
@@ -105,24 +160,38 @@ def type_name(value: Any) -> str:
 
 def debug(value: Any) -> str:
     """A value for a message: arrays on one line, cut when long."""
-    text = _pretty(value, 0)
-    return text if len(text) <= DEBUG_CHARACTERS else text[:DEBUG_CHARACTERS] + "..."
+    text = ""
+    for piece in _pieces(value, 0):
+        text += piece
+        if len(text) > DEBUG_CHARACTERS:
+            return text[:DEBUG_CHARACTERS] + "..."
+    return text
 
 
-def _pretty(value: Any, level: int) -> str:
-    """`level` is the number of objects and arrays around the value."""
-    if level > DEBUG_CHARACTERS:
-        return ""  # each level takes a character at least: this one is cut off anyway
+def _pieces(value: Any, level: int) -> Iterator[str]:
+    """The text of a value bit by bit: of a large one only the start is wanted. `level` objects and arrays hold it."""
     if isinstance(value, dict) and value:
-        inner = ",\n".join(
-            f"{INDENT * (level + 1)}{quoted(key)}: {_pretty(item, level + 1)}" for key, item in value.items()
-        )
-        return f"{{\n{inner}\n{INDENT * level}}}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_pretty(item, level + 1) for item in value) + "]"
-    if isinstance(value, float):
-        return decimals(np.array([value]))[0]
-    return quoted(value)
+        start = "{"
+        for key, item in value.items():
+            yield f"{start}\n{INDENT * (level + 1)}{_quoted_start(key)}: "
+            yield from _pieces(item, level + 1)
+            start = ","
+        yield f"\n{INDENT * level}}}"
+    elif isinstance(value, list):
+        yield "["
+        for index, item in enumerate(value):
+            if index:
+                yield ", "
+            yield from _pieces(item, level + 1)
+        yield "]"
+    elif isinstance(value, float):
+        yield decimals(np.array([value]))[0]
+    else:
+        yield _quoted_start(value) if isinstance(value, str) else quoted(value)
+
+
+def _quoted_start(text: str) -> str:
+    return quoted(text[: DEBUG_CHARACTERS + 1])
 
 
 def quoted(value: Any) -> str:

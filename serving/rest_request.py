@@ -12,7 +12,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from serving.errors import StatusError, invalid_argument
-from serving.rest_json import TOO_BIG, debug, type_name
+from serving.rest_json import debug, type_name
 from serving.servable import Input, Signature
 from serving.tensors import dtype_name
 
@@ -203,10 +203,7 @@ def _array(leaves: list[Any], info: Input) -> np.ndarray:
         array[:] = [_bytes(leaf) for leaf in leaves]
         return array
     if info.data_type in FLOATS:
-        try:
-            numbers = np.array([float(leaf) for leaf in leaves])
-        except OverflowError:
-            raise invalid_argument(TOO_BIG) from None
+        numbers = np.array(leaves, np.float64)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
             return numbers.astype(info.dtype)
     if INTEGER_RANGES.get(info.data_type) == INT32_RANGE:
@@ -215,12 +212,7 @@ def _array(leaves: list[Any], info: Input) -> np.ndarray:
 
 
 def _bytes(text: str | bytes) -> bytes:
-    if isinstance(text, bytes):
-        return text
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from None
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
 def _collect(value: Any, level: int, shape: list[int], data_type: int, leaves: list[Any]) -> None:
