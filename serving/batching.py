@@ -19,6 +19,7 @@ import numpy as np
 
 from serving.configuration import Batching
 from serving.errors import StatusError, invalid_argument
+from serving.limits import Limit
 from serving.workers import Workers
 
 Arrays = dict[str, np.ndarray]
@@ -37,7 +38,7 @@ class Task:
     size: int
     future: asyncio.Future[list[np.ndarray]]
     enqueued: float  # time.monotonic()
-    deadline: float | None  # of the same clock
+    limit: Limit
 
 
 @dataclass(eq=False)
@@ -82,7 +83,7 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(
-        self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], seconds: float | None = None
+        self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], limit: Limit
     ) -> asyncio.Future[Any]:
         """A future of the arrays of `fetches`: those rows of a batch's results that belong to these feeds.
 
@@ -90,7 +91,7 @@ class Scheduler:
         """
         size = _batch_size(feeds)
         if not size:  # nothing to put together, and no row to fill up with
-            return self._workers.submit(run, feeds, fetches, seconds)
+            return self._workers.submit(run, feeds, fetches, limit.seconds_left())
         if size > self.parameters.max_batch_size:
             raise invalid_argument(
                 f"Task size {size} is larger than maximum input batch size {self.parameters.max_batch_size}"
@@ -108,11 +109,10 @@ class Scheduler:
                 "The batch scheduling queue to which this task was submitted is full; currently "
                 f"{count} batches enqueued and max_enqueued_batches is {self.parameters.max_enqueued_batches}",
             )
-        deadline = None if seconds is None else time.monotonic() + seconds
         futures, start = [], 0
         for part in parts:
             rows = {name: array[start : start + part] for name, array in feeds.items()} if len(parts) > 1 else feeds
-            futures.append(self._enqueue(queue, rows, part, deadline))
+            futures.append(self._enqueue(queue, rows, part, limit))
             start += part
         self._dispatch()
         return futures[0] if len(futures) == 1 else asyncio.ensure_future(_joined(futures), loop=self._loop)
@@ -135,15 +135,13 @@ class Scheduler:
         new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
         return len(queue.batches) + new > self.parameters.max_enqueued_batches
 
-    def _enqueue(
-        self, queue: Queue, feeds: Arrays, size: int, deadline: float | None
-    ) -> asyncio.Future[list[np.ndarray]]:
+    def _enqueue(self, queue: Queue, feeds: Arrays, size: int, limit: Limit) -> asyncio.Future[list[np.ndarray]]:
         now = time.monotonic()
         self._queues[queue.key] = queue
         if not queue.batches or size > self._room(queue):
             queue.batches.append(Batch(now))
         batch = queue.batches[-1]
-        task = Task(feeds, size, self._loop.create_future(), now, deadline)
+        task = Task(feeds, size, self._loop.create_future(), now, limit)
         batch.tasks.append(task)
         batch.size += size
         return task.future
@@ -178,7 +176,7 @@ class Scheduler:
                 self._timer = self._loop.call_later(max(min(opened) + self._timeout - now, 0.0), self._dispatch)
 
     def _start(self, queue: Queue, batch: Batch, now: float) -> None:
-        batch.tasks = [task for task in batch.tasks if not task.future.done()]  # without those that were given up
+        batch.tasks = [task for task in batch.tasks if _wanted(task)]
         batch.size = sum(task.size for task in batch.tasks)
         if not batch.tasks:
             return
@@ -265,10 +263,20 @@ def _batch_size(feeds: Arrays) -> int:
     return sizes.pop() if sizes else 0
 
 
+def _wanted(task: Task) -> bool:
+    """Whether somebody still waits for it; the future of one that is too late has failed."""
+    try:
+        task.limit.seconds_left()
+    except StatusError as error:
+        if not task.future.done():
+            task.future.set_exception(error)
+    return not task.future.done()
+
+
 def _seconds_left(tasks: list[Task]) -> float | None:
     """Until the latest deadline, which is that of the batch; None if a task has none."""
-    deadlines = [task.deadline for task in tasks if task.deadline is not None]
-    return max(deadlines) - time.monotonic() if len(deadlines) == len(tasks) else None
+    ends = [task.limit.end for task in tasks if task.limit.end is not None]
+    return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
 
 
 def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -141,7 +141,7 @@ class ShortPath:
     def _decide(self, seconds: float) -> None:
         self._trials += 1
         self._fastest = min(self._fastest, seconds)
-        if self._trials == TRIALS:
+        if self._trials >= TRIALS and self._short is None:  # several threads may come here
             if self._fastest < SHORT_SECONDS:
                 self._run = self._compiled(inter_op_thread_pool=-1)
             self._short = self._fastest < SHORT_SECONDS

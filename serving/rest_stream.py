@@ -13,6 +13,7 @@ import numpy as np
 from serving.errors import StatusError, invalid_argument
 from serving.gate import Gate
 from serving.lifecycle import Use
+from serving.limits import Limit
 from serving.rest_json import debug
 from serving.rest_request import read_columns, signature_name
 from serving.rest_response import columnar_json
@@ -25,12 +26,13 @@ MOST_STEPS = 10_000
 
 
 async def events(
-    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float
+    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float | None
 ) -> AsyncGenerator[bytes]:
     """The events of a request, once its first step is done: what is wrong with a request is an ordinary error.
 
     Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
-    step that fails or takes longer than `timeout` seconds ends it with `event: error`. All steps are of one version.
+    step that fails or takes longer than `timeout` seconds (None: no limit) ends it with `event: error`. All steps are
+    of one version.
     """
     stream = _events(runner, gate, use, document, timeout)
     await anext(stream)
@@ -38,7 +40,7 @@ async def events(
 
 
 async def _events(
-    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float
+    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float | None
 ) -> AsyncGenerator[bytes]:
     with ExitStack() as hold:
         version = hold.enter_context(use)
@@ -49,7 +51,7 @@ async def _events(
             call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
             try:
                 async with asyncio.timeout(timeout):
-                    fetched = await runner.run(hold, version, "stream", call, timeout)
+                    fetched = await runner.run(hold, version, "stream", call, Limit(timeout))
             except (StatusError, TimeoutError) as error:
                 if step == 0:
                     raise

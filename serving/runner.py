@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from serving.lifecycle import Use, Version
+from serving.limits import Limit
 from serving.metrics import Metrics
 from serving.servable import Call
 from serving.workers import Workers
@@ -28,15 +29,16 @@ class Runner:
         """The response to a request of `size` bytes, which has so many seconds; `prepare` says what has to run."""
         with ExitStack() as hold:
             version = hold.enter_context(use)
+            limit = Limit(seconds)
             call = await self.work(prepare, version) if size > LARGE_BYTES else prepare(version)
             if call.examples is not None:
                 self._metrics.examples(version.model, call.examples)
-            arrays = await self.run(hold, version, api, call, seconds)
+            arrays = await self.run(hold, version, api, call, limit)
             if sum(array.nbytes for array in arrays) > LARGE_BYTES:
                 return await self.work(call.finish, arrays)
             return call.finish(arrays)
 
-    async def run(self, hold: ExitStack, version: Version, api: str, call: Call, seconds: float | None) -> list[Any]:
+    async def run(self, hold: ExitStack, version: Version, api: str, call: Call, limit: Limit) -> list[Any]:
         """Arrays of the call's fetches. `hold` keeps the version loaded; if the caller is cancelled, until the end."""
         start = time.perf_counter()
         servable = version.servable
@@ -44,11 +46,12 @@ class Runner:
             arrays = servable.run(call.feeds, call.fetches)
             self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
             return arrays
-        running = self._start(servable, call, seconds)
+        running = self._start(servable, call, limit)
         try:
             arrays = await asyncio.shield(running)
         except asyncio.CancelledError:
-            # The client is gone, the graph runs on: until it has ended, the version must stay loaded.
+            # The client is gone. If the graph runs, it runs on, and so long the version must stay loaded.
+            limit.given_up = True
             kept = hold.pop_all()
 
             def ended(done: asyncio.Future[Any]) -> None:
@@ -65,7 +68,8 @@ class Runner:
         """A future of `function(*arguments)`, run in a thread."""
         return self._workers.submit(function, *arguments)
 
-    def _start(self, servable: Any, call: Call, seconds: float | None) -> asyncio.Future[Any]:
-        if servable.scheduler is None or not call.feeds:
-            return self._workers.submit(servable.run, call.feeds, call.fetches, seconds)
-        return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches, seconds)
+    def _start(self, servable: Any, call: Call, limit: Limit) -> asyncio.Future[Any]:
+        if servable.scheduler is not None and call.feeds:
+            return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches, limit)
+        # The limit is looked at when a thread is free, by when it may be over.
+        return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, limit.seconds_left()))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from serving.batching import Scheduler
 from serving.configuration import Batching
 from serving.errors import StatusError
+from serving.limits import Limit
 from serving.workers import Workers
 
 FETCHES = ("y:0",)
@@ -41,11 +42,13 @@ def together(model, requests, observe=None, hold=True, owner="m", **parameters):
         scheduler = Scheduler(Batching(**{"num_batch_threads": 1, **parameters}), loop, Workers(loop, 4), observe)
         if hold:  # the only thread is busy with this one while the others come
             model.go.clear()
-            first = scheduler.submit("other", lambda *_: model.go.wait(30) and [], {"x:0": np.zeros(1)}, FETCHES)
+            first = scheduler.submit(
+                "other", lambda *_: model.go.wait(30) and [], {"x:0": np.zeros(1)}, FETCHES, Limit()
+            )
         futures = []
         for x in requests:
             try:
-                futures.append(scheduler.submit(owner, model.run, {"x:0": x}, FETCHES))
+                futures.append(scheduler.submit(owner, model.run, {"x:0": x}, FETCHES, Limit()))
             except StatusError as error:
                 futures.append(error)
         model.go.set()
@@ -168,7 +171,7 @@ def test_inputs_of_different_sizes_are_refused():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(), loop, Workers(loop, 1))
         with pytest.raises(StatusError, match="must have equal 0th-dimension size"):
-            scheduler.submit("m", None, {"a": np.zeros(1), "b": np.zeros(2)}, FETCHES)
+            scheduler.submit("m", None, {"a": np.zeros(1), "b": np.zeros(2)}, FETCHES, Limit())
 
     asyncio.run(main())
 
@@ -195,9 +198,9 @@ def test_a_batch_waits_for_more_as_long_as_it_may():
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(batch_timeout_micros=200_000, num_batch_threads=1), loop, Workers(loop, 1))
-        first = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES)
+        first = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Limit())
         await asyncio.sleep(0.01)
-        second = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES)
+        second = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES, Limit())
         await asyncio.gather(first, second)
 
     asyncio.run(asyncio.wait_for(main(), 60))
@@ -211,15 +214,40 @@ def test_a_request_that_is_given_up_does_not_hold_up_its_neighbours():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(num_batch_threads=1), loop, Workers(loop, 1))
         model.go.clear()
-        running = scheduler.submit("m", model.run, {"x:0": rows(0)}, FETCHES)
-        gone = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES)
-        stays = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES)
+        running = scheduler.submit("m", model.run, {"x:0": rows(0)}, FETCHES, Limit())
+        gone = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Limit())
+        stays = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES, Limit())
         gone.cancel()
         model.go.set()
         await running
         return await stays
 
     assert asyncio.run(asyncio.wait_for(main(), 60))[0].tolist() == [4]
+
+
+def test_who_is_gone_or_too_late_is_left_out():
+    model = Model()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        scheduler = Scheduler(Batching(num_batch_threads=1), loop, Workers(loop, 1))
+        model.go.clear()
+        running = scheduler.submit("m", model.run, {"x:0": rows(0)}, FETCHES, Limit())
+        gone, late, stays = Limit(), Limit(0.01), Limit()
+        futures = [
+            scheduler.submit("m", model.run, {"x:0": rows(i)}, FETCHES, limit)
+            for i, limit in enumerate((gone, late, stays))
+        ]
+        gone.given_up = True
+        await asyncio.sleep(0.02)
+        model.go.set()
+        await running
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    *errors, (doubled,) = asyncio.run(asyncio.wait_for(main(), 60))
+    assert [error.code for error in errors] == ["DEADLINE_EXCEEDED"] * 2
+    assert doubled.tolist() == [4]
+    assert [batch.tolist() for batch in model.batches] == [[0], [2]]
 
 
 @pytest.mark.parametrize(("given", "least", "most"), [((5, 60, 9), 30, 60), ((5, None), None, None)])
@@ -229,7 +257,9 @@ def test_the_latest_deadline_is_that_of_the_batch(given, least, most):
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(batch_timeout_micros=50_000, num_batch_threads=1), loop, Workers(loop, 1))
-        await asyncio.gather(*(scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, each) for each in given))
+        await asyncio.gather(
+            *(scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Limit(each)) for each in given)
+        )
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert len(model.batches) == 1
