@@ -134,7 +134,7 @@ def run(options: argparse.Namespace, children: Children) -> None:
     server = f"{HOST}:{options.grpc_port}"
     children.start(
         "serving", f"--models_dir={options.models_dir}", f"--port={options.grpc_port}",
-        f"--rest_api_port={options.rest_port}", "--max_num_load_retries=0",
+        f"--rest_api_port={options.rest_port}", "--max_num_load_retries=0", "--rest_api_extensions",
     )  # fmt: skip
     children.start("demos", f"--server={server}", f"--models-dir={options.models_dir}", f"--port={options.port}")
     page = f"http://{HOST}:{options.port}"
@@ -220,7 +220,8 @@ def all_ready(client: ModelClient) -> bool:
 
 def ready_message(page: str, grpc: str, rest: str) -> str:
     """Where everything is."""
-    return f"\n  Demos          {page}\n  Model server   {grpc} (gRPC), {rest} (REST)\n\nCtrl-C ends both."
+    server = f"{rest} (status page and REST), {grpc} (gRPC)"
+    return f"\n  Demos          {page}\n  Model server   {server}\n\nCtrl-C ends both."
 
 
 if __name__ == "__main__":
