@@ -38,7 +38,6 @@ PARTS: dict[int, np.dtype[Any]] = {
     types_pb2.DT_COMPLEX64: np.dtype(np.float32),
     types_pb2.DT_COMPLEX128: np.dtype(np.float64),
 }
-MOST_BYTES = 2**31 - 1  # of a tensor: no message can write out more, and a few bytes are not to fill the memory
 HALVES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # half_val holds their bits as integers
 HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 
@@ -76,8 +75,6 @@ def _decode(proto: TensorProto) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
-    if size * dtype.itemsize > MOST_BYTES:
-        raise ValueError("a tensor fits into a message")
     most = 2 * size if proto.dtype in PARTS else size
     return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)
 
