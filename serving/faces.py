@@ -26,7 +26,7 @@ from serving.observers import Observers
 from serving.predict import Settings
 from serving.profiler import Profiler
 from serving.reload import ConfigPoller
-from serving.rest_api import RestApi, RestOptions, failure
+from serving.rest_api import RestApi, RestOptions
 from serving.runner import Runner
 from serving.status_examples import Addresses
 from serving.status_page import page
@@ -35,6 +35,8 @@ from serving.workers import Workers
 
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
+CONNECTION_SECONDS = 30.0  # that an HTTP connection may be idle where requests have no time limit
+LAST_ANSWER_SECONDS = 0.2  # for the last answers to leave, when no request runs any more
 CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # the short names are the original's
 
 
@@ -57,7 +59,7 @@ class Faces:
         profiler = Profiler() if flags.enable_profiler else None
         self._grpc_api = GrpcApi(self.manager, runner, self._gate, observers, settings, profiler)
         options = RestOptions(
-            flags.rest_api_timeout_in_ms / 1000,
+            flags.rest_seconds,
             flags.rest_api_enable_cors_support,
             flags.rest_api_extensions,
             _metrics_path(flags),
@@ -96,9 +98,9 @@ class Faces:
             self._http = HttpServer(
                 self._rest_api.answer,
                 rest_socket,
-                flags.rest_api_timeout_in_ms / 1000,
+                max(1.0, flags.rest_seconds or CONNECTION_SECONDS),
                 self._gate.most_bytes,
-                lambda size: failure(self._gate.too_large(size)),
+                self._rest_api.refuse,
                 tls,
             )
             await self._http.start()
@@ -110,11 +112,20 @@ class Faces:
         """Accept no more; requests in flight get `seconds` to end."""
         self._rest_api.ready = False
         await self._health.enter_graceful_shutdown()
-        await asyncio.gather(self._grpc.stop(seconds), *([self._http.stop(seconds)] if self._http else []))
+        await asyncio.gather(self._drain_grpc(seconds), *([self._http.stop(seconds)] if self._http else []))
         self._poller.stop()
         self.manager.stop()
         if self._access_log is not None:
             self._access_log.close()
+
+    async def _drain_grpc(self, seconds: float) -> None:
+        """Wait for requests, but not for the streams of health checks, which never end by themselves."""
+        stopping = asyncio.ensure_future(self._grpc.stop(seconds))  # it refuses new calls at once
+        while self._gate.requests and not stopping.done():
+            await asyncio.sleep(0.02)
+        await asyncio.wait([stopping], timeout=LAST_ANSWER_SECONDS)
+        await self._grpc.stop(0)
+        await stopping
 
     def _add_services(self, server: Any) -> None:
         """What is no business of models."""

@@ -43,7 +43,9 @@ class Flags:
     grpc_socket_path: str = _flag("", "Path of a unix socket that gRPC listens on as well.")
     rest_api_port: int = _flag(0, "TCP port for HTTP/REST; 0 disables it. Must differ from --port.")
     rest_api_num_threads: int = _flag(THREADS, "HTTP/REST requests that are worked on at once.")
-    rest_api_timeout_in_ms: int = _flag(30_000, "Longest time that an HTTP/REST request may take.")
+    rest_api_timeout_in_ms: int = _flag(
+        30_000, "Longest time that an HTTP/REST request may take; 0 or negative: no limit."
+    )
     rest_api_enable_cors_support: bool = _flag(False, "Add headers that let web pages of other origins call.")
     enable_batching: bool = _flag(False, "Run requests of one signature together, as one batch.")
     allow_version_labels_for_unavailable_models: bool = _flag(
@@ -110,6 +112,11 @@ class Flags:
     max_concurrent_requests: int = _own(0, "Most requests at once, others are refused; 0: no limit.")
     access_log_file: str = _own("", "Write a line of JSON for every request; - is standard error.")
     help: bool = _own(False, "Print this text and exit.")
+
+    @property
+    def rest_seconds(self) -> float | None:
+        """Longest time that an HTTP/REST request may take; None: no limit."""
+        return self.rest_api_timeout_in_ms / 1000 if self.rest_api_timeout_in_ms > 0 else None
 
 
 def usage() -> str:

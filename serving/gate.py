@@ -31,14 +31,18 @@ class Gate:
         self.requests = 0
 
     def admitted(self, authorization: str | None) -> AbstractContextManager[None]:
-        """Counts a request within the `with`; UNAUTHENTICATED or RESOURCE_EXHAUSTED if it may not be."""
+        """Counts a request within the `with`; raises as `check` does."""
+        self.check(authorization)
+        return self.counted()
+
+    def check(self, authorization: str | None) -> None:
+        """UNAUTHENTICATED or RESOURCE_EXHAUSTED if a request may not be."""
         self.check_token(authorization)
         if self._most_requests and self.requests >= self._most_requests:
             raise StatusError(
                 "RESOURCE_EXHAUSTED",
                 f"{self.requests} requests are being answered, which is the most at once: try again a little later.",
             )
-        return self.counted()
 
     @contextmanager
     def counted(self) -> Iterator[None]:

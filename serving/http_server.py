@@ -30,6 +30,7 @@ SLOWEST_BYTES_PER_SECOND = 16 * 1024  # a body that comes slower keeps memory an
 MOST_AHEAD = 16  # requests that a client may send before the answer to the first
 LINGER_SECONDS = 5.0  # for what a client still sends after a refusal: closing at once would take the refusal from it
 BACKLOG = 1024
+DONE_HEADERS = (b"upgrade", b"expect")  # what has been dealt with when headers are read a second time
 
 Headers = dict[bytes, bytes]
 
@@ -61,15 +62,16 @@ Handler = Callable[[Request], Awaitable[Reply]]
 class HttpServer:
     """Answers at a bound socket.
 
-    `refuse` says what to answer to a body of so many bytes; `timeout` is in seconds: for the headers of a request, and
-    for the rest at the slowest rate.
+    `refuse` is asked about a request before its body is read, which has so many bytes or more (0: not known yet), and
+    says what to answer instead, or None; it refuses more than `most_bytes`. `timeout` is in seconds: for the headers of
+    a request, and for the rest at the slowest rate.
     """
 
     handler: Handler
     bound: socket.socket
     timeout: float
     most_bytes: int
-    refuse: Callable[[int], Reply]
+    refuse: Callable[[Request, int], Reply | None]
     tls: ssl.SSLContext | None = None
     connections: set[Connection] = field(default_factory=set)
     stopping: bool = False
@@ -122,6 +124,8 @@ class HttpServer:
 class Connection(asyncio.Protocol):
     """One connection; requests that a client sends ahead are answered one after the other."""
 
+    _body: bytearray  # of the request that is being read
+
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
         self._parser = httptools.HttpRequestParser(self)
@@ -131,6 +135,7 @@ class Connection(asyncio.Protocol):
         # Looks at no more data; ends after what has begun; does not read just now; the client has closed its side.
         self._closing = self._draining = self._paused = self._at_end = False
         self._begun = False  # a request that has not been read to its end
+        self._keeps_old = False  # the last request was of HTTP/1.0, and its client wants to use the connection further
         self._kept = 0  # bytes that the parser keeps to itself, of a header that has not ended
         self._writable = asyncio.Event()
         self._writable.set()
@@ -157,6 +162,8 @@ class Connection(asyncio.Protocol):
             self._refuse(Reply(400))
         if self._kept > MAX_HEADER_BYTES:
             self._refuse(Reply(431))
+        if self._body_awaited and self._answering is None:
+            self._ask(int(self._headers.get(b"content-length", b"0")))
         if len(self._waiting) > MOST_AHEAD and not self._paused:
             self._paused = True
             self.transport.pause_reading()
@@ -171,6 +178,8 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._writable.set()
         self._waiting.clear()
+        self._begin()
+        del self._parser  # it refers to this object, which would stay until the next search for garbage
         if self._answering is not None:
             self._answering.cancel()
 
@@ -193,16 +202,20 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._kept = 0
-        self._headers[name.lower()] = value
+        if self._in_headers:  # after the body come trailers, which those before this server have not looked at
+            self._headers[name.lower()] = value
         self._count_header(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         self._kept = 0
-        length = self._headers.get(b"content-length", b"0")
-        if int(length) > self._server.most_bytes:
-            self._refuse(self._server.refuse(int(length)))
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._in_headers, self._body_awaited = False, True
+        length = int(self._headers.get(b"content-length", b"0"))
+        if length > self._server.most_bytes:
+            self._ask(length)
+        elif self._answering is None and self._headers.get(b"expect", b"").lower() == b"100-continue":
+            self._ask(length)
+            if not self._closing:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._kept = 0
@@ -211,15 +224,17 @@ class Connection(asyncio.Protocol):
         self._body += body
         self._late += len(body) / SLOWEST_BYTES_PER_SECOND
         if len(self._body) > self._server.most_bytes:
-            self._refuse(self._server.refuse(len(self._body)))
+            self._ask(len(self._body))
 
     def on_message_complete(self) -> None:
         if self._closing or self._parser.should_upgrade():  # then it comes again, see _feed
             return
-        method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
-        request = Request(method, target, self._headers, self._body, self._peer)
-        self._begun = False
-        self._enqueue(request, self._parser.should_keep_alive())
+        goes_on = self._parser.should_keep_alive()
+        self._keeps_old = goes_on and b"connection" in self._headers and self._parser.get_http_version() == "1.0"
+        request = self._request(self._body)
+        self._body = bytearray()  # an idle connection keeps nothing
+        self._begun = self._body_awaited = False
+        self._enqueue(request, goes_on)
 
     # What the server calls.
 
@@ -253,7 +268,7 @@ class Connection(asyncio.Protocol):
                 self._target,
                 self._parser.get_http_version().encode(),
             )
-            headers = [b"%s: %s" % header for header in self._headers.items() if header[0] != b"upgrade"]
+            headers = [b"%s: %s" % header for header in self._headers.items() if header[0] not in DONE_HEADERS]
             self._parser = httptools.HttpRequestParser(self)
             return b"\r\n".join([start, *headers, b"\r\n"]) + data[offer.args[0] :]
         return b""
@@ -262,7 +277,19 @@ class Connection(asyncio.Protocol):
         self._target, self._header_bytes = b"", 0
         self._headers: Headers = {}
         self._body = bytearray()
+        self._in_headers, self._body_awaited = True, False  # awaited: nobody has asked whether it may come
         self._late = time.monotonic() + self._server.timeout
+
+    def _request(self, body: bytearray) -> Request:
+        method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
+        return Request(method, target, self._headers, body, self._peer)
+
+    def _ask(self, size: int) -> None:
+        """Whether a body of so many bytes may come."""
+        self._body_awaited = False
+        reply = self._server.refuse(self._request(bytearray()), size)
+        if reply is not None:
+            self._refuse(reply)
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
@@ -296,7 +323,12 @@ class Connection(asyncio.Protocol):
                     self._closing = True
                     self.transport.close()
                     return
+                if self._waiting:  # other connections have their turn between two requests of this one
+                    await asyncio.sleep(0)
         except TimeoutError:  # the client does not read
+            self.transport.abort()
+        except Exception:  # a fault of this server, of which the client has to learn somehow
+            log.exception("An answer broke off")
             self.transport.abort()
         finally:
             self._answering = None
@@ -330,6 +362,8 @@ class Connection(asyncio.Protocol):
         lines = [b"Content-Length: %d" % len(reply.body)]
         if not goes_on:
             lines.append(b"Connection: close")
+        elif self._keeps_old:
+            lines.append(b"Connection: keep-alive")
         head, body = self._head(reply, lines), b"" if method == "HEAD" else reply.body
         self.transport.write(head + body if len(body) < 4096 else head)
         if len(body) >= 4096:
@@ -345,6 +379,7 @@ class Connection(asyncio.Protocol):
                     return
                 self.transport.write(chunk)
                 await self._drain(len(chunk))
+                await asyncio.sleep(0)  # chunks that are there at once hold nobody up
 
     async def _drain(self, size: int) -> None:
         """Wait until the client has read most of what was written, `size` bytes; TimeoutError if it is too slow."""

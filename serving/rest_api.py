@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
@@ -52,7 +52,7 @@ CORS_HEADERS = (
 class RestOptions:
     """What the flags say of REST. `metrics_path` "" = no metrics; `page` makes the status page."""
 
-    timeout: float = 30.0  # seconds
+    timeout: float | None = 30.0  # seconds; None: no limit
     cors: bool = False
     extensions: bool = False
     metrics_path: str = ""
@@ -98,9 +98,27 @@ class RestApi:
         if isinstance(reply.body, bytes):
             record.response_bytes = len(reply.body)
         self._observers.ended(record, time.perf_counter() - start)
-        if self._options.cors:
-            reply = Reply(reply.status, reply.body, reply.content_type, (*reply.headers, *CORS_HEADERS))
-        return reply
+        return self._for_pages(reply)
+
+    def refuse(self, request: Request, size: int) -> Reply | None:
+        """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
+        try:
+            self._gate.check(_authorization(request))
+            if size > self._gate.most_bytes:
+                raise self._gate.too_large(size)
+        except StatusError as error:
+            record = Record("REST", request.method, request.peer, size, code=error.code)
+            reply = failure(error)
+            record.response_bytes = len(cast(bytes, reply.body))
+            self._observers.ended(record, 0.0)
+            return self._for_pages(reply)
+        return None
+
+    def _for_pages(self, reply: Reply) -> Reply:
+        """With what lets web pages of other origins read it, if they may."""
+        if not self._options.cors:
+            return reply
+        return Reply(reply.status, reply.body, reply.content_type, (*reply.headers, *CORS_HEADERS))
 
     async def _answer(self, request: Request, record: Record) -> Reply:
         if request.method == "OPTIONS":
@@ -108,8 +126,7 @@ class RestApi:
             return Reply(200 if origin.startswith((b"http://", b"https://")) else 400)
         if self._options.extensions and request.method == "GET" and request.target in ("/healthz", "/readyz"):
             return self._health(request.target)  # whoever asks whether a server lives has no token
-        authorization = request.headers.get(b"authorization")
-        with self._gate.admitted(authorization.decode("utf-8", "surrogateescape") if authorization else None):
+        with self._gate.admitted(_authorization(request)):
             if not request.target.lower().startswith("/v1/"):
                 return await self._page(request)
             async with asyncio.timeout(self._options.timeout):
@@ -228,7 +245,13 @@ def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
 def failure(error: StatusError) -> Reply:
     # 413 and not 429: the same request later is as large.
     status = 413 if isinstance(error, TooLarge) else HTTP_STATUSES[error.code]
-    return Reply(status, encoded(error_json(error.message)))
+    headers = (("WWW-Authenticate", "Bearer"),) if status == 401 else ()
+    return Reply(status, encoded(error_json(error.message)), headers=headers)
+
+
+def _authorization(request: Request) -> str | None:
+    value = request.headers.get(b"authorization")
+    return value.decode("utf-8", "surrogateescape") if value else None
 
 
 def _json(text: str) -> Reply:

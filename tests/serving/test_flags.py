@@ -171,6 +171,13 @@ def test_what_is_allowed():
     check(Flags(rest_api_enable_tls=True, ssl_config_file="f", tensorflow_session_parallelism=4))
 
 
+@pytest.mark.parametrize(("milliseconds", "seconds"), [(30_000, 30.0), (1, 0.001), (0, None), (-1, None)])
+def test_requests_without_a_time_limit(milliseconds, seconds):
+    flags = Flags(rest_api_timeout_in_ms=milliseconds)
+    check(flags)
+    assert flags.rest_seconds == seconds
+
+
 def test_channel_arguments():
     flags = Flags(grpc_channel_arguments="grpc.max_connection_age_ms=2000,grpc.name=a,grpc.big=3000000000")
     assert channel_arguments(flags) == [

@@ -247,7 +247,7 @@ def test_urls(send, method, path, status, text):
 @pytest.mark.parametrize(
     ("signature", "body", "text"),
     [
-        ("upper", '{"instances": "\\ud800"}', "Expecting 'instances' to be an list/array"),
+        ("upper", '{"instances": "\\ud800"}', "surrogate pair in string is invalid"),
         ("upper", '{"inputs": ["\\ud800"]}', "surrogate pair in string is invalid"),
         ("serving_default", f'{{"inputs": [{"1" * 5000}]}}', "Number too big"),
         ("serving_default", f'{{"inputs": [{"1" * 400}]}}', "Number too big"),
