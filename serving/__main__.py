@@ -2,11 +2,13 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from serving.server import main
 
 status = main(sys.argv[1:])
-sys.stdout.flush()
-sys.stderr.flush()
+for stream in (sys.stdout, sys.stderr):
+    with suppress(OSError):  # the disk may be full
+        stream.flush()
 # Threads that load or run a model cannot be interrupted; the process is not to wait for them.
 os._exit(status)

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -85,12 +86,18 @@ async def _run(flags: Flags, faces: Faces, rest_socket: socket.socket | None) ->
     addresses = _grpc_addresses(flags)
     await faces.start(addresses, rest_socket)
     for address in addresses:
-        print(f"Running gRPC ModelServer at {address} ...", flush=True)
+        _say(f"Running gRPC ModelServer at {address} ...")
     if rest_socket:
-        print(f"Exporting HTTP/REST API at:{_address(flags, flags.rest_api_port)} ...", flush=True)
+        _say(f"Exporting HTTP/REST API at:{_address(flags, flags.rest_api_port)} ...")
     await stopped.wait()
     log.info("Stopping; %.1f seconds for %d requests", flags.drain_seconds, faces.requests)
     await faces.stop(flags.drain_seconds)
+
+
+def _say(text: str) -> None:
+    """Tell who started the server; if the disk is full or nobody listens, it goes on all the same."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -151,7 +158,7 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
 
 def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> Faces:
     """Start TensorFlow and the manager; every model has a version available when this returns."""
-    print("Loading TensorFlow and the models ...", flush=True)
+    _say("Loading TensorFlow and the models ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     _import_tensorflow()
     from serving.faces import Faces

@@ -50,11 +50,17 @@ def start(
     """A server process that may still load; the caller ends it."""
     grpc_port, rest_port = ports or (free_port(), free_port())
     log = models / f"server-{grpc_port}-{time.monotonic_ns()}.log"
-    command = [sys.executable, *program, f"--model_config_file={models / 'models.config'}", f"--port={grpc_port}"]
-    command += [f"--rest_api_port={rest_port}", "--allow_version_labels_for_unavailable_models", *flags]
+    command = command_of(models, grpc_port, rest_port, *flags, program=program)
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     return Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, log)
+
+
+def command_of(
+    models: Path, grpc_port: int, rest_port: int, *flags: str, program: Sequence[str] = ("-m", "serving")
+) -> list[str]:
+    command = [sys.executable, *program, f"--model_config_file={models / 'models.config'}", f"--port={grpc_port}"]
+    return [*command, f"--rest_api_port={rest_port}", "--allow_version_labels_for_unavailable_models", *flags]
 
 
 def wait_until_ready(server: Server) -> None:
