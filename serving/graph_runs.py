@@ -72,7 +72,9 @@ def _node_of(tensor: str) -> str:
 
 
 class Path(Protocol):
-    """What some fetches need of a graph, for some feeds; runs without the shape check of Session.run in Python."""
+    """What some distinct fetches need of a graph, for some feeds. Shapes are not checked, as Session.run would."""
+
+    fetches: tuple[str, ...]
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
         """What is fetched, in order."""
@@ -84,8 +86,8 @@ class Path(Protocol):
 class LongPath:
     """A path that may wait or loop. It can be ended at a deadline, which costs some 70 microseconds a run."""
 
-    def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> None:
-        self._session = session
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
+        self._session, self.fetches = session, fetches
         self._feeds, self._fetches = ([_output_of(session.graph, name) for name in names] for names in (feeds, fetches))
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
@@ -113,10 +115,8 @@ class ShortPath:
     runs are timed by the shapes of their feeds, which tell how long they take.
     """
 
-    def __init__(self, session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> None:
-        self._session, self._feeds = session, feeds
-        self._distinct = list(dict.fromkeys(fetches))
-        self._places = [self._distinct.index(name) for name in fetches]
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
+        self._session, self._feeds, self.fetches = session, feeds, fetches
         self._run = self._compiled(inter_op_thread_pool=0)
         self._trials, self._fastest = 0, float("inf")
         self._short: bool | None = None  # None: not decided
@@ -132,7 +132,7 @@ class ShortPath:
             self._remember(arrays, taken)
         elif self._short is None:
             self._decide(taken)
-        return fetched if len(self._places) == len(self._distinct) else [fetched[place] for place in self._places]
+        return fetched
 
     def quick(self, arrays: Iterable[np.ndarray]) -> bool:
         runs, slowest = self._times.get(tuple(array.shape for array in arrays), (0, 0.0))
@@ -154,6 +154,6 @@ class ShortPath:
             self._times[shapes] = (runs + 1, max(seconds, 0.97 * slowest) if runs >= TRIALS else 0.0)
 
     def _compiled(self, inter_op_thread_pool: int) -> Callable[..., list[Any]]:
-        options = config_pb2.CallableOptions(feed=self._feeds, fetch=self._distinct)
+        options = config_pb2.CallableOptions(feed=self._feeds, fetch=self.fetches)
         options.run_options.inter_op_thread_pool = inter_op_thread_pool
         return self._session._make_callable_from_options(options)

@@ -294,7 +294,7 @@ class ModelManager:
         try:
             servable = self._load(version.model, version.number, version.path)
         except StatusError as failure:
-            error = failure
+            error = StatusError(failure.code, failure.message)  # without the frames of what failed and all they hold
         except Exception as failure:  # a broken SavedModel can break its loader in any way
             error = StatusError("UNKNOWN", f"{type(failure).__name__}: {failure}")
         with self._changed:

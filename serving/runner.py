@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
+
 from serving.lifecycle import Use, Version
 from serving.limits import Limit
 from serving.metrics import Metrics
@@ -24,9 +26,18 @@ class Runner:
         self._workers, self._metrics = workers, metrics
 
     async def answer(
-        self, use: Use, api: str, prepare: Callable[[Version], Call], size: int, seconds: float | None
+        self,
+        use: Use,
+        api: str,
+        prepare: Callable[[Version], Call],
+        size: int,
+        seconds: float | None,
+        large_result: int = LARGE_BYTES,
     ) -> Any:
-        """The response to a request of `size` bytes, which has so many seconds; `prepare` says what has to run."""
+        """The response to a request of `size` bytes, which has so many seconds; `prepare` says what has to run.
+
+        Results of more than `large_result` bytes are written by a thread.
+        """
         with ExitStack() as hold:
             version = hold.enter_context(use)
             limit = Limit(seconds)
@@ -34,7 +45,7 @@ class Runner:
             if call.examples is not None:
                 self._metrics.examples(version.model, call.examples)
             arrays = await self.run(hold, version, api, call, limit)
-            if sum(array.nbytes for array in arrays) > LARGE_BYTES:
+            if sum(map(_bytes, arrays)) > large_result:
                 return await self.work(call.finish, arrays)
             return call.finish(arrays)
 
@@ -73,3 +84,7 @@ class Runner:
             return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches, limit)
         # The limit is looked at when a thread is free, by when it may be over.
         return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, limit.seconds_left()))
+
+
+def _bytes(array: np.ndarray) -> int:
+    return sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes

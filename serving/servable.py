@@ -20,6 +20,7 @@ from serving.graph_runs import Calculations, LongPath, Path, ShortPath
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
+MOST_PATHS = 64  # that are compiled for choices of outputs
 INIT_OPERATION = "__saved_model_init_op"  # listed among the signatures; describes an operation, not a call
 
 
@@ -64,6 +65,7 @@ class Signature:
         self.all_outputs = tuple(self.outputs)
         # The runtime numbers its arguments by tensor name; messages about them count in this order.
         self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
+        self.fed = tuple(info.tensor for _, info in self._fed)
 
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{alias: array} of all inputs -> {tensor name: array}. Dtypes are checked, shapes are the graph's business."""
@@ -124,8 +126,9 @@ class Servable:
         """
         start = time.perf_counter()
         try:
-            path = self._paths.get((tuple(feeds), fetches)) or self._add_path(tuple(feeds), fetches)
-            return [_as_array(output) for output in path.run(feeds.values(), seconds)]
+            path = self._path(tuple(feeds), fetches)
+            fetched = dict(zip(path.fetches, path.run(feeds.values(), seconds), strict=True))
+            return [_as_array(fetched[name]) for name in fetches]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
         except UnicodeDecodeError as error:  # of a message that quotes a string of the request; its code is lost
@@ -135,7 +138,7 @@ class Servable:
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
         """Whether the event loop may run this itself."""
-        path = self._paths.get((tuple(feeds), fetches))
+        path = self._paths.get((tuple(feeds), tuple(sorted(set(fetches)))))
         return path is not None and path.quick(feeds.values())
 
     def close(self) -> None:
@@ -143,13 +146,27 @@ class Servable:
         self._paths = {}  # these release their executors, which have to go before the session
         self._session.close()
 
-    def _add_path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
-        """Compile what `fetches` need of the graph."""
+    def _path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
+        """What is compiled for these feeds and at least these fetches.
+
+        Clients choose outputs: of many choices not each gets a path of its own, which takes memory.
+        """
+        names = tuple(sorted(set(fetches)))
+        path = self._paths.get((feeds, names))
+        if path is not None:
+            return path
         with self._lock:
-            if (feeds, fetches) not in self._paths:
-                kind = ShortPath if self._calculated.issuperset(fetches) else LongPath
-                self._paths[feeds, fetches] = kind(self._session, feeds, fetches)
-            return self._paths[feeds, fetches]
+            if len(self._paths) >= MOST_PATHS:
+                names = tuple(sorted({*names, *self._outputs_of(feeds)}))
+            if (feeds, names) not in self._paths:
+                kind = ShortPath if self._calculated.issuperset(names) else LongPath
+                self._paths[feeds, names] = kind(self._session, feeds, names)
+            return self._paths[feeds, names]
+
+    def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
+        """All outputs of the signatures that have these inputs."""
+        signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
+        return {name for signature in signatures for name in signature.outputs.values()}
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         elif flags.version:
             print(f"TensorFlow Library: {version('tensorflow')}")
         else:
-            logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", level=logging.WARNING)
+            _log_to_stderr()
             log.setLevel(logging.INFO)
             serve(flags)
     except UsageError as error:
@@ -44,6 +44,19 @@ def main(arguments: list[str]) -> int:
         print(f"Failed to start server. Error: {error}")
         return EXIT_START
     return EXIT_OK
+
+
+class _OneLine(logging.Formatter):
+    """Clients name models: what they write must not look like lines of the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().formatMessage(record))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname).1s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _exit_while_loading(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import config_pb2
 
 from serving.errors import StatusError
 from serving.graph_runs import TRIALS, LongPath, ShortPath
-from serving.servable import Servable
+from serving.servable import MOST_PATHS, Servable
 
 
 def long_loop(x):
@@ -46,7 +46,8 @@ def loops(tmp_path_factory):
 def call(servable, name, seconds=None, **arrays):
     signature = servable.signatures[name]
     feeds, fetches = signature.feeds(arrays), tuple(signature.outputs.values())
-    return servable.run(feeds, fetches, seconds), servable._paths[tuple(feeds), fetches], servable.quick(feeds, fetches)
+    answer = servable.run(feeds, fetches, seconds)
+    return answer, servable._path(tuple(feeds), fetches), servable.quick(feeds, fetches)
 
 
 def test_short_runs_become_quick_and_stay_right(servable):
@@ -127,3 +128,24 @@ def test_inputs_are_not_checked_against_the_declared_shape(servable, loops):
     """Clients do feed other ranks than a signature says; the graph decides."""
     assert call(servable, "serving_default", x=np.float32(2))[0][0] == 3
     assert call(servable, "put", x=np.ones((2, 2), np.float32))[0][0].shape == (2, 2)
+
+
+def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
+    """Every order and choice gets what it asks for, and not every one is compiled."""
+    names = [f"y{i}" for i in range(8)]
+
+    def powers(x):
+        return {name: x + float(i) for i, name in enumerate(names)}
+
+    function = tf.function(powers, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    signature = servable.signatures["serving_default"]
+    feeds = signature.feeds({"x": np.zeros(1, np.float32)})
+    for choice in range(1, 2**8):
+        chosen = [name for i, name in enumerate(names) if choice >> i & 1]
+        for order in (chosen, chosen[::-1]):
+            answer = servable.run(feeds, tuple(signature.outputs[name] for name in order))
+            assert [float(y[0]) for y in answer] == [float(name[1:]) for name in order]
+    assert len(servable._paths) <= MOST_PATHS + 1
+    servable.close()

@@ -1,6 +1,7 @@
 """Starting the server: what it refuses, how it says so, and models that change while it runs."""
 
 import asyncio
+import logging
 import re
 import shutil
 import socket
@@ -9,9 +10,10 @@ import sys
 import threading
 from importlib.metadata import version
 
+import grpc
 import numpy as np
 import pytest
-from serving_helpers import ROOT, add_warmup, free_port, wait_until
+from serving_helpers import ROOT, START_SECONDS, add_warmup, free_port, wait_until
 
 from serving.bundle import bundle_of
 from serving.client import Client, ServingError
@@ -21,7 +23,7 @@ from serving.lifecycle import ModelManager, Timing
 from serving.loader import Loader
 from serving.metrics import Metrics
 from serving.predict import Settings
-from serving.server import _bind
+from serving.server import _bind, _OneLine
 
 
 def empty_model(path):
@@ -256,3 +258,36 @@ def test_versions_change_without_a_failed_request(server, store):
     assert not failures
     assert set(answers) == {1.0, 2.0}
     assert answers == sorted(answers), "no answer of the old version after one of the new"
+
+
+def test_what_clients_write_is_no_line_of_the_log():
+    record = logging.LogRecord("serving", logging.INFO, "", 0, "no model %s", ("a\n2026 I forged \x1b[31m",), None)
+    assert _OneLine("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
+
+
+def test_a_watch_of_the_health_does_not_hold_up_the_end(tmp_path, store):
+    """Balancers keep such a stream open; it is no request that is waited for."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    store.publish(store.number(1), tmp_path / "models" / "m", 1)
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "serving", f"--models_dir={tmp_path}/models", f"--port={port}"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--enable_grpc_healthcheck_service", "--drain_seconds=300"],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: "Running gRPC" in log.read_text() or process.poll() is not None, START_SECONDS)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
+            states = [next(watch).status]
+            process.terminate()
+            states.append(next(watch).status)
+            assert process.wait(60) == 0
+        assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+    finally:
+        process.kill()
+        process.wait(30)
