@@ -32,6 +32,7 @@ from serving.servable import Call
 
 log = logging.getLogger("serving")
 INT64_MAX = 2**63 - 1
+LARGE_JSON_RESULT = 4096  # bytes; writing a number as text takes about a microsecond
 MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound
 
 # Matched against path and query: a query is no part of the API and spoils the match.
@@ -202,7 +203,9 @@ class RestApi:
             return read(record.signature, examples, version.servable, self._settings)
 
         return _json(
-            await self._runner.answer(self._use(spec), verb.capitalize(), prepare, len(body), self._options.timeout)
+            await self._runner.answer(
+                self._use(spec), verb.capitalize(), prepare, len(body), self._options.timeout, LARGE_JSON_RESULT
+            )
         )
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
