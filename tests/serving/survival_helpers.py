@@ -148,6 +148,6 @@ def assert_answers(server: Server) -> None:
 
 
 def assert_clean_log(server: Server) -> None:
-    text = server.log.read_text()
+    text = server.log.read_text(errors="replace")  # gRPC repeats what clients send
     for word in ("Traceback", "never retrieved", "was destroyed", "Unhandled", "exception"):
         assert word not in text, text[-5000:]
