@@ -102,8 +102,9 @@ class Scheduler:
         key = (owner, tuple(feeds), fetches, shapes)
         queue = self._queues.get(key) or Queue(key, run, fetches)
         parts = self._parts(queue, size)
-        if self._full(queue, parts):
-            count = len(queue.batches)
+        count = self._enqueued(queue)
+        new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
+        if count + new > self.parameters.max_enqueued_batches:
             raise StatusError(
                 "UNAVAILABLE",
                 "The batch scheduling queue to which this task was submitted is full; currently "
@@ -115,7 +116,9 @@ class Scheduler:
             futures.append(self._enqueue(queue, rows, part, limit))
             start += part
         self._dispatch()
-        return futures[0] if len(futures) == 1 else asyncio.ensure_future(_joined(futures), loop=self._loop)
+        if len(futures) == 1:
+            return futures[0]
+        return asyncio.ensure_future(_joined(futures, parts), loop=self._loop)
 
     def _room(self, queue: Queue) -> int:
         """Rows that fit into the open batch."""
@@ -131,9 +134,9 @@ class Scheduler:
             size, room = size - room, self._most
         return [*parts, size]
 
-    def _full(self, queue: Queue, parts: list[int]) -> bool:
-        new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
-        return len(queue.batches) + new > self.parameters.max_enqueued_batches
+    def _enqueued(self, queue: Queue) -> int:
+        """Batches that wait for the same run; those of rows of other shapes count too, or shapes would have no limit."""
+        return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
 
     def _enqueue(self, queue: Queue, feeds: Arrays, size: int, limit: Limit) -> asyncio.Future[list[np.ndarray]]:
         now = time.monotonic()
@@ -228,15 +231,7 @@ class Scheduler:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
         feeds = {name: self._merged([task.feeds[name] for task in tasks], processed - size) for name in tasks[0].feeds}
         results = queue.run(feeds, queue.fetches, seconds)
-        for array in results:
-            if array.ndim == 0:
-                raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
-            if array.shape[0] != processed:
-                raise StatusError(
-                    "FAILED_PRECONDITION",
-                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
-                    "input tensors",
-                )
+        _check_outputs(results, processed)
         ends = np.cumsum([task.size for task in tasks]).tolist()
         return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
 
@@ -298,12 +293,27 @@ def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
     return grown
 
 
-async def _joined(futures: list[asyncio.Future[list[np.ndarray]]]) -> list[np.ndarray]:
-    """The results of the parts of a request as those of the whole."""
+def _check_outputs(arrays: list[np.ndarray], rows: int) -> None:
+    """Outputs can be taken apart, or put together, if each has a row for every row of the inputs."""
+    for array in arrays:
+        if array.ndim == 0:
+            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+        if array.shape[0] != rows:
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+                "tensors",
+            )
+
+
+async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
+    """The results of the parts of a request, of these sizes, as those of the whole."""
     try:
         parts = await asyncio.gather(*futures)
     except BaseException:
         for future in futures:
             future.cancel()  # the whole has failed
         raise
+    for part, size in zip(parts, sizes, strict=True):
+        _check_outputs(part, size)
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

@@ -49,7 +49,11 @@ class Faces:
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
         self._gate = Gate(tokens, flags.max_concurrent_requests, flags.max_request_bytes)
-        settings = Settings(flags.enable_signature_method_name_check, flags.enable_serialization_as_tensor_content)
+        settings = Settings(
+            flags.enable_signature_method_name_check,
+            flags.enable_serialization_as_tensor_content,
+            self._gate.most_bytes,
+        )
         metrics = Metrics()
         self._access_log = AccessLog(flags.access_log_file, metrics) if flags.access_log_file else None
         observers = Observers(metrics, self._access_log)

@@ -153,8 +153,6 @@ class GrpcApi:
                 return prepare(version.servable, version.number, request, self._settings)
 
             size = max(record.request_bytes, weigh(request))
-            if size > self._gate.most_bytes:
-                raise self._gate.too_large(size)
             return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
 
         return answer

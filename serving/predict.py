@@ -12,7 +12,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2
 from serving.errors import StatusError, invalid_argument
 from serving.lifecycle import ModelManager, Use
 from serving.servable import Call, Servable, Signature
-from serving.tensors import from_proto, to_proto
+from serving.tensors import MOST_BYTES, from_proto, to_proto
 
 DEFAULT_SIGNATURE = "serving_default"
 METHOD_NAMES = (
@@ -28,6 +28,7 @@ class Settings:
 
     check_method_name: bool = False
     answer_as_content: bool = False
+    most_bytes: int = MOST_BYTES  # of an input
 
 
 def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest, settings: Settings) -> Call:
@@ -39,7 +40,7 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
     if settings.check_method_name:
         _check_method_name(signature)
     _check_count(request.inputs, signature)
-    arrays = _arrays(request.inputs, signature)
+    arrays = _arrays(request.inputs, signature, settings.most_bytes)
     outputs = _outputs(request.output_filter, signature)
     model = request.model_spec.name
 
@@ -101,13 +102,13 @@ def _join(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 
-def _arrays(given: Mapping[str, object], signature: Signature) -> dict[str, np.ndarray]:
+def _arrays(given: Mapping[str, object], signature: Signature, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
     """Arrays of all inputs of the signature, from the request or the signature's defaults."""
     arrays = {}
     used = 0
     for alias, tensor in signature.inputs.items():
         if alias in given:  # a look-up of a missing key would add it to the message
-            arrays[alias] = from_proto(given[alias], alias)
+            arrays[alias] = from_proto(given[alias], alias, most_bytes)
             used += 1
         elif alias in signature.defaults:
             arrays[alias] = signature.defaults[alias]

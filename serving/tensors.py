@@ -46,6 +46,9 @@ HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
+MOST_BYTES = 2**31 - 1  # of a tensor, as of a message
+
+
 def dtype_name(dtype: int) -> str:
     """Name of a DataType as the runtime's messages write it: float, int32, string, half."""
     return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
@@ -56,15 +59,15 @@ def numpy_dtype(dtype: int) -> np.dtype:
     return np.dtype(as_dtype(dtype).as_numpy_dtype)
 
 
-def from_proto(proto: TensorProto, alias: str) -> np.ndarray:
-    """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor."""
+def from_proto(proto: TensorProto, alias: str, most_bytes: int = MOST_BYTES) -> np.ndarray:
+    """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor, or one of more than `most_bytes`."""
     try:
-        return _decode(proto)
+        return _decode(proto, most_bytes)
     except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
         raise invalid_argument(f"tensor parsing error: {alias}") from None
 
 
-def _decode(proto: TensorProto) -> np.ndarray:
+def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
     dtype = numpy_dtype(proto.dtype)
     if proto.tensor_shape.unknown_rank:
         raise ValueError("a tensor has a rank")
@@ -75,12 +78,14 @@ def _decode(proto: TensorProto) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
+    if size * dtype.itemsize > most_bytes:  # a short list of values stands for as many as the shape says
+        raise ValueError("a tensor fits into memory")
     most = 2 * size if proto.dtype in PARTS else size
     return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)
 
 
 def filled_bytes(protos: Iterable[TensorProto]) -> int:
-    """What the tensors take in memory, about: a short list of values stands for as many as the shape says."""
+    """What tensors of values take in memory, about: a short list stands for as many values as the shape says."""
     return sum(
         8 * math.prod(dim.size for dim in proto.tensor_shape.dim) for proto in protos if not proto.tensor_content
     )

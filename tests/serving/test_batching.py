@@ -166,6 +166,11 @@ def test_refusals(requests, parameters, code, text):
     assert all(isinstance(result, list) for result in results[:-1])
 
 
+def test_rows_of_many_shapes_share_the_limit():
+    results = together(Model(), [np.ones((1, n)) for n in range(1, 6)], max_enqueued_batches=3)
+    assert [isinstance(result, StatusError) for result in results] == [False] * 3 + [True] * 2
+
+
 def test_inputs_of_different_sizes_are_refused():
     async def main():
         loop = asyncio.get_running_loop()
@@ -189,7 +194,11 @@ def test_outputs_that_are_no_batch(output, text):
     assert alone[0][0] is output, "one request alone gets what the graph gives"
     assert all(isinstance(each, list) for each in pair), "requests whose outputs cannot be split run one by one"
     padded = together(Constant(), [rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
-    assert padded[0].code == "FAILED_PRECONDITION" and text in padded[0].message
+    split = together(
+        Constant(), [rows(1, 2)], enable_large_batch_splitting=True, max_batch_size=4, max_execution_batch_size=1
+    )
+    for error in (padded[0], split[0]):
+        assert error.code == "FAILED_PRECONDITION" and text in error.message
 
 
 def test_a_batch_waits_for_more_as_long_as_it_may():

@@ -17,7 +17,7 @@ def signature():
         definition.inputs[alias].name = f"{alias}:0"
         definition.inputs[alias].dtype = tf.float32.as_datatype_enum
     definition.defaults["b"].CopyFrom(tf.make_tensor_proto([7.0]))
-    return Signature("serving_default", definition, session=None)
+    return Signature("serving_default", definition)
 
 
 def arrays(signature, *names):

@@ -49,6 +49,15 @@ def test_half_a_complex_number_is_no_tensor():
         from_proto(proto, "x")
 
 
+@pytest.mark.parametrize("sizes", [(2**62, 4), (2**30,)])
+def test_a_short_list_does_not_take_more_memory_than_a_message_can(sizes):
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1])
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    with pytest.raises(StatusError, match="tensor parsing error: x"):
+        from_proto(proto, "x")
+
+
 def test_what_a_short_list_stands_for_is_counted():
     short, given = (tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT) for _ in range(2))
     for size in (10**6, 10**4):
