@@ -135,7 +135,7 @@ class Scheduler:
         return [*parts, size]
 
     def _enqueued(self, queue: Queue) -> int:
-        """Batches that wait for the same run; those of rows of other shapes count too, or shapes would have no limit."""
+        """Batches that wait for the same run, also those of rows of other shapes: else these would have no limit."""
         return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
 
     def _enqueue(self, queue: Queue, feeds: Arrays, size: int, limit: Limit) -> asyncio.Future[list[np.ndarray]]:

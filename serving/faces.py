@@ -36,8 +36,30 @@ from serving.workers import Workers
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
 CONNECTION_SECONDS = 30.0  # that an HTTP connection may be idle where requests have no time limit
-LAST_ANSWER_SECONDS = 0.2  # for the last answers to leave, when no request runs any more
+LAST_WORD_SECONDS = 0.2  # for the last status to leave
 CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # the short names are the original's
+
+
+class Health(health.aio.HealthServicer):
+    """Health checks whose streams end with the server, which else would wait for them when it drains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ending = asyncio.Event()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([watching], timeout=LAST_WORD_SECONDS)
+        finally:
+            watching.cancel()
+            ending.cancel()
+
+    async def enter_graceful_shutdown(self) -> None:
+        await super().enter_graceful_shutdown()
+        self._ending.set()
 
 
 class Faces:
@@ -70,7 +92,7 @@ class Faces:
             lambda: page(self.manager, metrics, _addresses(flags)),
         )
         self._rest_api = RestApi(self.manager, runner, self._gate, observers, settings, options)
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._http: HttpServer | None = None
         self._poller = ConfigPoller(self.manager, flags.model_config_file, flags.model_config_file_poll_wait_seconds)
 
@@ -116,20 +138,11 @@ class Faces:
         """Accept no more; requests in flight get `seconds` to end."""
         self._rest_api.ready = False
         await self._health.enter_graceful_shutdown()
-        await asyncio.gather(self._drain_grpc(seconds), *([self._http.stop(seconds)] if self._http else []))
+        await asyncio.gather(self._grpc.stop(seconds), *([self._http.stop(seconds)] if self._http else []))
         self._poller.stop()
         self.manager.stop()
         if self._access_log is not None:
             self._access_log.close()
-
-    async def _drain_grpc(self, seconds: float) -> None:
-        """Wait for requests, but not for the streams of health checks, which never end by themselves."""
-        stopping = asyncio.ensure_future(self._grpc.stop(seconds))  # it refuses new calls at once
-        while self._gate.requests and not stopping.done():
-            await asyncio.sleep(0.02)
-        await asyncio.wait([stopping], timeout=LAST_ANSWER_SECONDS)
-        await self._grpc.stop(0)
-        await stopping
 
     def _add_services(self, server: Any) -> None:
         """What is no business of models."""
