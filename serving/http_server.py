@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
         """Answer, after what came before, and close: what follows cannot be read as requests."""
         if self._closing:
             return
-        self._closing = True
+        self._closing, self._begun = True, False
         self._begin()  # what was read so far is not needed
         self._enqueue(reply, False)
 
@@ -341,6 +341,8 @@ class Connection(asyncio.Protocol):
         """Whether the connection may be used further."""
         reply = await self._server.handler(request)
         if self.transport.is_closing():
+            if not isinstance(reply.body, bytes):
+                await reply.body.aclose()
             return False
         if isinstance(reply.body, bytes):
             last = self._closing or (self._draining and not self._begun)

@@ -8,7 +8,8 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
@@ -25,14 +26,14 @@ from serving.predict import DEFAULT_SIGNATURE, Settings, choice
 from serving.rest_examples import read_examples, rest_classify, rest_regress
 from serving.rest_json import error_json, parse
 from serving.rest_request import read_request, signature_name
-from serving.rest_response import columnar_json, row_json
+from serving.rest_response import LARGE_JSON_RESULT, columnar_json, row_json
 from serving.rest_stream import events
 from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
 
 log = logging.getLogger("serving")
 INT64_MAX = 2**63 - 1
-LARGE_JSON_RESULT = 4096  # bytes; writing a number as text takes about a microsecond
+LARGE_EXAMPLES_BYTES = 4096  # of JSON; to make messages of larger ones takes longer than a change of threads
 MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound
 
 # Matched against path and query: a query is no part of the API and spoils the match.
@@ -98,8 +99,29 @@ class RestApi:
             reply = failure(StatusError(record.code, f"{type(error).__name__}: {error}"))
         if isinstance(reply.body, bytes):
             record.response_bytes = len(reply.body)
-        self._observers.ended(record, time.perf_counter() - start)
+            self._observers.ended(record, time.perf_counter() - start)
+        else:
+            stream = self._observed(reply.body, record, start)
+            await anext(stream)
+            reply = Reply(reply.status, stream, reply.content_type, reply.headers)
         return self._for_pages(reply)
+
+    async def _observed(self, chunks: AsyncGenerator[bytes], record: Record, start: float) -> AsyncGenerator[bytes]:
+        """The chunks; the request ends with them."""
+        try:
+            async with aclosing(chunks):
+                yield b""  # what has begun is ended by `aclose` too
+                async for chunk in chunks:
+                    record.response_bytes += len(chunk)
+                    yield chunk
+        except (GeneratorExit, asyncio.CancelledError):
+            record.code = "CANCELLED"
+            raise
+        except Exception:
+            record.code = "INTERNAL"
+            raise
+        finally:
+            self._observers.ended(record, time.perf_counter() - start)
 
     def refuse(self, request: Request, size: int) -> Reply | None:
         """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
@@ -157,8 +179,8 @@ class RestApi:
         if self._options.extensions and method == "POST" and (match := STREAM_URL.fullmatch(target)):
             spec = read_spec(match)
             self._observers.asks(record, "stream", spec)
-            document = parse(await self._body(request))
-            stream = await events(self._runner, self._gate, self._use(spec), document, self._options.timeout)
+            body, seconds = await self._body(request), self._options.timeout
+            stream = await events(self._runner, self._gate, self._use(spec), body, seconds, record)
             return Reply(200, stream, "text/event-stream")
         raise invalid_argument(f"Malformed request: {method} {target}")
 
@@ -172,7 +194,7 @@ class RestApi:
 
     def _describe(self, match: re.Match[str], record: Record) -> Reply:
         if not match["model"]:
-            if not self._options.extensions:
+            if not self._options.extensions or any(match.groups()):
                 raise invalid_argument("Missing model name in request.")
             return _json(json.dumps({"models": [self._listed(name) for name in self._manager.models()]}, indent=4))
         spec = read_spec(match)
@@ -193,7 +215,10 @@ class RestApi:
         record.signature = signature_name(document)
 
         # As in the original: examples are read before the model is looked up, the inputs of predict after it.
-        examples = None if verb == "predict" else read_examples(document)
+        examples = None
+        if verb != "predict":
+            large = len(body) > LARGE_EXAMPLES_BYTES
+            examples = await self._runner.work(read_examples, document) if large else read_examples(document)
 
         def prepare(version: Version) -> Call:
             record.version = version.number

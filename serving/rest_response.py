@@ -23,6 +23,8 @@ INTEGERS = (
     types_pb2.DT_UINT32,
     types_pb2.DT_UINT64,
 )
+JSON_TYPES = {*FLOATS, *INTEGERS, types_pb2.DT_BOOL, types_pb2.DT_STRING}
+LARGE_JSON_RESULT = 4096  # bytes; writing a number as text takes about a microsecond
 
 Outputs = dict[str, tuple[int, np.ndarray]]  # {name: (DataType, array)}
 
@@ -109,11 +111,16 @@ def _leaves(name: str, data_type: int, values: np.ndarray, level: int) -> list[s
         return list(map(str, values.tolist()))
     if data_type == types_pb2.DT_BOOL:
         return ["true" if value else "false" for value in values.tolist()]
-    if data_type != types_pb2.DT_STRING:
-        raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype_name(data_type)}")
+    check_json(data_type)
     if name.endswith("_bytes"):  # the convention that tells bytes from text
         return [_base64_object(value, level) for value in values]
     return [quoted(value.decode("utf-8", "surrogateescape")) for value in values]
+
+
+def check_json(data_type: int) -> None:
+    """INVALID_ARGUMENT for a DataType that has no form in JSON."""
+    if data_type not in JSON_TYPES:
+        raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype_name(data_type)}")
 
 
 def _base64_object(value: bytes, level: int) -> str:

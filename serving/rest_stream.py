@@ -14,10 +14,11 @@ from serving.errors import StatusError, invalid_argument
 from serving.gate import Gate
 from serving.lifecycle import Use
 from serving.limits import Limit
-from serving.rest_json import debug
+from serving.observers import Record
+from serving.rest_json import debug, parse
 from serving.rest_request import read_columns, signature_name
-from serving.rest_response import columnar_json
-from serving.runner import Runner
+from serving.rest_response import LARGE_JSON_RESULT, check_json, columnar_json
+from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call, Signature
 
 STATE = "state"
@@ -26,43 +27,49 @@ MOST_STEPS = 10_000
 
 
 async def events(
-    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float | None
+    runner: Runner, gate: Gate, use: Use, body: bytes | bytearray, timeout: float | None, record: Record
 ) -> AsyncGenerator[bytes]:
     """The events of a request, once its first step is done: what is wrong with a request is an ordinary error.
 
     Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
     step that fails or takes longer than `timeout` seconds (None: no limit) ends it with `event: error`. All steps are
-    of one version.
+    of one version. `record` learns what becomes of it.
     """
-    stream = _events(runner, gate, use, document, timeout)
+    stream = _events(runner, gate, use, body, timeout, record)
     await anext(stream)
     return stream
 
 
 async def _events(
-    runner: Runner, gate: Gate, use: Use, document: dict[str, Any], timeout: float | None
+    runner: Runner, gate: Gate, use: Use, body: bytes | bytearray, timeout: float | None, record: Record
 ) -> AsyncGenerator[bytes]:
     with ExitStack() as hold:
+        large = len(body) > LARGE_BYTES
+        document = await runner.work(parse, body) if large else parse(body)
+        record.signature = signature_name(document) or DEFAULT_SIGNATURE
         version = hold.enter_context(use)
-        signature = _signature(version.servable.signatures, signature_name(document) or DEFAULT_SIGNATURE)
+        record.version = version.number
+        signature = _signature(version.servable.signatures, record.signature)
         steps = _steps(document)
-        arrays = _first_arrays(document, signature)
+        arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
         for step in range(steps):
-            call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
             try:
                 async with asyncio.timeout(timeout):
+                    call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
                     fetched = await runner.run(hold, version, "stream", call, Limit(timeout))
+                    outputs = dict(zip(signature.all_outputs, fetched, strict=True))
+                    arrays[STATE] = outputs.pop(STATE)
+                    large = sum(array.nbytes for array in outputs.values()) > LARGE_JSON_RESULT
+                    line = await runner.work(_line, outputs, signature) if large else _line(outputs, signature)
             except (StatusError, TimeoutError) as error:
                 if step == 0:
                     raise
-                yield _failed(error)
+                yield _failed(error, record)
                 return
             if step == 0:
                 hold.enter_context(gate.counted())
                 yield b""  # what `events` waits for
-            outputs = dict(zip(signature.all_outputs, fetched, strict=True))
-            arrays[STATE] = outputs.pop(STATE)
-            yield b"data: %s\n\n" % _line(outputs, signature)
+            yield b"data: %s\n\n" % line
         yield b"event: done\ndata: {}\n\n"
 
 
@@ -76,6 +83,9 @@ def _signature(signatures: dict[str, Signature], name: str) -> Signature:
             f'Signature "{name}" cannot be streamed: it needs an input and an output "{STATE}" of one type; its inputs '
             f"are {', '.join(signature.inputs)}, its outputs {', '.join(signature.outputs)}."
         )
+    for alias, data_type in signature.output_types.items():
+        if alias != STATE:
+            check_json(data_type)
     return signature
 
 
@@ -113,8 +123,8 @@ def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
-def _failed(error: StatusError | TimeoutError) -> bytes:
-    code, message = "DEADLINE_EXCEEDED", "Timed out waiting for notification"
+def _failed(error: StatusError | TimeoutError, record: Record) -> bytes:
+    record.code, message = "DEADLINE_EXCEEDED", "Timed out waiting for notification"
     if isinstance(error, StatusError):
-        code, message = error.code, error.message
-    return b"event: error\ndata: %s\n\n" % json.dumps({"error": message, "code": code}).encode()
+        record.code, message = error.code, error.message
+    return b"event: error\ndata: %s\n\n" % json.dumps({"error": message, "code": record.code}).encode()

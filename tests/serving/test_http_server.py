@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -15,8 +15,6 @@ from serving.http_server import Connection, HttpServer, Reply, Request
 
 SECONDS = 30.0  # for anything to happen
 MOST_BYTES = 1 << 20
-
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
 
 
 async def answer_target(request: Request) -> Reply:
@@ -27,21 +25,28 @@ def refuse_large(request: Request, size: int) -> Reply | None:
     return Reply(413, b"too large") if size > MOST_BYTES else None
 
 
-def serve(talk, handler=answer_target, refuse=refuse_large, timeout=SECONDS):
-    """What `talk(reader, writer)` returns, connected to a server with this handler."""
+@asynccontextmanager
+async def running(handler=answer_target, refuse=refuse_large, timeout=SECONDS):
+    """-> (server, reader, writer) of a connection to it"""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    server = HttpServer(handler, bound, timeout, MOST_BYTES, refuse)
+    await server.start()
+    reader, writer = await asyncio.open_connection(*bound.getsockname())
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield server, reader, writer
+    finally:
+        writer.close()
+        await server.stop(0)
+
+
+def serve(talk, **options):
+    """What `talk(reader, writer)` returns, connected to a server."""
 
     async def run():
-        bound = socket.socket()
-        bound.bind(("127.0.0.1", 0))
-        server = HttpServer(handler, bound, timeout, MOST_BYTES, refuse)
-        await server.start()
-        reader, writer = await asyncio.open_connection(*bound.getsockname())
-        try:
-            async with asyncio.timeout(SECONDS):
-                return await talk(reader, writer)
-        finally:
-            writer.close()
-            await server.stop(0)
+        async with running(**options) as (_, reader, writer):
+            return await talk(reader, writer)
 
     return asyncio.run(run())
 
@@ -85,7 +90,7 @@ def test_requests_sent_ahead_do_not_hold_up_other_connections():
             await read_answer(reader)
         counting.cancel()
 
-    serve(talk, handler)
+    serve(talk, handler=handler)
     assert len(set(seen)) == count
 
 
@@ -107,7 +112,7 @@ def test_chunks_that_are_there_at_once_do_not_hold_up_other_connections():
         counting.cancel()
         return data
 
-    assert serve(talk, handler).endswith(b"\r\n\r\n" + b"x" * count)
+    assert serve(talk, handler=handler).endswith(b"\r\n\r\n" + b"x" * count)
     assert len(set(seen)) == count
 
 
@@ -126,7 +131,7 @@ def test_a_fault_in_the_middle_of_an_answer_ends_the_connection(caplog):
         except ConnectionError:
             return b""
 
-    serve(talk, handler)  # which ends at once and not when the connection is late
+    serve(talk, handler=handler)  # which ends at once and not when the connection is late
     assert "a fault of the server" in caplog.text
 
 
@@ -148,7 +153,7 @@ def test_headers_of_the_next_request_count_after_trailers():
         )
         return [(await read_answer(reader))[2] for _ in range(2)]
 
-    assert serve(talk, handler) == [b"transfer-encoding", b"b"]
+    assert serve(talk, handler=handler) == [b"transfer-encoding", b"b"]
 
 
 def test_trailers_are_limited_like_headers():
@@ -265,4 +270,44 @@ def test_an_idle_connection_keeps_no_body():
         held = [each for each in gc.get_objects() if isinstance(each, Connection) and each._body]
         return bodies, held
 
-    assert serve(talk, handler) == ([100_000], [])
+    assert serve(talk, handler=handler) == ([100_000], [])
+
+
+def test_an_answer_that_nobody_can_get_any_more_is_closed():
+    ended, streams = [], []  # what is still referred to is not closed by chance
+
+    async def chunks():
+        try:
+            yield b""
+            yield b"x"
+        finally:
+            ended.append(True)
+
+    async def run():
+        async def handler(request):
+            streams.append(stream := chunks())
+            await anext(stream)
+            for connection in server.connections:
+                connection.transport.abort()
+            return Reply(200, stream)
+
+        async with running(handler=handler) as (server, reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            with suppress(ConnectionError):
+                await reader.read()
+            return list(ended)
+
+    assert asyncio.run(run()) == [True]
+
+
+def test_a_refused_client_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(http_server, "LINGER_SECONDS", 100 * SECONDS)
+
+    async def run():
+        async with running() as (server, reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\nthe start" % (2 * MOST_BYTES))
+            status = (await read_answer(reader))[0]
+            await server.stop(100 * SECONDS)
+            return status
+
+    assert asyncio.run(run()) == 413

@@ -1,0 +1,99 @@
+"""A RestApi whose one model answers as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from serving.gate import Gate
+from serving.http_server import Reply, Request
+from serving.metrics import Metrics
+from serving.observers import Observers
+from serving.predict import Settings
+from serving.rest_api import RestApi, RestOptions
+from serving.servable import Signature
+
+
+def signature_of(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Signature:
+    """A signature with tensors of rank 1; {alias: DataType}."""
+    definition = meta_graph_pb2.SignatureDef()
+    for infos, types in ((definition.inputs, inputs), (definition.outputs, outputs)):
+        for alias, data_type in types.items():
+            infos[alias].name, infos[alias].dtype = f"{alias}:0", data_type
+            infos[alias].tensor_shape.dim.add(size=-1)
+    return Signature(name, definition)
+
+
+class Log:
+    """Remembers the requests that have ended: (method, code, bytes of the response)."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str, int]] = []
+
+    def write(self, record, milliseconds) -> None:
+        self.ended.append((record.method, record.code, record.response_bytes))
+
+
+class Model:
+    """Stands for the manager with its one model `m`, and for the runner: `answers` says what a run gives."""
+
+    def __init__(self, signature: Signature, answers: Callable[[dict[str, np.ndarray]], list[np.ndarray]]) -> None:
+        self.version = SimpleNamespace(
+            model="m", number=3, servable=SimpleNamespace(signatures={signature.name: signature})
+        )
+        self.answers, self.in_use = answers, 0
+
+    @contextmanager
+    def use(self, *choice) -> Iterator[SimpleNamespace]:
+        self.in_use += 1
+        try:
+            yield self.version
+        finally:
+            self.in_use -= 1
+
+    def models(self) -> list[str]:
+        return ["m"]
+
+    def versions(self, name: str) -> list[tuple[int, str, None]]:
+        return [(3, "AVAILABLE", None)]
+
+    async def run(self, hold, version, api, call, limit) -> list[np.ndarray]:
+        return self.answers(call.feeds)
+
+    async def answer(self, use, api, prepare, *limits) -> str:
+        with use as version:
+            call = prepare(version)
+            return call.finish(self.answers(call.feeds))
+
+    def work(self, function, *arguments):
+        return asyncio.to_thread(function, *arguments)
+
+
+def api_of(
+    model: Model, tokens: tuple[str, ...] = (), cors: bool = False, most_requests: int = 0
+) -> tuple[RestApi, Log]:
+    log = Log()
+    options = RestOptions(extensions=True, cors=cors)
+    gate = Gate(tokens, most_requests, 10_000_000)
+    return RestApi(model, model, gate, Observers(Metrics(), log), Settings(), options), log
+
+
+def request(method: str, target: str, body: object = b"", **headers: str) -> Request:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Request(method, target, {k.encode(): v.encode() for k, v in headers.items()}, data, "peer")
+
+
+async def chunks_of(reply: Reply) -> list[bytes]:
+    assert not isinstance(reply.body, bytes), reply.body
+    return [chunk async for chunk in reply.body]
+
+
+def in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
