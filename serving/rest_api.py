@@ -34,6 +34,7 @@ from serving.servable import Call
 log = logging.getLogger("serving")
 INT64_MAX = 2**63 - 1
 LARGE_EXAMPLES_BYTES = 4096  # of JSON; to make messages of larger ones takes longer than a change of threads
+HEALTH_TARGETS = ("/healthz", "/readyz")
 MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound
 
 # Matched against path and query: a query is no part of the API and spoils the match.
@@ -126,7 +127,8 @@ class RestApi:
     def refuse(self, request: Request, size: int) -> Reply | None:
         """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
         try:
-            self._gate.check(_authorization(request))
+            if not self._is_open(request):
+                self._gate.check(_authorization(request))
             if size > self._gate.most_bytes:
                 raise self._gate.too_large(size)
         except StatusError as error:
@@ -147,13 +149,18 @@ class RestApi:
         if request.method == "OPTIONS":
             origin = request.headers.get(b"origin", b"")
             return Reply(200 if origin.startswith((b"http://", b"https://")) else 400)
-        if self._options.extensions and request.method == "GET" and request.target in ("/healthz", "/readyz"):
-            return self._health(request.target)  # whoever asks whether a server lives has no token
+        if self._is_open(request):
+            return self._health(request.target)
         with self._gate.admitted(_authorization(request)):
             if not request.target.lower().startswith("/v1/"):
                 return await self._page(request)
             async with asyncio.timeout(self._options.timeout):
                 return await self._api(request, record)
+
+    def _is_open(self, request: Request) -> bool:
+        """Whether anybody may ask this: web pages whether they may call, others whether the server lives."""
+        health = self._options.extensions and request.method == "GET" and request.target in HEALTH_TARGETS
+        return health or request.method == "OPTIONS"
 
     def _health(self, target: str) -> Reply:
         well = target == "/healthz" or (self.ready and self._manager.ready())

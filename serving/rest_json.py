@@ -33,9 +33,12 @@ MISSING_COMMA = {
 }
 TOO_BIG = "Number too big to be stored in double"
 HALF_A_PAIR = "The surrogate pair in string is invalid"
-STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b', re.DOTALL)
-STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', re.DOTALL)
+# One that does not end is taken to the end of the text: what looked for the end again from every quotation mark inside
+# would take the square of the time.
+STRING = r'"(?:[^"\\]++|\\.)*+"?'
+STRING_OR_BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
+STRING_OR_INF = re.compile(rf"{STRING}|\bInf\b", re.DOTALL)
+STRING_OR_NUMBER = re.compile(STRING + r"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)", re.DOTALL)
 # An escape; the group is there for half a surrogate pair.
 ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
@@ -112,7 +115,8 @@ def _decode_once(text: str, start: int) -> Any:
 
 
 def _first_too_big(text: str, start: int) -> int:
-    return next(m.start() for m in STRING_OR_NUMBER.finditer(text, start) if m[1] and math.isinf(float(m[1])))
+    numbers = STRING_OR_NUMBER.finditer(text, start)
+    return next((number.start() for number in numbers if number[1] and math.isinf(float(number[1]))), start)
 
 
 def _integer(text: str) -> int | float:

@@ -22,7 +22,7 @@ from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call, Signature
 
 STATE = "state"
-DEFAULT_SIGNATURE = "stream"
+STREAM_SIGNATURE = "stream"
 MOST_STEPS = 10_000
 
 
@@ -46,7 +46,7 @@ async def _events(
     with ExitStack() as hold:
         large = len(body) > LARGE_BYTES
         document = await runner.work(parse, body) if large else parse(body)
-        record.signature = signature_name(document) or DEFAULT_SIGNATURE
+        record.signature = signature_name(document) or STREAM_SIGNATURE
         version = hold.enter_context(use)
         record.version = version.number
         signature = _signature(version.servable.signatures, record.signature)

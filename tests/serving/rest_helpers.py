@@ -58,6 +58,9 @@ class Model:
         finally:
             self.in_use -= 1
 
+    def ready(self) -> bool:
+        return True
+
     def models(self) -> list[str]:
         return ["m"]
 
