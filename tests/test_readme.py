@@ -1,9 +1,10 @@
 """Runs every command and every example of the README, in its order, in an empty directory.
 
 Three kinds are not run as they stand. What trains on real data for minutes is tried with --dry-run where those data
-are there, but for its export, which is the same for all data. What needs a Docker engine or a cluster is left out, and so is what
-runs in the environment of Apache Beam, for which there is tests/test_pipelines.py. `make demo` is
-`python -m demos.quickstart`, which tests/demos runs.
+are there. Dry runs do not export here: the README's other commands do, and tests/test_networks.py exports what was
+tried on real data. What needs a Docker engine or a cluster is left out, and so is what runs in the environment of
+Apache Beam, for which there is tests/test_pipelines.py. `make demo` is `python -m demos.quickstart`, which tests/demos
+runs.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from small_runs import ROOT, free_port
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PROGRAMS = r"python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)"
+PROGRAMS = r"(?:echo (.+) \| )?python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)"
 
 
 class Shell:
@@ -38,7 +39,8 @@ class Shell:
         for port, free in self.ports.items():
             command = command.replace(port, free)
         if program := re.fullmatch(PROGRAMS, command):
-            return self.program(program[1], shlex.split(program[2]), data_dir)
+            given = " ".join(shlex.split(program[1] or ""))
+            return self.program(program[2], shlex.split(program[3]), given, data_dir)
         if re.match(r"python -m (serving|demos) ", command):
             arguments = shlex.split(command)[1:]
             if "demos" in command:
@@ -51,15 +53,17 @@ class Shell:
         command = command.replace("python -m", f"{sys.executable} -m")
         return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=120)
 
-    def program(self, module, arguments, data_dir):
+    def program(self, module, arguments, given, data_dir):
         real = any(name in arguments for name in ("mnist", "cifar10", "tiny_shakespeare", "multi30k"))
         if real and data_dir is None:
             return
         if real:
             arguments += ["--dry-run", "--data-dir", data_dir]
         printed = io.StringIO()
-        export = patch("kerasnets.export.export") if real else nullcontext()
-        with export, redirect_stdout(printed), suppress(SystemExit):  # --help exits; a wrong request is another error
+        export = patch("kerasnets.export.export") if "--dry-run" in arguments else nullcontext()
+        standard_input = patch("sys.stdin", io.StringIO(f"{given}\n"))
+        # --help exits; a wrong request is another error.
+        with export, standard_input, redirect_stdout(printed), suppress(SystemExit):
             importlib.import_module(module).main(arguments)
         assert printed.getvalue() or module == "kerasnets.train"
 
