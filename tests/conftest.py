@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# `make test` has a process on each of two cores: more threads an operation would only wait for one another.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 from filelock import FileLock
@@ -23,7 +25,23 @@ from small_runs import ROOT, TASKS, free_port, small
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
 # Those that take a minute or more start first, so that no process is left alone with one of them at the end.
-LONGEST = ("test_readme.py", "test_programs.py", "test_quickstart.py", "test_training.py", "test_networks.py")
+LONGEST = (
+    "test_readme.py",
+    "test_networks.py",
+    "test_survival_soak.py",
+    "test_programs.py",
+    "test_openapi.py",
+    "test_quickstart.py",
+    "test_training.py",
+    "test_survival_sockets.py",
+    "test_survival_signals.py",
+    "test_survival_fuzz.py",
+    "test_server_start.py",
+    "test_pipelines.py",
+    "test_served_models.py",
+    "test_export.py",
+    "test_client_install.py",
+)
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
