@@ -153,7 +153,8 @@ def check_logging(models: Iterable[ModelConfig]) -> None:
 def find_models(directory: str) -> list[ModelConfig]:
     """Every sub-directory of `directory` that has a numeric version directory; OSError if it is missing."""
     with os.scandir(directory) as entries:
-        paths = sorted(entry.path for entry in entries if entry.is_dir())
+        # What begins with a dot is hidden: something that is being copied, say.
+        paths = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return [ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)]
 
 

@@ -47,6 +47,7 @@ PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
 MOST_BYTES = 2**31 - 1  # of a tensor, as of a message
+MOST_CONTINUED_BYTES = 64 * 1024 * 1024  # of a tensor of which only the first values came
 
 
 def dtype_name(dtype: int) -> str:
@@ -78,7 +79,8 @@ def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
-    if size * dtype.itemsize > most_bytes:  # a short list of values stands for as many as the shape says
+    # A short list of values stands for as many as the shape says: few bytes must not become gigabytes.
+    if size * dtype.itemsize > (MOST_CONTINUED_BYTES if len(values) < size else most_bytes):
         raise ValueError("a tensor fits into memory")
     most = 2 * size if proto.dtype in PARTS else size
     return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)

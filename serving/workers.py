@@ -61,5 +61,8 @@ class Workers:
             return
         if error is None:
             future.set_result(result)
+        elif isinstance(error, StopIteration) or not isinstance(error, Exception):
+            # No future takes the first, and others would end the loop.
+            future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
         else:
             future.set_exception(error)
