@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Labels: TypeAlias = tuple[str, ...]
-CONTENT_TYPE = "text/plain"
-DEFAULT_PATH = "/monitoring/prometheus/metrics"
 # Clients choose the names of models in their requests: their number and length must not fill the memory.
 MOST_CELLS = 5000
 LONGEST_LABEL = 256
