@@ -39,8 +39,8 @@ from tensorflow_serving.apis import (
 
 EXAMPLES = int(os.environ.get("KERASNETS_FUZZ_EXAMPLES", "100"))
 STATUSES = {200, 400, 404, 413, 431, 501}  # 501: a dtype that JSON has no form of
-CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "OUT_OF_RANGE"}
-CODES |= {"RESOURCE_EXHAUSTED"}  # a tensor that would be too large
+# RESOURCE_EXHAUSTED: a tensor that would be too large.
+CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 
 fuzzing = settings(
@@ -190,35 +190,6 @@ def test_gzip_of_anything(rest):
     ask()
 
 
-@pytest.mark.parametrize(
-    ("start", "repeated", "end"),
-    [
-        (b'{"a": Inf, "', b'\\"', b""),
-        (b'{"a": "Inf', b'\\"', b""),
-        (b'{"a": "', b"\\u", b'"}'),
-        (b'{"a": "', b"\\ud800", b'"}'),
-        (b'{"a": ', b"9", b"}"),
-        (b'{"a": 1', b"e9", b"}"),
-        (b"", b"[", b""),
-        (b"", b'{"a":', b""),
-        (b"[", b"Inf,", b""),
-        (b"[", b"1 ", b""),
-        (b'{"instances": [', b"[1],", b"[2, 3]]}"),
-        (b'{"instances": [', b'{"x":1},', b'{"x": "a"}]}'),
-        (b'{"instances": [', b"1e999,", b"1]}"),
-        (b'{"inputs": ', b'{"x":[' * 2, b"1"),
-        (b'{"inputs": "', b"\xff", b'"}'),
-        (b"", b" ", b"x"),
-    ],
-)
-def test_texts_of_a_megabyte_are_refused_in_linear_time(rest, start, repeated, end):
-    """Square time would take hours, during which nobody else is answered."""
-    count = 900_000 // len(repeated)
-    status, answer = rest(request_bytes("POST", "/v1/models/example:predict", start + repeated * count + end))
-    # A message shows the bytes of the request as they came.
-    assert (status, json.loads(answer.decode("utf-8", "replace")).keys()) == (400, {"error"})
-
-
 def test_raw_bytes(server):
     """What a port scanner sends."""
 
@@ -325,10 +296,9 @@ def call(server: Server) -> Iterator[Callable[[str, bytes], str]]:
 
         def call(method: str, data: bytes) -> str:
             outcome = channel.unary_unary(method).future(data, timeout=ANSWER_SECONDS)
-            code, message = outcome.code().name, outcome.details()
-            assert code in CODES, (code, message)
-            assert len(message.encode()) <= 1024 + len("...TRUNCATED")
-            return code
+            assert outcome.code().name in CODES, (outcome.code(), outcome.details())
+            assert len(outcome.details().encode()) <= 1024 + len("...TRUNCATED")
+            return outcome.code().name
 
         yield call
 
