@@ -72,7 +72,7 @@ class Shell:
         self.servers.append(process)
         page = "/v1/models/translation" if "serving" in arguments else "/"
         port = self.ports["8501" if "serving" in arguments else "7860"]
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300  # a busy machine loads and warms up six versions slowly
         while True:
             assert process.poll() is None and time.monotonic() < end
             try:
