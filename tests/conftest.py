@@ -24,23 +24,27 @@ from filelock import FileLock
 from small_runs import ROOT, TASKS, free_port, small
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
-# Those that take a minute or more start first, so that no process is left alone with one of them at the end.
+# Those that take half a minute or more start first, so that no process is left alone with one of them at the end.
 LONGEST = (
     "test_readme.py",
     "test_networks.py",
     "test_survival_soak.py",
     "test_programs.py",
-    "test_openapi.py",
     "test_quickstart.py",
-    "test_training.py",
-    "test_survival_sockets.py",
-    "test_survival_signals.py",
-    "test_survival_fuzz.py",
-    "test_server_start.py",
-    "test_pipelines.py",
+    "test_search.py",
     "test_served_models.py",
+    "test_compression.py",
+    "test_sequence_models.py",
+    "test_survival_signals.py",
+    "test_translation_task.py",
+    "test_formats.py",
+    "test_survival_sockets.py",
+    "test_pipelines.py",
+    "test_bad_directories.py",
+    "test_training.py",
+    "test_models.py",
     "test_export.py",
-    "test_client_install.py",
+    "test_transformer.py",
 )
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
