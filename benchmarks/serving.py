@@ -27,9 +27,9 @@ ENVIRONMENT = Path(__file__).parents[1] / ".venv-peers"
 PACKAGES = ("tensorflow", "grpcio", "uvicorn", "uvloop", "httptools", "numpy", "protobuf")
 PEER_PACKAGES = ("tensorflow", "fastapi", "uvicorn", "litserve", "bentoml")
 BATCHING = """\
-max_batch_size { value: 32 }
-batch_timeout_micros { value: 2000 }
-num_batch_threads { value: 2 }
+max_batch_size { value: 64 }
+batch_timeout_micros { value: 0 }
+num_batch_threads { value: 1 }
 max_enqueued_batches { value: 100 }
 """
 CLIENT_IMPORT = """
