@@ -21,8 +21,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import StatusError, invalid_argument
-from serving.predict import DEFAULT_SIGNATURE, Settings
+from serving.predict import Settings
 from serving.servable import Call, Servable
 
 SignatureDef: TypeAlias = meta_graph_pb2.SignatureDef
@@ -117,30 +118,25 @@ def classify(
     servable: Servable, number: int, request: classification_pb2.ClassificationRequest, settings: Settings
 ) -> Call:
     """The run that answers a ClassificationRequest from version `number`."""
-    name = signature_name(request.model_spec)
-    head = Classification(definition_of(servable, name), settings)
-    examples = serialized_examples(request.input)
-    spec = _answered_spec(request.model_spec, number)
-
-    def finish(fetched: Fetched) -> classification_pb2.ClassificationResponse:
-        response = classification_pb2.ClassificationResponse(model_spec=spec)
-        head.fill(response.result, fetched, len(examples))
-        return response
-
-    return call_of(servable, name, head.fetches, examples, finish)
+    return _answered_by(Classification, classification_pb2.ClassificationResponse, servable, number, request, settings)
 
 
 def regress(servable: Servable, number: int, request: regression_pb2.RegressionRequest, settings: Settings) -> Call:
     """The run that answers a RegressionRequest from version `number`."""
+    return _answered_by(Regression, regression_pb2.RegressionResponse, servable, number, request, settings)
+
+
+def _answered_by(kind: Any, response: Any, servable: Servable, number: int, request: Any, settings: Settings) -> Call:
+    """The run of the signature that a request names, seen as a head of one kind."""
     name = signature_name(request.model_spec)
-    head = Regression(definition_of(servable, name), settings)
+    head = kind(definition_of(servable, name), settings)
     examples = serialized_examples(request.input)
     spec = _answered_spec(request.model_spec, number)
 
-    def finish(fetched: Fetched) -> regression_pb2.RegressionResponse:
-        response = regression_pb2.RegressionResponse(model_spec=spec)
-        head.fill(response.result, fetched, len(examples))
-        return response
+    def finish(fetched: Fetched) -> Any:
+        answer = response(model_spec=spec)
+        head.fill(answer.result, fetched, len(examples))
+        return answer
 
     return call_of(servable, name, head.fetches, examples, finish)
 

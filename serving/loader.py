@@ -18,7 +18,8 @@ from serving.errors import StatusError
 from serving.metrics import Metrics
 from serving.predict import Settings
 from serving.servable import Servable
-from serving.tflite import MODEL_FILE, TFLiteServable
+from serving.storage import TFLITE_NAME
+from serving.tflite import TFLiteServable
 from serving.warmup import warm_up
 from serving.workers import Workers
 
@@ -55,7 +56,7 @@ class Loader:
 
     def _read(self, path: str) -> Servable | TFLiteServable:
         bundle = self._bundle
-        if bundle.prefer_tflite and os.path.exists(os.path.join(path, MODEL_FILE)):
+        if bundle.prefer_tflite and os.path.exists(os.path.join(path, TFLITE_NAME)):
             return TFLiteServable(path, bundle.tflite_pools * bundle.tflite_interpreters_per_pool)
         scheduler = self._scheduler
         if bundle.batching is not None and bundle.batching_per_model:

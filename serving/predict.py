@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
+from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import StatusError, invalid_argument
 from serving.lifecycle import ModelManager, Use
 from serving.servable import Call, Servable, Signature
 from serving.tensors import MOST_BYTES, from_proto, to_proto
 
-DEFAULT_SIGNATURE = "serving_default"
 METHOD_NAMES = (
     "tensorflow/serving/predict",
     "tensorflow/serving/classify",

@@ -16,13 +16,14 @@ from urllib.parse import unquote
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
+from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import HTTP_STATUSES, StatusError, invalid_argument
 from serving.gate import Gate, TooLarge
 from serving.http_server import Reply, Request
 from serving.lifecycle import ModelManager, Use, Version
 from serving.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
 from serving.observers import Observers, Record
-from serving.predict import DEFAULT_SIGNATURE, Settings, choice
+from serving.predict import Settings, choice
 from serving.rest_examples import read_examples, rest_classify, rest_regress
 from serving.rest_json import error_json, parse
 from serving.rest_request import read_request, signature_name
@@ -30,9 +31,9 @@ from serving.rest_response import LARGE_JSON_RESULT, columnar_json, row_json
 from serving.rest_stream import events
 from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
+from serving.storage import INT64_MAX
 
 log = logging.getLogger("serving")
-INT64_MAX = 2**63 - 1
 LARGE_EXAMPLES_BYTES = 4096  # of JSON; to make messages of larger ones takes longer than a change of threads
 HEALTH_TARGETS = ("/healthz", "/readyz")
 MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 
+from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import invalid_argument
 from serving.inference import (
     Classification,
@@ -16,7 +17,7 @@ from serving.inference import (
     call_of,
     definition_of,
 )
-from serving.predict import DEFAULT_SIGNATURE, Settings
+from serving.predict import Settings
 from serving.rest_json import INDENT, debug, decimals, quoted, type_name
 from serving.rest_request import STRING, is_base64, to_array
 from serving.servable import Call, Input, Servable

@@ -15,13 +15,14 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.batching import Scheduler
+from serving.client_types import INIT_OPERATION
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
 from serving.graph_runs import Calculations, LongPath, Path, ShortPath
+from serving.storage import SAVED_MODEL_NAMES
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
 MOST_PATHS = 64  # that are compiled for choices of outputs
-INIT_OPERATION = "__saved_model_init_op"  # listed among the signatures; describes an operation, not a call
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
@@ -176,8 +177,7 @@ def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
 
 def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
     """Load graph and variables; the V1 loader takes every SavedModel, old ones too. Errors as in C++."""
-    names = ("saved_model.pb", "saved_model.pbtxt")
-    if not any(os.path.exists(os.path.join(path, name)) for name in names):
+    if not any(os.path.exists(os.path.join(path, name)) for name in SAVED_MODEL_NAMES):
         raise StatusError(
             "NOT_FOUND", f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
         )

@@ -21,9 +21,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.client_types import DEFAULT_SIGNATURE, DTYPES
 from serving.errors import StatusError
+from serving.storage import WARMUP_FILE
 from serving.tensors import from_proto
 
-WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS, MOST_BYTES = 100, 4 * 1024 * 1024  # of the warm-up requests that are looked at
 LONGEST = 20_000  # characters of a request that is shown
 FEW = 24  # numbers that are written one by one

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
+from serving.client_types import INIT_OPERATION
 from serving.errors import StatusError
 from serving.markup import Markup, join, tag
 from serving.metrics import RECENT_SECONDS, Metrics
@@ -28,7 +29,6 @@ CARD_FILE = os.path.join("assets.extra", "model_card.json")
 MOST_CARD_BYTES = 1024 * 1024
 MOST_UNLOADED = 5  # versions that are gone and still told of
 MOST_METRICS = 6
-INIT_OPERATION = "__saved_model_init_op"  # describes an operation, not a call
 STATES = {"START": "Found", "LOADING": "Loading", "AVAILABLE": "Available", "UNLOADING": "Unloading"}
 COLOURS = {"AVAILABLE": "good", "Failed": "bad", "Unavailable": "bad", "LOADING": "busy", "START": "busy"}
 STYLE = Markup(Path(__file__).with_name("status_page.css").read_text("utf-8"))

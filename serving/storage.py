@@ -20,6 +20,7 @@ ModelServerConfig: TypeAlias = model_server_config_pb2.ModelServerConfig
 INT64_MAX = 2**63 - 1
 SAVED_MODEL_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 TFLITE_NAME = "model.tflite"
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 PLATFORM = "tensorflow"
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

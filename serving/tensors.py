@@ -11,6 +11,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.dtypes import as_dtype
 
 from serving.errors import invalid_argument
+from serving.gate import GRPC_MOST_BYTES
 
 TensorProto: TypeAlias = tensor_pb2.TensorProto
 
@@ -46,7 +47,7 @@ HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
-MOST_BYTES = 2**31 - 1  # of a tensor, as of a message
+MOST_BYTES = GRPC_MOST_BYTES  # of a tensor, as of a message
 MOST_CONTINUED_BYTES = 64 * 1024 * 1024  # of a tensor of which only the first values came
 
 

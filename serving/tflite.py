@@ -22,9 +22,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from serving.errors import StatusError, invalid_argument
 from serving.predict import DEFAULT_SIGNATURE
 from serving.servable import SESSION_ERRORS, read_signatures, status_of
+from serving.storage import TFLITE_NAME
 
 log = logging.getLogger("serving")
-MODEL_FILE = "model.tflite"  # in a version's directory
 METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures, if it has them
 PREDICT = "tensorflow/serving/predict"
 MAX_DIMENSIONS = 8  # some kernels keep shapes in arrays of this length and write past their ends
@@ -48,7 +48,7 @@ class TFLiteServable:
 
     def __init__(self, path: str, interpreters: int) -> None:
         self.path = path
-        self._content = _read(os.path.join(path, MODEL_FILE))
+        self._content = _read(os.path.join(path, TFLITE_NAME))
         self._permits = threading.Semaphore(interpreters)
         first = Interpreter(self._content)
         self._free = deque([first])  # more are made when they are needed

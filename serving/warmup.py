@@ -13,9 +13,9 @@ from serving.errors import StatusError, invalid_argument
 from serving.inference import classify, multi_inference, regress
 from serving.predict import Settings, predict
 from serving.servable import Call, Servable, status_of
+from serving.storage import WARMUP_FILE
 from serving.tflite import TFLiteServable
 
-WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # as the original server; more would rather be a load test
 
 # {field of a PredictionLog: what prepares its request}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from serving_helpers import (
@@ -16,10 +17,14 @@ from serving_helpers import (
     Store,
     add_warmup,
     build_example,
+    build_heads,
     build_number,
     free_port,
     wait_until,
 )
+
+if TYPE_CHECKING:
+    from serving.servable import Servable
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +35,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for number in (1, 2, 3):
         build_number(store.number(number), number)
     return store
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servable]:
+    """Version 7 of a model of many signatures, loaded in this process."""
+    from tensorflow.core.protobuf import config_pb2
+
+    from serving.servable import Servable
+
+    path = tmp_path_factory.mktemp("heads") / "7"
+    build_heads(path)
+    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
+    yield servable
+    servable.close()
 
 
 @pytest.fixture(scope="session")

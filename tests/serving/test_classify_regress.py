@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from serving_helpers import build_heads, example_of, run_call
+from serving_helpers import example_of, run_call
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
@@ -13,16 +13,6 @@ from serving.predict import Settings
 from serving.servable import Servable
 
 NAME_CHECK = Settings(check_method_name=True)
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory):
-    """Version 7 of a model of many signatures."""
-    path = tmp_path_factory.mktemp("heads") / "7"
-    build_heads(path)
-    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
-    yield servable
-    servable.close()
 
 
 def classification(signature="", *examples):

@@ -3,26 +3,14 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_helpers import build_heads, example_of, run_call
-from tensorflow.core.protobuf import config_pb2
+from serving_helpers import example_of, run_call
 from tensorflow_serving.apis import inference_pb2, model_pb2
 
 from serving.errors import StatusError
 from serving.inference import CLASSIFY, REGRESS, first_spec, multi_inference
 from serving.predict import Settings
-from serving.servable import Servable
 
 PLAIN = Settings()
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory):
-    """Version 7 of a model of many signatures."""
-    path = tmp_path_factory.mktemp("heads") / "7"
-    build_heads(path)
-    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
-    yield servable
-    servable.close()
 
 
 def request_of(*tasks, examples=(1.0, -2.5)):

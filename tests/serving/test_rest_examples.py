@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_helpers import build_heads, run_call
+from serving_helpers import run_call
 from tensorflow.core.example import example_pb2
-from tensorflow.core.protobuf import config_pb2
 
 from serving.errors import StatusError
 from serving.predict import Settings
@@ -21,17 +20,6 @@ from serving.rest_examples import (
 )
 from serving.rest_json import parse
 from serving.rest_request import signature_name
-from serving.servable import Servable
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory):
-    """A model of many signatures."""
-    path = tmp_path_factory.mktemp("heads") / "7"
-    build_heads(path)
-    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
-    yield servable
-    servable.close()
 
 
 def examples_of(body):

@@ -20,7 +20,8 @@ from serving.errors import StatusError
 from serving.inference import classify
 from serving.predict import Settings, predict
 from serving.servable import Servable
-from serving.tflite import MODEL_FILE, TFLiteServable
+from serving.storage import TFLITE_NAME
+from serving.tflite import TFLiteServable
 
 FUNCTIONS = {
     "half": (lambda x: x / 2 + 2, [tf.TensorSpec([None, 2], tf.float32, "x")]),
@@ -52,7 +53,7 @@ def models(tmp_path_factory):
     function = tf.function(lambda x: {"y": x * 3 - 1}, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     tf.saved_model.save(module, str(path), signatures={"serving_default": function})
     contents["exported"] = tf.lite.TFLiteConverter.from_saved_model(str(path)).convert()
-    (path / MODEL_FILE).write_bytes(contents["exported"])
+    (path / TFLITE_NAME).write_bytes(contents["exported"])
     contents["path"] = path
     return contents
 
@@ -63,7 +64,7 @@ def load(models, tmp_path):
     loaded = []
 
     def load(model, interpreters=1):
-        (tmp_path / MODEL_FILE).write_bytes(models[model] if isinstance(model, str) else model)
+        (tmp_path / TFLITE_NAME).write_bytes(models[model] if isinstance(model, str) else model)
         loaded.append(TFLiteServable(str(tmp_path), interpreters))
         return loaded[-1]
 
@@ -362,7 +363,7 @@ def test_operations_that_the_runtime_lacks(load):
 
 def test_there_is_no_file(tmp_path):
     code, text = failure(TFLiteServable, str(tmp_path), 1)
-    assert (code, MODEL_FILE in text) == ("NOT_FOUND", True)
+    assert (code, TFLITE_NAME in text) == ("NOT_FOUND", True)
 
 
 def test_tensorflows_own_runtime_serves_where_litert_is_missing(load, monkeypatch):

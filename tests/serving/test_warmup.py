@@ -10,7 +10,8 @@ from serving.errors import StatusError
 from serving.inference import CLASSIFY, REGRESS
 from serving.predict import Settings
 from serving.servable import Servable
-from serving.warmup import MAX_RECORDS, WARMUP_FILE, warm_up
+from serving.storage import WARMUP_FILE
+from serving.warmup import MAX_RECORDS, warm_up
 
 
 class Counted(Servable):
