@@ -110,18 +110,21 @@ def median_speed(loads: Iterable[Load]) -> float:
 
 
 def batching(bench: Bench) -> Iterator[tuple[str, ...]]:
-    directory = bench.directory / "network"
-    flags = ("--enable_batching", f"--batching_parameters_file={bench.batching}")
-    with running(iter([ours(directory, *flags)]), iter([ours(directory)])) as (on, off):
-        rounds = bench.alternate(
-            lambda: on.measure("gRPC", 64, bench.seconds), lambda: off.measure("gRPC", 64, bench.seconds)
-        )
-    mine, other = map(median_speed, zip(*rounds, strict=True))
-    ratio = statistics.median(a.requests_per_second / b.requests_per_second for a, b in rounds)
-    work = "batching on, image model, 64 clients, gRPC"
-    yield work, f"{mine:,.0f} requests/s", f"off {other:,.0f}", f"{ratio:.2f}×", "≥ 2×"
-    mine, other = (statistics.median(load.p99 for load in side) for side in zip(*rounds, strict=True))
-    yield f"{work}, p99", f"{mine:.1f} ms", f"off {other:.1f} ms", f"{mine - other:+.1f} ms", "no worse"
+    """The image model by its two signatures: a PNG a request (`serving_default`), or its numbers."""
+    for model, request in (("network", "a PNG"), ("pixels", "its pixels")):
+        directory = bench.directory / model
+        flags = ("--enable_batching", f"--batching_parameters_file={bench.batching}")
+        with running(iter([ours(directory, *flags)]), iter([ours(directory)])) as (on, off):
+            rounds = bench.alternate(
+                lambda on=on: on.measure("gRPC", 64, bench.seconds),
+                lambda off=off: off.measure("gRPC", 64, bench.seconds),
+            )
+        mine, other = map(median_speed, zip(*rounds, strict=True))
+        ratio = statistics.median(a.requests_per_second / b.requests_per_second for a, b in rounds)
+        work = f"batching on, image model, {request}, 64 clients, gRPC"
+        yield work, f"{mine:,.0f} requests/s", f"off {other:,.0f}", f"{ratio:.2f}×", "≥ 2×"
+        mine, other = (statistics.median(load.p99 for load in side) for side in zip(*rounds, strict=True))
+        yield f"{work}, p99", f"{mine:.1f} ms", f"off {other:.1f} ms", f"{mine - other:+.1f} ms", "no worse"
 
 
 def start(bench: Bench) -> Iterator[tuple[str, ...]]:

@@ -1,15 +1,17 @@
 """What the measurements of the server send and serve: `python -m benchmarks.serving_models DIRECTORY [IMAGE_MODEL]`.
 
 For each model a directory NAME with `models/NAME/1`, a SavedModel, and requests: `grpc` (a PredictRequest as it travels
-in HTTP/2), `rest.json`, `peer.json` (the same array for a server that takes {"x": ...}) and `call.json` (signature,
-inputs and what the model gives). The models do little, so that a server is measured and not its model:
+in HTTP/2), `rest.json`, `peer.json` (the same array for a server that takes {"x": ...}) and `call.json` (alias of the
+input, and the numbers that the model gives). The models do little, so that a server is measured and not its model:
 
 * `vector`: x float32 [batch] -> x / 2 + 2; the request holds four numbers.
 * `image`: x float32 [batch, 28, 28, 1] -> the mean of each picture [batch]; the request holds one, in JSON 16 kB.
 
-IMAGE_MODEL, an exported image_classification, becomes `network`: its signature `pixels`, one picture a request.
+IMAGE_MODEL, an exported image_classification, becomes `network` and `pixels`: a request holds one picture, as a PNG for
+the signature `serving_default` or as numbers for `pixels`.
 """
 
+import base64
 import json
 import os
 import struct
@@ -30,14 +32,19 @@ def main(directory: str, image_model: str = "") -> None:
     save(out, "vector", lambda x: {"y": x / 2 + 2}, np.array([1, 2, 5, 10], np.float32))
     save(out, "image", lambda x: {"y": tf.reduce_mean(x, [1, 2, 3])}, image)
     if image_model:
-        path = model_path(out, "network")
-        path.parent.mkdir(parents=True)
-        path.symlink_to(Path(image_model).resolve())
-        signature = tf.saved_model.load(image_model).signatures["pixels"]
-        shape = signature.structured_input_signature[1]["pixels"].shape[1:]
-        pixels = generator.integers(0, 256, (1, *shape)).astype(np.float32)
-        answer = signature(pixels=tf.constant(pixels))["probabilities"].numpy()
-        write_requests(out / "network", "pixels", "pixels", pixels, answer)
+        signatures = tf.saved_model.load(image_model).signatures
+        shape = signatures["pixels"].structured_input_signature[1]["pixels"].shape[1:]
+        pixels = generator.integers(0, 256, shape).astype(np.float32)
+        png = tf.io.encode_png(tf.cast(pixels, tf.uint8))[None]
+        for name, signature, alias, array in [
+            ("network", "serving_default", "image_bytes", png.numpy()),
+            ("pixels", "pixels", "pixels", pixels[None]),
+        ]:
+            path = model_path(out, name)
+            path.parent.mkdir(parents=True)
+            path.symlink_to(Path(image_model).resolve())
+            answer = signatures[signature](**{alias: tf.constant(array)})
+            write_requests(out / name, signature, alias, array, {key: value.numpy() for key, value in answer.items()})
 
 
 def save(out: Path, name: str, function, example: np.ndarray) -> None:
@@ -46,25 +53,25 @@ def save(out: Path, name: str, function, example: np.ndarray) -> None:
     module = tf.Module()
     module.run = tf.function(function, input_signature=[spec])
     tf.saved_model.save(module, str(model_path(out, name)), signatures={"serving_default": module.run})
-    write_requests(out / name, "serving_default", "x", example, module.run(tf.constant(example))["y"].numpy())
+    write_requests(out / name, "serving_default", "x", example, {"y": module.run(tf.constant(example))["y"].numpy()})
 
 
 def model_path(out: Path, name: str) -> Path:
     return out / name / "models" / name / "1"
 
 
-def write_requests(out: Path, signature: str, alias: str, array: np.ndarray, answer: np.ndarray) -> None:
+def write_requests(out: Path, signature: str, alias: str, array: np.ndarray, answer: dict[str, np.ndarray]) -> None:
     request = predict_pb2.PredictRequest()
     request.model_spec.name = out.name
     request.model_spec.signature_name = signature
     request.inputs[alias].CopyFrom(tf.make_tensor_proto(array))
     message = request.SerializeToString()
     (out / "grpc").write_bytes(struct.pack(">?I", False, len(message)) + message)  # not compressed, length
-    rows = {"signature_name": signature, "instances": array.tolist()}
-    (out / "rest.json").write_text(json.dumps(rows), "utf-8")
-    (out / "peer.json").write_text(json.dumps({"x": array.tolist()}), "utf-8")
-    call = {"signature": signature, "inputs": {alias: array.tolist()}, "answer": answer.tolist()}
-    (out / "call.json").write_text(json.dumps(call), "utf-8")
+    rows = [{"b64": base64.b64encode(row).decode()} for row in array] if array.dtype == object else array.tolist()
+    (out / "rest.json").write_text(json.dumps({"signature_name": signature, "instances": rows}), "utf-8")
+    (out / "peer.json").write_text(json.dumps({"x": rows}), "utf-8")
+    numbers = {key: values.tolist() for key, values in answer.items() if values.dtype != object}
+    (out / "call.json").write_text(json.dumps({"alias": alias, "answer": numbers}), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The servers that `benchmarks.serving` compares, as processes on 127.0.0.1."""
 
+import base64
 import contextlib
 import json
 import os
@@ -132,29 +133,41 @@ def running(*servers: Iterator[Server]) -> Iterator[list[Server]]:
 def check(name: str, target: Target) -> None:
     """The answer holds the model's numbers."""
     call = json.loads(target.body.with_name("call.json").read_text("utf-8"))
-    numbers = grpc_answer(target, call) if target.grpc else rest_answer(target)
-    np.testing.assert_allclose(numbers, call["answer"], 1e-4, 1e-5, err_msg=f"{name}, {target.url}")
+    wanted = call["answer"]
+    answer = grpc_answer(target, call["alias"]) if target.grpc else rest_answer(target, next(iter(wanted)))
+    for alias, numbers in wanted.items():
+        np.testing.assert_allclose(answer[alias], numbers, 1e-4, 1e-5, err_msg=f"{name}, {target.url}")
 
 
-def grpc_answer(target: Target, call: dict) -> list:
-    inputs = {alias: np.array(numbers, np.float32) for alias, numbers in call["inputs"].items()}
+def grpc_answer(target: Target, alias: str) -> dict:
+    """-> {alias: array}; `alias` is that of the input."""
+    request = json.loads(target.body.with_name("rest.json").read_text("utf-8"))
+    rows = request["instances"]
+    if isinstance(rows[0], dict):
+        array = np.array([base64.b64decode(row["b64"]) for row in rows], object)
+    else:
+        array = np.array(rows, np.float32)
     with Client(target.url.split("/")[2]) as client:
-        outputs = client.predict(target.body.parent.name, inputs, signature=call["signature"])
-    return next(iter(outputs.values())).tolist()
+        return client.predict(target.body.parent.name, {alias: array}, signature=request["signature_name"])
 
 
-def rest_answer(target: Target) -> list:
+def rest_answer(target: Target, only: str) -> dict:
+    """-> {alias: list}; `only` is the alias of an answer that has no names."""
     request = urllib.request.Request(target.url, target.body.read_bytes(), {"Content-Type": "application/json"})
     end = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 document = json.load(response)
-            return next(iter(document.values())) if isinstance(document, dict) else document
+            break
         except OSError as error:  # the port of some is open before their workers are ready
             if time.monotonic() > end:
                 raise RuntimeError(f"no answer at {target.url}: {error}") from None
             time.sleep(0.1)
+    rows = next(iter(document.values())) if isinstance(document, dict) else document
+    if rows and isinstance(rows[0], dict):
+        return {alias: [row[alias] for row in rows] for alias in rows[0]}
+    return {only: rows}
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
@@ -56,6 +57,7 @@ def dtype_name(dtype: int) -> str:
     return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
 
 
+@functools.cache
 def numpy_dtype(dtype: int) -> np.dtype:
     """numpy's dtype of a DataType; object for strings. TypeError for what is no DataType."""
     return np.dtype(as_dtype(dtype).as_numpy_dtype)
