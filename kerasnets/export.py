@@ -153,6 +153,7 @@ def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     import tensorflow as tf
 
     from kerasnets import recording
+    from kerasnets.simplification import simplify
 
     signatures = compressed.signatures(task)
     # Keras's ExportArchive would hold the functions as well, which TensorFlow traces once more to save them.
@@ -162,6 +163,7 @@ def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     module.vocabulary = getattr(task, "vocabulary", None)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(path), traced, options)
+    simplify(path)
     recording.complete_signatures(path, task.defaults(compressed.model) if hasattr(task, "defaults") else {})
     extra = path / EXTRA
     extra.mkdir()

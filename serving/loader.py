@@ -15,6 +15,7 @@ from serving.batching import Scheduler
 from serving.bundle import Bundle
 from serving.configuration import Batching, read_model_batching
 from serving.errors import StatusError
+from serving.memory import give_back
 from serving.metrics import Metrics
 from serving.predict import Settings
 from serving.servable import Servable
@@ -52,6 +53,7 @@ class Loader:
         except BaseException:
             servable.close()
             raise
+        give_back()
         return servable
 
     def _read(self, path: str) -> Servable | TFLiteServable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from serving.batching import Scheduler
 from serving.client_types import INIT_OPERATION
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
 from serving.graph_runs import Calculations, LongPath, Path, ShortPath
+from serving.memory import give_back
 from serving.storage import SAVED_MODEL_NAMES
 from serving.tensors import dtype_name, from_proto, numpy_dtype
 
@@ -109,7 +111,8 @@ class Servable:
         self._paths: dict[tuple[tuple[str, ...], tuple[str, ...]], Path] = {}
         try:
             meta_graph = _load(self._session, path, tags)
-            self.signature_defs = dict(meta_graph.signature_def)
+            # Copies: a part of a message keeps the whole of it in memory.
+            self.signature_defs = {name: copy.deepcopy(each) for name, each in meta_graph.signature_def.items()}
             self.signatures = read_signatures(self.signature_defs)
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
@@ -146,6 +149,7 @@ class Servable:
         self.signatures = {}
         self._paths = {}  # these release their executors, which have to go before the session
         self._session.close()
+        give_back()
 
     def _path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
         """What is compiled for these feeds and at least these fetches.
@@ -183,7 +187,9 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
         )
     try:
         with session.graph.as_default():
-            return tf.compat.v1.saved_model.load(session, list(tags), path)
+            meta_graph = tf.compat.v1.saved_model.load(session, list(tags), path)
+            session.graph._functions.clear()  # copies for who builds on at the graph
+            return meta_graph
     except SESSION_ERRORS as error:
         raise status_of(error) from None
     except (OSError, DecodeError) as error:

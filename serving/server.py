@@ -189,9 +189,11 @@ def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLo
 
 def _import_tensorflow() -> None:
     """TensorFlow without Keras, which it imports if it can, and with it plotting and statistics: half of the time. A
-    SavedModel needs none of them."""
-    sys.modules["keras"] = None  # type: ignore[assignment]  # an import of it fails
+    SavedModel needs none of them, and no HDF5."""
+    unneeded = ("keras", "h5py")
+    sys.modules.update(dict.fromkeys(unneeded))  # type: ignore[arg-type]  # an import of them fails
     try:
         import tensorflow  # noqa: F401
     finally:
-        del sys.modules["keras"]  # tensorflow_text may want it
+        for name in unneeded:
+            del sys.modules[name]  # tensorflow_text may want it

@@ -36,13 +36,23 @@ MAY_IMPORT = {
     "compression": {"artifacts", "data"},
     "formats": {"artifacts", "command", "models"},
     "recording": set(),
+    "simplification": set(),
     **{
         program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS
         for program in PROGRAMS
     },
     "describe": {"checks", "command", "config", "models", "tasks"},
 }
-MAY_IMPORT["export"] |= {"artifacts", "card", "compression", "formats", "deployment", "recording", "verify"}
+MAY_IMPORT["export"] |= {
+    "artifacts",
+    "card",
+    "compression",
+    "formats",
+    "deployment",
+    "recording",
+    "simplification",
+    "verify",
+}
 TASKS = {"image_classification", "text_generation", "translation"}
 
 

@@ -27,6 +27,9 @@ class Translator:
 
     def __init__(self, model: keras.Model, vocabulary: SubwordVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
+        # One graph of the search for both signatures that need it.
+        specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
+        self.greedy = tf.function(self._greedy, input_signature=specs)
 
     def signatures(self) -> dict[str, Any]:
         def of(function: Callable, **inputs: tf.DType) -> Any:
@@ -109,7 +112,7 @@ class Translator:
             end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
             return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
 
-    def greedy(self, source: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _greedy(self, source: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """source int [B, S] -> tokens int32 [B, T], log probability [B]."""
         start, end = self.vocabulary.START, self.vocabulary.END
 
