@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-backends test-pipelines test-saved-models lint format clean
+.PHONY: demo test soak test-backends test-pipelines test-saved-models lint format clean
 
 demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
 
 test: .venv/installed  ## all tests, the slow ones too; a file of tests in one of two processes, in the order given
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+soak: .venv/installed  ## ten minutes of the server under load, then a third of it with batches
+	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/test_survival_soak.py
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends

@@ -87,8 +87,9 @@ class Opened:
 
 
 # A host that makes no sense is a ValueError.
-FAILURES = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, ValueError)
-CLOSED = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
+# With asyncio, httpcore lets an alert of TLS through as it is, such as one that asks for a certificate.
+CLOSED = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError, ssl.SSLError)
+FAILURES = (*CLOSED, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, ValueError)
 
 
 class Http11:

@@ -22,7 +22,7 @@ def small(task: str) -> Any:
     if task == "text_generation":
         model = replace(config.model, units=64)
         return replace(config, model=model, max_length=300, training=replace(config.training, epochs=3))
-    model = replace(config.model, width=64, hidden_units=64)
+    model = replace(config.model, width=64, hidden_units=64, num_blocks=1)
     return replace(config, model=model, training=replace(config.training, epochs=1, warmup_steps=50))
 
 

@@ -128,8 +128,8 @@ def test_names_do_not_lead_out_of_the_model_directories(watched):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         ask()
     assert_answers(server)
-    lines = record.read_text().splitlines()
-    assert any(f"{models}/example" in line for line in lines[before:]), "the look at the disk is recorded"
-    opened = {line.strip("'\"b") for line in lines}
+    # The record works: the next look at the disk stands in it.
+    wait_until(lambda: any(f"{models}/example" in line for line in record.read_text().splitlines()[before:]))
+    opened = {line.strip("'\"b") for line in record.read_text().splitlines()}
     assert not [path for path in opened if not is_allowed(path, models)]
     assert_clean_log(server)
