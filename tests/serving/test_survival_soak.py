@@ -1,7 +1,7 @@
 """Clients of all kinds ask for minutes while versions are swapped: no failed request, no wrong answer, no leak.
 
-The run takes KERASNETS_SOAK_SECONDS, that with batching a third of it: `make soak`, which CI runs, has 600 s, and the run
-of all tests 45 s.
+The run takes KERASNETS_SOAK_SECONDS, that with batching a third of it: `make soak`, which CI runs, has 600 s, and
+`make test` 45 s.
 """
 
 from __future__ import annotations
