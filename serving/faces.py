@@ -78,12 +78,12 @@ class Faces:
         )
         metrics = Metrics()
         self._access_log = AccessLog(flags.access_log_file, metrics) if flags.access_log_file else None
-        observers = Observers(metrics, self._access_log)
+        self._observers = Observers(metrics, self._access_log)
         workers = Workers(loop, flags.grpc_max_threads + flags.rest_api_num_threads)
         runner = Runner(workers, metrics)
         self.manager = make_manager(flags, models, Loader(bundle_of(flags), settings, metrics, loop, workers))
         profiler = Profiler() if flags.enable_profiler else None
-        self._grpc_api = GrpcApi(self.manager, runner, self._gate, observers, settings, profiler)
+        self._grpc_api = GrpcApi(self.manager, runner, self._gate, self._observers, settings, profiler)
         options = RestOptions(
             flags.rest_seconds,
             flags.rest_api_enable_cors_support,
@@ -91,7 +91,7 @@ class Faces:
             _metrics_path(flags),
             lambda: page(self.manager, metrics, _addresses(flags)),
         )
-        self._rest_api = RestApi(self.manager, runner, self._gate, observers, settings, options)
+        self._rest_api = RestApi(self.manager, runner, self._gate, self._observers, settings, options)
         self._health = Health()
         self._http: HttpServer | None = None
         self._poller = ConfigPoller(self.manager, flags.model_config_file, flags.model_config_file_poll_wait_seconds)
@@ -117,7 +117,7 @@ class Faces:
             _credentials(flags, self._certificates),
             channel_arguments(flags),
             self._add_services,
-            [TokenCheck(self._gate, self._grpc_api, HEALTH_SERVICE)] if self._gate.closed else [],
+            [TokenCheck(self._gate, self._observers, HEALTH_SERVICE)] if self._gate.closed else [],
         )
         if rest_socket is not None:
             tls = self._certificates.context() if flags.rest_api_enable_tls and self._certificates else None

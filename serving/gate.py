@@ -30,14 +30,13 @@ class Gate:
         self.most_bytes = min(most_bytes or GRPC_MOST_BYTES, GRPC_MOST_BYTES)
         self.requests = 0
 
-    def admitted(self, authorization: str | None) -> AbstractContextManager[None]:
-        """Counts a request within the `with`; raises as `check` does."""
-        self.check(authorization)
+    def admitted(self) -> AbstractContextManager[None]:
+        """Counts a request within the `with`; raises as `check_room` does."""
+        self.check_room()
         return self.counted()
 
-    def check(self, authorization: str | None) -> None:
-        """UNAUTHENTICATED or RESOURCE_EXHAUSTED if a request may not be."""
-        self.check_token(authorization)
+    def check_room(self) -> None:
+        """RESOURCE_EXHAUSTED if there are as many requests as may be."""
         if self._most_requests and self.requests >= self._most_requests:
             raise StatusError(
                 "RESOURCE_EXHAUSTED",

@@ -106,7 +106,7 @@ class GrpcApi:
             start = time.perf_counter()
             message = ""
             try:
-                with self._gate.admitted(_authorization(context.invocation_metadata()) if self._gate.closed else None):
+                with self._gate.admitted():
                     response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
@@ -194,28 +194,28 @@ def _authorization(metadata: Any) -> str | None:
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):
-    """Asks for a token where GrpcApi does not: reflection and unknown methods. The `free` service needs none."""
+    """Asks for a token before it reads a message. The `free` service needs none."""
 
-    def __init__(self, gate: Gate, api: GrpcApi, free: str) -> None:
-        self._gate, self._free = gate, f"/{free}/"
-        self._checked = {f"/{service}/{name}" for service, methods in api.methods.items() for name in methods}
+    def __init__(self, gate: Gate, observers: Observers, free: str) -> None:
+        self._gate, self._observers, self._free = gate, observers, f"/{free}/"
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        if details.method not in self._checked and not details.method.startswith(self._free):
+        if not details.method.startswith(self._free):
             try:
                 self._gate.check_token(_authorization(details.invocation_metadata))
             except StatusError as error:
-                return _refusing(error)
+                return self._refusing(details.method, error)
         return await continuation(details)
 
+    def _refusing(self, method: str, error: StatusError) -> grpc.RpcMethodHandler:
+        """Answers any method, of one message or many."""
 
-def _refusing(error: StatusError) -> grpc.RpcMethodHandler:
-    """Answers any method, of one message or many."""
+        async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
+            record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0, code=error.code)
+            self._observers.ended(record, 0.0)
+            await context.abort(grpc.StatusCode[error.code], error.message)
 
-    async def refuse(requests: Any, context: grpc.aio.ServicerContext) -> None:
-        await context.abort(grpc.StatusCode[error.code], error.message)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _is_told(record: logging.LogRecord) -> bool:

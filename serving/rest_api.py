@@ -129,7 +129,9 @@ class RestApi:
         """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
         try:
             if not self._is_open(request):
-                self._gate.check(_authorization(request))
+                self._gate.check_token(_authorization(request))
+            if _is_of_models(request):
+                self._gate.check_room()
             if size > self._gate.most_bytes:
                 raise self._gate.too_large(size)
         except StatusError as error:
@@ -152,9 +154,10 @@ class RestApi:
             return Reply(200 if origin.startswith((b"http://", b"https://")) else 400)
         if self._is_open(request):
             return self._health(request.target)
-        with self._gate.admitted(_authorization(request)):
-            if not request.target.lower().startswith("/v1/"):
-                return await self._page(request)
+        self._gate.check_token(_authorization(request))
+        if not _is_of_models(request):
+            return await self._page(request)
+        with self._gate.admitted():
             async with asyncio.timeout(self._options.timeout):
                 return await self._api(request, record)
 
@@ -168,7 +171,7 @@ class RestApi:
         return Reply(200, b"ok\n", "text/plain") if well else Reply(503, b"not ready\n", "text/plain")
 
     async def _page(self, request: Request) -> Reply:
-        """What is not below /v1/."""
+        """What is not below /v1/: for those who watch the server, so that it does not count as one of its requests."""
         if request.method == "GET" and request.target == self._options.metrics_path:
             return Reply(200, self._observers.metrics.text().encode(), "text/plain")
         if request.method == "GET" and request.target == "/" and self._options.extensions:
@@ -283,6 +286,11 @@ def failure(error: StatusError) -> Reply:
     status = 413 if isinstance(error, TooLarge) else HTTP_STATUSES[error.code]
     headers = (("WWW-Authenticate", "Bearer"),) if status == 401 else ()
     return Reply(status, encoded(error_json(error.message)), headers=headers)
+
+
+def _is_of_models(request: Request) -> bool:
+    """Whether it asks for what limits are there for, not for health, metrics or the status page."""
+    return request.target.lower().startswith("/v1/")
 
 
 def _authorization(request: Request) -> str | None:

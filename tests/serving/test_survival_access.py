@@ -141,6 +141,13 @@ def test_no_token_no_access_over_grpc(guarded, method, authorization):
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_no_message_is_read_without_a_token(guarded):
+    """Nobody can fill the memory: a message that is too large is not even found to be so."""
+    with grpc.insecure_channel(guarded.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{PREDICTION}/Predict")(b"\n" * 50_000_000, timeout=60)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize("authorization", WRONG)
 def test_no_token_no_reflection(guarded, authorization):
     with grpc.insecure_channel(guarded.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
@@ -195,6 +202,8 @@ def test_too_many_requests_at_once(guarded):
             )
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert exchange(guarded, request_bytes("GET", "/healthz"))[0] == 200
+        for path in ("/metrics", "/"):  # who watches the server sees it when it matters most
+            assert exchange(guarded, request_bytes("GET", path, b"", *sent(f"Bearer {ASCII_TOKEN}")))[0] == 200
         assert exchange(guarded, request_bytes("POST", GOOD_PATH, GOOD_BODY))[0] == 401, "tokens are looked at first"
         for take in takes:
             take.cancel()
