@@ -137,6 +137,22 @@ def test_a_row_alone_gets_what_it_gets_in_a_batch(model):
         assert_close(score[0], scores[row], 1e-5)
 
 
+def test_a_row_finds_nothing_more_while_it_waits_for_others():
+    """The first of ten ends with the second token: nothing can become better than the best. What would be better than
+    the third comes with the third token, and it stays that long, because the others never end by themselves."""
+    table = np.full((VOCABULARY, VOCABULARY), -20.0)
+    table[START, [END, 4, 5]] = np.log([0.6, 0.3, 0.1])
+    table[4, [END, 6]], table[5, [END, 6]], table[6, [END, 6]] = np.log([[0.01, 0.99], [0.9, 0.1], [0.9, 0.1]])
+    memory, limits = np.zeros((10, VOCABULARY), np.float32), tf.fill([10], 9)
+    memory[1:, END] = -40
+    model = Toy(table)
+    together, scores = beam_search(model, *model.start(tf.constant(memory), 0), START, END, limits, tf.zeros(10), 3)
+    alone, score = beam_search(model, *model.start(tf.constant(memory[:1]), 0), START, END, limits[:1], tf.zeros(1), 3)
+    assert alone[0, :, :2].numpy().tolist() == [[END, 0], [5, END], [4, END]]
+    np.testing.assert_array_equal(together[0], alone[0])
+    assert_close(score[0], scores[0], 1e-5)
+
+
 CHAIN = {START: 4, 4: 5, 5: END, 6: 7, 7: 8, 8: 6}
 
 

@@ -80,7 +80,9 @@ def beam_search(
         limits, alpha = state["limits"][:, tf.newaxis], state["length_penalty"][:, tf.newaxis]
         sequences = written(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
         ends = (tokens == end) | (index + 1 >= limits)
-        scores = tf.where(ends & (total > NEVER / 2), score(total, index + 1, alpha), LEAST)
+        # A row that has ended finds nothing more while it waits for others: its sequences do not depend on these.
+        found = ends & (total > NEVER / 2) & ~state["ended"][:, tf.newaxis]
+        scores = tf.where(found, score(total, index + 1, alpha), LEAST)
         scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
         finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
         total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
