@@ -130,8 +130,8 @@ class RestApi:
         try:
             if not self._is_open(request):
                 self._gate.check_token(_authorization(request))
-            if _is_of_models(request):
-                self._gate.check_room()
+                if _is_of_models(request):
+                    self._gate.check_room()
             if size > self._gate.most_bytes:
                 raise self._gate.too_large(size)
         except StatusError as error:
