@@ -12,23 +12,27 @@ MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 # What each room of kerasnets may import of kerasnets. A program is a module beside the rooms.
 LEAVES = {"calibration", "checks", "config", "data", "decoding", "embeddings", "text", "networks"}
 PROGRAMS = {"train", "evaluate", "export", "predict", "describe"}
-SHARED_BY_PROGRAMS = {"command", "examples", "loading"}
+SHARED_BY_PROGRAMS = {"command", "examples", "fingerprint", "loading", "lock", "resume", "run_files"}
 MAY_IMPORT = {
     "layers": {"layers"},
     "models": {"layers", "models"},
     "checks": set(),
     "networks": {"checks"},
-    "config": {"checks", "networks"},
+    "run_files": {"checks"},
+    "lock": {"checks"},
+    "fingerprint": {"checks", "data", "run_files"},
+    "resume": {"checks", "command", "config", "lock", "run_files"},
+    "config": {"checks", "networks", "run_files"},
     "data": {"data"},
     "calibration": {"checks"},
     "decoding": {"decoding"},
     "embeddings": set(),
     "text": set(),
-    "training": {"checks", "config", "training"},
+    "training": {"checks", "config", "run_files", "training"},
     "tasks": {"layers", "models", "tasks", *LEAVES},
     "command": {"checks", "config"},
     "examples": set(),
-    "loading": {"checks", "config", "tasks", "training"},
+    "loading": {"checks", "config", "run_files", "tasks", "training"},
     "verify": set(),  # it runs where kerasnets cannot be imported
     "card": {"data"},
     "deployment": set(),
@@ -41,7 +45,7 @@ MAY_IMPORT = {
         program: {"tasks", "training", "calibration", "checks", "config"} | PROGRAMS | SHARED_BY_PROGRAMS
         for program in PROGRAMS
     },
-    "describe": {"checks", "command", "config", "models", "tasks"},
+    "describe": {"checks", "command", "config", "models", "run_files", "tasks"},
 }
 MAY_IMPORT["export"] |= {
     "artifacts",

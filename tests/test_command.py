@@ -1,0 +1,74 @@
+"""How a program ends: its status, and what it says."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from small_runs import ROOT
+
+from kerasnets.checks import RequestError
+from kerasnets.command import sentence
+
+# A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.
+PROGRAM = """
+import atexit, os, sys, threading, time
+from kerasnets.command import run
+
+sys.modules["tensorflow"] = threading
+atexit.register(print, "finalized")
+
+def work():
+    while True:
+        time.sleep(0.001)
+
+def program(arguments):
+    for _ in range(3):
+        threading.Thread(target=work).start()  # no daemons: Python would wait for them
+    print("answer")
+    try:
+        if arguments:
+            os.kill(os.getpid(), int(arguments[0]))
+            time.sleep(60)
+    finally:
+        print("closed")
+
+run(program)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ([], 0, ""),
+        ([str(int(signal.SIGINT))], 130, "interrupted\n"),
+        ([str(int(signal.SIGTERM))], 143, "terminated\n"),
+    ],
+    ids=["end", "SIGINT", "SIGTERM"],
+)
+def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(arguments, status, told):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", told)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "runs/digits/log.jsonl"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("runs/digits/checkpoints/ckpt-3.data: No space left on device"),  # as TensorFlow puts it
+    ],
+)
+def test_a_full_disk_is_a_sentence(error):
+    told = sentence(error)
+    assert told.startswith("the disk is full (") and str(error) in told
+    assert told.endswith("; make room on it and give the same command again.")
+
+
+def test_other_errors_name_their_kind_unless_they_speak_for_themselves():
+    assert sentence(RequestError("do this.")) == "do this."
+    assert sentence(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
