@@ -81,7 +81,8 @@ def is_wrong_request(error: BaseException) -> bool:
 def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if is_disk_full(error):
-        return f"the disk is full ({text}); make room on it and give the same command again."
+        where = f" of {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
     speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
     return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"
 

@@ -125,6 +125,7 @@ def write(
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
+    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     tell_changes(task, run_dir, storage != "float32")
     model = keras.models.load_model(run_dir / MODEL)
     requests = task.requests(example_file.load(run_dir / "examples.json"))

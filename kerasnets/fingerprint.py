@@ -124,7 +124,7 @@ def difference(before: Fingerprint, now: Fingerprint, unit: str) -> str | None:
     for name in SPLITS:
         old, new = before["splits"][name]["examples"], now["splits"][name]["examples"]
         if old != new:
-            told.append(f"{name} has {new:,} {unit} and had {old:,}")
+            told.append(f"{name} has {new:,} {unit[:-1] if new == 1 else unit} and had {old:,}")
     return ", ".join(told) or f"{' and '.join(changed)} held other {unit}, as many as now"
 
 

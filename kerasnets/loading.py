@@ -57,6 +57,7 @@ def open_model(path: Path) -> Opened:
     from kerasnets.tasks import make_task
 
     task = make_task(name, config, extra_of(path))
+    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     if not is_saved_model(path):
         model = keras.models.load_model(path / "model.keras")
         return Opened(task, task.signatures(model), model, path)

@@ -10,7 +10,17 @@ from kerasnets import lock
 from kerasnets.checks import RequestError, choose
 from kerasnets.command import flat
 from kerasnets.config import Config, Training
-from kerasnets.run_files import CONFIG, DATA, EXAMPLES, METRICS, MODEL, VOCABULARIES, is_whole_model, read_json
+from kerasnets.run_files import (
+    CONFIG,
+    DATA,
+    EXAMPLES,
+    METRICS,
+    MODEL,
+    VOCABULARIES,
+    is_partial,
+    is_whole_model,
+    read_json,
+)
 
 # What a run writes before its config.toml, and writes again if it was ended in between.
 FIRST_FILES = {*VOCABULARIES.values(), EXAMPLES, DATA, lock.FILE}
@@ -51,7 +61,8 @@ def look_at(
     if run_dir.exists() and not run_dir.is_dir():
         raise RequestError(f"{run_dir} is a file; give a directory as --run-dir.")
     if not (run_dir / CONFIG).exists():
-        if run_dir.exists() and {path.name for path in run_dir.iterdir()} - FIRST_FILES:
+        names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+        if any(name not in FIRST_FILES and not is_partial(name) for name in names):
             raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
         if resume_with:
             raise RequestError(f"{run_dir} holds no run to go on with; give the values as options of their own.")

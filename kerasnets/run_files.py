@@ -43,6 +43,11 @@ def write(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
+def is_partial(name: str) -> bool:
+    """Whether a file is what `write` leaves if its process is killed."""
+    return name.startswith(".") and name.endswith(".partial")
+
+
 def write_json(path: Path, value: object) -> None:
     write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

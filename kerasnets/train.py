@@ -161,13 +161,15 @@ def prepare(
     Args: stack: what holds the lock of a directory that is made here.
     """
     start_tensorflow()
-    from kerasnets import fingerprint
+    from kerasnets import calibration, fingerprint
     from kerasnets.tasks import make_task
     from kerasnets.training.run import RunDirectory
 
     begun = (run_dir / CONFIG).exists()
     if begun:
         check_json(run_dir, task, (EXAMPLES,))
+        # It is fitted when training has ended; until then validation is of the network's own probabilities.
+        (run_dir / calibration.FILE).unlink(missing_ok=True)
     made = make_task(task, config, run_dir if begun else None)
     if begun:
         fingerprint.check_unchanged(run_dir, made)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "resume": {"checks", "command", "config", "lock", "run_files"},
     "config": {"checks", "networks", "run_files"},
     "data": {"data"},
-    "calibration": {"checks"},
+    "calibration": {"checks", "run_files"},
     "decoding": {"decoding"},
     "embeddings": set(),
     "text": set(),

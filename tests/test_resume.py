@@ -65,6 +65,15 @@ def test_changes_of_a_run_must_be_named(begun, config):
     assert "training.batch_size" not in RESUMABLE
 
 
+def test_what_a_killed_process_left_before_the_run_began_is_no_hindrance(config, tmp_path):
+    for name in (".lock", "subwords.json", ".data.json.partial"):
+        (tmp_path / name).touch()
+    assert look_at(tmp_path, "translation", "quick", config, {}) == (None, {})
+    (tmp_path / ".diary").touch()
+    with pytest.raises(RequestError, match="holds files but no run"):
+        look_at(tmp_path, "translation", "quick", config, {})
+
+
 def test_no_run_and_a_finished_one_cannot_go_on(begun, config, tmp_path):
     with pytest.raises(RequestError, match="holds no run to go on with"):
         look_at(tmp_path / "new", "translation", "quick", config, {"training.epochs": "9"})
