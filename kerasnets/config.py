@@ -179,11 +179,11 @@ def load(path: Path) -> tuple[str, str, Config]:
         raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    config = from_dict(TASKS[choose("task", task, TASKS)], values)
+    choose("task", task, TASKS)
     # The network's table is the last one: what is cut off must not be filled up with defaults.
     if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
         raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
-    return task, preset, config
+    return task, preset, from_dict(TASKS[task], values)
 
 
 def to_dict(config: object) -> dict[str, Any]:
