@@ -251,7 +251,8 @@ def run_files(path):
     log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
     log = [{key: value for key, value in entry.items() if key not in times} for entry in log]
     model = RunDirectory(path).load_model()
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(path / "checkpoints")))
+    newest = max((path / "checkpoints").glob("ckpt-*.index"), key=lambda file: int(file.stem.removeprefix("ckpt-")))
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
     checkpoint = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     return log, model.get_weights(), {name: value for name, value in checkpoint.items() if "CHECKPOINTABLE" not in name}
 
