@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from kerasnets.checks import RequestError
 from kerasnets.config import from_dict
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Terminated(KeyboardInterrupt):
@@ -89,7 +89,7 @@ def sentence(error: BaseException) -> str:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed for want of space; TensorFlow and HDF5 say so only in the text of their errors."""
-    return getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL)
+    return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(number) in str(error) for number in DISK_FULL)
 
 
 def start_tensorflow() -> None:

@@ -120,24 +120,24 @@ def difference(before: Fingerprint, now: Fingerprint, unit: str) -> str | None:
         return None
     if classes := class_difference(before.get("classes", []), now.get("classes", [])):
         return classes
-    told = file_difference(before, now)
+    parts = file_difference(before, now)
     for name in SPLITS:
         old, new = before["splits"][name]["examples"], now["splits"][name]["examples"]
         if old != new:
-            told.append(f"{name} has {new:,} {unit[:-1] if new == 1 else unit} and had {old:,}")
-    return ", ".join(told) or f"{' and '.join(changed)} held other {unit}, as many as now"
+            parts.append(f"{name} has {new:,} {unit[:-1] if new == 1 else unit} and had {old:,}")
+    return ", ".join(parts) or f"{' and '.join(changed)} held other {unit}, as many as now"
 
 
 def class_difference(before: list[str], now: list[str]) -> str:
     new, gone = [name for name in now if name not in before], [name for name in before if name not in now]
     if len(gone) == len(new) == 1:
         return f"class {gone[0]!r} is now {new[0]!r}"
-    told = [
+    parts = [
         f"{'class' if len(names) == 1 else 'classes'} {', '.join(map(repr, names))} {VERBS[kind][len(names) > 1]}"
         for kind, names in (("added", new), ("gone", gone))
         if names
     ]
-    return ", ".join(told) or ("the classes have another order" if before != now else "")
+    return ", ".join(parts) or ("the classes have another order" if before != now else "")
 
 
 def file_difference(before: Fingerprint, now: Fingerprint) -> list[str]:
@@ -151,13 +151,13 @@ def file_difference(before: Fingerprint, now: Fingerprint) -> list[str]:
         "changed": [name for name in new if name in old and new[name] != old[name]],
         "gone": [name for name in old if name not in new],
     }
-    told: list[str] = []
+    parts: list[str] = []
     for kind, names in kinds.items():
         if names:
-            noun = "" if told else " file" if len(names) == 1 else " files"
+            noun = "" if parts else " file" if len(names) == 1 else " files"
             examples = ", ".join([*names[:MOST_NAMES], *["..."][: len(names) > MOST_NAMES]])
-            told.append(f"{len(names)}{noun} {VERBS[kind][len(names) > 1]} ({examples})")
-    return told
+            parts.append(f"{len(names)}{noun} {VERBS[kind][len(names) > 1]} ({examples})")
+    return parts
 
 
 def write(directory: Path, fingerprint: Fingerprint) -> None:

@@ -88,9 +88,9 @@ def refuse_changes(run_dir: Path, changes: Mapping[str, Any]) -> None:
     """Raises: RequestError if there are changes of options; it says which way there is to go on."""
     if not changes:
         return
-    told = "; ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in changes.items())
+    text = "; ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in changes.items())
     way_out = "give another --run-dir"
     if all(name in RESUMABLE for name in changes):
         values = ",".join(f"{name}={new}" for name, (_, new) in changes.items())
         way_out += f", or go on with these values by --resume-with {values}"
-    raise RequestError(f"{run_dir} holds a run with other options ({told}); {way_out}.")
+    raise RequestError(f"{run_dir} holds a run with other options ({text}); {way_out}.")

@@ -127,25 +127,27 @@ def train(
             stack.enter_context(lock.locked(run_dir))
         made, run_directory = prepare(task, preset, config, run_dir, stack)
         if changes:
+            run_directory.check_epochs(config.training.epochs)
             configuration.save(run_dir / CONFIG, task, preset, config)
         return run_training(task, preset, made, run_directory, strategy, changes)
 
 
 def run_training(
-    task: str, preset: str, made: Any, run_directory: Any, strategy: str, changes: dict[str, Any]
+    task_name: str, preset: str, task: Any, run_directory: Any, strategy: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """-> what metrics.json holds, of a prepared run, at its end."""
-    from kerasnets.calibration import calibrate
+    from kerasnets.calibration import FILE, calibrate
     from kerasnets.training.loop import train as run_loop
     from kerasnets.training.strategies import make_strategy
 
-    config, run_dir = made.config, run_directory.path
+    config, run_dir = task.config, run_directory.path
     distribution = make_strategy(strategy)
-    given = {"task": task, "preset": preset, "dataset": config.dataset, "seed": config.seed}
+    given = {"task": task_name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
-    metrics: dict[str, Any] = given | run_loop(made, distribution, run_directory, changes)
+    (run_dir / FILE).unlink(missing_ok=True)  # until training has ended, validation is of the network as it is
+    metrics: dict[str, Any] = given | run_loop(task, distribution, run_directory, changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
-    calibration = calibrate(made, run_directory.load_model(), run_dir)
+    calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
     run_directory.finish(metrics)
     best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
@@ -161,15 +163,13 @@ def prepare(
     Args: stack: what holds the lock of a directory that is made here.
     """
     start_tensorflow()
-    from kerasnets import calibration, fingerprint
+    from kerasnets import fingerprint
     from kerasnets.tasks import make_task
     from kerasnets.training.run import RunDirectory
 
     begun = (run_dir / CONFIG).exists()
     if begun:
         check_json(run_dir, task, (EXAMPLES,))
-        # It is fitted when training has ended; until then validation is of the network's own probabilities.
-        (run_dir / calibration.FILE).unlink(missing_ok=True)
     made = make_task(task, config, run_dir if begun else None)
     if begun:
         fingerprint.check_unchanged(run_dir, made)

@@ -59,15 +59,17 @@ def test_a_renamed_class_is_noticed_by_every_program(copied, capsys):
     for split in ("train", "test"):
         (copied / "photos" / split / "blue").rename(copied / "photos" / split / "zebra")
     (copied / "run" / "metrics.json").unlink()  # as if it had been interrupted
-    told = "class 'blue' is now 'zebra'"
+    message = "class 'blue' is now 'zebra'"
     with pytest.raises(
-        RequestError, match=f"run was begun with other data: {told}; put the data back as they were, or"
+        RequestError, match=f"run was begun with other data: {message}; put the data back as they were, or"
     ):
         train(TASK, "quick", config(), copied / "run")
-    with pytest.raises(RequestError, match=f"folder:photos is not what the model was trained on: {told}"):
+    with pytest.raises(RequestError, match=f"folder:photos is not what the model was trained on: {message}"):
         evaluate(copied / "run")
     assert not (copied / "run" / "evaluation-test.json").exists()
-    with pytest.raises(RequestError, match=f"folder:photos has changed since the training: {told}.*--weights float32"):
+    with pytest.raises(
+        RequestError, match=f"folder:photos has changed since the training: {message}.*--weights float32"
+    ):
         export(copied / "run", copied / "models", storage="int8")
     assert not list((copied / "models" / TASK).iterdir())
 
@@ -88,9 +90,9 @@ def test_an_added_class_and_a_changed_file_are_no_traces(copied):
 def test_a_larger_test_split_is_scored_with_a_sentence(copied, capsys):
     draw(copied / "photos" / "test" / "red" / "9.png", (209, 0, 9))
     metrics = evaluate(copied / "run")
-    told = "1 file was added (test/red/9.png), test has 7 images and had 6"
-    assert metrics["examples"] == 7 and metrics["data_changes"] == told
-    assert f"folder:photos has changed since the training: {told}." in capsys.readouterr().err
+    message = "1 file was added (test/red/9.png), test has 7 images and had 6"
+    assert metrics["examples"] == 7 and metrics["data_changes"] == message
+    assert f"folder:photos has changed since the training: {message}." in capsys.readouterr().err
     assert json.loads((copied / "run" / "evaluation-test.json").read_text()) == metrics
     assert "data_changes" not in evaluate(copied / "run", "validation")
 
@@ -98,8 +100,8 @@ def test_a_larger_test_split_is_scored_with_a_sentence(copied, capsys):
 def test_data_that_are_gone_or_have_changed_can_be_exported(copied, capsys):
     (copied / "photos" / "train" / "red" / "7.png").unlink()
     version = export(copied / "run", copied / "models")
-    told = "1 file is gone (train/red/7.png), validation has 1 image and had 2; the export is"
-    assert f"folder:photos has changed since the training: {told}" in capsys.readouterr().err
+    message = "1 file is gone (train/red/7.png), validation has 1 image and had 2; the export is"
+    assert f"folder:photos has changed since the training: {message}" in capsys.readouterr().err
     assert "7.png" not in (version / "assets.extra" / "data.json").read_text()
     shutil.rmtree(copied / "photos")
     tell_changes(open_model(copied / "run").task, copied / "run", measures=False)
@@ -133,6 +135,10 @@ def test_a_run_goes_on_with_other_options(copied):
     metrics = train(TASK, "quick", config(), copied / "run", resume_with={"training.epochs": "2"})
     assert metrics["last"]["epoch"] == 2
     assert (copied / "run" / "calibration.json").exists()
+    (copied / "run" / "metrics.json").rename(copied / "metrics.json")
+    with pytest.raises(RequestError, match="training.epochs is 1; it must be 2 or more"):
+        train(TASK, "quick", config(), copied / "run", resume_with={"training.epochs": "1"})
+    (copied / "metrics.json").rename(copied / "run" / "metrics.json")
     assert train(TASK, "quick", config(2), copied / "run")["last"] == metrics["last"]  # config.toml says so now
     log = [json.loads(line) for line in (copied / "run" / "log.jsonl").read_text().splitlines()]
     assert [entry["training.epochs"] for entry in log if entry["kind"] == "options"] == [[1, 2]]

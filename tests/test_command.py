@@ -40,7 +40,7 @@ run(program)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         ([], 0, ""),
         ([str(int(signal.SIGINT))], 130, "interrupted\n"),
@@ -48,11 +48,11 @@ run(program)
     ],
     ids=["end", "SIGINT", "SIGTERM"],
 )
-def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(arguments, status, told):
+def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(arguments, status, message):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", told)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", message)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(argum
     ],
 )
 def test_a_full_disk_is_a_sentence(error, where):
-    told = f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
-    assert sentence(error) == told
+    message = f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
+    assert sentence(error) == message
 
 
 def test_other_errors_name_their_kind_unless_they_speak_for_themselves():

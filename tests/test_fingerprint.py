@@ -33,7 +33,7 @@ def difference(before, now, unit="images"):
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "message"),
     [
         (images(), None),
         (images(("red", "zebra")), "class 'blue' is now 'zebra'"),
@@ -45,8 +45,8 @@ def difference(before, now, unit="images"):
         (images(value=3), None),  # a decoder may differ by a shade from machine to machine
     ],
 )
-def test_classes_and_counts(now, told):
-    assert difference(taken(images()), taken(now)) == told
+def test_classes_and_counts(now, message):
+    assert difference(taken(images()), taken(now)) == message
 
 
 def test_texts_and_pairs_of_the_same_size_are_compared_by_what_they_say():
@@ -76,8 +76,8 @@ def test_files_that_were_added_changed_or_removed_are_named(photos):
     shutil.rmtree(photos / "blue")
     for name in "abcd":
         (photos / "red" / f"{name}.png").write_text(name)
-    told = difference(before, taken(images(counts=(6, 2, 2)), "folder:photos"))
-    assert told == (
+    message = difference(before, taken(images(counts=(6, 2, 2)), "folder:photos"))
+    assert message == (
         "4 files were added (red/a.png, red/b.png, red/c.png, ...), 1 changed (red/7.png), "
         "2 are gone (blue/1.png, blue/2.png), train has 6 images and had 4"
     )

@@ -20,8 +20,8 @@ with locked(pathlib.Path(sys.argv[1])):
 
 
 def test_a_second_training_is_told_the_process_of_the_first(tmp_path):
-    told = rf"another training \(process {os.getpid()}\) runs in"
-    with locked(tmp_path), pytest.raises(RequestError, match=told), locked(tmp_path):
+    message = rf"another training \(process {os.getpid()}\) runs in"
+    with locked(tmp_path), pytest.raises(RequestError, match=message), locked(tmp_path):
         pass
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())

@@ -431,8 +431,9 @@ def test_damage_that_cannot_be_mended_is_a_sentence(ended):
 
 def test_a_log_that_is_cut_off_or_epochs_that_are_past_are_a_sentence(ended):
     one = make_strategy("one_device")
-    with pytest.raises(RequestError, match="training.epochs is 2; 3 are behind the run"):
-        train(CharactersWithDropout(epochs=2), one, RunDirectory(ended))
+    with pytest.raises(RequestError, match="training.epochs is 2; it must be 3 or more, which are behind the run"):
+        RunDirectory(ended).check_epochs(2)
+    RunDirectory(ended).check_epochs(3)
     cut_off(ended / "log.jsonl")
     with pytest.raises(RequestError, match=r"log.jsonl is damaged or cut off: it has no validation of step 9"):
         train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))

@@ -106,7 +106,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
     Args: changes: options of the run that are others from now on, {name: [before, after]}, for its log.
     Returns: what `metrics.json` says of the training itself.
     Raises: FloatingPointError if the loss or the weights are no numbers; what was saved before is kept.
-        RequestError if the files of the run cannot be read, or the run is past the configured number of epochs.
+        RequestError if files of the run are damaged.
     """
     epochs, steps_per_epoch = task.config.training.epochs, task.steps_per_epoch
     steps = epochs * steps_per_epoch
@@ -142,9 +142,6 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
 
 def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
     """Brings the log and model.keras to the state after step `start`, from which training goes on."""
-    if start > trainer.steps:
-        done = start // trainer.task.steps_per_epoch
-        raise RequestError(f"training.epochs is {trainer.task.config.training.epochs}; {done} are behind the run.")
     if start and start not in (entry["step"] for entry in run.history("validation")):
         raise RequestError(
             f"{run.path / 'log.jsonl'} is damaged or cut off: it has no validation of step {start}, the checkpoint's; "

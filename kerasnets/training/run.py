@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kerasnets.checks import RequestError
 from kerasnets.run_files import METRICS, MODEL, check_model, is_whole_model, write, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiece")
@@ -37,6 +38,12 @@ class RunDirectory:
         """-> the validations of the weights that model.keras may hold: those since it was last written again."""
         begin = max((entry["step"] for entry in self.history("model")), default=0)
         return [entry for entry in self.history("validation") if entry["step"] >= begin]
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raises: RequestError if more epochs than these are behind the run."""
+        behind = max((entry["epoch"] for entry in self.history("validation")), default=0)
+        if epochs < behind:
+            raise RequestError(f"training.epochs is {epochs}; it must be {behind} or more, which are behind the run.")
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after `step`: training goes on from a checkpoint and will log it again."""
