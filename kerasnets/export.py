@@ -15,7 +15,7 @@ from kerasnets import config as configuration
 from kerasnets import examples as example_file
 from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.run_files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model
+from kerasnets.run_files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
 from kerasnets.verify import table
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
@@ -119,15 +119,13 @@ def write(
 
     Returns: the report of `verify.py`, with what `compression` and `formats` tell.
     """
-    import keras
-
     from kerasnets import compression, recording
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
     _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     tell_changes(task, run_dir, storage != "float32")
-    model = keras.models.load_model(run_dir / MODEL)
+    model = load_model(run_dir / MODEL)
     requests = task.requests(example_file.load(run_dir / "examples.json"))
     compressed = compression.CompressedModel(model, storage)
     save(task, compressed, requests, path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets.checks import RequestError
-from kerasnets.run_files import check_json, check_model
+from kerasnets.run_files import MODEL, check_json, check_model, load_model
 
 
 @dataclass
@@ -36,7 +36,7 @@ def read_config(path: Path) -> tuple[str, str, Any]:
     task, preset, config = configuration.load(directory / "config.toml")
     check_json(directory, task)
     if not is_saved_model(path):
-        check_model(path / "model.keras")
+        check_model(path / MODEL)
     return task, preset, config
 
 
@@ -51,7 +51,6 @@ def open_model(path: Path) -> Opened:
     Raises: RequestError if there is neither, or a file of it is damaged.
     """
     name, _, config = read_config(path)
-    import keras
     import tensorflow as tf
 
     from kerasnets.tasks import make_task
@@ -59,7 +58,7 @@ def open_model(path: Path) -> Opened:
     task = make_task(name, config, extra_of(path))
     _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     if not is_saved_model(path):
-        model = keras.models.load_model(path / "model.keras")
+        model = load_model(path / MODEL)
         return Opened(task, task.signatures(model), model, path)
     try:
         loaded = tf.saved_model.load(str(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import RequestError
+from kerasnets.interrupts import interrupts_deferred
 
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"
 EXAMPLES, DATA = "examples.json", "data.json"
@@ -94,3 +95,15 @@ def is_whole_model(path: Path) -> bool:
 def check_model(path: Path) -> None:
     if not is_whole_model(path):
         raise RequestError(f"{path} is damaged or cut off; {TRAIN_AGAIN}, from the newest checkpoint.")
+
+
+def load_model(path: Path) -> Any:
+    """-> the Keras model of a model.keras, with the layers of kerasnets.
+
+    Raises: RequestError if the file is missing, damaged or cut off.
+    """
+    import keras
+
+    check_model(path)
+    with interrupts_deferred():
+        return keras.models.load_model(path)

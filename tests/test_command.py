@@ -11,6 +11,7 @@ from small_runs import ROOT
 
 from kerasnets.checks import RequestError
 from kerasnets.command import sentence
+from kerasnets.interrupts import interrupts_deferred
 
 # A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.
 PROGRAM = """
@@ -53,6 +54,27 @@ def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(argum
     command = [sys.executable, "-c", PROGRAM, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", message)
+
+
+def test_an_interrupt_waits_for_code_that_would_swallow_it():
+    passed = []
+
+    def swallow():
+        with interrupts_deferred():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except:  # noqa: E722 (as in Keras)
+                passed.append("swallowed")
+            passed.append("block")
+        passed.append("behind")
+
+    with pytest.raises(KeyboardInterrupt):
+        swallow()
+    assert passed == ["block"]
+    with interrupts_deferred():
+        pass
+    with pytest.raises(KeyboardInterrupt):  # the handler is the one from before
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kerasnets.checks import RequestError
-from kerasnets.run_files import METRICS, MODEL, check_model, is_whole_model, write, write_json
+from kerasnets.run_files import METRICS, MODEL, is_whole_model, load_model, write, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiece")
 
@@ -76,8 +76,7 @@ class RunDirectory:
 
     def load_model(self) -> keras.Model:
         """Raises: RequestError if model.keras is damaged or not there."""
-        check_model(self.path / MODEL)
-        return keras.models.load_model(self.path / MODEL)
+        return load_model(self.path / MODEL)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         versions = {name: metadata.version(name) for name in PACKAGES}
