@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kerasnets.checks import RequestError
+from kerasnets.run_files import write
 
 FILE, DIAGRAM = "calibration.json", "reliability.png"
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures: examples without a mistake would ask for 0, and mere noise for infinity
@@ -100,7 +101,7 @@ def calibrate(task: Any, model: Any, run_dir: Path) -> Calibration:
     Raises: ValueError if there are no examples, or logits that are no numbers.
     """
     calibration = fit(lambda: task.held_out(model))
-    (run_dir / FILE).write_text(json.dumps(dataclasses.asdict(calibration), indent=1) + "\n", "utf-8")
+    write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
     draw(calibration, run_dir / DIAGRAM)
     print(
         f"temperature {calibration.temperature:.3f}: expected calibration error {calibration.ece_before:.4f} before, "

@@ -5,33 +5,66 @@ Exit status: 0 done, 1 the work failed, 2 the request was wrong.
 
 import argparse
 import contextlib
+import errno
 import os
 import re
+import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from kerasnets.checks import RequestError
 from kerasnets.config import from_dict
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which Kubernetes, systemd and batch systems end a process; it ends a program as Ctrl-C does."""
+
 
 def run(program: Callable[[list[str]], None]) -> NoReturn:
     """Runs a program over the command line; an error becomes one sentence (with --debug a traceback)."""
     # TensorFlow tells of its build and devices on standard error; a user's own setting holds.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, terminate)
     arguments = sys.argv[1:]
+    status = 0
     try:
         program([a for a in arguments if a != "--debug"])
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the end has begun
+        terminated = isinstance(error, Terminated)
+        print("terminated" if terminated else "interrupted", file=sys.stderr)
+        status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except Exception as error:
         if "--debug" in arguments:
-            raise
-        print(f"error: {sentence(error)}", file=sys.stderr)
-        sys.exit(2 if is_wrong_request(error) else 1)
-    sys.exit(0)
+            traceback.print_exc()
+        else:
+            print(f"error: {sentence(error)}", file=sys.stderr)
+        status = 2 if is_wrong_request(error) else 1
+    end(status)
+
+
+def terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process, once TensorFlow is there without Python's finalizers.
+
+    While they run, threads of tf.data still make batches with Python's objects, which ended some processes with a
+    damaged heap. What has to be closed or removed was closed by the `with` blocks that the program has left.
+    """
+    if "tensorflow" not in sys.modules:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+            stream.flush()
+    os._exit(status)
 
 
 def is_wrong_request(error: BaseException) -> bool:
@@ -47,8 +80,16 @@ def is_wrong_request(error: BaseException) -> bool:
 
 def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if is_disk_full(error):
+        where = f" of {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
     speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
     return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space; TensorFlow and HDF5 say so only in the text of their errors."""
+    return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(number) in str(error) for number in DISK_FULL)
 
 
 def start_tensorflow() -> None:
@@ -62,7 +103,7 @@ def start_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
-        except BaseException:
+        except Exception:
             tell()
             raise
 

@@ -23,6 +23,7 @@ from kerasnets.networks import (
     SequenceGeneratorModel,
     TransformerModel,
 )
+from kerasnets.run_files import write
 
 C = typing.TypeVar("C")
 
@@ -165,19 +166,24 @@ def load_preset(task: str, name: str | None = None) -> Config:
 
 
 def save(path: Path, task: str, preset: str, config: Config) -> None:
-    path.write_text(tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}), "utf-8")
+    write(path, tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}))
 
 
 def load(path: Path) -> tuple[str, str, Config]:
     """-> task, preset and configuration of a run, from its config.toml."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text)
         task, preset = values.pop("task"), values.pop("preset")
     except FileNotFoundError:
         raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    return task, preset, from_dict(TASKS[choose("task", task, TASKS)], values)
+    choose("task", task, TASKS)
+    # The network's table is the last one: what is cut off must not be filled up with defaults.
+    if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
+        raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
+    return task, preset, from_dict(TASKS[task], values)
 
 
 def to_dict(config: object) -> dict[str, Any]:

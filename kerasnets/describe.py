@@ -10,6 +10,7 @@ from kerasnets import config as configuration
 from kerasnets.checks import RequestError, check
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import Config
+from kerasnets.run_files import check_json
 
 DESCRIPTION = """Prints a row for each layer of a network: the shape that comes out, parameters, multiply-adds for one
 example and how much of the input one output sees; and how many weights a convolution saves against layers that share
@@ -44,6 +45,7 @@ def describe(what: str, length: int = 1, image_size: int | None = None) -> Any:
         task, _, config = configuration.load(directory / "config.toml")
         if image_size is not None:
             raise RequestError(f"image_size is {image_size}; it is for presets, and {what} is a run.")
+        check_json(directory, task)
     else:
         task, name = find_preset(what)
         config = configuration.load_preset(task, name)

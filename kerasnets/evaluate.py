@@ -1,14 +1,16 @@
 """`python -m kerasnets.evaluate RUN_DIR_OR_SAVED_MODEL`: scores a model on a split of its data."""
 
 import dataclasses
-import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from kerasnets import fingerprint
 from kerasnets.checks import choose
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.loading import is_saved_model, open_model, read_config
+from kerasnets.loading import extra_of, is_saved_model, open_model, read_config
+from kerasnets.run_files import write_json
 
 DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes
 evaluation-SPLIT.json into the run directory. An exported SavedModel is scored through its signatures, as a server
@@ -28,19 +30,30 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> dict[str, Any]:
-    """-> the metrics, also written to evaluation-SPLIT.json if `path` is a run directory."""
+    """-> the metrics, also written to evaluation-SPLIT.json if `path` is a run directory.
+
+    A split that has changed since the training is scored with a sentence that says so, also in "data_changes" of the
+    metrics.
+
+    Raises: RequestError if what is there is no model or damaged, or if the data have changed so that the score would
+        mean nothing: see `fingerprint.check_scored`.
+    """
     read_config(path)
     start_tensorflow()
     opened = open_model(path)
     if data_dir is not None:
         opened.task.config = dataclasses.replace(opened.task.config, data_dir=data_dir)
     began = time.monotonic()
+    changes = fingerprint.check_scored(extra_of(path), opened.task, split)
+    if changes:
+        print(f"{opened.task.config.dataset} has changed since the training: {changes}.", file=sys.stderr)
     scores = opened.task.evaluate(opened.signatures, split, opened.model)
     metrics = {"task": opened.task.name, "dataset": opened.task.config.dataset, "split": split} | scores
     metrics["seconds"] = round(time.monotonic() - began, 1)
+    if changes:
+        metrics["data_changes"] = changes
     if not is_saved_model(path):
-        text = json.dumps(metrics, indent=2, ensure_ascii=False)
-        (path / f"evaluation-{split}.json").write_text(text + "\n", "utf-8")
+        write_json(path / f"evaluation-{split}.json", metrics)
     return metrics
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets import artifacts, calibration, card, deployment
+from kerasnets import artifacts, calibration, card, deployment, fingerprint
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
 from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.run_files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
 from kerasnets.verify import table
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
@@ -73,8 +74,10 @@ def export(
         place, if one of the other formats could not be written.
     """
     task_name, _, config = configuration.load(run_dir / "config.toml")
-    if not (run_dir / "model.keras").exists():
+    if not (run_dir / MODEL).exists():
         raise RequestError(f"{run_dir} has no model yet; train at least one epoch of it.")
+    check_json(run_dir, task_name, (EXAMPLES,), RESULTS)
+    check_model(run_dir / MODEL)
     name = name or task_name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
@@ -116,19 +119,20 @@ def write(
 
     Returns: the report of `verify.py`, with what `compression` and `formats` tell.
     """
-    import keras
-
     from kerasnets import compression, recording
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
-    model = keras.models.load_model(run_dir / "model.keras")
+    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
+    tell_changes(task, run_dir, storage != "float32")
+    model = load_model(run_dir / MODEL)
     requests = task.requests(example_file.load(run_dir / "examples.json"))
     compressed = compression.CompressedModel(model, storage)
     save(task, compressed, requests, path)
-    for file in ("config.toml", "examples.json", calibration.FILE):
+    for file in (CONFIG, EXAMPLES, calibration.FILE):
         if (run_dir / file).exists():
             shutil.copy(run_dir / file, path / EXTRA)
+    fingerprint.copy_without_names(run_dir, path / EXTRA)
     report = verify(path)
     weights = compression.card(task, compressed)
     others: dict[str, Any] = {}
@@ -142,6 +146,27 @@ def write(
     card.write(path / EXTRA, made)
     (path / deployment.BATCHING).write_text(deployment.batching(report["batches"], report["cpus"]), "utf-8")
     return report | {"weights": weights, "formats": others}
+
+
+def tell_changes(task: Any, run_dir: Path, measures: bool) -> None:
+    """Prints in which way the data have changed since the training, if they are there.
+
+    An export holds what the run has learnt and none of the data, so it can be had all the same, but for numbers that
+    are measured on the validation split.
+
+    Raises: RequestError if there is a difference and `measures` says that such numbers will be.
+    """
+    changes = fingerprint.check_exported(run_dir, task, measures)
+    if changes and measures:
+        raise RequestError(
+            f"{task.config.dataset} has changed since the training: {changes}; put the data back as they were, since "
+            "what --weights costs is measured on them, or export with --weights float32."
+        )
+    if changes:
+        print(
+            f"{task.config.dataset} has changed since the training: {changes}; the export is of the data as they were.",
+            file=sys.stderr,
+        )
 
 
 def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets.checks import RequestError
+from kerasnets.run_files import MODEL, check_json, check_model, load_model
 
 
 @dataclass
@@ -31,19 +32,37 @@ def read_config(path: Path) -> tuple[str, str, Any]:
         raise RequestError(f"{path} is a SavedModel of another project (no assets.extra/config.toml in it).")
     if not is_saved_model(path) and not (path / "model.keras").exists():
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
-    return configuration.load((extra if is_saved_model(path) else path) / "config.toml")
+    directory = extra_of(path)
+    task, preset, config = configuration.load(directory / "config.toml")
+    check_json(directory, task)
+    if not is_saved_model(path):
+        check_model(path / MODEL)
+    return task, preset, config
+
+
+def extra_of(path: Path) -> Path:
+    """-> where the configuration and the vocabulary are: a run directory itself, or a folder of a SavedModel."""
+    return path / "assets.extra" if is_saved_model(path) else path
 
 
 def open_model(path: Path) -> Opened:
+    """-> the task and the model of a run directory or a SavedModel.
+
+    Raises: RequestError if there is neither, or a file of it is damaged.
+    """
     name, _, config = read_config(path)
-    import keras
     import tensorflow as tf
 
     from kerasnets.tasks import make_task
 
-    if is_saved_model(path):
+    task = make_task(name, config, extra_of(path))
+    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
+    if not is_saved_model(path):
+        model = load_model(path / MODEL)
+        return Opened(task, task.signatures(model), model, path)
+    try:
         loaded = tf.saved_model.load(str(path))
-        return Opened(make_task(name, config, path / "assets.extra"), loaded.signatures, None, path)
-    task = make_task(name, config, path)
-    model = keras.models.load_model(path / "model.keras")
-    return Opened(task, task.signatures(model), model, path)
+    except (tf.errors.OpError, IndexError, OSError, ValueError) as error:  # what damaged files raise
+        reason = " ".join(str(error).split()[:30])
+        raise RequestError(f"{path} is damaged or cut off ({reason}); export it again.") from None
+    return Opened(task, loaded.signatures, None, path)

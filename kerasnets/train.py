@@ -1,29 +1,29 @@
 """`python -m kerasnets.train TASK`: trains a network and leaves a run directory."""
 
+import contextlib
 import dataclasses
 import itertools
-import json
 import re
 import resource
 import sys
 import tempfile
 import time
 from argparse import SUPPRESS
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
+from kerasnets import lock
 from kerasnets.checks import RequestError, choose
-from kerasnets.command import Options, flat, run, start_tensorflow
+from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config
 from kerasnets.examples import instances
+from kerasnets.resume import RESUMABLE, look_at, named_values, with_values
+from kerasnets.run_files import CONFIG, EXAMPLES, check_json, write
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
 Started again with the same run directory, it goes on from the end of its last whole epoch."""
-
-
-# What a run writes before its config.toml, and writes again if it was ended in between.
-FIRST_FILES = {"classes.json", "characters.json", "subwords.json", "examples.json"}
 
 
 def main(arguments: list[str]) -> None:
@@ -55,6 +55,12 @@ def main(arguments: list[str]) -> None:
     options.add(
         "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
     )
+    options.add(
+        "--resume-with",
+        metavar="NAME=VALUE,...",
+        help="go on with other values, from the last checkpoint of a run that has not ended, for example after its "
+        f"loss became NaN; config.toml and log.jsonl record them. NAME: {', '.join(RESUMABLE)}",
+    )
     options.add_config(
         defaults,
         f"network to train: {', '.join(kinds)} (default: {defaults.model.kind}); the options below are its own",
@@ -62,7 +68,8 @@ def main(arguments: list[str]) -> None:
     given = options.parse(arguments)
     choose("strategy", given.strategy, STRATEGIES)
     default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
-    train(task, given.preset, given.config, Path(given.run_dir or default), given.strategy, given.dry_run)
+    run_dir, resume_with = Path(given.run_dir or default), named_values(given.resume_with or "")
+    train(task, given.preset, given.config, run_dir, given.strategy, given.dry_run, resume_with)
 
 
 def overview(arguments: list[str]) -> None:
@@ -89,31 +96,58 @@ def taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
 
 
 def train(
-    task: str, preset: str, config: Config, run_dir: Path, strategy: str = "auto", dry_run: bool = False
+    task: str,
+    preset: str,
+    config: Config,
+    run_dir: Path,
+    strategy: str = "auto",
+    dry_run: bool = False,
+    resume_with: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Trains a task, or goes on with it, and writes all files of the run directory.
 
+    Args: resume_with: options in RESUMABLE whose values the run gets in place of those that it has had.
     Returns: what metrics.json holds.
-    Raises: RequestError if the directory holds another run; DataError if the data cannot be had.
+    Raises: RequestError if the directory holds another run or one with other data, if one of its files is damaged, or
+        if another training runs in it; DataError if the data cannot be had; FloatingPointError if the loss is no
+        number.
     """
+    resume_with = resume_with or {}
+    config = with_values(config, resume_with)
     if dry_run:
         with tempfile.TemporaryDirectory() as directory:
             return try_out(task, preset, config, Path(directory), strategy)
-    finished = look_at(run_dir, task, preset, config)
+    finished, changes = look_at(run_dir, task, preset, config, resume_with)
     if finished:
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
         return finished
-    made, run_directory = prepare(task, preset, config, run_dir)
-    from kerasnets.calibration import calibrate
+    with contextlib.ExitStack() as stack:
+        begun = (run_dir / CONFIG).exists()
+        if begun:  # else the directory is made when nothing speaks against it any more
+            stack.enter_context(lock.locked(run_dir))
+        made, run_directory = prepare(task, preset, config, run_dir, stack)
+        if changes:
+            run_directory.check_epochs(config.training.epochs)
+            configuration.save(run_dir / CONFIG, task, preset, config)
+        return run_training(task, preset, made, run_directory, strategy, changes)
+
+
+def run_training(
+    task_name: str, preset: str, task: Any, run_directory: Any, strategy: str, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """-> what metrics.json holds, of a prepared run, at its end."""
+    from kerasnets.calibration import FILE, calibrate
     from kerasnets.training.loop import train as run_loop
     from kerasnets.training.strategies import make_strategy
 
+    config, run_dir = task.config, run_directory.path
     distribution = make_strategy(strategy)
-    given = {"task": task, "preset": preset, "dataset": config.dataset, "seed": config.seed}
+    given = {"task": task_name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
-    metrics: dict[str, Any] = given | run_loop(made, distribution, run_directory)
+    (run_dir / FILE).unlink(missing_ok=True)  # until training has ended, validation is of the network as it is
+    metrics: dict[str, Any] = given | run_loop(task, distribution, run_directory, changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
-    calibration = calibrate(made, run_directory.load_model(), run_dir)
+    calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
     run_directory.finish(metrics)
     best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
@@ -121,21 +155,36 @@ def train(
     return metrics
 
 
-def prepare(task: str, preset: str, config: Config, run_dir: Path) -> tuple[Any, Any]:
-    """-> the task and its run directory."""
+def prepare(
+    task: str, preset: str, config: Config, run_dir: Path, stack: contextlib.ExitStack | None = None
+) -> tuple[Any, Any]:
+    """-> the task and its run directory, whose first files are written if the run has not begun.
+
+    Args: stack: what holds the lock of a directory that is made here.
+    """
     start_tensorflow()
+    from kerasnets import fingerprint
     from kerasnets.tasks import make_task
     from kerasnets.training.run import RunDirectory
 
-    begun = (run_dir / "config.toml").exists()
+    begun = (run_dir / CONFIG).exists()
+    if begun:
+        check_json(run_dir, task, (EXAMPLES,))
     made = make_task(task, config, run_dir if begun else None)
+    if begun:
+        fingerprint.check_unchanged(run_dir, made)
     made.split_sizes(), made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
     examples = "" if begun else instances(made.examples())
     run_directory = RunDirectory(run_dir)
     if not begun:
+        if stack is not None:
+            stack.enter_context(lock.locked(run_dir))
+        if (run_dir / CONFIG).exists():
+            raise RequestError(f"another training began in {run_dir}; give another --run-dir, or this command again.")
         made.save(run_dir)
-        (run_dir / "examples.json").write_text(examples, "utf-8")
-        configuration.save(run_dir / "config.toml", task, preset, config)  # last: it says that the run has begun
+        write(run_dir / EXAMPLES, examples)
+        fingerprint.write(run_dir, fingerprint.take(made))
+        configuration.save(run_dir / CONFIG, task, preset, config)  # last: it says that the run has begun
     return made, run_directory
 
 
@@ -170,30 +219,6 @@ def try_out(task: str, preset: str, config: Config, directory: Path, strategy: s
     for name, value in table.items():
         print(f"{name:22}{value}")
     return table
-
-
-def look_at(run_dir: Path, task: str, preset: str, config: Config) -> dict[str, Any] | None:
-    """-> the metrics of a run that is already finished there, or None; another run there is a RequestError."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise RequestError(f"{run_dir} is a file; give a directory as --run-dir.")
-    if not (run_dir / "config.toml").exists():
-        if run_dir.exists() and {path.name for path in run_dir.iterdir()} - FIRST_FILES:
-            raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
-        return None
-    there, _, earlier = configuration.load(run_dir / "config.toml")
-    if there != task:
-        raise RequestError(f"{run_dir} holds a run of {there}, not of {task}; give another --run-dir.")
-    if earlier.model.kind != config.model.kind:
-        change = f"model was {earlier.model.kind!r} and is now {config.model.kind!r}"
-        raise RequestError(f"{run_dir} holds a run with other options ({change}); give another --run-dir.")
-    old, new = flat(earlier), flat(config)
-    different = [name for name in new if old[name] != new[name] and name != "data_dir"]
-    if different:
-        changes = "; ".join(f"{name} was {old[name]!r} and is now {new[name]!r}" for name in different)
-        raise RequestError(f"{run_dir} holds a run with other options ({changes}); give another --run-dir.")
-    if (run_dir / "metrics.json").exists():
-        return json.loads((run_dir / "metrics.json").read_text("utf-8"))
-    return None
 
 
 if __name__ == "__main__":

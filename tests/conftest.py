@@ -42,6 +42,7 @@ LONGEST = (
     "test_survival_sockets.py",
     "test_pipelines.py",
     "test_bad_directories.py",
+    "test_changed_data.py",
     "test_training.py",
     "test_models.py",
     "test_export.py",

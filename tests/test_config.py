@@ -130,7 +130,7 @@ def test_missing_values_stay_missing(tmp_path):
         ("seed = 1", "is not the configuration of a run"),
         (b"\xff\xfe", "is not the configuration of a run"),
         ('task = "speech"\npreset = "quick"', "no task 'speech'"),
-        ('task = "translation"\npreset = "quick"\nlayers = 3', "no option layers; known are"),
+        ('task = "translation"\npreset = "quick"\nlayers = 3\n[training]\n[model]\n', "no option layers; known are"),
     ],
 )
 def test_wrong_file_is_a_sentence(text, words, tmp_path):

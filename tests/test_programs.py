@@ -214,8 +214,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(tmp_path, ru
     run = tmp_path / "run"
     save, calls = loop.Trainer.save, []
 
-    def save_and_fail(self, manager, step):
-        save(self, manager, step)
+    def save_and_fail(self, checkpoints, step):
+        save(self, checkpoints, step)
         calls.append(step)
         if len(calls) == 5:
             raise KeyboardInterrupt

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -250,7 +251,8 @@ def run_files(path):
     log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
     log = [{key: value for key, value in entry.items() if key not in times} for entry in log]
     model = RunDirectory(path).load_model()
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(path / "checkpoints")))
+    newest = max((path / "checkpoints").glob("ckpt-*.index"), key=lambda file: int(file.stem.removeprefix("ckpt-")))
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
     checkpoint = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     return log, model.get_weights(), {name: value for name, value in checkpoint.items() if "CHECKPOINTABLE" not in name}
 
@@ -316,15 +318,152 @@ def test_finished_training_has_nothing_left_to_do(resumed):
     assert run_files(whole)[0] == before
 
 
-def test_a_loss_that_is_no_number_ends_training_with_a_sentence(tmp_path):
-    class Broken(Characters):
-        def loss(self, *arguments, **options):
-            loss, weight, carry = super().loss(*arguments, **options)
-            return loss * float("nan"), weight, carry
+class Diverging(Characters):
+    """Its loss is NaN from step `bad` on, as long as the learning rate is what it was."""
 
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: use a lower --training.learning-rate"):
+    bad = 4
+
+    def training_batches(self, start, stop):
+        def batch(step):
+            values = self.batch(step, np.random.default_rng([5, step]))
+            diverges = step >= self.bad and self.config.training.learning_rate == 0.01
+            return values | {"factor": np.full(8, np.nan if diverges else 1, np.float32)}
+
+        return to_dataset(batch, start, stop)
+
+    def loss(self, model, batch, carry, training):
+        loss, weight, carry = super().loss(model, batch, carry, training)
+        return loss * batch["factor"][0], weight, carry
+
+
+def test_a_loss_that_is_no_number_ends_training_with_a_way_to_go_on(tmp_path):
+    run, one = RunDirectory(tmp_path), make_strategy("one_device")
+    way_out = "by the same command with --resume-with training.learning_rate=0.005 or another option"
+    with pytest.raises(
+        FloatingPointError, match=f"the loss is nan at step 6; the run goes on from step 3, .*{way_out}"
+    ):
+        train(Diverging(), one, run)
+    whole = run.load_model().get_weights()
+    assert all(np.isfinite(weights).all() for weights in whole)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 6"):
+        train(Diverging(), one, run)  # the same again is the same again
+    metrics = train(Diverging(learning_rate=0.005), one, run, {"training.learning_rate": [0.01, 0.005]})
+    assert metrics["steps"] == 6 and np.isfinite(metrics["last"]["score"])
+    assert run.history("options") == [{"kind": "options", "step": 3, "training.learning_rate": [0.01, 0.005]}]
+    assert [entry["step"] for entry in run.history("training")] == [3, 6]
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path):
+    class Spoilt(Characters):
+        def validate(self, model):
+            if self.validations == 1:
+                model.trainable_variables[-1].assign(np.full(model.trainable_variables[-1].shape, np.inf))
+            return super().validate(model) | {"score": 1.0}  # a metric need not tell
+
+    run = RunDirectory(tmp_path)
+    with pytest.raises(FloatingPointError, match="the largest weight is inf at step 6; the run goes on from step 3"):
+        train(Spoilt(), make_strategy("one_device"), run)
+    assert [path.name for path in sorted((tmp_path / "checkpoints").glob("*.index"))] == ["ckpt-3.index"]
+    assert all(np.isfinite(weights).all() for weights in run.load_model().get_weights())
+
+
+def test_a_first_epoch_that_fails_leaves_no_model(tmp_path):
+    class Broken(Diverging):
+        bad = 0
+
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 3; the run goes on from the start, by"):
         train(Broken(), make_strategy("one_device"), RunDirectory(tmp_path))
     assert not (tmp_path / "model.keras").exists()
+
+
+# Damaged files.
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def ended(resumed, tmp_path):
+    """-> a copy of a run of three epochs, of which the checkpoints of the last two are there."""
+    shutil.copytree(resumed[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "changed", "missing", "index cut off", "leftovers"])
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(ended, resumed, damage, capsys):
+    (data,) = (ended / "checkpoints").glob("ckpt-9.data*")
+    if damage == "cut off":
+        cut_off(data)
+    elif damage == "empty":
+        data.write_bytes(b"")
+    elif damage == "changed":
+        middle = data.stat().st_size // 2
+        content = data.read_bytes()
+        data.write_bytes(content[:middle] + bytes(16) + content[middle + 16 :])
+    elif damage == "missing":
+        data.unlink()
+    elif damage == "index cut off":
+        cut_off(ended / "checkpoints" / "ckpt-9.index")
+    else:
+        (ended / "checkpoints" / "checkpoint").unlink()  # without it TensorFlow knows of no checkpoint
+        (ended / "checkpoints" / "ckpt-12_temp").mkdir()
+    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), RunDirectory(ended))
+    (log, weights, _), (log2, weights2, _) = run_files(resumed[0]), run_files(ended)
+    assert metrics["last"] == resumed[2]["last"] and log == log2
+    for ours, theirs in zip(weights, weights2, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    told = capsys.readouterr().err
+    if damage == "leftovers":
+        assert "going on from step 9 (epoch 3)" in told
+        assert not (ended / "checkpoints" / "ckpt-12_temp").exists()
+    else:
+        assert "the checkpoint of step 9 is damaged or cut off.\ngoing on from step 6 (epoch 2)" in told
+
+
+def test_damage_that_cannot_be_mended_is_a_sentence(ended):
+    one = make_strategy("one_device")
+    for path in (ended / "checkpoints").glob("ckpt-*.data*"):
+        cut_off(path)
+    with pytest.raises(RequestError, match="no checkpoint in .* can be read; put one back from a copy, or remove"):
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+
+
+def test_a_log_that_is_cut_off_or_epochs_that_are_past_are_a_sentence(ended):
+    one = make_strategy("one_device")
+    with pytest.raises(RequestError, match="training.epochs is 2; it must be 3 or more, which are behind the run"):
+        RunDirectory(ended).check_epochs(2)
+    RunDirectory(ended).check_epochs(3)
+    cut_off(ended / "log.jsonl")
+    with pytest.raises(RequestError, match=r"log.jsonl is damaged or cut off: it has no validation of step 9"):
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+
+
+def test_a_lost_model_is_written_again_from_the_checkpoint(ended, capsys):
+    run = RunDirectory(ended)
+    cut_off(ended / "model.keras")
+    with pytest.raises(RequestError, match="model.keras is damaged or cut off; give the train command"):
+        run.load_model()
+    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), run)
+    assert "model.keras was damaged or missing; it now has the weights of that step." in capsys.readouterr().err
+    assert metrics["best"] == metrics["last"]  # whichever was best before is lost
+    checkpoint = run_files(ended)[2]
+    trained = {value.tobytes() for value in checkpoint.values()}
+    assert all(weights.tobytes() in trained for weights in run.load_model().get_weights())
+
+
+def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    run, model = RunDirectory(tmp_path), Characters().model()
+    run.save_model(model)
+
+    def full(path):
+        path.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save_model(model)
+    assert run.has_whole_model() and [path.name for path in tmp_path.iterdir()] == ["model.keras"]
 
 
 def test_a_batch_that_weighs_nothing_changes_nothing():

@@ -40,7 +40,8 @@ class ImageClassificationTask:
     @functools.cached_property
     def data(self) -> ImageSplits:
         size = self.config.image_size
-        return load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
+        data = load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
+        return data if self.directory is None else with_labels_of(data, self.classes)
 
     @functools.cached_property
     def _saved(self) -> dict[str, Any]:
@@ -260,6 +261,15 @@ class ImageClassificationTask:
         answer = signatures["serving_default"](image_bytes=tf.constant([data]))
         best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
         return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+
+
+def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
+    """-> the data with the labels of a trained model's classes, if they have the same ones in another order."""
+    if set(data.classes) != set(classes) or list(data.classes) == classes:
+        return data
+    labels = np.array([classes.index(name) for name in data.classes], np.int32)
+    train, validation, test = ((part[0], labels[part[1]]) for part in (data.train, data.validation, data.test))
+    return ImageSplits(train, validation, test, tuple(classes), data.description)
 
 
 def require_pixels(pixels: tf.Tensor) -> tf.Tensor:

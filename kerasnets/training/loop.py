@@ -5,6 +5,8 @@ it would have had after its last whole epoch; the checkpoint holds the weights, 
 generator (dropout) and what a step hands to the next (an LSTM's states).
 """
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasnets.checks import RequestError
+from kerasnets.training.checkpoints import Checkpoints
 from kerasnets.training.progress import Progress
 from kerasnets.training.protocol import Metrics, Task
 from kerasnets.training.run import RunDirectory
@@ -67,6 +71,12 @@ class Trainer:
         results = self.strategy.experimental_local_results
         return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
 
+    def largest_weight(self) -> float:
+        """-> the largest absolute value of all that a checkpoint holds; NaN if there is one."""
+        values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect())]
+        arrays = [np.asarray(value) for value in values]
+        return float(np.max([np.abs(array).max(initial=0) for array in arrays if array.dtype.kind == "f"]))
+
     def checkpoint(self) -> tf.train.Checkpoint:
         # By position, since Keras's own order is stable and its paths are not unique; `model.variables` holds the
         # states of the random generators too, which `.keras` files leave out.
@@ -76,51 +86,76 @@ class Trainer:
             carry=[tf.Variable(array) for array in tf.nest.flatten(self.collect())],
         )
 
-    def save(self, manager: tf.train.CheckpointManager, step: int) -> None:
-        for variable, array in zip(manager.checkpoint.carry, tf.nest.flatten(self.collect()), strict=True):
+    def save(self, checkpoints: Checkpoints, step: int) -> None:
+        for variable, array in zip(checkpoints.checkpoint.carry, tf.nest.flatten(self.collect()), strict=True):
             variable.assign(array)
-        manager.save(checkpoint_number=step)
+        checkpoints.save(step)
 
-    def restore(self, manager: tf.train.CheckpointManager) -> int:
-        """-> the step that the newest checkpoint was written after, 0 without one."""
-        path = manager.latest_checkpoint
-        if path is None:
-            return 0
-        manager.checkpoint.restore(path).assert_consumed()
-        arrays = [variable.numpy() for variable in manager.checkpoint.carry]
-        self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
-        return int(path.rsplit("-", 1)[1])
+    def restore(self, checkpoints: Checkpoints) -> int:
+        """-> the step that the newest whole checkpoint was written after, 0 without one."""
+        step = checkpoints.restore()
+        if step:
+            arrays = [variable.numpy() for variable in checkpoints.checkpoint.carry]
+            self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
+        return step
 
 
-def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory) -> Metrics:
+def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, changes: Metrics | None = None) -> Metrics:
     """Trains until the configured number of epochs, from the newest checkpoint of the run if it has one.
 
+    Args: changes: options of the run that are others from now on, {name: [before, after]}, for its log.
     Returns: what `metrics.json` says of the training itself.
+    Raises: FloatingPointError if the loss or the weights are no numbers; what was saved before is kept.
+        RequestError if files of the run are damaged.
     """
     epochs, steps_per_epoch = task.config.training.epochs, task.steps_per_epoch
     steps = epochs * steps_per_epoch
     trainer = Trainer(task, strategy, steps)
-    manager = tf.train.CheckpointManager(trainer.checkpoint(), str(run.path / "checkpoints"), max_to_keep=2)
-    start = trainer.restore(manager)
-    run.rewind(start)
+    checkpoints = Checkpoints(run.path / "checkpoints", trainer.checkpoint())
+    start = trainer.restore(checkpoints)
+    resume(run, trainer, start)
+    if changes:
+        run.log("options", step=start, **changes)
     clock = Clock(run)
-    writer = tf.summary.create_file_writer(str(run.path / "logs"))
     progress = Progress(start, steps)
-    batches = iter(trainer.batches(start))
-    for epoch in range(start // steps_per_epoch, epochs):
-        stop = (epoch + 1) * steps_per_epoch
-        run_steps(trainer, batches, range(epoch * steps_per_epoch, stop), clock, progress, writer)
-        validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
-        if is_best(task, validation, run.history("validation")):
-            run.save_model(trainer.model)
-        run.log("validation", step=stop, epoch=epoch + 1, seconds=clock.seconds(), **validation)
-        with writer.as_default(step=stop):
-            for name, value in validation.items():
-                tf.summary.scalar(f"validation/{name}", value)
-        progress.say(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
-        trainer.save(manager, stop)
-    progress.close()
+    writer = tf.summary.create_file_writer(str(run.path / "logs"))
+    with contextlib.closing(writer), contextlib.closing(progress):
+        batches = iter(trainer.batches(start))
+        for epoch in range(start // steps_per_epoch, epochs):
+            stop = (epoch + 1) * steps_per_epoch
+            epoch_steps = range(epoch * steps_per_epoch, stop)
+            run_steps(trainer, batches, epoch_steps, clock, progress, writer)
+            validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
+            # A last step can spoil the weights after its loss was computed; what is saved must be good to go on from.
+            for name, value in {"largest weight": trainer.largest_weight(), **validation}.items():
+                require_number(name, value, epoch_steps, task)
+            if is_best(task, validation, run.best_candidates()):
+                run.save_model(trainer.model)
+            run.log("validation", step=stop, epoch=epoch + 1, seconds=clock.seconds(), **validation)
+            with writer.as_default(step=stop):
+                for name, value in validation.items():
+                    tf.summary.scalar(f"validation/{name}", value)
+            progress.say(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+            trainer.save(checkpoints, stop)
     return summary(task, trainer, run, clock, steps)
+
+
+def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
+    """Brings the log and model.keras to the state after step `start`, from which training goes on."""
+    if start and start not in (entry["step"] for entry in run.history("validation")):
+        raise RequestError(
+            f"{run.path / 'log.jsonl'} is damaged or cut off: it has no validation of step {start}, the checkpoint's; "
+            "put it back from a copy, or train again with another --run-dir."
+        )
+    if start == 0 and run.history("training"):
+        print("no epoch was saved; training begins anew.", file=sys.stderr)
+    run.rewind(start)
+    if start:
+        print(f"going on from step {start} (epoch {start // trainer.task.steps_per_epoch})", file=sys.stderr)
+        if not run.has_whole_model():
+            run.save_model(trainer.model)
+            run.log("model", step=start)
+            print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)
 
 
 def run_steps(
@@ -137,12 +172,20 @@ def run_steps(
             with writer.as_default(step=step + 1):
                 tf.summary.scalar("training/loss", loss)
                 tf.summary.scalar("training/learning_rate", rate)
-            if not np.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} at step {step + 1}: use a lower --training.learning-rate or more "
-                    "--training.warmup-steps; checkpoints from before are kept."
-                )
+            require_number("loss", loss, range(steps.start, step + 1), trainer.task)
         progress.update(step + 1, clock.status())
+
+
+def require_number(name: str, value: float, steps: range, task: Task) -> None:
+    """Raises: FloatingPointError if a value that was got after `steps`, which began at a checkpoint, is NaN or
+    infinite."""
+    if np.isfinite(value):
+        return
+    begin = f"step {steps.start}, its last checkpoint" if steps.start else "the start"
+    raise FloatingPointError(
+        f"the {name} is {value} at step {steps.stop}; the run goes on from {begin}, by the same command with "
+        f"--resume-with training.learning_rate={task.config.training.learning_rate / 2:.3g} or another option."
+    )
 
 
 def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
@@ -154,7 +197,8 @@ def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
 def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
     history = run.history("validation")
     choose = max if task.best_is == "highest" else min
-    best = choose(reversed(history), key=lambda entry: entry[task.best])  # of equals the last, as `is_best` keeps
+    # Of equals the last, as `is_best` keeps.
+    best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best])
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
     waited = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)

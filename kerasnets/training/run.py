@@ -9,13 +9,18 @@ from typing import Any
 
 import keras
 
+from kerasnets.checks import RequestError
+from kerasnets.run_files import METRICS, MODEL, is_whole_model, load_model, write, write_json
+
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiece")
 
 
 class RunDirectory:
-    """The files of one run: config.toml, log.jsonl, checkpoints/, logs/, model.keras, metrics.json.
+    """The files of one run: config.toml, data.json, log.jsonl, checkpoints/, logs/, model.keras, metrics.json.
 
-    `log.jsonl` has one JSON object a line: kind "training" (averages since the last such line) or "validation".
+    `log.jsonl` has one JSON object a line, each with its step: kind "training" (averages since the last such line),
+    "validation", "options" (those that changed then: [before, after]) or "model" (model.keras was lost and written
+    again from the checkpoint of this step).
     """
 
     def __init__(self, path: Path):
@@ -28,6 +33,17 @@ class RunDirectory:
 
     def history(self, kind: str) -> list[dict[str, Any]]:
         return [entry for entry in self._entries() if entry["kind"] == kind]
+
+    def best_candidates(self) -> list[dict[str, Any]]:
+        """-> the validations of the weights that model.keras may hold: those since it was last written again."""
+        begin = max((entry["step"] for entry in self.history("model")), default=0)
+        return [entry for entry in self.history("validation") if entry["step"] >= begin]
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raises: RequestError if more epochs than these are behind the run."""
+        behind = max((entry["epoch"] for entry in self.history("validation")), default=0)
+        if epochs < behind:
+            raise RequestError(f"training.epochs is {epochs}; it must be {behind} or more, which are behind the run.")
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after `step`: training goes on from a checkpoint and will log it again."""
@@ -49,22 +65,19 @@ class RunDirectory:
     def save_model(self, model: keras.Model) -> None:
         """Writes model.keras aside and renames it, so that a whole one is there at any time."""
         partial = self.path / ".partial.keras"
-        model.save(partial)
-        os.replace(partial, self.path / "model.keras")
+        try:
+            model.save(partial)
+            os.replace(partial, self.path / MODEL)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def has_whole_model(self) -> bool:
+        return is_whole_model(self.path / MODEL)
 
     def load_model(self) -> keras.Model:
-        return keras.models.load_model(self.path / "model.keras")
+        """Raises: RequestError if model.keras is damaged or not there."""
+        return load_model(self.path / MODEL)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         versions = {name: metadata.version(name) for name in PACKAGES}
-        write_json(self.path / "metrics.json", metrics | {"packages": versions, "finished": time.strftime("%F %T%z")})
-
-
-def write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: object) -> None:
-    write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.path / METRICS, metrics | {"packages": versions, "finished": time.strftime("%F %T%z")})
