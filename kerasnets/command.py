@@ -94,18 +94,41 @@ def is_disk_full(error: BaseException) -> bool:
 
 def start_tensorflow() -> None:
     """Imports TensorFlow, which takes seconds and tells standard error of its build and devices: that is held back,
-    unless it fails."""
-    if "tensorflow" in sys.modules:
-        return
+    unless it fails. Then Keras is set up."""
+    if "tensorflow" not in sys.modules:
+        import_tensorflow()
+    set_up_keras()
+
+
+def import_tensorflow() -> None:
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend not in (None, "", "tensorflow"):
+        print(f"KERAS_BACKEND is {backend}; this program needs tensorflow and uses it", file=sys.stderr)
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # it has priority over the user's keras.json
     print("starting TensorFlow ...", file=sys.stderr, flush=True)
     with stderr_held_back() as tell:
         try:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
+        except ValueError as error:  # Keras, which TensorFlow imports, refuses a value
+            file = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
+            raise RequestError(f"Keras cannot use {file}: {error}; correct the file or delete it.") from None
         except Exception:
             tell()
             raise
+
+
+def set_up_keras() -> None:
+    """Sets Keras's defaults, which the user's keras.json may have changed, to what the networks are written for."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        backend = keras.backend.backend()
+        raise RequestError(f"Keras's backend is {backend}; it must be tensorflow: set KERAS_BACKEND=tensorflow.")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
 
 
 @contextlib.contextmanager

@@ -303,7 +303,7 @@ def test_attentions_are_their_equations():
         (lambda: AdditiveAttention(0), "units is 0"),
         (
             lambda: MultiplicativeAttention()(normal(1, 2, 3), normal(1, 4, 3), attention_mask=np.ones((1, 4), bool)),
-            "attention_mask has rank 2",
+            "attention_mask is of rank 2",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from keras import ops
 from kerasnets.layers.checks import check_counts, check_shares
 from kerasnets.layers.gradients import written_out
 from kerasnets.layers.linear import Linear
+from kerasnets.layers.masking import MaskedLayer, all_valid, check_rank, mask_sources
 from kerasnets.layers.positions import rotate
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -24,7 +25,7 @@ def causal_mask(length):
 
 
 @register
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(MaskedLayer):
     """N attentions in parallel: softmax(Q Kᵀ / √H) V, concatenated and projected (eq. 1 and section 3.2.2).
 
     Q = query W_Q, K = memory W_K, V = memory W_V. `project` and `attend` are the two halves of `call`: a decoder
@@ -39,7 +40,8 @@ class MultiHeadAttention(keras.layers.Layer):
     Call: query [B, T, D]; memory [B, S, D] (the query itself when None: self-attention);
         attention_mask bool [B|1, T|1, S], True = may attend; causal: whether a position sees only itself and what is
         before it, which takes less time than the same as a mask. A position that may see nothing gets a finite
-        vector that means nothing.
+        vector that means nothing. mask or query_mask, memory_mask: Keras's masks (see masking.py); no position
+        attends to padding of the memory, or in self-attention of the query.
     Returns: [B, T, D].
     """
 
@@ -132,10 +134,23 @@ class MultiHeadAttention(keras.layers.Layer):
         scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
         return softmax(scores, *hidden(attention_mask, causal, queries, keys))
 
-    def call(self, query, memory=None, attention_mask=None, causal=False, training=None):
+    def call(
+        self,
+        query,
+        memory=None,
+        attention_mask=None,
+        causal=False,
+        training=None,
+        mask=None,
+        query_mask=None,
+        memory_mask=None,
+    ):
         if causal and memory is not None:
             raise ValueError("causal attention is of a sequence on itself: give no memory, or an attention_mask.")
-        keys, values = self.project(query if memory is None else memory)
+        if memory is None:
+            memory, memory_mask = query, all_valid(mask, query_mask)
+        attention_mask = mask_sources(attention_mask, memory_mask)
+        keys, values = self.project(memory)
         return self.attend(query, keys, values, attention_mask, causal, training=training)
 
     def compute_output_shape(self, query_shape, memory_shape=None):
@@ -156,12 +171,6 @@ def for_all(heads, num_heads):
     return heads if times == 1 else ops.repeat(heads, times, axis=1)
 
 
-def check_rank(attention_mask):
-    if attention_mask is not None and len(attention_mask.shape) != 3:
-        shape = tuple(attention_mask.shape)
-        raise ValueError(f"attention_mask is of rank {len(shape)}, {shape}; it must be [B|1, T|1, S], of rank 3.")
-
-
 def hidden(attention_mask, causal, queries, keys):
     """-> what is added to the scores, [B|1, 1, T|1, S], HIDDEN where a position may not look; () for nothing."""
     masks = [] if attention_mask is None else [attention_mask]
@@ -176,7 +185,9 @@ def hidden(attention_mask, causal, queries, keys):
 
 def bias_of(attention_mask):
     """attention_mask bool [B|1, T|1, S] -> what is added to the scores, [B|1, 1, T|1, S]."""
-    return ops.expand_dims(ops.where(attention_mask, 0.0, HIDDEN), 1)
+    # Plain numbers would be of the dtype `keras.config.floatx()`; in float16 HIDDEN is infinite.
+    zero, hidden = (ops.convert_to_tensor(bias, "float32") for bias in (0.0, HIDDEN))
+    return ops.expand_dims(ops.where(attention_mask, zero, hidden), 1)
 
 
 def softmax(scores, *bias):

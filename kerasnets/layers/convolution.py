@@ -83,6 +83,7 @@ class ConvBlock(keras.layers.Layer):
             padding=self.padding,
             dilation_rate=self.dilation,
             groups=self.groups,
+            data_format="channels_last",
             use_bias=self.normalization is None,
             kernel_initializer="he_normal",
             dtype=self.dtype_policy,
@@ -92,7 +93,9 @@ class ConvBlock(keras.layers.Layer):
         if self.normalization is not None:
             self.norm = batch_normalization(self.dtype_policy, "norm")
             self.norm.build(self.conv.compute_output_shape(x_shape))
-        self.drop = keras.layers.SpatialDropout2D(self.dropout, dtype=self.dtype_policy, name="drop")
+        self.drop = keras.layers.SpatialDropout2D(
+            self.dropout, data_format="channels_last", dtype=self.dtype_policy, name="drop"
+        )
 
     def call(self, x, training=None):
         return self.pooled(self.maps(x, training), training)
@@ -107,7 +110,8 @@ class ConvBlock(keras.layers.Layer):
     def pooled(self, maps, training=None):
         if self.pool_size > 1:
             pool = ops.max_pool if self.pooling == "max" else ops.average_pool
-            maps = pool(maps, self.pool_size, strides=self.pool_size)  # Keras on JAX needs the strides given
+            # Keras on JAX needs the strides given.
+            maps = pool(maps, self.pool_size, strides=self.pool_size, data_format="channels_last")
         return self.drop(maps, training=training)
 
     def windows(self):
@@ -249,12 +253,13 @@ class GlobalPooling(keras.layers.Layer):
         super().__init__(**kwargs)
         check_choice("kind", kind, "average", "max")
         self.kind = kind
+        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def call(self, x):
         return ops.mean(x, axis=(1, 2)) if self.kind == "average" else ops.max(x, axis=(1, 2))
 
-    def compute_output_shape(self, x_shape):
-        return x_shape[0], x_shape[-1]
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], input_shape[-1]
 
     def get_config(self):
         return super().get_config() | {"kind": self.kind}

@@ -5,12 +5,13 @@ from keras import ops
 
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.gradients import written_out
+from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
-class Linear(keras.layers.Layer):
+class Linear(MaskedLayer):
     """x W + b, at every position alike; the weights are those of `keras.layers.Dense`, and so are their first values.
 
     Args: units U.

@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from kerasnets.layers.gradients import written_out
+from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
-class LayerNormalization(keras.layers.Layer):
+class LayerNormalization(MaskedLayer):
     """γ ⊙ (x - μ) / √(σ² + ε) + β, with mean μ and variance σ² of each position's D numbers (eq. 3 and 4).
 
     ε = 1e-6, the value of the Transformer's own code. The weights are those of `keras.layers.LayerNormalization`.

@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 @register
-class PositionalEncoding(keras.layers.Layer):
+class PositionalEncoding(MaskedLayer):
     """Adds sinusoids to the embeddings, so that the network can tell the order of the words.
 
         PE(p, 2i) = sin(p / 10000^(2i/D))        PE(p, 2i+1) = cos(p / 10000^(2i/D))
@@ -41,7 +42,7 @@ class PositionalEncoding(keras.layers.Layer):
 
 
 @register
-class LearnedPositions(keras.layers.Layer):
+class LearnedPositions(MaskedLayer):
     """Adds a learned vector for each position up to `length` (Gehring et al. 2017, section 3.1).
 
     The table ends: a sequence past it is a ValueError where the length is known when the graph is made, and NaN where

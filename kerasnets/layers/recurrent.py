@@ -11,11 +11,12 @@ import keras
 from keras import ops
 
 from kerasnets.layers.checks import check_counts, check_shares
+from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
-class Cell(keras.layers.Layer):
+class Cell(MaskedLayer):
     """What the cells share: units, recurrent dropout, and a step made of its two halves.
 
     Recurrent dropout zeroes a share of the outputs that go into the next step, the same ones at every step of a
@@ -31,10 +32,15 @@ class Cell(keras.layers.Layer):
         self.state_size: tuple[int, ...] = (units,)
         self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
 
-    def call(self, x, states, training=None):
-        """One step. In training it draws a new mask for the recurrent dropout; `RNN` holds one for a whole sequence."""
-        states = self.advance(self.project(x), states, self.held(ops.shape(x)[0], training))
-        return states[0], states
+    def call(self, x, states, training=None, x_mask=None):
+        """One step. In training it draws a new mask for the recurrent dropout; `RNN` holds one for a whole sequence.
+
+        x_mask bool [B] is Keras's mask (see masking.py): the states of a row that is padding stay.
+        """
+        after = self.advance(self.project(x), states, self.held(ops.shape(x)[0], training))
+        if x_mask is not None:
+            after = tuple(ops.where(ops.expand_dims(x_mask, 1), *pair) for pair in zip(after, states, strict=True))
+        return after[0], after
 
     def held(self, batch, training=None):
         """-> the mask of the recurrent dropout [B, P], or None: what stays the same for a whole sequence."""

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.masking import MaskedLayer, check_rank, mask_sources
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
-class SoftAttention(keras.layers.Layer):
+class SoftAttention(MaskedLayer):
     """What both kinds share: softmax over their scores, and the mean of the memory with these weights.
 
         a_ts = softmax_s(score(h_t, m_s))        context_t = Σ_s a_ts m_s
@@ -16,15 +17,12 @@ class SoftAttention(keras.layers.Layer):
     `project` and `attend` are the two halves of `call`: a decoder projects the memory once.
     """
 
-    def call(self, query, memory, attention_mask=None):
-        return self.attend(query, self.project(memory), memory, attention_mask)[0]
+    def call(self, query, memory, attention_mask=None, memory_mask=None):
+        return self.attend(query, self.project(memory), memory, mask_sources(attention_mask, memory_mask))[0]
 
     def attend(self, query, keys, memory, attention_mask=None):
         """query [B, T, U], keys from `project`, memory [B, S, M] -> context [B, T, M], weights [B, T, S]."""
-        if attention_mask is not None and len(attention_mask.shape) != 3:
-            raise ValueError(
-                f"attention_mask has rank {len(attention_mask.shape)}; it must be [batch, target, source]."
-            )
+        check_rank(attention_mask)
         scores = ops.cast(self.scores(query, keys), "float32")
         if attention_mask is not None:
             # Large enough to vanish in the softmax, finite so that a row with nothing to see is no NaN.
@@ -41,7 +39,8 @@ class AdditiveAttention(SoftAttention):
     """score(h, m) = v · tanh(W h + U m): Bahdanau et al. 2015, appendix A.1.2.
 
     Args: units: width of the layer in between.
-    Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend.
+    Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend;
+        memory_mask bool [B, S], Keras's mask of the memory (see masking.py).
     Returns: context [B, T, M].
     """
 
@@ -73,7 +72,8 @@ class AdditiveAttention(SoftAttention):
 class MultiplicativeAttention(SoftAttention):
     """score(h, m) = h · W m: Luong et al. 2015, section 3.1, "general".
 
-    Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend.
+    Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend;
+        memory_mask bool [B, S], Keras's mask of the memory (see masking.py).
     Returns: context [B, T, M].
     """
 

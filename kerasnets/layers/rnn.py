@@ -5,13 +5,21 @@ from keras import ops
 
 from kerasnets.layers.checks import check_shares
 from kerasnets.layers.lstm_gradient import recurrence
+from kerasnets.layers.masking import MaskedLayer, all_valid
 from kerasnets.layers.recurrent import LSTMCell
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
+class RecurrentLayer(MaskedLayer):
+    """Outputs of every step, which have the mask of x, and the last states, which have none."""
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask, None
+
+
 @register
-class RNN(keras.layers.Layer):
+class RNN(RecurrentLayer):
     """Runs a cell over time, with the same weights at every step.
 
         states_t = cell(x_t, states_{t-1})
@@ -28,7 +36,7 @@ class RNN(keras.layers.Layer):
         stateful: keeps the last states of a call for the next one where none are given, for plain `fit` over batches
             that follow one another; needs a fixed batch size. `reset_states` forgets them.
     Call: x [B, T, D]; states, as `cell` has them (zeros when None); valid bool [B, T], True = there: at a False step
-        the states stay as they are.
+        the states stay as they are; mask or x_mask, the same from Keras (see masking.py).
     Returns: output of every step [B, T, P] (`return_sequences` of Keras); the last states (`return_state`), of which
         the first is the last output [B, P].
     """
@@ -56,7 +64,8 @@ class RNN(keras.layers.Layer):
                 for n, size in enumerate(self.cell.state_size)
             ]
 
-    def call(self, x, states=None, valid=None, training=None):
+    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
+        valid = all_valid(valid, mask, x_mask)
         if valid is not None and len(valid.shape) != 2:
             raise ValueError(f"valid has the shape {tuple(valid.shape)}; it must be [batch, time].")
         if self.stateful and x.shape[0] != self.carried[0].shape[0]:
@@ -129,7 +138,7 @@ class LSTM(RNN):
 
     Args: units U; recurrent_dropout, peepholes, layer_norm, projection: of the cell; reverse, truncate, stateful: of
         `RNN`.
-    Call: x [B, T, D]; states: h [B, P] and c [B, U]; valid bool [B, T], True = there.
+    Call: x [B, T, D]; states: h [B, P] and c [B, U]; valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: h of every step [B, T, P]; the last states (h, c).
     """
 
@@ -216,11 +225,11 @@ def on_gpu():
 
 
 @register
-class Bidirectional(keras.layers.Layer):
+class Bidirectional(RecurrentLayer):
     """One RNN from the first step to the last and one back, side by side (Schuster & Paliwal 1997).
 
     Args: rnn: an `RNN` that reads forward; the other is made like it, with weights of its own.
-    Call: x [B, T, D]; states: those of both (zeros when None); valid bool [B, T], True = there.
+    Call: x [B, T, D]; states: those of both (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: outputs of both, one behind the other [B, T, 2P]; their last states.
     """
 
@@ -236,10 +245,11 @@ class Bidirectional(keras.layers.Layer):
             if not rnn.built:  # one that comes from a file is built
                 rnn.build(x_shape)
 
-    def call(self, x, states=None, valid=None, training=None):
+    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
         states = (None, None) if states is None else states
-        forward, forward_states = self.rnn(x, states=states[0], valid=valid, training=training)
-        backward, backward_states = self.backward(x, states=states[1], valid=valid, training=training)
+        given = {"valid": valid, "x_mask": all_valid(mask, x_mask), "training": training}
+        forward, forward_states = self.rnn(x, states=states[0], **given)
+        backward, backward_states = self.backward(x, states=states[1], **given)
         return ops.concatenate([forward, backward], axis=-1), (forward_states, backward_states)
 
     def compute_output_shape(self, x_shape):
@@ -255,14 +265,14 @@ class Bidirectional(keras.layers.Layer):
 
 
 @register
-class StackedRNN(keras.layers.Layer):
+class StackedRNN(RecurrentLayer):
     """RNNs one above another: each reads the outputs of the one below (Graves 2013, section 2).
 
     Args:
         rnns: from the lowest to the highest, each an `RNN` or `Bidirectional`.
         dropout: share of each one's output that training sets to zero, the highest one's too; never from step to step
             (Zaremba et al. 2014).
-    Call: x [B, T, D]; states: those of each RNN (zeros when None); valid bool [B, T], True = there.
+    Call: x [B, T, D]; states: those of each RNN (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: outputs of the highest [B, T, P]; the last states of each.
     """
 
@@ -284,10 +294,11 @@ class StackedRNN(keras.layers.Layer):
                 rnn.build(x_shape)
             x_shape, _ = rnn.compute_output_shape(x_shape)
 
-    def call(self, x, states=None, valid=None, training=None):
+    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
         states, after = [None] * len(self.rnns) if states is None else states, []
+        x_mask = all_valid(mask, x_mask)
         for rnn, drop, state in zip(self.rnns, self.drops, states, strict=True):
-            x, state = rnn(x, states=state, valid=valid, training=training)
+            x, state = rnn(x, states=state, valid=valid, training=training, x_mask=x_mask)
             x = drop(x, training=training)
             after.append(state)
         return x, after

@@ -8,6 +8,7 @@ from keras import ops
 from kerasnets.layers.attention import MultiHeadAttention
 from kerasnets.layers.checks import check_counts, check_shares
 from kerasnets.layers.linear import Linear
+from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
 from kerasnets.layers.normalization import LayerNormalization
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -32,7 +33,7 @@ def places_of(entries, batch, groups, room):
 
 
 @register
-class FeedForward(keras.layers.Layer):
+class FeedForward(MaskedLayer):
     """Two linear layers with an activation between them, at every position alike (section 3.3).
 
         relu:    max(0, x W₁ + b₁) W₂ + b₂                            eq. 2
@@ -79,7 +80,7 @@ class FeedForward(keras.layers.Layer):
 
 
 @register
-class Residual(keras.layers.Layer):
+class Residual(MaskedLayer):
     """Adds what a sublayer f changes to its input, and normalizes: before f or after the sum.
 
         post:  norm(x + dropout(f(x)))        Vaswani et al. 2017, section 3.1: needs a warm-up of the learning rate
@@ -117,7 +118,7 @@ class Residual(keras.layers.Layer):
         return super().get_config() | {"norm": self.norm, "dropout": self.dropout}
 
 
-class Block(keras.layers.Layer):
+class Block(MaskedLayer):
     """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer.
 
     Dropout is where the paper has it, on what each sublayer adds (section 5.4).
@@ -183,7 +184,8 @@ class EncoderBlock(Block):
         num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre";
         activation of the feed-forward, "relu", "gelu" or "swiglu";
         num_key_value_heads, rotary: see `MultiHeadAttention`.
-    Call: x [B, S, D]; attention_mask bool [B|1, S|1, S], True = may attend (padding is False).
+    Call: x [B, S, D]; attention_mask bool [B|1, S|1, S], True = may attend (padding is False); mask or x_mask bool
+        [B, S], Keras's mask (see masking.py).
     Returns: [B, S, D].
     """
 
@@ -198,9 +200,11 @@ class EncoderBlock(Block):
         x = self.attention_residual(x, sublayer=attend, training=training)
         return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
-    def call(self, x, attention_mask=None, training=None):
+    def call(self, x, attention_mask=None, training=None, mask=None, x_mask=None):
+        valid = all_valid(mask, x_mask)
+
         def attend(y):
-            return self.attention(y, attention_mask=attention_mask, training=training)
+            return self.attention(y, attention_mask=attention_mask, query_mask=valid, training=training)
 
         return self.encode(x, attend, training)
 
@@ -226,7 +230,8 @@ class DecoderBlock(Block):
     and values come from.
 
     Args: as `EncoderBlock` has them; only the self-attention is rotary.
-    Call: x [B, T, D]; memory [B, S, D]; cross_mask bool [B|1, T|1, S], True = may attend. The causal mask is built in.
+    Call: x [B, T, D]; memory [B, S, D]; cross_mask bool [B|1, T|1, S], True = may attend; mask or x_mask bool [B, T],
+        memory_mask bool [B, S], Keras's masks (see masking.py). The causal mask is built in.
     Returns: [B, T, D].
     """
 
@@ -239,6 +244,9 @@ class DecoderBlock(Block):
             self.cross_residual = self.build_residual("cross_residual", x_shape)
         self.feed_forward = self.build_feed_forward(x_shape)
         self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
+
+    def compute_output_shape(self, x_shape, memory_shape=None):
+        return x_shape
 
     def decode(self, x, attend_self, attend_memory=None, training=None):
         """x [B, T, D], attend_self and attend_memory: [B, T, D] -> [B, T, D] -> [B, T, D]."""
@@ -255,13 +263,15 @@ class DecoderBlock(Block):
 
         return None if memory is None else attend_memory
 
-    def call(self, x, memory=None, cross_mask=None, training=None):
+    def call(self, x, memory=None, cross_mask=None, training=None, mask=None, x_mask=None, memory_mask=None):
         if (memory is None) != (self.cross_attention is None):
             had, has = ("no memory" if absent is None else "a memory" for absent in (self.cross_attention, memory))
             raise ValueError(f"the block was built with {had} and is called with {has}; it must be the same.")
 
+        valid, cross_mask = all_valid(mask, x_mask), mask_sources(cross_mask, memory_mask)
+
         def attend_self(y):
-            return self.self_attention(y, causal=True, training=training)
+            return self.self_attention(y, causal=True, query_mask=valid, training=training)
 
         return self.decode(x, attend_self, self.looking_at(self.project(memory), cross_mask, training), training)
 

@@ -126,7 +126,7 @@ class ConvNet(keras.Model):
         """Makes the head's layers, before any is built: a seed's weights depend on the order."""
         policy = self.dtype_policy
         if self.head == "flatten":
-            self.pool = keras.layers.Flatten(dtype=policy, name="pool")
+            self.pool = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="pool")
         else:
             self.pool = GlobalPooling(self.head, dtype=policy, name="pool")
         self.fully_connected = [

@@ -1,6 +1,5 @@
 """What a network consists of: a row a layer, with its parameters, its products and what of the input it sees."""
 
-import inspect
 import math
 from dataclasses import dataclass
 
@@ -111,8 +110,7 @@ class Walk:
         if len(shapes) == 1:
             shape = layer.compute_output_shape(*shapes.values())
         else:
-            known = inspect.signature(layer.compute_output_shape).parameters
-            shape = layer.compute_output_shape(**{name: s for name, s in shapes.items() if name in known})
+            shape = layer.compute_output_shape(**shapes)
         while isinstance(shape[0], tuple | list):  # the states of a recurrent layer stand behind its outputs
             shape = shape[0]
         return tuple(shape)

@@ -1,9 +1,12 @@
 """A classifier as a filter: Sermanet et al. 2014, section 3.5; Long et al. 2015, section 3.1."""
 
+import functools
+
 import keras
 
 from kerasnets.models.conv_net import ConvNet
 
+convolution = functools.partial(keras.layers.Conv2D, data_format="channels_last")
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
@@ -33,18 +36,19 @@ class FullyConvNet(ConvNet):
 
     def build_head(self, shape):
         window, policy = shape[1:3], self.dtype_policy
+        slides = {"strides": 1, "data_format": "channels_last", "dtype": policy, "name": "pool"}
         pooling = {
-            "average": lambda: keras.layers.AveragePooling2D(window, strides=1, dtype=policy, name="pool"),
-            "max": lambda: keras.layers.MaxPooling2D(window, strides=1, dtype=policy, name="pool"),
+            "average": lambda: keras.layers.AveragePooling2D(window, **slides),
+            "max": lambda: keras.layers.MaxPooling2D(window, **slides),
             "flatten": lambda: keras.layers.Identity(dtype=policy, name="pool"),
         }
         self.pool = pooling[self.head]()
         *sides, last = [window if self.head == "flatten" else 1, *[1 for _ in self.hidden]]
         self.fully_connected = [
-            keras.layers.Conv2D(units, side, activation="relu", dtype=policy, name=f"hidden_{n}")
+            convolution(units, side, activation="relu", dtype=policy, name=f"hidden_{n}")
             for n, (units, side) in enumerate(zip(self.hidden, sides, strict=True))
         ]
-        self.out = keras.layers.Conv2D(self.classes, last, dtype="float32", name="out")
+        self.out = convolution(self.classes, last, dtype="float32", name="out")
         super().build_head(shape)
 
     def call(self, pixels, training=None):

@@ -5,6 +5,7 @@ from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.masking import all_valid
 from kerasnets.models.parts import build_given, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -25,10 +26,10 @@ class PixelRows(keras.layers.Layer):
         x = ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
         return ops.reshape(x, (-1, rows if rows is not None else ops.shape(pixels)[1], columns * channels))
 
-    def compute_output_shape(self, pixels_shape):
-        batch, rows, columns, channels = pixels_shape
+    def compute_output_shape(self, input_shape):
+        batch, rows, columns, channels = input_shape
         if columns is None or channels is None:
-            raise ValueError(f"pixels has the shape {tuple(pixels_shape)}; its columns and channels must be known.")
+            raise ValueError(f"pixels has the shape {tuple(input_shape)}; its columns and channels must be known.")
         return batch, rows, columns * channels
 
 
@@ -43,7 +44,7 @@ class SequenceClassifier(keras.Model):
         units U of each LSTM; num_layers.
         dropout: share of each LSTM's output that training sets to zero.
     Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
-        are not 0, and everything else is.
+        are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
     Returns: logits [B, classes] in float32.
     """
 
@@ -64,14 +65,17 @@ class SequenceClassifier(keras.Model):
         self.rnns.build(self.embedding.compute_output_shape(sequence_shape))
         self.out.build((sequence_shape[0], self.units))
 
-    def call(self, sequence, valid=None, training=None):
-        return self.run(sequence, valid, training)[0]
+    def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
+        return self.run(sequence, all_valid(valid, mask, sequence_mask), training)[0]
 
     def run(self, sequence, valid=None, training=None):
         """As `call` -> logits, and the highest LSTM's outputs [B, T, U]."""
         outputs, states = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
         h, _ = states[-1]
         return self.out(self.drop(h, training=training)), outputs
+
+    def compute_mask(self, inputs, previous_mask):
+        """A class is of the whole sequence and has no steps."""
 
     def compute_output_shape(self, sequence_shape):
         return sequence_shape[0], self.classes

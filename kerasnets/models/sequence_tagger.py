@@ -4,6 +4,7 @@ import keras
 
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.masking import all_valid
 from kerasnets.models.parts import build_given, present, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -19,7 +20,7 @@ class SequenceTagger(keras.Model):
         units U of each LSTM, in each direction; num_layers.
         dropout: share of each layer's output that training sets to zero.
     Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
-        are not 0, and everything else is.
+        are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
     Returns: logits [B, T, tags] in float32.
     """
 
@@ -41,9 +42,13 @@ class SequenceTagger(keras.Model):
         self.rnns.build(shape)
         self.out.build(self.rnns.compute_output_shape(shape)[0])
 
-    def call(self, sequence, valid=None, training=None):
+    def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
+        valid = all_valid(valid, mask, sequence_mask)
         x, _ = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
         return self.out(x)
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask
 
     def compute_output_shape(self, sequence_shape):
         return (*self.embedding.compute_output_shape(sequence_shape)[:2], self.tags)
