@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from peak_memory import peak_memory
 
 from kerasnets import text
 from kerasnets.data import cldr
@@ -188,6 +189,26 @@ class TestSubwords:
         decoded = [t.decode() for t in detokenize(tf.constant(rows)).numpy()]  # strict
         assert decoded == [subwords.detokenize_python(row) for row in rows.tolist()]
         assert any("\ufffd" in t for t in decoded)
+
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            ["x" * 200_000],
+            ["\U0001f600" * 50_000],
+            ["xqz " * 50_000 + "x" * 1000],  # many short units beside a long one
+            ["xqz jq " * 10] * 3000,
+        ],
+        ids=["one unit", "bytes", "short units", "rows"],
+    )
+    def test_memory_grows_with_the_text_and_no_faster(self, tokenize, texts):
+        inputs = tf.constant(texts)
+        tokenize(inputs[:1])
+        assert peak_memory(lambda: tokenize(inputs)) < 150
+
+    def test_chunks_and_blocks_are_no_seams(self, subwords, tokenize):
+        texts = ["x" * (64 * n + m) for n in (0, 1, 2, 255, 256, 257) for m in (-1, 0, 1) if 64 * n + m > 0]
+        texts += [" ".join(["xq"] * n) for n in (255, 256, 257, 600)]
+        assert tokenize(tf.constant(texts)).to_list() == [subwords.tokenize_python(t) for t in texts]
 
     def test_start_padding_and_end(self, subwords, detokenize):
         ids = subwords.tokenize_python("twenty-three")
