@@ -24,16 +24,6 @@ import tensorflow as tf
 REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
 
 
-def require_utf8(text: tf.Tensor) -> tf.Tensor:
-    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
-    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    valid = tf.equal(repaired, text)
-    row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
-    sentence = tf.strings.join(["text ", row, " is not valid UTF-8 (counted from 0): encode it as UTF-8"])
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
-        return tf.identity(text)
-
-
 class CharacterVocabulary(tf.Module):
     """Characters and their ids: id 0 is any character not listed, the others count from 1 in the given order.
 
@@ -242,8 +232,7 @@ class SubwordVocabulary(tf.Module):
         row = self._row.lookup(parts.flat_values)
         known = tf.gather(self._spellings, row)  # [units, None]; nothing for a unit outside the cache
         rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; nothing for the cached
-        both = tf.concat([known, rest], axis=1)
-        return parts.with_flat_values(both).merge_dims(1, 2)
+        return parts.with_flat_values(tf.concat([known, rest], axis=1)).merge_dims(1, 2)
 
     def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
         """ids int32 [B, T] -> string [B]: up to the first end; bytes that are no UTF-8 become U+FFFD."""
@@ -270,10 +259,8 @@ class SubwordVocabulary(tf.Module):
         return tf.RaggedTensor.from_row_lengths(ids.flat_values, count, validate=False)
 
     def _segment_chunks(self, chunks: tf.Tensor) -> tf.RaggedTensor:
-        """chunks string [K], each of at most CHUNK characters -> int32 ragged [K, None].
-
-        C: the characters of all chunks, one after the other. P: their pieces, by their last characters.
-        """
+        """chunks string [K] of at most CHUNK characters -> int32 ragged [K, None]. C: the characters of all, one after
+        the other; P: their pieces, by their last characters."""
         chars, starts = tf.strings.unicode_split_with_offsets(chunks, "UTF-8")
         chunk, place = chars.value_rowids(), tf.ragged.range(chars.row_lengths()).flat_values
         found, scores = self._candidates(tf.gather(chunks, chunk), chars.flat_values, starts.flat_values, place)

@@ -51,6 +51,17 @@ class TestRequire:
         refused(requests.require_together, "text has 2147483647 rows of up to", many, many, "text", "words", 2**31 - 1)
 
 
+class TestRequireUtf8:
+    def test_valid_text_passes(self):
+        texts = ["", "ä€😀\0\ufffd\ufeff"]
+        assert [t.decode() for t in tf.function(requests.require_utf8)(tf.constant(texts)).numpy()] == texts
+        assert requests.require_utf8(tf.constant([], tf.string)).shape == [0]
+
+    def test_first_bad_row_is_named(self):
+        wrong = tf.constant([b"fine", b"\xff", b"\xc3"])
+        refused(tf.function(requests.require_utf8), "text 1 is not valid UTF-8", wrong)
+
+
 def options(rows, length, signature):
     """-> inputs of the signatures that write, but for the prompt and the state, which have one row for all."""
     inputs = {"length": np.full(1, length, np.int32), "temperature": np.ones(1, np.float32)}
@@ -105,7 +116,7 @@ def text_requests(opened):
 
 def translation_requests(opened):
     limit, task = opened.task.config.max_length, opened.task
-    longest = limit * max(map(len, task.vocabulary.model.raw))
+    longest = translator.most_bytes(task.vocabulary, limit)
     sentence = "\U0001f600" * ((limit - 1) // 4)  # a subword for each byte
     together = translator.TOGETHER // limit
     refusals = [

@@ -14,7 +14,7 @@ from peak_memory import peak_memory
 
 from kerasnets import text
 from kerasnets.data import cldr
-from kerasnets.text import CharacterVocabulary, SubwordVocabulary, Unigram, normalize, require_utf8, units
+from kerasnets.text import CharacterVocabulary, SubwordVocabulary, Unigram, normalize, units
 
 DATA = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "datasets")
 AWKWARD = (
@@ -64,17 +64,6 @@ def tokenize(subwords):
 @pytest.fixture(scope="module")
 def detokenize(subwords):
     return tf.function(subwords.detokenize, input_signature=[tf.TensorSpec([None, None], tf.int32)])
-
-
-class TestRequireUtf8:
-    def test_valid_text_passes(self):
-        texts = ["", "ä€😀\0\ufffd\ufeff"]
-        assert [t.decode() for t in tf.function(require_utf8)(tf.constant(texts)).numpy()] == texts
-        assert require_utf8(tf.constant([], tf.string)).shape == [0]
-
-    def test_first_bad_row_is_named(self):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="text 1 is not valid UTF-8"):
-            tf.function(require_utf8)(tf.constant([b"fine", b"\xff", b"\xc3"]))
 
 
 class TestCharacters:

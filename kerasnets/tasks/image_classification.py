@@ -63,6 +63,11 @@ class ImageClassificationTask:
         """Most pictures of a request."""
         return rows_of(self.shape[0] * self.shape[1], TOGETHER)
 
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        return {"rows": self.rows}
+
     def save(self, directory: Path) -> None:
         (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
 

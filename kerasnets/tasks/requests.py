@@ -2,8 +2,6 @@
 
 import tensorflow as tf
 
-from kerasnets.text import require_utf8
-
 # These bound the memory and the time that a request takes, and are checked before anything is computed.
 MOST_ROWS = 10_000
 MOST_BYTES = 1_000_000  # of all texts of an input
@@ -50,6 +48,16 @@ def require_bytes(text: tf.Tensor, name: str, most: int) -> tf.Tensor:
         tf.debugging.Assert(total <= MOST_BYTES, [together]),
     ]
     with tf.control_dependencies(checks):
+        return tf.identity(text)
+
+
+def require_utf8(text: tf.Tensor) -> tf.Tensor:
+    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
+    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    valid = tf.equal(repaired, text)
+    row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
+    sentence = tf.strings.join(["text ", row, " is not valid UTF-8 (counted from 0): encode it as UTF-8"])
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
         return tf.identity(text)
 
 

@@ -28,8 +28,7 @@ class Translator:
 
     def __init__(self, model: keras.Model, vocabulary: SubwordVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
-        # A longer text has more subwords than the limit, unless it has white space that normalization takes away.
-        self.bytes = limit * max(map(len, vocabulary.model.raw))
+        self.bytes = most_bytes(vocabulary, limit)
         # One graph of the search for both signatures that need it.
         specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
         self.greedy = tf.function(self._greedy, input_signature=specs)
@@ -150,6 +149,11 @@ class Translator:
     def of_tokens(self, logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
         """logits [B, T, V] -> calibrated log probability of the tokens [B, T]."""
         return tf.gather(tf.nn.log_softmax(logits / self.temperature), tokens, batch_dims=2)
+
+
+def most_bytes(vocabulary: SubwordVocabulary, limit: int) -> int:
+    """-> of a sentence: longer ones have more subwords than the limit, or white space that would be taken away."""
+    return limit * max(map(len, vocabulary.model.raw))
 
 
 def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
