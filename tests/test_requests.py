@@ -108,7 +108,7 @@ def text_requests(opened):
     many = together // default
     wrong = [*refusals, *long, (["a"] * (many + 1), written)]
     yield "serving_default", [{"prompt": ["a"] * many}], [({"prompt": p}, said) for p, said in wrong]
-    accepted = [["a" * 1000] * 1000, ["a"] * (ROWS - 1), ["a" * 100_000] * 10]
+    accepted = [["a" * 1000] * 200, ["a"] * (ROWS - 1), ["a" * 100_000] * 10]
     yield "next_char", [{"prompt": p} for p in accepted], [({"prompt": p}, said) for p, said in refusals + long]
     wrong = [(["a"] * (ROWS + 1), "rows, more"), (["a"] * 20 + ["a" * 1000], "together"), (["a" * 4001], "bytes long")]
     yield "explain", [{"text": ["a" * 1000] * 20}], [({"text": t}, said) for t, said in wrong]
@@ -124,7 +124,7 @@ def translation_requests(opened):
         (["a", "a" * (longest + 1)], f"text 1 is {longest + 1} bytes long, more than the limit of"),
         (["a" * 101] * ROWS, "text has 1010000 bytes"),
     ]
-    searched = [*refusals, ([sentence] * (translator.SEARCHED // limit + 9), "subwords in all its rows, more than")]
+    searched = [*refusals, ([sentence] * (translator.SEARCHED // (limit - 9)), "subwords in all its rows, more than")]
     computed = [*refusals, (["a"] * 6399 + [sentence], "together more than 6,400")]
     alpha = {"length_penalty": np.ones(1, np.float32)}
     yield "serving_default", [{"text": ["a"] * ROWS}], [({"text": t}, said) for t, said in searched]

@@ -16,7 +16,7 @@ from kerasnets.text import SubwordVocabulary
 BEAMS = 5
 STEEPEST = 5.0  # length penalty
 TOGETHER = 6400  # rows times the subwords of the longest, where all are computed at once: they bound the memory
-SEARCHED = 200_000  # subwords of all sentences that are searched for, their ends counted: they bound the time
+SEARCHED = 100_000  # subwords of all sentences that are searched for, their ends counted: they bound the time
 
 
 class Translator:
