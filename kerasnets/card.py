@@ -46,11 +46,13 @@ INTENDED_USE = {
 }
 LIMITS = {
     "image_classification": "A picture of none of the classes gets one of them all the same. The whole picture is "
-    "brought to {shape}; what is small in it is lost.",
+    "brought to {shape}; what is small in it is lost. A request has at most {rows:,} pictures.",
     "text_generation": "The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; "
-    "characters that the training text did not have are left out of a prompt.",
+    "characters that the training text did not have are left out of a prompt. A request has at most {rows:,} prompts, "
+    "{bytes:,} bytes and {together:,} characters to write.",
     "translation": "A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs "
-    "did not hold is translated badly, and there is no warning but a low score.",
+    "did not hold is translated badly, and there is no warning but a low score. A request has at most {rows:,} "
+    "sentences, {bytes:,} bytes and {together:,} subwords.",
 }
 CONDITIONS = {
     "image_classification": {
@@ -150,6 +152,7 @@ def short(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def values_for_sentences(task: Any) -> dict[str, Any]:
     """-> what INTENDED_USE and LIMITS speak of."""
     values = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
+    values |= task.request_limits
     if task.name == "image_classification":
         rows, columns, channels = task.shape
         colours = "in colour" if channels == 3 else "in gray"

@@ -24,16 +24,6 @@ import tensorflow as tf
 REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
 
 
-def require_utf8(text: tf.Tensor) -> tf.Tensor:
-    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
-    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    valid = tf.equal(repaired, text)
-    row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
-    sentence = tf.strings.join(["text ", row, " is not valid UTF-8 (counted from 0): encode it as UTF-8"])
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
-        return tf.identity(text)
-
-
 class CharacterVocabulary(tf.Module):
     """Characters and their ids: id 0 is any character not listed, the others count from 1 in the given order.
 
@@ -104,6 +94,9 @@ MARKS = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„�
 UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
 # Longer units are cut into chunks of this many characters, which bounds the work that any text can ask for.
 CHUNK = 64
+BLOCK = (
+    256  # chunks are segmented so many at a time: each character takes some kilobytes until its chunk has its pieces
+)
 # Scores are integers in 1/10,000 nat: sums are exact in any order, so graph and Python cannot disagree.
 NAT = 10_000
 BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers
@@ -239,8 +232,7 @@ class SubwordVocabulary(tf.Module):
         row = self._row.lookup(parts.flat_values)
         known = tf.gather(self._spellings, row)  # [units, None]; nothing for a unit outside the cache
         rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; nothing for the cached
-        both = tf.concat([known, rest], axis=1)
-        return parts.with_flat_values(both).merge_dims(1, 2)
+        return parts.with_flat_values(tf.concat([known, rest], axis=1)).merge_dims(1, 2)
 
     def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
         """ids int32 [B, T] -> string [B]: up to the first end; bytes that are no UTF-8 become U+FFFD."""
@@ -254,34 +246,42 @@ class SubwordVocabulary(tf.Module):
         return tf.gather(self._names, ids)
 
     def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
-        """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None].
-
-        C: the characters of all wanted units, one after the other. P: their pieces, by their last characters.
-        """
+        """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None]."""
         index = tf.where(wanted)[:, 0]
-        chars, starts = tf.strings.unicode_split_with_offsets(tf.gather(parts, index), "UTF-8")
-        unit = tf.gather(index, chars.value_rowids())
-        place = tf.ragged.range(chars.row_lengths()).flat_values % CHUNK  # in its chunk
-        found, scores = self._candidates(tf.gather(parts, unit), chars.flat_values, starts.flat_values, place)
-        chunk_starts = tf.where(tf.equal(place, 0))[:, 0]
-        length = _choose(tf.RaggedTensor.from_row_starts(scores, chunk_starts, validate=False))
-        last = _on_best_path(length, chunk_starts)  # the last character of each piece
+        # A space, which no unit contains, goes behind each full chunk.
+        chunks = tf.strings.split(tf.strings.regex_replace(tf.gather(parts, index), f"(?s).{{{CHUNK}}}", r"\0 "))
+        begins = tf.range(0, tf.size(chunks.flat_values, tf.int64), BLOCK)
+        blocks = tf.RaggedTensor.from_row_starts(chunks.flat_values, begins, validate=False)
+        spec = tf.RaggedTensorSpec([None, None], tf.int32, 1, tf.int64)
+        ids = tf.map_fn(self._segment_chunks, blocks, fn_output_signature=spec, parallel_iterations=1)
+        ids = chunks.with_flat_values(ids.merge_dims(0, 1)).merge_dims(1, 2)  # [wanted units, None]
+        count = tf.scatter_nd(index[:, tf.newaxis], ids.row_lengths(), [tf.size(wanted, tf.int64)])
+        return tf.RaggedTensor.from_row_lengths(ids.flat_values, count, validate=False)
+
+    def _segment_chunks(self, chunks: tf.Tensor) -> tf.RaggedTensor:
+        """chunks string [K] of at most CHUNK characters -> int32 ragged [K, None]. C: the characters of all, one after
+        the other; P: their pieces, by their last characters."""
+        chars, starts = tf.strings.unicode_split_with_offsets(chunks, "UTF-8")
+        chunk, place = chars.value_rowids(), tf.ragged.range(chars.row_lengths()).flat_values
+        found, scores = self._candidates(tf.gather(chunks, chunk), chars.flat_values, starts.flat_values, place)
+        length = _choose(chars.with_flat_values(scores))
+        last = _on_best_path(length, chars.row_starts())  # the last character of each piece
         piece = tf.gather_nd(found, tf.stack([last, tf.gather(length, last) - 1], axis=1))
-        ids, owner = _spell_bytes(piece, tf.gather(chars.flat_values, last), tf.gather(unit, last))
-        return tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(wanted, tf.int64), validate=False)
+        ids, owner = _spell_bytes(piece, tf.gather(chars.flat_values, last), tf.gather(chunk, last))
+        return tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(chunks, tf.int64), validate=False)
 
     def _candidates(
-        self, unit: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
+        self, chunk: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Pieces that end at each character (from 1; 0: none) int32 [C, longest] and their scores int64; column
-        l-1: of l characters. unit, char: string [C]; start: the char's first byte; place: in its chunk."""
+        l-1: of l characters. chunk, char: string [C]; start: the char's first byte; place: in its chunk."""
         end = start + tf.cast(tf.strings.length(char), tf.int64)
         lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
         fits = lengths <= place[:, tf.newaxis] + 1
         first = tf.where(fits, tf.range(tf.size(char, tf.int64))[:, tf.newaxis] - lengths + 1, 0)
         begin = tf.where(fits, tf.gather(start, first), 0)
         size = tf.where(fits, end[:, tf.newaxis] - begin, 0)
-        found = self._piece.lookup(tf.strings.substr(unit[:, tf.newaxis], begin, size))
+        found = self._piece.lookup(tf.strings.substr(chunk[:, tf.newaxis], begin, size))
         scores = tf.gather(self._scores, found)
         alone = tf.maximum(scores[:, :1], BYTE_SCORE * CHUNK)
         return found, tf.concat([alone, scores[:, 1:]], axis=1)

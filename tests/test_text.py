@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from peak_memory import peak_memory
 
 from kerasnets import text
 from kerasnets.data import cldr
-from kerasnets.text import CharacterVocabulary, SubwordVocabulary, Unigram, normalize, require_utf8, units
+from kerasnets.text import CharacterVocabulary, SubwordVocabulary, Unigram, normalize, units
 
 DATA = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "datasets")
 AWKWARD = (
@@ -63,17 +64,6 @@ def tokenize(subwords):
 @pytest.fixture(scope="module")
 def detokenize(subwords):
     return tf.function(subwords.detokenize, input_signature=[tf.TensorSpec([None, None], tf.int32)])
-
-
-class TestRequireUtf8:
-    def test_valid_text_passes(self):
-        texts = ["", "ä€😀\0\ufffd\ufeff"]
-        assert [t.decode() for t in tf.function(require_utf8)(tf.constant(texts)).numpy()] == texts
-        assert require_utf8(tf.constant([], tf.string)).shape == [0]
-
-    def test_first_bad_row_is_named(self):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="text 1 is not valid UTF-8"):
-            tf.function(require_utf8)(tf.constant([b"fine", b"\xff", b"\xc3"]))
 
 
 class TestCharacters:
@@ -188,6 +178,26 @@ class TestSubwords:
         decoded = [t.decode() for t in detokenize(tf.constant(rows)).numpy()]  # strict
         assert decoded == [subwords.detokenize_python(row) for row in rows.tolist()]
         assert any("\ufffd" in t for t in decoded)
+
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            ["x" * 200_000],
+            ["\U0001f600" * 50_000],
+            ["xqz " * 50_000 + "x" * 1000],  # many short units beside a long one
+            ["xqz jq " * 10] * 3000,
+        ],
+        ids=["one unit", "bytes", "short units", "rows"],
+    )
+    def test_memory_grows_with_the_text_and_no_faster(self, tokenize, texts):
+        inputs = tf.constant(texts)
+        tokenize(inputs[:1])
+        assert peak_memory(lambda: tokenize(inputs)) < 150
+
+    def test_chunks_and_blocks_are_no_seams(self, subwords, tokenize):
+        texts = ["x" * (64 * n + m) for n in (1, 2, 256) for m in (-1, 0, 1)]
+        texts += [" ".join(["xq"] * n) for n in (255, 256, 257, 600)]
+        assert tokenize(tf.constant(texts)).to_list() == [subwords.tokenize_python(t) for t in texts]
 
     def test_start_padding_and_end(self, subwords, detokenize):
         ids = subwords.tokenize_python("twenty-three")

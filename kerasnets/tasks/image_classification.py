@@ -21,11 +21,12 @@ from kerasnets.tasks import pictures
 from kerasnets.tasks.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.requests import require, require_rows
+from kerasnets.tasks.requests import require, require_rows, rows_of
 from kerasnets.tasks.spelling import Spelling
 
 TOP = 5
 EVALUATION_BATCH = 500
+TOGETHER = 1_000_000  # pixels of the model's size in a request: they bound the memory of the network's maps
 
 
 class ImageClassificationTask:
@@ -57,6 +58,16 @@ class ImageClassificationTask:
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns, channels of every picture."""
         return tuple(self._saved["shape"])
+
+    @property
+    def rows(self) -> int:
+        """Most pictures of a request."""
+        return rows_of(self.shape[0] * self.shape[1], TOGETHER)
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        return {"rows": self.rows}
 
     def save(self, directory: Path) -> None:
         (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
@@ -161,9 +172,9 @@ class ImageClassificationTask:
     def _classifier(self, model: keras.Model) -> Callable:
         return self.signatures(model)["pixels"]
 
-    @staticmethod
-    def _probabilities(classify: Callable, pixels: np.ndarray) -> np.ndarray:
-        batches = np.array_split(pixels, range(EVALUATION_BATCH, len(pixels), EVALUATION_BATCH))
+    def _probabilities(self, classify: Callable, pixels: np.ndarray) -> np.ndarray:
+        size = min(EVALUATION_BATCH, self.rows)
+        batches = np.array_split(pixels, range(size, len(pixels), size))
         return np.concatenate(
             [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
         )
@@ -198,20 +209,23 @@ class ImageClassificationTask:
 
         @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, "pixels")])
         def pixels(pixels):
-            return {"probabilities": self.probabilities(self.logits(model, require_pixels(pixels)))}
+            pixels = require_pixels(require_rows(pixels, "pixels", self.rows))
+            return {"probabilities": self.probabilities(self.logits(model, pixels))}
 
         @tf.function(input_signature=[files])
         def serving_default(image_bytes):
-            return best(self.logits(model, self.decode(image_bytes)))
+            return best(self.logits(model, self.decode(require_rows(image_bytes, "image_bytes", self.rows))))
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "inputs")])
         def classify(inputs):
-            scores = self.probabilities(self.logits(model, self.decode(read_examples(inputs))))
+            files = read_examples(require_rows(inputs, "inputs", self.rows))
+            scores = self.probabilities(self.logits(model, self.decode(files)))
             return {"classes": tf.repeat(names[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
 
         @tf.function(input_signature=[files])
         def explain(image_bytes):
-            logits, heatmap, feature_maps = self.explain(model, self.decode(image_bytes))
+            files = require_rows(image_bytes, "image_bytes", self.rows)
+            logits, heatmap, feature_maps = self.explain(model, self.decode(files))
             return best(logits) | {"heatmap": heatmap, "feature_maps": feature_maps}
 
         return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
@@ -273,8 +287,7 @@ def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
 
 
 def require_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """pixels [B, Y, X, C] -> the same, if there is a row and all are numbers from 0 to 255."""
-    pixels = require_rows(pixels, "pixels")
+    """pixels [B, Y, X, C] -> the same, if all are numbers from 0 to 255."""
     valid = tf.reduce_all((pixels >= 0) & (pixels <= 255), axis=(1, 2, 3))  # not so for NaN
     with tf.control_dependencies([require(valid, "pixels", "has values that are not numbers from 0 to 255")]):
         return tf.identity(pixels)
@@ -288,7 +301,7 @@ def read_examples(inputs: tf.Tensor) -> tf.Tensor:
         return tf.io.parse_single_example(data, {"image_bytes": feature})["image_bytes"]
 
     wrong = "is no serialized tf.Example that has one string as its feature image_bytes"
-    return pictures.each(one, require_rows(inputs, "inputs"), tf.TensorSpec((), tf.string), "inputs", wrong)
+    return pictures.each(one, inputs, tf.TensorSpec((), tf.string), "inputs", wrong)
 
 
 def example_message(file: bytes) -> bytes:

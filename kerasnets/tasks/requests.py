@@ -2,7 +2,11 @@
 
 import tensorflow as tf
 
-from kerasnets.text import require_utf8
+# These bound the memory and the time that a request takes, and are checked before anything is computed.
+MOST_ROWS = 10_000
+MOST_BYTES = 1_000_000  # of all texts of an input
+MOST_NUMBERS = 10_000_000  # of an output, where the model says how many a row has
+FEWEST_ROWS = 64  # are taken however many numbers a row has: servers make batches of so many
 
 
 def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None = None) -> tf.Operation:
@@ -16,19 +20,62 @@ def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None 
     return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
 
 
-def require_rows(values: tf.Tensor, name: str) -> tf.Tensor:
-    """-> values [B, ...], if there is a row."""
-    refuse = tf.debugging.Assert(tf.shape(values)[0] > 0, [f"{name} has no rows; give at least one"])
-    with tf.control_dependencies([refuse]):
+def rows_of(numbers: int, most: int = MOST_NUMBERS) -> int:
+    """-> most rows of a request, where a row has so many numbers and all rows together may have `most`."""
+    return min(MOST_ROWS, max(FEWEST_ROWS, most // numbers))
+
+
+def require_rows(values: tf.Tensor, name: str, most: int = MOST_ROWS) -> tf.Tensor:
+    """-> values [B, ...], if there is a row, and not more than `most`."""
+    rows = tf.shape(values)[0]
+    many = [f"{name} has ", tf.strings.as_string(rows), f" rows, more than the limit of {most:,}; give fewer at a time"]
+    checks = [
+        tf.debugging.Assert(rows > 0, [f"{name} has no rows; give at least one"]),
+        tf.debugging.Assert(rows <= most, [tf.strings.join(many)]),
+    ]
+    with tf.control_dependencies(checks):
         return tf.identity(values)
 
 
-def require_text(text: tf.Tensor, name: str, blank: bool = False) -> tf.Tensor:
-    """text string [B] -> the same, if every row is UTF-8 and has something in it; `blank`: white space will do."""
-    text = require_utf8(require_rows(text, name))
+def require_bytes(text: tf.Tensor, name: str, most: int) -> tf.Tensor:
+    """text string [B] -> the same, if no row has more than `most` bytes, and all together not more than MOST_BYTES."""
+    sizes = tf.strings.length(text)
+    total = tf.reduce_sum(tf.cast(sizes, tf.int64))
+    together = [f"{name} has ", tf.strings.as_string(total), " bytes in all its rows, more than the limit of "]
+    together = tf.strings.join([*together, f"{MOST_BYTES:,}; give fewer rows at a time"])
+    checks = [
+        require(sizes <= most, name, f"bytes long, more than the limit of {most:,}; give a shorter text", sizes),
+        tf.debugging.Assert(total <= MOST_BYTES, [together]),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(text)
+
+
+def require_utf8(text: tf.Tensor) -> tf.Tensor:
+    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
+    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    valid = tf.equal(repaired, text)
+    row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
+    sentence = tf.strings.join(["text ", row, " is not valid UTF-8 (counted from 0): encode it as UTF-8"])
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(valid), [sentence])]):
+        return tf.identity(text)
+
+
+def require_text(text: tf.Tensor, name: str, bytes: int, rows: int = MOST_ROWS, blank: bool = False) -> tf.Tensor:
+    """text string [B] -> the same, if it has at most `rows` rows, each of at most so many bytes, and every row is UTF-8
+    and has something in it; `blank`: white space will do."""
+    text = require_utf8(require_bytes(require_rows(text, name, rows), name, bytes))
     filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)
+
+
+def require_together(rows: tf.Tensor, longest: tf.Tensor, name: str, what: str, most: int) -> tf.Operation:
+    """Fails unless rows times the longest is at most `most`; to be used as a control dependency."""
+    total = tf.cast(rows, tf.int64) * tf.cast(longest, tf.int64)
+    size = [tf.strings.as_string(count) for count in (rows, longest)]
+    sentence = [f"{name} has ", size[0], " rows of up to ", size[1], f" {what}, together more than {most:,}"]
+    return tf.debugging.Assert(total <= most, [tf.strings.join([*sentence, ": give fewer rows at a time"])])
 
 
 def same_rows(values: tf.Tensor, name: str, others: tf.Tensor, of: str) -> tf.Tensor:

@@ -19,7 +19,8 @@ from kerasnets.data.sources import TextSplits, load_text
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.text_signatures import TextSignatures
+from kerasnets.tasks.requests import MOST_BYTES, rows_of
+from kerasnets.tasks.text_signatures import TOGETHER, TextSignatures
 from kerasnets.tasks.text_state import state_size
 from kerasnets.text import CharacterVocabulary
 
@@ -157,6 +158,12 @@ class TextGenerationTask:
 
     def _signatures(self, model: keras.Model) -> TextSignatures:
         return TextSignatures(model, self.vocabulary, self.config.max_length, self.temperature)
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        rows = rows_of(state_size(self.vocabulary.size, self.config.model))
+        return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
 
     def examples(self) -> list[dict[str, Any]]:
         """Beginnings of lines of words of the test text, from places far apart."""

@@ -11,12 +11,23 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import decoding
-from kerasnets.tasks.requests import require, require_rows, require_text, same_rows
+from kerasnets.tasks.requests import (
+    require,
+    require_bytes,
+    require_rows,
+    require_text,
+    require_together,
+    rows_of,
+    same_rows,
+)
 from kerasnets.tasks.text_state import StateLayout
 from kerasnets.tasks.text_step import fused_step
 from kerasnets.text import CharacterVocabulary
 
 LAST = 1000  # characters of a prompt that count, the last ones: they bound the work that a request can ask for
+PROMPT_BYTES = 100_000  # of a prompt, whatever of it counts
+TOGETHER = 1_000_000  # rows times the characters of the longest prompt, or those to write: they bound the time
+READ_TOGETHER = 20_000  # characters of prompts that the network reads at once: they bound the memory
 EXPLAINED = 1000  # characters of a text that is explained
 EXPLAINED_TOGETHER = 20_000  # rows times the characters of the longest: they bound the memory of the answer
 # What is given where a request leaves an input out, one value for all rows.
@@ -38,6 +49,7 @@ class TextSignatures:
     def __init__(self, model: keras.Model, vocabulary: CharacterVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
         self.layout = StateLayout(model, vocabulary.characters)
+        self.rows = rows_of(self.layout.size)  # a state has more numbers than any other answer but those of `explain`
         self.state = tf.TensorSpec((None, self.layout.size), tf.float32, "state")
         # The one graph of all signatures that write.
         self.write = tf.function(self.sample, [PROMPT, *OPTIONS.values(), self.state])
@@ -77,7 +89,7 @@ class TextSignatures:
     def sample(self, prompt, length, temperature, top_k, top_p, repetition_penalty, seed, state):
         """`generate` and `stream` in one, with every option. A row whose state is not zero goes on from there, whatever
         its prompt is."""
-        prompt = require_rows(prompt, "prompt")
+        prompt = require_bytes(require_rows(prompt, "prompt", self.rows), "prompt", PROMPT_BYTES)
         given = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         given |= {"repetition_penalty": repetition_penalty, "seed": seed, "state": state}
         given = {name: same_rows(tf.convert_to_tensor(x), name, prompt, "prompt") for name, x in given.items()}
@@ -107,7 +119,7 @@ class TextSignatures:
         of the rows that have begun what they go on from, of the others what their prompts say."""
         # Any text in the place of a prompt that has none to be.
         ids = self.read(tf.where(begun, self.vocabulary.characters[1], prompt))
-        last, _, cache = self.start(ids)
+        last, cache = self.start(ids)
         cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
         return tf.nest.map_structure(
             lambda old, new: tf.raw_ops.Select(condition=begun, x=old, y=new), going_on, (last, cache, self.among(ids))
@@ -121,12 +133,15 @@ class TextSignatures:
         return tf.ensure_shape(counts > 0, [None, self.vocabulary.size])
 
     def checks(self, given: dict[str, tf.Tensor]) -> list[tf.Operation]:
+        """given: options, each [B] -> what fails where they may not be or ask for too much."""
+
         def check(name: str, valid: Callable[[tf.Tensor], tf.Tensor], allowed: str) -> tf.Operation:
             return require(valid(given[name]), name, f"but must be {allowed}", given[name])
 
         def finite(x):
             return tf.math.is_finite(x)
 
+        length = given["length"]
         return [
             check("length", lambda x: (x >= 1) & (x <= self.limit), f"in 1 to {self.limit}"),
             check(
@@ -137,25 +152,24 @@ class TextSignatures:
             check("top_k", lambda x: x >= 0, "0 (no limit) or more"),
             check("top_p", lambda x: (x > 0) & (x <= 1), "above 0 and at most 1 (no limit)"),
             check("repetition_penalty", lambda x: (x >= 0.01) & (x <= 100), "from 0.01 to 100 (1 for no penalty)"),
+            require_together(tf.size(length), tf.reduce_max(length), "prompt", "characters to write", TOGETHER),
         ]
 
     def next_char(self, prompt):
         """Probabilities are the calibrated ones, of all characters but the unknown one."""
-        last, memory, cache = self.start(self.read(prompt))
-        logits, _ = self.model.step(last, 0, memory, cache)
+        last, cache = self.start(self.read(prompt))
+        logits, _ = self.model.step(last, 0, (), cache)
         probabilities = tf.nn.softmax(logits[:, 1:] / self.temperature)
         probabilities, best = tf.math.top_k(probabilities, self.vocabulary.size - 1)
         return {"characters": self.vocabulary.pieces(best + 1), "probabilities": probabilities}
 
     def explain(self, text):
         """Probabilities are the calibrated ones. After the end of a row: no character, and zeros."""
-        ids = self.vocabulary.encode(require_text(text, "text", blank=True))
+        ids = self.vocabulary.encode(require_text(text, "text", 4 * EXPLAINED, blank=True))  # UTF-8 has 4 bytes at most
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        together = tf.size(lengths) * tf.reduce_max(lengths)
-        sentence = f"more than {EXPLAINED_TOGETHER:,} characters, rows times those of the longest; give fewer rows"
         checks = [
             require(lengths <= EXPLAINED, "text", f"characters long, more than the limit of {EXPLAINED:,}", lengths),
-            tf.debugging.Assert(together <= EXPLAINED_TOGETHER, [tf.strings.join(["text has ", sentence])]),
+            require_together(tf.size(lengths), tf.reduce_max(lengths), "text", "characters", EXPLAINED_TOGETHER),
         ]
         with tf.control_dependencies(checks):
             dense = ids.to_tensor()
@@ -170,18 +184,31 @@ class TextSignatures:
         }
 
     def start(self, ids):
-        """ids int32 [B, T], 0 = padding at the end -> the last of each row [B]; memory, cache after those before it."""
+        """ids int32 [B, T], 0 = padding at the end -> the last of each row [B]; cache after those before it."""
         lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
-        before = tf.where(tf.sequence_mask(lengths - 1, tf.shape(ids)[1]), ids, 0)
-        return tf.gather(ids, lengths - 1, batch_dims=1), *self.model.start(before, self.limit)
+        rows, longest = tf.unstack(tf.shape(ids))
+        before = tf.where(tf.sequence_mask(lengths - 1, longest), ids, 0)
+        size = tf.maximum(READ_TOGETHER // rows, 1)
+
+        def read_some(place, cache):
+            part = before[:, place : place + size]
+            return place + size, self.model.run(part, cache, valid=part != 0)[1]
+
+        cache = [tuple(states) for states in self.model.initial_states(rows)]
+        _, cache = decoding.loop(lambda place, _: place < longest, read_some, (tf.constant(0), cache))
+        return tf.gather(ids, lengths - 1, batch_dims=1), cache
 
     def read(self, prompt):
         """prompt string [B] -> ids int32 [B, T], 0 = padding at the end.
 
         Only the last 1,000 characters count. Characters that are not in the vocabulary are left out.
         """
-        ids = self.vocabulary.encode(require_text(prompt, "prompt", blank=True))
+        ids = self.vocabulary.encode(require_text(prompt, "prompt", PROMPT_BYTES, self.rows, blank=True))
         ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -LAST:]
-        known = require(ids.row_lengths() > 0, "prompt", "has no character that was in the training text")
-        with tf.control_dependencies([known]):
+        lengths = ids.row_lengths()
+        checks = [
+            require(lengths > 0, "prompt", "has no character that was in the training text"),
+            require_together(tf.size(lengths), tf.reduce_max(lengths), "prompt", "characters", TOGETHER),
+        ]
+        with tf.control_dependencies(checks):
             return ids.to_tensor()

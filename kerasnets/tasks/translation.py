@@ -22,8 +22,9 @@ from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.translator import Translator
-from kerasnets.text import MARKS, SPACE, SubwordVocabulary
+from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS
+from kerasnets.tasks.translator import SEARCHED, Translator, most_bytes
+from kerasnets.text import MARKS, SPACE, SubwordVocabulary, normalize
 
 FILE = "subwords.json"
 EVALUATION_BATCH = 1000
@@ -177,12 +178,12 @@ class TranslationTask:
         sources, references = getattr(self.data, split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
-        bleu, chrf, scores = BLEU(), CHRF(), {}
+        bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
         for prefix, translate in (("", self._greedy), ("beam_", self._beams)):
             translations = [""] * len(sources)
-            for start in range(0, len(taken), EVALUATION_BATCH):
-                batch = taken[start : start + EVALUATION_BATCH]
-                answers = translate(signatures, tf.constant([sources[n] for n in batch]))
+            for start in range(0, len(taken), rows):
+                batch = taken[start : start + rows]
+                answers = translate(signatures, tf.constant([normalize(sources[n]) for n in batch]))
                 for n, translation in zip(batch, answers.numpy(), strict=True):
                     translations[n] = translation.decode()
             for name, metric in (("bleu", bleu), ("chrf", chrf)):
@@ -195,6 +196,13 @@ class TranslationTask:
             "direction": f"{self.config.source} to {self.config.target}",
         }
 
+    @property
+    def _evaluation_rows(self) -> int:
+        """-> sentences of a request that no limit refuses, however long they are."""
+        limit = self.config.max_length
+        fitting = min(SEARCHED // (limit + 1), MOST_BYTES // most_bytes(self.vocabulary, limit))
+        return max(1, min(EVALUATION_BATCH, fitting))
+
     @staticmethod
     def _greedy(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
         return signatures["serving_default"](text=text)["translation"]
@@ -206,9 +214,14 @@ class TranslationTask:
     def signatures(self, model: keras.Model) -> dict[str, Any]:
         return Translator(model, self.vocabulary, self.config.max_length, self.temperature).signatures()
 
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
+
     def examples(self) -> list[dict[str, Any]]:
         """Test sentences, from places far apart."""
-        texts, limit = self.data.test[0], self.config.max_length
+        texts, limit = [normalize(text) for text in self.data.test[0]], self.config.max_length
         fitting = [s for s, ids in zip(texts, self._tokenize(texts), strict=True) if 0 < len(ids) <= limit]
         sentences = [s for s in fitting if len(s) <= 120] or fitting
         if not sentences:

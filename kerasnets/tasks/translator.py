@@ -10,12 +10,13 @@ import keras
 import tensorflow as tf
 
 from kerasnets import decoding
-from kerasnets.tasks.requests import require, require_text, same_rows
+from kerasnets.tasks.requests import require, require_rows, require_text, require_together, same_rows
 from kerasnets.text import SubwordVocabulary
 
 BEAMS = 5
 STEEPEST = 5.0  # length penalty
 TOGETHER = 6400  # rows times the subwords of the longest, where all are computed at once: they bound the memory
+SEARCHED = 100_000  # subwords of all sentences that are searched for, their ends counted: they bound the time
 
 
 class Translator:
@@ -27,6 +28,7 @@ class Translator:
 
     def __init__(self, model: keras.Model, vocabulary: SubwordVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
+        self.bytes = most_bytes(vocabulary, limit)
         # One graph of the search for both signatures that need it.
         specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
         self.greedy = tf.function(self._greedy, input_signature=specs)
@@ -45,17 +47,18 @@ class Translator:
 
     def translate(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Greedy -> translation string [B]; score float32 [B]: mean log probability of its subwords and its end."""
-        tokens, log_probability = self.greedy(*self.read(text, "text"))
+        tokens, log_probability = self.greedy(*self.read_to_search(text))
         count = tf.cast(tf.maximum(lengths_of(tokens), 1), tf.float32)
         return {"translation": self.vocabulary.detokenize(tokens), "score": log_probability / count}
 
     def beam_search(self, text: tf.Tensor, length_penalty: tf.Tensor) -> dict[str, tf.Tensor]:
         """-> translations string [B, K], best first; scores float32 [B, K]: log probability / length^penalty."""
+        text = require_rows(text, "text")
         length_penalty = same_rows(length_penalty, "length_penalty", text, "text")
         sane = tf.math.is_finite(length_penalty) & (tf.abs(length_penalty) <= STEEPEST)
         allowed = f"but must be a number from -{STEEPEST:.0f} to {STEEPEST:.0f} (0 compares sums, 1 means)"
         with tf.control_dependencies([require(sane, "length_penalty", allowed, length_penalty)]):
-            source, lengths = self.read(text, "text")
+            source, lengths = self.read_to_search(text)
 
         def search(rows, source, limits):
             alpha = tf.gather(length_penalty, rows)
@@ -71,7 +74,8 @@ class Translator:
     def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
         """-> log_probability float32 [B]: of the translation's subwords and its end, summed, in nats."""
         source, _ = self.read(text, "text")
-        target, lengths = self.read(same_rows(translation, "translation", text, "text"), "translation")
+        # One translation for all rows is read once.
+        target, lengths = (same_rows(x, "translation", text, "text") for x in self.read(translation, "translation"))
         source, target = together(source, "text"), together(target, "translation")
         probabilities = self.of_tokens(self.model({"source": source, "target": self.shifted(target)}), target)
         there = tf.sequence_mask(lengths, tf.shape(target)[1])
@@ -105,12 +109,21 @@ class Translator:
 
     def read(self, text: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
         """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number, the end's too, [B]."""
-        ids = self.vocabulary.tokenize(require_text(text, name))
+        ids = self.vocabulary.tokenize(require_text(text, name, self.bytes))
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         allowed = f"subwords long, more than the limit of {self.limit}: give one sentence at a time"
         with tf.control_dependencies([require(lengths <= self.limit, name, allowed, lengths)]):
             end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
             return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
+
+    def read_to_search(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `read`, if a search of all rows together does not take too long."""
+        source, lengths = self.read(text, "text")
+        total = tf.reduce_sum(lengths)
+        sentence = ["text has ", tf.strings.as_string(total), f" subwords in all its rows, more than {SEARCHED:,}"]
+        few = tf.debugging.Assert(total <= SEARCHED, [tf.strings.join([*sentence, ": give fewer rows at a time"])])
+        with tf.control_dependencies([few]):
+            return tf.identity(source), lengths
 
     def _greedy(self, source: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """source int [B, S] -> tokens int32 [B, T], log probability [B]."""
@@ -138,6 +151,11 @@ class Translator:
         return tf.gather(tf.nn.log_softmax(logits / self.temperature), tokens, batch_dims=2)
 
 
+def most_bytes(vocabulary: SubwordVocabulary, limit: int) -> int:
+    """-> of a sentence: longer ones have more subwords than the limit, or white space that would be taken away."""
+    return limit * max(map(len, vocabulary.model.raw))
+
+
 def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
     """tokens [B, T] -> how many there are up to the last that is no padding, [B]."""
     places = tf.range(1, tf.shape(tokens)[1] + 1)
@@ -146,10 +164,6 @@ def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
 
 def together(tokens: tf.Tensor, name: str) -> tf.Tensor:
     """-> tokens [B, T], if they are not too many to be computed at once."""
-    size = [tf.strings.as_string(count) for count in tf.unstack(tf.shape(tokens))]
-    sentence = [f"{name} has ", size[0], " rows of up to ", size[1], f" subwords, together more than {TOGETHER:,}"]
-    few = tf.debugging.Assert(
-        tf.size(tokens) <= TOGETHER, [tf.strings.join([*sentence, ": give fewer rows at a time"])]
-    )
-    with tf.control_dependencies([few]):
+    rows, longest = tf.unstack(tf.shape(tokens))
+    with tf.control_dependencies([require_together(rows, longest, name, "subwords", TOGETHER)]):
         return tf.identity(tokens)
