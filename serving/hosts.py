@@ -80,7 +80,7 @@ def resolve(request: Request, allowed: frozenset[str] | None) -> Request:
 def normalized(host: str) -> str:
     """A host as it is compared: lower case, without a final dot; one form for each address."""
     host = host.strip("[]").lower().removesuffix(".")
-    return str(ip_address(host)) if _is_ipv6(host) else host
+    return str(ip_address(host)) if ":" in host else host
 
 
 def _host_of(authority: str) -> str:

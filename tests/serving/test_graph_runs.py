@@ -1,6 +1,5 @@
 """Which graphs run where, and that a graph which waits ends at its deadline."""
 
-
 import numpy as np
 import pytest
 import tensorflow as tf

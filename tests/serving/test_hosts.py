@@ -9,6 +9,9 @@ from serving_helpers import Server
 from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, read_answer, request_bytes
 from tensorflow.core.framework import types_pb2
 
+from serving.client_errors import PermissionDenied
+from serving.client_rest import Http
+from serving.client_rest import read_answer as read_json
 from serving.errors import StatusError, UsageError
 from serving.hosts import Misdirected, allowed_hosts, resolve
 
@@ -153,6 +156,11 @@ def test_rebound_names_find_nothing(method, target, cors):
         assert reply.status == 421
         assert "does not answer for the host 'evil.example'" in json.loads(reply.body)["error"]
     assert [code for _, code, _ in log.ended] == ["PERMISSION_DENIED"] * 2
+
+
+def test_the_client_tells_what_the_server_says():
+    with pytest.raises(PermissionDenied, match="does not answer for the host"):
+        read_json("a", Http("/v1/models"), 421, b'{"error": "This server does not answer for the host"}')
 
 
 def test_targets_with_a_host_lead_to_the_same_answers():
