@@ -67,7 +67,7 @@ def test_tensorflows_own_client_writes_what_it_gets(server, tmp_path):
     thread.start()
     try:
         program = f"tensorflow.profiler.experimental.client.trace('grpc://{server.grpc}', {str(tmp_path)!r}, 500)"
-        subprocess.run([sys.executable, "-c", f"import tensorflow; {program}"], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", f"import tensorflow; {program}"], check=True, timeout=600)
     finally:
         stop.set()
         thread.join(30)

@@ -35,7 +35,7 @@ def empty_model(path):
 def start(*arguments):
     """Exit status, stdout and stderr of a server that is not expected to run."""
     command = [sys.executable, "-m", "serving", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     return result.returncode, result.stdout, result.stderr
 
 
