@@ -40,7 +40,8 @@ def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
         return frozenset({*LOOPBACK, normalized(address)}) if _is_loopback(address) else None
     hosts = [host.strip() for host in listed.split(",")]
     for host in hosts:
-        if not host or not (_is_ipv6(host.strip("[]")) or NAME.fullmatch(host)):
+        is_name = host == "*" or ("*" not in host and NAME.fullmatch(host))
+        if not host or not (is_name or _is_ipv6(host.strip("[]"))):
             raise UsageError(
                 f"--rest_api_allowed_hosts={listed} cannot be read at {host!r}: give host names or addresses without "
                 "ports, separated by commas, or * for any host."

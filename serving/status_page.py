@@ -222,14 +222,12 @@ def _described(manager: Manager, name: str, addresses: Addresses) -> Markup | No
 
 def _card(path: str) -> tuple[Markup | None, bool]:
     """The model card, or what is wrong with it; and whether it could be read."""
+    is_read = True
     try:
-        lines, is_read = (
-            [join(tag("dt", line), tag("dd", *values)) for line, values in card_lines(read_card(path))],
-            True,
-        )
+        lines = [join(tag("dt", line), tag("dd", *values)) for line, values in card_lines(read_card(path))]
         content = tag("dl", *lines, class_="card") if lines else None
     except UnreadableCard as error:
-        content, is_read = tag("p", error, class_="error"), False
+        is_read, content = False, tag("p", error, class_="error")
     return (tag("section", tag("h3", "Model card"), content) if content else None), is_read
 
 

@@ -37,7 +37,9 @@ def test_which_hosts_are_allowed(address, listed, expected):
     assert allowed_hosts(address, listed) == expected
 
 
-@pytest.mark.parametrize("listed", ["a,,b", " ", "models.example:8501", "[::1]:8501", "http://models.example", "a b"])
+@pytest.mark.parametrize(
+    "listed", ["a,,b", " ", "models.example:8501", "[::1]:8501", "http://models.example", "a b", "*.example"]
+)
 def test_lists_of_hosts_that_cannot_be_read(listed):
     with pytest.raises(UsageError, match="cannot be read at .*: give host names or addresses without ports"):
         allowed_hosts("127.0.0.1", listed)
