@@ -13,7 +13,17 @@ import numpy as np
 
 from serving.client_calls import Question
 from serving.client_errors import failure
-from serving.client_types import DTYPES, INIT_OPERATION, Classification, Metadata, ModelSpec, Tensors, VersionStatus
+from serving.client_types import (
+    COMPOSITE,
+    DTYPES,
+    INIT_OPERATION,
+    SPARSE,
+    Classification,
+    Metadata,
+    ModelSpec,
+    Tensors,
+    VersionStatus,
+)
 from serving.client_values import Features, as_bytes
 
 # {HTTP status: code}; 400 also stands for FAILED_PRECONDITION and OUT_OF_RANGE, 500 for UNKNOWN, DATA_LOSS.
@@ -24,6 +34,7 @@ HTTP_CODES = {
     404: "NOT_FOUND",
     409: "ABORTED",
     413: "RESOURCE_EXHAUSTED",
+    421: "PERMISSION_DENIED",
     429: "RESOURCE_EXHAUSTED",
     499: "CANCELLED",
     500: "INTERNAL",
@@ -92,7 +103,10 @@ class RestFormat:
     def _read_metadata(self, answer: Any) -> Metadata:
         signatures = answer["metadata"]["signature_def"]["signature_def"]
         return {
-            name: {"inputs": _describe(signature["inputs"]), "outputs": _describe(signature["outputs"])}
+            name: {
+                side: {alias: _describe(info) for alias, info in signature[side].items()}
+                for side in ("inputs", "outputs")
+            }
             for name, signature in signatures.items()
             if name != INIT_OPERATION
         }
@@ -199,10 +213,13 @@ def _path(spec: ModelSpec) -> str:
     return path
 
 
-def _describe(tensors: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _describe(info: dict[str, Any]) -> dict[str, Any]:
+    """{"dtype", "shape"} of a TensorInfo; shape None: any. JSON leaves messages out that are not set."""
+    if "composite_tensor" in info:
+        return {"dtype": info["composite_tensor"]["type_spec"]["type_spec_class_name"] or COMPOSITE, "shape": None}
     return {
-        name: {"dtype": JSON_DTYPES.get(info["dtype"], info["dtype"]), "shape": _shape(info["tensor_shape"])}
-        for name, info in tensors.items()
+        "dtype": SPARSE if "coo_sparse" in info else JSON_DTYPES.get(info["dtype"], info["dtype"]),
+        "shape": _shape(info.get("tensor_shape", {"unknown_rank": False, "dim": []})),
     }
 
 

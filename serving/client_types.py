@@ -31,6 +31,10 @@ DTYPES = {
     "uint64": 23,
 }
 
+# Stand for a dtype in the metadata where a signature has no single tensor, beside names such as RaggedTensorSpec. Such
+# inputs and outputs cannot be sent.
+SPARSE, COMPOSITE = "SparseTensorSpec", "CompositeTensor"
+
 # {"signature": {"inputs": {name: {"dtype": "string", "shape": [-1]}}, "outputs": {...}}}; shape None: any.
 Metadata = dict[str, dict[str, dict[str, dict[str, Any]]]]
 Tensors = dict[str, np.ndarray]

@@ -18,6 +18,7 @@ from serving.configuration import Certificates, Monitoring, read_certificates, r
 from serving.flags import Flags, channel_arguments
 from serving.gate import Gate, read_tokens
 from serving.grpc_server import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi, GrpcServer, TokenCheck
+from serving.hosts import allowed_hosts
 from serving.http_server import HttpServer
 from serving.lifecycle import ModelManager, Timing
 from serving.loader import Loader
@@ -83,9 +84,12 @@ class Faces:
         runner = Runner(workers, metrics)
         self.manager = make_manager(flags, models, Loader(bundle_of(flags), settings, metrics, loop, workers))
         profiler = Profiler() if flags.enable_profiler else None
-        self._grpc_api = GrpcApi(self.manager, runner, self._gate, self._observers, settings, profiler)
+        self._grpc_api = GrpcApi(
+            self.manager, runner, self._gate, self._observers, settings, profiler, flags.allow_config_reload
+        )
         options = RestOptions(
             flags.rest_seconds,
+            allowed_hosts(flags.host, flags.rest_api_allowed_hosts),
             flags.rest_api_enable_cors_support,
             flags.rest_api_extensions,
             _metrics_path(flags),

@@ -9,6 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from serving.errors import UsageError, invalid_argument
+from serving.hosts import allowed_hosts
 
 INT32_MAX = 2**31 - 1
 
@@ -106,8 +107,16 @@ class Flags:
     rest_api_extensions: bool = _own(
         False, "Answer GET /v1/models, /healthz, /readyz, the status page at / and POST /v1/models/MODEL:stream."
     )
+    rest_api_allowed_hosts: str = _own(
+        "",
+        "Comma-separated hosts that HTTP/REST requests may be for; * allows any. Without it, on a loopback address "
+        "localhost, 127.0.0.1, ::1 and --host, elsewhere any.",
+    )
     rest_api_enable_tls: bool = _own(False, "HTTP/REST uses the certificates of --ssl_config_file too.")
     api_token_file: str = _own("", "Tokens, one a line: requests need `Authorization: Bearer TOKEN`.")
+    allow_config_reload: bool = _own(
+        True, "Answer HandleReloadConfigRequest, which loads any directory of this machine."
+    )
     max_request_bytes: int = _own(0, "Largest request; 0: no limit.")
     max_concurrent_requests: int = _own(0, "Most requests at once, others are refused; 0: no limit.")
     access_log_file: str = _own("", "Write a line of JSON for every request; - is standard error.")
@@ -187,6 +196,7 @@ def check(flags: Flags) -> None:
     for name in ("num_tflite_pools", "num_tflite_interpreters_per_pool", "rest_api_num_threads", "grpc_max_threads"):
         if getattr(flags, name) < 1:
             raise UsageError(f"--{name}={getattr(flags, name)} is too small: give 1 or more.")
+    allowed_hosts(flags.host, flags.rest_api_allowed_hosts)
     channel_arguments(flags)
 
 

@@ -61,9 +61,10 @@ class GrpcApi:
         observers: Observers,
         settings: Settings,
         profiler: Profiler | None = None,
+        allow_reload: bool = True,
     ) -> None:
         self._manager, self._runner, self._gate, self._observers = manager, runner, gate, observers
-        self._settings = settings
+        self._settings, self._allow_reload = settings, allow_reload
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
                 "Predict": Method(predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, weigh)),
@@ -166,6 +167,12 @@ class GrpcApi:
         return get_status(self._manager, request)
 
     async def _reload(self, request: Any, record: Record, seconds: float | None) -> Message:
+        if not self._allow_reload:
+            raise StatusError(
+                "PERMISSION_DENIED",
+                "This server was started with --allow_config_reload=false: change its --model_config_file, "
+                "which it reads again with --model_config_file_poll_wait_seconds.",
+            )
         # Loading may take minutes: not one of the threads that run models.
         response = await asyncio.to_thread(handle_reload, self._manager, request, self._observers.metrics.value)
         if response.status.error_code:

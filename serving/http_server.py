@@ -17,11 +17,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import NamedTuple, cast
+from typing import cast
 
 import httptools
 
 from serving.errors import UsageError
+from serving.http_messages import Headers, Reply, Request
 
 log = logging.getLogger("serving")
 
@@ -31,29 +32,6 @@ MOST_AHEAD = 16  # requests that a client may send before the answer to the firs
 LINGER_SECONDS = 5.0  # for what a client still sends after a refusal: closing at once would take the refusal from it
 BACKLOG = 1024
 DONE_HEADERS = (b"upgrade", b"expect")  # what has been dealt with when headers are read a second time
-
-Headers = dict[bytes, bytes]
-
-
-class Request(NamedTuple):
-    """One request; header names are lower case, `target` is path and query as sent."""
-
-    method: str
-    target: str
-    headers: Headers
-    body: bytes | bytearray
-    peer: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer; a body that is an iterator is sent in chunks as they come."""
-
-    status: int
-    body: bytes | AsyncGenerator[bytes] = b""
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -203,7 +181,10 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._kept = 0
         if self._in_headers:  # after the body come trailers, which those before this server have not looked at
-            self._headers[name.lower()] = value
+            name = name.lower()
+            # Of Host there has to be one: a second must not hide the first.
+            joined = name == b"host" and name in self._headers
+            self._headers[name] = b"%s, %s" % (self._headers[name], value) if joined else value
         self._count_header(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
@@ -261,13 +242,10 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             if self._parser.get_method() == b"CONNECT":
-                self._refuse(Reply(400))
+                self._refuse(self._server.refuse(self._request(bytearray()), 0) or Reply(400))
                 return b""
-            start = b"%s %s HTTP/%s" % (
-                self._parser.get_method(),
-                self._target,
-                self._parser.get_http_version().encode(),
-            )
+            version = self._parser.get_http_version().encode()
+            start = b"%s %s HTTP/%s" % (self._parser.get_method(), self._target, version)
             headers = [b"%s: %s" % header for header in self._headers.items() if header[0] not in DONE_HEADERS]
             self._parser = httptools.HttpRequestParser(self)
             return b"\r\n".join([start, *headers, b"\r\n"]) + data[offer.args[0] :]
@@ -282,7 +260,8 @@ class Connection(asyncio.Protocol):
 
     def _request(self, body: bytearray) -> Request:
         method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
-        return Request(method, target, self._headers, body, self._peer)
+        version, secured = self._parser.get_http_version(), self._server.tls is not None
+        return Request(method, target, self._headers, body, self._peer, version, secured)
 
     def _ask(self, size: int) -> None:
         """Whether a body of so many bytes may come."""

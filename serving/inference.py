@@ -157,6 +157,7 @@ def multi_inference(
     examples = serialized_examples(request.input)
     feeds: Fetched = {}
     for name in heads:
+        _check_sendable(servable, name)
         feeds |= servable.signatures[name].feeds({INPUTS: examples})
     fetches = tuple(sorted({tensor for head in heads.values() for tensor in head.fetches}))
     specs = [_answered_spec(task.model_spec, number) for task in request.tasks]
@@ -212,12 +213,20 @@ def call_of(
     servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[Fetched], Any]
 ) -> Call:
     """A run of signature `name` on examples; `finish` gets what is fetched by tensor name."""
+    _check_sendable(servable, name)
     return Call(
         servable.signatures[name].feeds({INPUTS: examples}),
         fetches,
         lambda arrays: finish(dict(zip(fetches, arrays, strict=True))),
         len(examples),
     )
+
+
+def _check_sendable(servable: Servable, name: str) -> None:
+    """INVALID_ARGUMENT if the signature's examples or results are none that can be sent, such as ragged tensors."""
+    signature = servable.signatures[name]
+    signature.check_inputs()
+    signature.fetches(alias for alias in signature.outputs if alias in (CLASSES, SCORES, OUTPUTS))
 
 
 def _task_signature(

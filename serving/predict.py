@@ -40,8 +40,10 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
     if settings.check_method_name:
         _check_method_name(signature)
     _check_count(request.inputs, signature)
+    signature.check_inputs()
     arrays = _arrays(request.inputs, signature, settings.most_bytes)
     outputs = _outputs(request.output_filter, signature)
+    fetches = signature.fetches(outputs)
     model = request.model_spec.name
 
     def finish(fetched: list[np.ndarray]) -> predict_pb2.PredictResponse:
@@ -53,7 +55,7 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
             to_proto(array, signature.output_types[alias], response.outputs[alias], settings.answer_as_content)
         return response
 
-    return Call(signature.feeds(arrays), tuple(signature.outputs[alias] for alias in outputs), finish)
+    return Call(signature.feeds(arrays), fetches, finish)
 
 
 def asked_spec(request: Any) -> model_pb2.ModelSpec:

@@ -19,7 +19,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import HTTP_STATUSES, StatusError, invalid_argument
 from serving.gate import Gate, TooLarge
-from serving.http_server import Reply, Request
+from serving.hosts import Misdirected, resolve
+from serving.http_messages import Reply, Request
 from serving.lifecycle import ModelManager, Use, Version
 from serving.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
 from serving.observers import Observers, Record
@@ -57,6 +58,7 @@ class RestOptions:
     """What the flags say of REST. `metrics_path` "" = no metrics; `page` makes the status page."""
 
     timeout: float | None = 30.0  # seconds; None: no limit
+    hosts: frozenset[str] | None = None  # that requests may be for; None: any
     cors: bool = False
     extensions: bool = False
     metrics_path: str = ""
@@ -128,6 +130,7 @@ class RestApi:
     def refuse(self, request: Request, size: int) -> Reply | None:
         """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
         try:
+            request = resolve(request, self._options.hosts)
             if not self._is_open(request):
                 self._gate.check_token(_authorization(request))
                 if _is_of_models(request):
@@ -149,7 +152,10 @@ class RestApi:
         return Reply(reply.status, reply.body, reply.content_type, (*reply.headers, *CORS_HEADERS))
 
     async def _answer(self, request: Request, record: Record) -> Reply:
+        request = resolve(request, self._options.hosts)
         if request.method == "OPTIONS":
+            if request.target == "*":  # of the server as a whole
+                return Reply(200, headers=(("Allow", "GET, POST, OPTIONS"),))
             origin = request.headers.get(b"origin", b"")
             return Reply(200 if origin.startswith((b"http://", b"https://")) else 400)
         if self._is_open(request):
@@ -173,7 +179,8 @@ class RestApi:
     async def _page(self, request: Request) -> Reply:
         """What is not below /v1/: for those who watch the server, so that it does not count as one of its requests."""
         if request.method == "GET" and request.target == self._options.metrics_path:
-            return Reply(200, self._observers.metrics.text().encode(), "text/plain")
+            # Names of directories need not be text.
+            return Reply(200, self._observers.metrics.text().encode("utf-8", "replace"), "text/plain")
         if request.method == "GET" and request.target == "/" and self._options.extensions:
             return Reply(200, (await self._runner.work(self._options.page)).encode(), "text/html; charset=utf-8")
         return Reply(404, NOT_FOUND_PAGE, "text/html")
@@ -254,6 +261,8 @@ def rest_predict(servable: Any, document: dict[str, Any], record: Record) -> Cal
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    signature.check_inputs()
+    fetches = signature.fetches(signature.all_outputs)
     request = read_request(document, signature)
 
     def finish(fetched: list[Any]) -> str:
@@ -265,7 +274,7 @@ def rest_predict(servable: Any, document: dict[str, Any], record: Record) -> Cal
         }
         return row_json(outputs) if request.row_form else columnar_json(outputs)
 
-    return Call(signature.feeds(request.arrays), tuple(signature.outputs.values()), finish)
+    return Call(signature.feeds(request.arrays), fetches, finish)
 
 
 def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
@@ -282,8 +291,11 @@ def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
 
 
 def failure(error: StatusError) -> Reply:
-    # 413 and not 429: the same request later is as large.
-    status = 413 if isinstance(error, TooLarge) else HTTP_STATUSES[error.code]
+    status = HTTP_STATUSES[error.code]
+    if isinstance(error, TooLarge):  # not 429: the same request later is as large
+        status = 413
+    elif isinstance(error, Misdirected):
+        status = 421
     headers = (("WWW-Authenticate", "Bearer"),) if status == 401 else ()
     return Reply(status, encoded(error_json(error.message)), headers=headers)
 

@@ -55,7 +55,7 @@ async def _events(
         for step in range(steps):
             try:
                 async with asyncio.timeout(timeout):
-                    call = Call(signature.feeds(arrays), tuple(signature.outputs.values()), list)
+                    call = Call(signature.feeds(arrays), signature.fetches(signature.all_outputs), list)
                     fetched = await runner.run(hold, version, "stream", call, Limit(timeout))
                     outputs = dict(zip(signature.all_outputs, fetched, strict=True))
                     arrays[STATE] = outputs.pop(STATE)
@@ -83,6 +83,8 @@ def _signature(signatures: dict[str, Signature], name: str) -> Signature:
             f'Signature "{name}" cannot be streamed: it needs an input and an output "{STATE}" of one type; its inputs '
             f"are {', '.join(signature.inputs)}, its outputs {', '.join(signature.outputs)}."
         )
+    signature.check_inputs()
+    signature.fetches(signature.all_outputs)
     for alias, data_type in signature.output_types.items():
         if alias != STATE:
             check_json(data_type)

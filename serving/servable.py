@@ -6,7 +6,7 @@ import copy
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.batching import Scheduler
 from serving.client_types import INIT_OPERATION
+from serving.encodings import unsendable
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
 from serving.graph_runs import Calculations, LongPath, Path, ShortPath
 from serving.memory import give_back
@@ -59,16 +60,41 @@ class Signature:
         self.name = name
         self.method_name = definition.method_name
         self.inputs = {
-            alias: Input(info.name, info.dtype, numpy_dtype(info.dtype), _shape(info.tensor_shape))
+            alias: Input(info.name, info.dtype, _dtype(info), _shape(info.tensor_shape))
             for alias, info in sorted(definition.inputs.items())
         }
         self.outputs = {alias: info.name for alias, info in sorted(definition.outputs.items())}
         self.output_types = {alias: info.dtype for alias, info in definition.outputs.items()}
         self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
         self.all_outputs = tuple(self.outputs)
+        # {alias: what it is instead of a tensor that can be sent}
+        self.unsendable_inputs, self.unsendable_outputs = (
+            {alias: what for alias, info in sorted(infos.items()) if (what := unsendable(info))}
+            for infos in (definition.inputs, definition.outputs)
+        )
         # The runtime numbers its arguments by tensor name; messages about them count in this order.
         self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
         self.fed = tuple(info.tensor for _, info in self._fed)
+
+    def check_inputs(self) -> None:
+        """INVALID_ARGUMENT if a request cannot hold what the signature takes."""
+        for alias, what in self.unsendable_inputs.items():
+            raise invalid_argument(
+                f'Input "{alias}" of signature "{self.name}" is {what}, which requests cannot hold: '
+                "export the model with a signature that takes tensors of numbers or strings."
+            )
+
+    def fetches(self, aliases: Iterable[str]) -> tuple[str, ...]:
+        """Tensor names of outputs, in order; INVALID_ARGUMENT for one that an answer cannot hold."""
+        names = []
+        for alias in aliases:
+            if what := self.unsendable_outputs.get(alias):
+                raise invalid_argument(
+                    f'Output "{alias}" of signature "{self.name}" is {what}, which answers cannot hold: ask for other '
+                    "outputs (output_filter of gRPC) or export the model with tensors of numbers or strings."
+                )
+            names.append(self.outputs[alias])
+        return tuple(names)
 
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{alias: array} of all inputs -> {tensor name: array}. Dtypes are checked, shapes are the graph's business."""
@@ -82,6 +108,11 @@ class Signature:
                 )
             feeds[wanted.tensor] = array
         return feeds
+
+
+def _dtype(info: Any) -> np.dtype:
+    """numpy's dtype of an input; object where a request cannot hold it."""
+    return np.dtype(object) if unsendable(info) else numpy_dtype(info.dtype)
 
 
 def _shape(shape: Any) -> list[int] | None:
@@ -165,13 +196,21 @@ class Servable:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._paths:
                 kind = ShortPath if self._calculated.issuperset(names) else LongPath
-                self._paths[feeds, names] = kind(self._session, feeds, names)
+                try:
+                    self._paths[feeds, names] = kind(self._session, feeds, names)
+                except (KeyError, ValueError) as error:  # a signature may name tensors that the graph does not have
+                    raise invalid_argument(str(error.args[0])) from None
             return self._paths[feeds, names]
 
     def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
         """All outputs of the signatures that have these inputs."""
         signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
-        return {name for signature in signatures for name in signature.outputs.values()}
+        return {
+            name
+            for signature in signatures
+            for alias, name in signature.outputs.items()
+            if alias not in signature.unsendable_outputs
+        }
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:

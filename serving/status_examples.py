@@ -20,8 +20,9 @@ from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.client_types import DEFAULT_SIGNATURE, DTYPES
+from serving.encodings import composite_spec
 from serving.errors import StatusError
-from serving.storage import WARMUP_FILE
+from serving.storage import WARMUP_FILE, read_regular_file
 from serving.tensors import from_proto
 
 MOST_RECORDS, MOST_BYTES = 100, 4 * 1024 * 1024  # of the warm-up requests that are looked at
@@ -97,8 +98,8 @@ def show_all(model: str, definitions: Mapping[str, Any], path: str, addresses: A
 
 
 def dtype_of(info: Any) -> str:
-    """The dtype of a TensorInfo, as numpy names it."""
-    known = NAMES.get(info.dtype)
+    """The dtype of a TensorInfo, as numpy names it; of a composite tensor its TypeSpec."""
+    known = composite_spec(info) or NAMES.get(info.dtype)
     if known is None and info.dtype in types_pb2.DataType.values():
         known = types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
     return known or f"unknown ({info.dtype})"
@@ -107,8 +108,7 @@ def dtype_of(info: Any) -> str:
 def read_requests(path: str) -> Iterator[Request]:
     """Requests that a version is warmed up with; what cannot be read is left out: the load has told of it."""
     try:
-        with open(os.path.join(path, WARMUP_FILE), "rb") as file:
-            data = file.read(MOST_BYTES)
+        data = read_regular_file(os.path.join(path, WARMUP_FILE), MOST_BYTES)
     except OSError:
         return
     for _, record in zip(range(MOST_RECORDS), _records(data), strict=False):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +21,12 @@ from serving.client_types import INIT_OPERATION
 from serving.errors import StatusError
 from serving.markup import Markup, join, tag
 from serving.metrics import RECENT_SECONDS, Metrics
+from serving.model_card import UnreadableCard, card_lines, read_card
 from serving.status_charts import duration, elapsed, latency_chart, plural, rate, recent_chart
 from serving.status_examples import LOCAL, Addresses, Shown, dtype_of, show_all
 
-CARD_FILE = os.path.join("assets.extra", "model_card.json")
-MOST_CARD_BYTES = 1024 * 1024
+log = logging.getLogger("serving")
 MOST_UNLOADED = 5  # versions that are gone and still told of
-MOST_METRICS = 6
 STATES = {"START": "Found", "LOADING": "Loading", "AVAILABLE": "Available", "UNLOADING": "Unloading"}
 COLOURS = {"AVAILABLE": "good", "Failed": "bad", "Unavailable": "bad", "LOADING": "busy", "START": "busy"}
 STYLE = Markup(Path(__file__).with_name("status_page.css").read_text("utf-8"))
@@ -128,14 +126,23 @@ def _model(manager: Manager, metrics: Metrics, name: str, addresses: Addresses) 
         tag(
             "div",
             tag("div", tag("h2", name), _pill(state), class_="title"),
-            _load(metrics, name),
-            _versions(versions, labels),
+            _part(name, "load", lambda: _load(metrics, name)),
+            _part(name, "versions", lambda: _versions(versions, labels)),
             id=_id(name),
             data_live=True,
         ),
-        _described(manager, name, addresses),
+        _part(name, "signatures", lambda: _described(manager, name, addresses)),
         aria_label=name,
     )
+
+
+def _part(name: str, what: str, make: Callable[[], Markup | None]) -> Markup | None:
+    """A part of a model's article. What goes wrong with it must not take the page from the other models."""
+    try:
+        return make()
+    except Exception:
+        log.exception("The status page cannot show the %s of %s", what, name)
+        return tag("p", f"The {what} cannot be shown: the server's log says why.", class_="error")
 
 
 def _pill(state: str) -> Markup:
@@ -203,24 +210,33 @@ def _described(manager: Manager, name: str, addresses: Addresses) -> Markup | No
         with manager.use(name) as version:
             known = _known.get(version.servable)
             if known is None or known[0] != addresses:
-                markup = _describe(name, version.number, version.path, version.servable.signature_defs, addresses)
-                known = _known[version.servable] = (addresses, markup)
+                card, is_read = _card(version.path)
+                signatures = _signatures(name, version.number, version.path, version.servable.signature_defs, addresses)
+                known = addresses, join(card, signatures)
+                if is_read:  # else it may be in the middle of being copied
+                    _known[version.servable] = known
             return known[1]
     except StatusError:
         return None
 
 
-def _describe(name: str, number: int, path: str, definitions: Mapping[str, Any], addresses: Addresses) -> Markup:
+def _card(path: str) -> tuple[Markup | None, bool]:
+    """The model card, or what is wrong with it; and whether it could be read."""
+    is_read = True
+    try:
+        lines = [join(tag("dt", line), tag("dd", *values)) for line, values in card_lines(read_card(path))]
+        content = tag("dl", *lines, class_="card") if lines else None
+    except UnreadableCard as error:
+        is_read, content = False, tag("p", error, class_="error")
+    return (tag("section", tag("h3", "Model card"), content) if content else None), is_read
+
+
+def _signatures(name: str, number: int, path: str, definitions: Mapping[str, Any], addresses: Addresses) -> Markup:
     callable_ = {key: value for key, value in sorted(definitions.items()) if key != INIT_OPERATION}
     examples = show_all(name, callable_, path, addresses)
     order = sorted(callable_, key=lambda key: (key != "serving_default", key))
     signatures = [_signature(key, callable_[key], examples[key], key == order[0]) for key in order]
-    lines = card_lines(read_card(path))
-    card = [join(tag("dt", line), tag("dd", *values)) for line, values in lines]
-    return join(
-        tag("section", tag("h3", "Model card"), tag("dl", *card, class_="card")) if card else None,
-        tag("section", tag("h3", f"Signatures of version {number}"), *signatures),
-    )
+    return tag("section", tag("h3", f"Signatures of version {number}"), *signatures)
 
 
 def _signature(name: str, definition: Any, shown: Shown, is_open: bool) -> Markup:
@@ -252,7 +268,7 @@ def _signature(name: str, definition: Any, shown: Shown, is_open: bool) -> Marku
 
 
 def _tensor(side: str, name: str, info: Any) -> Markup:
-    if info.tensor_shape.unknown_rank:
+    if info.tensor_shape.unknown_rank or info.HasField("composite_tensor"):
         shape = "any"
     else:
         shape = "[" + ", ".join("?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim) + "]"
@@ -262,62 +278,6 @@ def _tensor(side: str, name: str, info: Any) -> Markup:
 
 def _code(title: str, text: str) -> Markup:
     return tag("div", tag("h4", title), tag("pre", tag("code", text), tabindex=0, aria_label=f"{title} example"))
-
-
-def read_card(path: str) -> Any:
-    """The model card of a version, whatever it holds; None if there is none that can be read."""
-    try:
-        with open(os.path.join(path, CARD_FILE), "rb") as file:
-            return json.loads(file.read(MOST_CARD_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def card_lines(card: Any) -> list[tuple[str, list[object]]]:
-    """What people want to know first of a card: names, and the elements of their values."""
-    lines: list[tuple[str, list[object]]] = []
-    for name, *keys in (
-        ("Task", "task"),
-        ("Intended use", "intended_use"),
-        ("Limits", "limits"),
-        ("Data", "data", "dataset"),
-        ("", "data", "description"),
-        ("Licence", "data", "licence"),
-        ("Parameters", "network", "parameters"),
-        ("Created", "created"),
-    ):
-        value = _entry(card, *keys)
-        if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
-            continue
-        text = f"{value:,}" if isinstance(value, int | float) else value
-        if name:
-            lines.append((name, [text]))
-        elif lines and lines[-1][0] == "Data":
-            lines[-1][1].append(tag("span", text))
-    if metrics := _metrics(card):
-        lines.append(("Metrics", [tag("span", text) for text in metrics]))
-    return lines
-
-
-def _metrics(card: Any) -> list[str]:
-    """Of the evaluations; of the validation, if there were none."""
-    evaluations = _entry(card, "metrics", "evaluations")
-    found = [entry for entry in evaluations if isinstance(entry, dict)] if isinstance(evaluations, list) else []
-    if not found and isinstance(validation := _entry(card, "metrics", "validation"), dict):
-        found = [{"split": "validation", **validation}]
-    texts = []
-    for entry in found:
-        numbers = {key: value for key, value in entry.items() if isinstance(value, float | int) and value is not True}
-        told = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:MOST_METRICS])
-        if told:
-            texts.append(f"{entry.get('split', 'evaluation')}: {told}")
-    return texts
-
-
-def _entry(card: Any, *keys: str) -> Any:
-    for key in keys:
-        card = card.get(key) if isinstance(card, dict) else None
-    return card
 
 
 def _version(package: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -177,6 +179,18 @@ def _entries(base_path: str) -> dict[int, list[str]]:
         if re.fullmatch(r"-?[0-9]+", name) and abs(int(name)) <= INT64_MAX:
             versions.setdefault(int(name), []).append(os.path.join(base_path, name))
     return versions
+
+
+def read_regular_file(path: str, most_bytes: int) -> bytes:
+    """The first `most_bytes` of a file; OSError for what is no file, of which a read might never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def find_aspired(model: ModelConfig) -> tuple[dict[int, str], list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from serving.client_errors import failure
-from serving.client_types import DTYPES
+from serving.client_types import COMPOSITE, DTYPES, SPARSE
 from serving.client_values import as_bytes
 
 PACKAGE = "serving.wire"
@@ -68,7 +68,16 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "GetModelMetadataRequest": {"model_spec": (1, "ModelSpec"), "metadata_field": (2, "repeated string")},
     "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
     "GetModelMetadataResponse": {"model_spec": (1, "ModelSpec"), "metadata": (2, "map Any")},
-    "TensorInfo": {"name": (1, "string"), "dtype": (2, "int32"), "tensor_shape": (3, "TensorShape")},
+    "TypeSpec": {"type_spec_class_name": (3, "string")},
+    "CompositeTensor": {"type_spec": (1, "TypeSpec")},
+    "CooSparse": {"values_tensor_name": (1, "string")},
+    "TensorInfo": {
+        "name": (1, "string"),
+        "dtype": (2, "int32"),
+        "tensor_shape": (3, "TensorShape"),
+        "coo_sparse": (4, "CooSparse"),
+        "composite_tensor": (5, "CompositeTensor"),
+    },
     "SignatureDef": {
         "inputs": (1, "map TensorInfo"),
         "outputs": (2, "map TensorInfo"),
@@ -197,8 +206,15 @@ def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:
 
 def describe(tensors: Any) -> dict[str, dict[str, Any]]:
     """{name: {"dtype", "shape"}} of a map of TensorInfo; shape None: any."""
+    return {name: _describe(info) for name, info in tensors.items()}
+
+
+def _describe(info: Any) -> dict[str, Any]:
+    if info.HasField("composite_tensor"):
+        return {"dtype": info.composite_tensor.type_spec.type_spec_class_name or COMPOSITE, "shape": None}
     return {
-        name: {"dtype": dtype_name(info.dtype), "shape": _shape(info.tensor_shape)} for name, info in tensors.items()
+        "dtype": SPARSE if info.HasField("coo_sparse") else dtype_name(info.dtype),
+        "shape": _shape(info.tensor_shape),
     }
 
 

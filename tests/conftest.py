@@ -21,6 +21,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from small_runs import ROOT, TASKS, free_port, small
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
@@ -48,6 +49,10 @@ LONGEST = (
     "test_export.py",
     "test_transformer.py",
 )
+
+# How long an example takes is the machine's business.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
@@ -128,7 +133,7 @@ def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with log.open("w") as output:
         process = subprocess.Popen([*command, f"--rest_api_port={rest}"], cwd=ROOT, stdout=output, stderr=output)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300  # a busy machine loads and warms up three models slowly
         while "HTTP/REST API" not in log.read_text():
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)

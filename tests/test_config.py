@@ -233,7 +233,7 @@ print(f"status {status}, imported {sorted(heavy)}")
 
 def program(*arguments):
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize(

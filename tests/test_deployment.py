@@ -102,7 +102,7 @@ def server(models):
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while "HTTP/REST API" not in log.read_text():
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)

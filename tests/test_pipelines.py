@@ -119,7 +119,7 @@ def batch_job(models_dir, tmp_path_factory):
     command += [f"--input={directory}/sentences*.txt", f"--output={directory}/answers"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -24,7 +24,7 @@ CONTRACT |= {"data_wait", "best", "last", "packages"}
 
 def run_program(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.parametrize("task", TASKS)

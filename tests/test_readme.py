@@ -51,7 +51,7 @@ class Shell:
         if command.startswith(("docker ", "kubectl ", ".venv-beam/")):
             return None
         command = command.replace("python -m", f"{sys.executable} -m")
-        return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=120)
+        return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=600)
 
     def program(self, module, arguments, given, data_dir):
         real = any(name in arguments for name in ("mnist", "cifar10", "tiny_shakespeare", "multi30k"))

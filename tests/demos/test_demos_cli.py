@@ -78,17 +78,17 @@ def test_it_starts_without_a_server_and_ends_with_status_0(port: int) -> None:
             wait_for_page(opener, f"http://127.0.0.1:{port}", program)
         finally:
             program.send_signal(signal.SIGTERM)
-            output, errors = program.communicate(timeout=20)
+            output, errors = program.communicate(timeout=120)
     assert program.returncode == 0
     assert f"Demos: http://127.0.0.1:{port}" in output
     assert "Traceback" not in errors
 
 
 def wait_for_page(opener: urllib.request.OpenerDirector, url: str, program: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # a busy machine imports Gradio slowly
     while program.poll() is None and time.monotonic() < deadline:
         try:
-            with opener.open(url, timeout=5) as page:
+            with opener.open(url, timeout=60) as page:
                 assert page.status == 200
                 return
         except urllib.error.URLError:

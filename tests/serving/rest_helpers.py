@@ -13,7 +13,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.gate import Gate
-from serving.http_server import Reply, Request
+from serving.http_messages import Reply, Request
 from serving.metrics import Metrics
 from serving.observers import Observers
 from serving.predict import Settings
@@ -80,17 +80,22 @@ class Model:
 
 
 def api_of(
-    model: Model, tokens: tuple[str, ...] = (), cors: bool = False, most_requests: int = 0
+    model: Model,
+    tokens: tuple[str, ...] = (),
+    cors: bool = False,
+    most_requests: int = 0,
+    hosts: frozenset[str] | None = None,
 ) -> tuple[RestApi, Log]:
     log = Log()
-    options = RestOptions(extensions=True, cors=cors)
+    options = RestOptions(hosts=hosts, extensions=True, cors=cors, metrics_path="/metrics")
     gate = Gate(tokens, most_requests, 10_000_000)
     return RestApi(model, model, gate, Observers(Metrics(), log), Settings(), options), log
 
 
 def request(method: str, target: str, body: object = b"", **headers: str) -> Request:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Request(method, target, {k.encode(): v.encode() for k, v in headers.items()}, data, "peer")
+    known = {k.encode(): v.encode() for k, v in ({"host": "localhost"} | headers).items()}
+    return Request(method, target, known, data, "peer", "1.1", secured=False)
 
 
 async def chunks_of(reply: Reply) -> list[bytes]:

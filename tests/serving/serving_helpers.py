@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 120.0  # a busy machine imports TensorFlow slowly
+START_SECONDS = 300.0  # a busy machine imports TensorFlow slowly
 IDENTITIES = ("float64", "int8", "int16", "int32", "uint8", "uint32", "uint64", "bool", "float16")
 
 
@@ -21,7 +21,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait for something that other threads or processes do."""
     end = time.monotonic() + seconds
     while not condition():

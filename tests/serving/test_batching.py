@@ -206,9 +206,11 @@ def test_a_batch_waits_for_more_as_long_as_it_may():
 
     async def main():
         loop = asyncio.get_running_loop()
-        scheduler = Scheduler(Batching(batch_timeout_micros=200_000, num_batch_threads=1), loop, Workers(loop, 1))
+        parameters = Batching(batch_timeout_micros=600_000_000, num_batch_threads=1, max_batch_size=2)
+        scheduler = Scheduler(parameters, loop, Workers(loop, 1))
         first = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Limit())
         await asyncio.sleep(0.01)
+        assert not model.batches
         second = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES, Limit())
         await asyncio.gather(first, second)
 

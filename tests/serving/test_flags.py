@@ -78,6 +78,7 @@ def test_values():
         [
             "--port=1",
             "--models_dir=a=b",
+            "--allow_config_reload=false",
             "--enable_model_warmup=false",
             "--rest_api_enable_cors_support",
             "--per_process_gpu_memory_fraction=0.5",
@@ -88,6 +89,7 @@ def test_values():
     )
     assert (flags.port, flags.models_dir, flags.file_system_poll_wait_seconds) == (2, "a=b", -1)
     assert (flags.enable_model_warmup, flags.rest_api_enable_cors_support) == (False, True)
+    assert not flags.allow_config_reload
     assert (flags.per_process_gpu_memory_fraction, flags.load_retry_interval_micros) == (0.5, 3_000_000_000)
 
 
@@ -157,6 +159,7 @@ def test_contradictions_in_the_words_of_the_original(flags, text):
         Flags(max_request_bytes=-1),
         Flags(grpc_max_threads=0),
         Flags(grpc_channel_arguments="a=1,b"),
+        Flags(rest_api_allowed_hosts="localhost:8501"),
     ],
 )
 def test_contradictions_of_own_flags(flags):
@@ -167,6 +170,7 @@ def test_contradictions_of_own_flags(flags):
 def test_what_is_allowed():
     check(Flags())
     check(Flags(port=0, grpc_socket_path="s", enable_batching=True, batching_parameters_file="f"))
+    check(Flags(host="0.0.0.0", rest_api_allowed_hosts="models.example,::1"))
     check(Flags(platform_config_file="p", batching_parameters_file="f"))  # the platform's file stands for the flags
     check(Flags(rest_api_enable_tls=True, ssl_config_file="f", tensorflow_session_parallelism=4))
 

@@ -1,7 +1,5 @@
 """Which graphs run where, and that a graph which waits ends at its deadline."""
 
-import time
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -110,11 +108,9 @@ def test_what_waits_is_ended_at_its_deadline(servable):
         while True:
             call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
 
-    began = time.monotonic()
     with pytest.raises(StatusError) as caught:
         take_what_is_there()
     assert (caught.value.code, caught.value.message) == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
-    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("index", [0, 1])

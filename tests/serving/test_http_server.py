@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from serving import http_server
-from serving.http_server import Connection, HttpServer, Reply, Request
+from serving.http_messages import Reply, Request
+from serving.http_server import Connection, HttpServer
 
-SECONDS = 30.0  # for anything to happen
+SECONDS = 120.0  # for anything to happen on a busy machine
 MOST_BYTES = 1 << 20
 
 

@@ -103,3 +103,11 @@ def test_signature_names_that_are_none_are_refused_without_printing_all_of_a_bod
     text = json.loads(answer(api, "POST", PREDICT, body).body)["error"]
     assert "'signature_name' key must be a string value." in text
     assert len(text) < 400
+
+
+def test_metrics_of_directories_whose_names_are_no_text():
+    api, _ = api_of(doubling())
+    api._observers.metrics.load("/models/caf\udce9/1", "OK", 5.0)
+    reply = answer(api, "GET", "/metrics")
+    assert reply.status == 200
+    assert 'model_path="/models/caf?/1"' in reply.body.decode()

@@ -35,7 +35,7 @@ def empty_model(path):
 def start(*arguments):
     """Exit status, stdout and stderr of a server that is not expected to run."""
     command = [sys.executable, "-m", "serving", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     return result.returncode, result.stdout, result.stderr
 
 
@@ -74,7 +74,8 @@ def test_port_reserved_by_a_server_that_still_loads(flag):
 
 
 def test_a_port_taken_before_the_server_listens_is_a_sentence():
-    from serving.http_server import HttpServer, Reply
+    from serving.http_messages import Reply
+    from serving.http_server import HttpServer
 
     with socket.socket() as other, socket.socket() as own:
         for each in (other, own):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -18,11 +20,13 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from serving import status_page
 from serving.errors import StatusError
 from serving.markup import EMPTY_ELEMENTS, Markup, tag
 from serving.metrics import Latency, Metrics
+from serving.model_card import MOST_BYTES, MOST_CHARACTERS, card_lines
 from serving.status_charts import duration, elapsed, latency_chart, recent_chart
-from serving.status_page import SCRIPT, card_lines, page
+from serving.status_page import SCRIPT, page
 
 HOSTILE = "<script>alert('x')</script>\"&'><img src=x onerror=y>"
 
@@ -251,11 +255,88 @@ def test_any_card_can_be_shown(card):
         Reader(tag("dl", tag("dt", name), tag("dd", *values)))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_card_that_cannot_be_read_is_none(tmp_path, content):
+LARGE = 10**400  # than any float
+DEEP = "[" * 10_000 + "]" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cannot be read as JSON (Expecting value"),
+        (b"{", "cannot be read as JSON (Expecting property name"),
+        (b'{"task": "\xff"}', "cannot be read as JSON (it is not UTF-8)"),
+        (DEEP.encode(), "cannot be read as JSON (its values are nested too deeply)"),
+        (b'{"task": %s}' % (b"9" * 5000), "cannot be read as JSON (Exceeds the limit (4300 digits)"),
+        (b" " * (MOST_BYTES + 1), "has more than 1,048,576 bytes"),
+        (f'{{"network": {{"parameters": {LARGE}}}}}'.encode(), "Parameters 10,000,000"),
+        (f'{{"metrics": {{"evaluations": [{{"loss": {LARGE}, "bleu": NaN}}]}}}}'.encode(), "loss 1.000e+400, bleu nan"),
+        (b'{"metrics": {"validation": {"loss": -Infinity, "right": false}}}', "validation: loss -inf"),
+        (b'{"task": "\\ud800"}', "Task ?"),
+        (b'{"limits": "%s"}' % (b"x" * 100_000), f"{'x' * MOST_CHARACTERS}…"),
+        (b"[1]", "Signatures of version 1"),
+    ],
+)
+def test_any_card_stays_in_its_place(tmp_path, content, told):
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "model_card.json").write_bytes(content)
-    assert "Model card" not in words(page(Manager(str(tmp_path), m=[(1, "AVAILABLE", None)]), Metrics()))
+    text = words(two_models(tmp_path))
+    assert told in text
+    assert text.count("Signatures of version 1") == 2, "all else is shown"
+
+
+def two_models(path) -> str:
+    """A page with a model whose files lie at `path`, and another."""
+    manager = Manager(str(path), bad=[(1, "AVAILABLE", None)], good=[(1, "AVAILABLE", None)])
+    html = page(manager, Metrics())
+    html.encode()
+    return html
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "loop", "device", "socket"])
+def test_what_lies_in_the_place_of_files(tmp_path, kind):
+    """A read of some of these would never end."""
+    (tmp_path / "assets.extra").mkdir()
+    files = [tmp_path / "assets.extra" / name for name in ("model_card.json", "tf_serving_warmup_requests")]
+    for file in files:
+        if kind == "directory":
+            file.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(file)
+        elif kind == "socket":
+            os.mknod(file, stat.S_IFSOCK | 0o600)
+        else:
+            file.symlink_to(file if kind == "loop" else "/dev/zero")
+    text = words(two_models(tmp_path))
+    assert text.count("model_card.json cannot be read (") == 2
+    assert text.count("Signatures of version 1") == 2
+
+
+def test_a_card_that_could_not_be_read_is_read_again(tmp_path):
+    """It may have been in the middle of being copied."""
+    (tmp_path / "assets.extra").mkdir()
+    card = tmp_path / "assets.extra" / "model_card.json"
+    manager = Manager(str(tmp_path), m=[(1, "AVAILABLE", None)])
+    card.write_text('{"task": "who')
+    assert "cannot be read as JSON" in words(page(manager, Metrics()))
+    card.write_text('{"task": "whole"}')
+    assert "Task whole" in words(page(manager, Metrics()))
+
+
+@pytest.mark.parametrize("part", ["show_all", "_versions", "_load"])
+def test_a_fault_in_one_part_leaves_the_others(tmp_path, monkeypatch, caplog, part):
+    right, calls = getattr(status_page, part), []
+
+    def sometimes(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ArithmeticError("a fault of the server")
+        return right(*arguments)
+
+    monkeypatch.setattr(status_page, part, sometimes)
+    text = words(two_models(tmp_path))
+    assert text.count("cannot be shown: the server's log says why.") == 1
+    assert "a fault of the server" in caplog.text
+    assert "Signatures of version 1" in text and "good Available" in text
 
 
 def test_bars_are_as_high_as_their_counts():

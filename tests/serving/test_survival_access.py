@@ -28,6 +28,7 @@ from survival_helpers import (
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -51,7 +52,7 @@ def guarded(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (models / "tokens").write_text(f"# who may ask\n{ASCII_TOKEN}\n\n{TOKEN}\n", "utf-8")
     (models / "monitoring").write_text('prometheus_config { enable: true path: "/metrics" }')
     flags = [f"--api_token_file={models}/tokens", f"--monitoring_config_file={models}/monitoring"]
-    flags += ["--rest_api_extensions", "--enable_grpc_healthcheck_service"]
+    flags += ["--rest_api_extensions", "--enable_grpc_healthcheck_service", "--allow_config_reload=false"]
     flags += ["--max_concurrent_requests=3", "--max_request_bytes=100000"]
     with running(models, *flags) as server:
         yield server
@@ -119,8 +120,9 @@ def test_health_needs_no_token(guarded, path):
 @pytest.mark.parametrize("token", [TOKEN, ASCII_TOKEN])
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_token_lets_in(guarded, token, scheme):
-    head = f"POST {GOOD_PATH} HTTP/1.1\r\nAuthorization: {scheme} {token}\r\nContent-Length: {len(GOOD_BODY)}\r\n\r\n"
-    status, _, body = exchange(guarded, head.encode() + GOOD_BODY)
+    start, rest = request_bytes("POST", GOOD_PATH, GOOD_BODY).split(b"\r\n", 1)
+    request = b"%s\r\nAuthorization: %s\r\n%s" % (start, f"{scheme} {token}".encode(), rest)
+    status, _, body = exchange(guarded, request)
     assert (status, json.loads(body)) == (200, GOOD_ANSWER)
 
 
@@ -162,6 +164,20 @@ def test_reflection_with_a_token(guarded):
         answers = stub.ServerReflectionInfo(iter([request]), metadata=metadata(f"Bearer {ASCII_TOKEN}"), timeout=60)
         names = {service.name for answer in answers for service in answer.list_services_response.service}
     assert {PREDICTION, MODEL} <= names
+
+
+def test_nobody_loads_directories_where_a_flag_forbids_it(guarded):
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="secret", base_path="/etc", model_platform="tensorflow")
+    with grpc.insecure_channel(guarded.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(
+            request, metadata=metadata(f"Bearer {ASCII_TOKEN}"), timeout=60
+        )
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert "--allow_config_reload=false: change its --model_config_file" in caught.value.details()
+    asked = request_bytes("GET", "/v1/models", b"", *sent(f"Bearer {ASCII_TOKEN}"))
+    names = [model["name"] for model in json.loads(exchange(guarded, asked)[2])["models"]]
+    assert names == ["example", "number"]
 
 
 def test_grpc_health_needs_no_token(guarded):

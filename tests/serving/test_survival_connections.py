@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("connections")
     publish(store, models)
-    with running(models, "--rest_api_timeout_in_ms=10000") as server:
+    with running(models, "--rest_api_timeout_in_ms=600000") as server:  # no connection is idle for too long
         yield server
         assert_clean_log(server)
 
@@ -47,22 +48,43 @@ def assert_answers_over_grpc(server: Server) -> None:
         assert client.predict("example", {"x": np.ones(1, np.float32)})["y"].tolist() == [2.5]
 
 
-@pytest.mark.parametrize("start", [b"", PREFACE, PREFACE + SETTINGS])
-def test_idle_grpc_connections(server, start):
-    before = open_files(server)
+@contextmanager
+def many_connections(connect_one: Callable[[], socket.socket], most: int) -> Iterator[list[socket.socket]]:
+    """As many, or as many as this process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    connections = []
+    connections: list[socket.socket] = []
     try:
-        for _ in range(min(2000, hard - 200)):
-            connections.append(connect_grpc(server))
-            connections[-1].sendall(start)
-        assert_answers_over_grpc(server)
-        assert_answers(server)
+        while len(connections) < min(most, hard - 200):
+            connections.append(connect_one())
+        yield connections
     finally:
         for connection in connections:
             connection.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_idle_connections(server):
+    """However many there are, the server answers, and whoever wakes up is served."""
+    before = open_files(server)
+    with many_connections(lambda: connect(server), 10_000) as connections:
+        assert_answers(server)
+        for connection in connections[::1000]:
+            connection.sendall(GOOD_REQUEST)
+            assert read_answer(connection)[0] == 200
+        wait_until(lambda: open_files(server) >= before + len(connections))
+    wait_until(lambda: open_files(server) <= before + 5)
+    assert_answers(server)
+
+
+@pytest.mark.parametrize("start", [b"", PREFACE, PREFACE + SETTINGS])
+def test_idle_grpc_connections(server, start):
+    before = open_files(server)
+    with many_connections(lambda: connect_grpc(server), 2000) as connections:
+        for connection in connections:
+            connection.sendall(start)
+        assert_answers_over_grpc(server)
+        assert_answers(server)
     wait_until(lambda: open_files(server) <= before + 5)
     assert_answers_over_grpc(server)
 

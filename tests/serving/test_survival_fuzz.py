@@ -38,7 +38,7 @@ from tensorflow_serving.apis import (
 )
 
 EXAMPLES = int(os.environ.get("KERASNETS_FUZZ_EXAMPLES", "100"))
-STATUSES = {200, 400, 404, 413, 431, 501}  # 501: a dtype that JSON has no form of
+STATUSES = {200, 400, 404, 413, 421, 431, 501}  # 421: another host; 501: a dtype that JSON has no form of
 # RESOURCE_EXHAUSTED: a tensor that would be too large.
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"

@@ -198,7 +198,7 @@ def test_requests_in_flight_end_before_the_server(models, monitoring):
             assert read_to_end(idle) == b""
             wait_until(lambda: refused(server))
             with pytest.raises(ServingError) as caught, Client(server.grpc, retries=0) as client:
-                client.predict("example", {"x": np.ones(1, np.float32)}, timeout=10.0)
+                client.predict("example", {"x": np.ones(1, np.float32)}, timeout=ANSWER_SECONDS)
             assert caught.value.code == "UNAVAILABLE"
             assert server.process.poll() is None
             for put, rest in puts:

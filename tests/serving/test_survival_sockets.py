@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
 import socket
 import threading
 import time
@@ -117,24 +116,20 @@ def test_half_closed_in_the_middle_of_a_request(server, sent):
         assert closed_by_server(connection)
 
 
-def test_idle_connections(server):
-    """Ten thousand, or as many as this process may open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def test_idle_connections_are_closed(server):
+    """Those that have asked nothing, and those that have nothing more to ask."""
     connections = []
     try:
-        for _ in range(min(10_000, hard - 200)):
+        for number in range(100):
             connections.append(connect(server))
-        assert_answers(server)
-        for connection in connections[::1000]:  # whoever wakes up in time is served
-            connection.sendall(GOOD_REQUEST)
-            assert read_answer(connection)[0] == 200
+            if number % 2:
+                connections[-1].sendall(GOOD_REQUEST)
+                assert read_answer(connections[-1])[0] == 200
         for connection in connections:
             assert closed_by_server(connection)
     finally:
         for connection in connections:
             connection.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_large_content_length_is_refused_before_the_body(server):

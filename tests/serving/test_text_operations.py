@@ -28,7 +28,7 @@ tf.saved_model.save(tf.Module(), sys.argv[1], signatures={"serving_default": spl
 
 def test_words(tmp_path, monkeypatch):
     """One process builds the model, another one serves it: only the first has imported tensorflow_text."""
-    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / "1")], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / "1")], check=True, capture_output=True, timeout=600)
     loader = Loader(bundle_of(Flags()), Settings(), Metrics(), asyncio.new_event_loop(), None)
     if "tensorflow_text" not in sys.modules:
         with monkeypatch.context() as absent:

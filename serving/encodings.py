@@ -1,0 +1,40 @@
+"""What a TensorInfo of a signature stands for: one tensor, or something that the protocol has no form for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+
+# What TensorFlow names in a SavedModel -> in a sentence.
+COMPOSITE = {"RaggedTensorSpec": "a ragged tensor", "SparseTensorSpec": "a sparse tensor"}
+NO_VALUES = (types_pb2.DT_INVALID, types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT)
+
+
+def composite_spec(info: Any) -> str:
+    """The TypeSpec of a TensorInfo that is encoded as several tensors, such as RaggedTensorSpec; "" for one tensor."""
+    encoding = info.WhichOneof("encoding")
+    if encoding == "coo_sparse":
+        return "SparseTensorSpec"
+    if encoding == "composite_tensor":
+        return info.composite_tensor.type_spec.type_spec_class_name or "CompositeTensor"
+    return ""
+
+
+def unsendable(info: Any) -> str:
+    """Why no TensorProto can hold what a TensorInfo stands for, such as "a ragged tensor"; "" where one can.
+
+    TensorFlow Serving feeds and fetches the tensor called `TensorInfo.name` (its predict_util.cc, and GetInputValues in
+    TensorFlow's cc/saved_model/util.cc). A composite tensor has no name there, only its components have: such a request
+    fails with INVALID_ARGUMENT "Tensor :0, specified in either feed_devices or fetch_devices was not found in the
+    Graph" (tensorflow/serving issues 2084 and 2222).
+    """
+    if spec := composite_spec(info):
+        return COMPOSITE.get(spec, f"a composite tensor ({spec})")
+    if not info.name:
+        return "no tensor of the graph"
+    if info.dtype not in types_pb2.DataType.values():
+        return f"of the unknown type {info.dtype}"
+    if info.dtype in NO_VALUES:
+        return f"of type {types_pb2.DataType.Name(info.dtype).removeprefix('DT_').lower()}"
+    return ""
