@@ -12,6 +12,8 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBufferFromString
 
+from serving.tensors import MAX_DIMENSIONS
+
 # Operations that neither wait nor loop, and take a time that the shapes of their inputs tell. Not among them: what
 # makes sizes of values (Fill, Range, Tile, Pad), decodes, reads files, or runs functions in a way of its own.
 NAMES = """
@@ -26,6 +28,7 @@ Sub Sum Tanh TopKV2 Transpose Unpack VarHandleOp VariableV2 Xdivy ZerosLike
 """
 CALCULATIONS = frozenset(NAMES.split())
 
+MAX_ARRAY_DIMENSIONS = 64  # of a numpy array of numbers
 SHORT_SECONDS = 0.001  # what takes less gains nothing from threads that run its operations side by side
 QUICK_SECONDS = 0.00015  # what takes less holds the event loop up for a shorter time than a change of threads costs
 TRIALS = 5  # runs until something is decided
@@ -69,6 +72,27 @@ class Calculations:
 
 def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
+
+
+def with_checked_rank(graph: tf.Graph, tensor: str, calculated: bool) -> str:
+    """A tensor that equals this one and fails, with INVALID_ARGUMENT, where it has more dimensions than can be fetched.
+
+    What is added to the graph looks at the real rank: the one that the graph declares is not kept, as inputs are not
+    checked for it. `calculated`: it comes from a ShortPath, which checks numbers itself.
+    """
+    try:
+        output = graph.get_tensor_by_name(tensor)
+    except (KeyError, ValueError):  # a signature may name what is not there; to run it fails
+        return tensor
+    if calculated and output.dtype != tf.string:
+        return tensor
+    most = MAX_DIMENSIONS if output.dtype == tf.string else MAX_ARRAY_DIMENSIONS
+    with graph.as_default(), graph.control_dependencies(None):
+        rank = tf.raw_ops.Rank(input=output)
+        message = f"The output {tensor} has too many dimensions; it may have at most {most}: "
+        check = tf.raw_ops.Assert(condition=tf.raw_ops.LessEqual(x=rank, y=most), data=[message, rank])
+        with graph.control_dependencies([check]):
+            return tf.identity(output).name
 
 
 class Path(Protocol):

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from serving.batching import Scheduler
 from serving.client_types import INIT_OPERATION
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
-from serving.graph_runs import Calculations, LongPath, Path, ShortPath
+from serving.graph_runs import Calculations, LongPath, Path, ShortPath, with_checked_rank
 from serving.memory import give_back
 from serving.storage import SAVED_MODEL_NAMES
-from serving.tensors import dtype_name, from_proto, numpy_dtype
+from serving.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
 MOST_PATHS = 64  # that are compiled for choices of outputs
@@ -40,6 +40,10 @@ class Call:
     fetches: tuple[str, ...]  # tensor names, may repeat
     finish: Callable[[list[np.ndarray]], Any]  # fetched arrays in that order -> the response
     examples: int | None = None  # how many it holds, where the protocol counts them
+
+    def then(self, function: Callable[[Any], Any]) -> Call:
+        """This call, whose response is what `function` makes of it."""
+        return replace(self, finish=lambda arrays: function(self.finish(arrays)))
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,14 @@ class Signature:
         self.fed = tuple(info.tensor for _, info in self._fed)
 
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """{alias: array} of all inputs -> {tensor name: array}. Dtypes are checked, shapes are the graph's business."""
+        """{alias: array} of all inputs -> {tensor name: array}.
+
+        Dtypes and ranks are checked, for the runtime does not survive all; sizes are the graph's business.
+        """
         feeds = {}
         for index, (alias, wanted) in enumerate(self._fed):
             array = arrays[alias]
+            check_dimensions(array.ndim, alias)
             if array.dtype != wanted.dtype:
                 given = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
                 raise invalid_argument(
@@ -116,7 +124,10 @@ class Servable:
             self.signatures = read_signatures(self.signature_defs)
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
-            self._calculated = {name for name in outputs if calculations.make(name)}
+            calculated = {name for name in outputs if calculations.make(name)}
+            self._checked = {name: with_checked_rank(self._session.graph, name, name in calculated) for name in outputs}
+            self._session._extend_graph()  # by what checks ranks
+            self._calculated = {self._checked[name] for name in calculated}
         except BaseException:
             self._session.close()
             raise
@@ -129,6 +140,7 @@ class Servable:
         What waits or loops is ended after `seconds`, with DEADLINE_EXCEEDED.
         """
         start = time.perf_counter()
+        fetches = self._checked_of(fetches)
         try:
             path = self._path(tuple(feeds), fetches)
             fetched = dict(zip(path.fetches, path.run(feeds.values(), seconds), strict=True))
@@ -142,7 +154,7 @@ class Servable:
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
         """Whether the event loop may run this itself."""
-        path = self._paths.get((tuple(feeds), tuple(sorted(set(fetches)))))
+        path = self._paths.get((tuple(feeds), tuple(sorted(set(self._checked_of(fetches))))))
         return path is not None and path.quick(feeds.values())
 
     def close(self) -> None:
@@ -150,6 +162,10 @@ class Servable:
         self._paths = {}  # these release their executors, which have to go before the session
         self._session.close()
         give_back()
+
+    def _checked_of(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
+        """The tensors to fetch in place of `fetches`, which fail instead of ending the process."""
+        return tuple(self._checked.get(name, name) for name in fetches)
 
     def _path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
         """What is compiled for these feeds and at least these fetches.
@@ -164,6 +180,8 @@ class Servable:
             if len(self._paths) >= MOST_PATHS:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._paths:
+                if len(self._paths) >= 2 * MOST_PATHS:  # of many choices of inputs, which MultiInference gives
+                    self._paths.pop(next(iter(self._paths)))
                 kind = ShortPath if self._calculated.issuperset(names) else LongPath
                 self._paths[feeds, names] = kind(self._session, feeds, names)
             return self._paths[feeds, names]
@@ -171,7 +189,7 @@ class Servable:
     def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
         """All outputs of the signatures that have these inputs."""
         signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
-        return {name for signature in signatures for name in signature.outputs.values()}
+        return {self._checked[name] for signature in signatures for name in signature.outputs.values()}
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
