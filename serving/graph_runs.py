@@ -28,7 +28,6 @@ Sub Sum Tanh TopKV2 Transpose Unpack VarHandleOp VariableV2 Xdivy ZerosLike
 """
 CALCULATIONS = frozenset(NAMES.split())
 
-MAX_ARRAY_DIMENSIONS = 64  # of a numpy array of numbers
 SHORT_SECONDS = 0.001  # what takes less gains nothing from threads that run its operations side by side
 QUICK_SECONDS = 0.00015  # what takes less holds the event loop up for a shorter time than a change of threads costs
 TRIALS = 5  # runs until something is decided
@@ -74,25 +73,24 @@ def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
-def with_checked_rank(graph: tf.Graph, tensor: str, calculated: bool) -> str:
-    """A tensor that equals this one and fails, with INVALID_ARGUMENT, where it has more dimensions than can be fetched.
+def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
+    """A tensor that equals one of strings and fails, with INVALID_ARGUMENT, where that has too many dimensions.
 
     What is added to the graph looks at the real rank: the one that the graph declares is not kept, as inputs are not
-    checked for it. `calculated`: it comes from a ShortPath, which checks numbers itself.
+    checked for it. Other tensors need no check: the runtime makes it.
     """
     try:
-        output = graph.get_tensor_by_name(tensor)
+        strings = graph.get_tensor_by_name(tensor)
     except (KeyError, ValueError):  # a signature may name what is not there; to run it fails
         return tensor
-    if calculated and output.dtype != tf.string:
+    if strings.dtype != tf.string:
         return tensor
-    most = MAX_DIMENSIONS if output.dtype == tf.string else MAX_ARRAY_DIMENSIONS
     with graph.as_default(), graph.control_dependencies(None):
-        rank = tf.raw_ops.Rank(input=output)
-        message = f"The output {tensor} has too many dimensions; it may have at most {most}: "
-        check = tf.raw_ops.Assert(condition=tf.raw_ops.LessEqual(x=rank, y=most), data=[message, rank])
+        rank = tf.raw_ops.Rank(input=strings)
+        message = f"The output {tensor} has too many dimensions; it may have at most {MAX_DIMENSIONS}: "
+        check = tf.raw_ops.Assert(condition=tf.raw_ops.LessEqual(x=rank, y=MAX_DIMENSIONS), data=[message, rank])
         with graph.control_dependencies([check]):
-            return tf.identity(output).name
+            return tf.identity(strings).name
 
 
 class Path(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,12 +25,17 @@ from serving.storage import SAVED_MODEL_NAMES
 from serving.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
+CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
+NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
 MOST_PATHS = 64  # that are compiled for choices of outputs
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
-    """The runtime's own code and text."""
-    return StatusError(CODE_NAMES[error.error_code], error.message)
+    """The runtime's own code and text, without the names of the functions that it came through."""
+    message = CALLERS.sub("", error.message)
+    if message == NO_ARRAY:
+        return invalid_argument("An output has more dimensions, or is larger, than an array of numpy may be.")
+    return StatusError(CODE_NAMES[error.error_code], message)
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class Servable:
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
             calculated = {name for name in outputs if calculations.make(name)}
-            self._checked = {name: with_checked_rank(self._session.graph, name, name in calculated) for name in outputs}
+            self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
             self._session._extend_graph()  # by what checks ranks
             self._calculated = {self._checked[name] for name in calculated}
         except BaseException:
