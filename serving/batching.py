@@ -9,6 +9,7 @@ put together in the event loop, where requests wait anyway, without locks.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,8 +21,10 @@ import numpy as np
 from serving.configuration import Batching
 from serving.errors import StatusError, invalid_argument
 from serving.limits import Limit
+from serving.memory import STRING_BYTES
 from serving.workers import Workers
 
+MOST_PADDING_BYTES = 256 * 1024 * 1024  # of a batch
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds that it has)
 
@@ -229,19 +232,16 @@ class Scheduler:
         seconds = _seconds_left(tasks)
         if len(tasks) == 1 and processed == size:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
-        feeds = {name: self._merged([task.feeds[name] for task in tasks], processed - size) for name in tasks[0].feeds}
+        rows = {name: [task.feeds[name] for task in tasks] for name in tasks[0].feeds}
+        if self.parameters.pad_variable_length_inputs:
+            rows = {name: _of_one_shape(arrays) for name, arrays in rows.items()}
+        if (processed - size) * sum(_row_bytes(arrays[0]) for arrays in rows.values()) > MOST_PADDING_BYTES:
+            processed = size  # of large rows not so many more; a run of another size is slower at most
+        feeds = {name: _merged(arrays, processed - size) for name, arrays in rows.items()}
         results = queue.run(feeds, queue.fetches, seconds)
         _check_outputs(results, processed)
         ends = np.cumsum([task.size for task in tasks]).tolist()
         return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
-
-    def _merged(self, arrays: list[np.ndarray], padding: int) -> np.ndarray:
-        """Rows of all tasks, and the first row again as often as the size that is run asks for."""
-        if self.parameters.pad_variable_length_inputs:
-            arrays = _of_one_shape(arrays)
-        if padding:
-            arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
-        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def _batch_size(feeds: Arrays) -> int:
@@ -274,13 +274,33 @@ def _seconds_left(tasks: list[Task]) -> float | None:
     return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
 
 
+def _merged(arrays: list[np.ndarray], padding: int) -> np.ndarray:
+    """Rows of all tasks, and `padding` times the first row again."""
+    if padding:
+        arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _row_bytes(array: np.ndarray) -> int:
+    """Memory of the first row."""
+    row = array[:1]
+    return sum(map(_element_bytes, row.ravel())) if array.dtype.kind == "O" else row.nbytes
+
+
+def _element_bytes(element: Any) -> int:
+    return STRING_BYTES + len(element) if isinstance(element, bytes) else element.nbytes
+
+
 def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """Arrays grown at the ends of all axes but the first to the largest among them; each is filled up with its first
-    element, which suits strings and numbers alike."""
+    element, which suits strings and numbers alike. RESOURCE_EXHAUSTED if they would grow by more than a batch may."""
     ranks = {array.ndim for array in arrays}
     if len(ranks) > 1:
         raise StatusError("FAILED_PRECONDITION", "Tensors of a batch must have the same number of dimensions")
     shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    new = sum((len(a) * math.prod(shape) - a.size) * _element_bytes(a.flat[0]) for a in arrays if a.size)
+    if new > MOST_PADDING_BYTES:  # one long row would make many short ones as long: each task runs alone
+        raise StatusError("RESOURCE_EXHAUSTED", f"The rows of a batch are too different: {new} bytes to fill them up")
     grown = []
     for array in arrays:
         if list(array.shape[1:]) != shape:

@@ -42,10 +42,15 @@ HTTP_STATUSES = {
 }
 
 
+MAX_MESSAGE_CHARACTERS = 16 * 1024  # messages quote requests, which may be large
+
+
 class StatusError(Exception):
-    """A request or a start failed with `code`, a canonical name such as "NOT_FOUND"."""
+    """A request or a start failed with `code`, a canonical name such as "NOT_FOUND". Long messages are cut."""
 
     def __init__(self, code: str, message: str) -> None:
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = message[:MAX_MESSAGE_CHARACTERS] + "..."
         super().__init__(f"{code}: {message}")
         self.code, self.message = code, message
 

@@ -12,6 +12,8 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBufferFromString
 
+from serving.tensors import MAX_DIMENSIONS
+
 # Operations that neither wait nor loop, and take a time that the shapes of their inputs tell. Not among them: what
 # makes sizes of values (Fill, Range, Tile, Pad), decodes, reads files, or runs functions in a way of its own.
 NAMES = """
@@ -69,6 +71,26 @@ class Calculations:
 
 def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
+
+
+def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
+    """A tensor that equals one of strings and fails, with INVALID_ARGUMENT, where that has too many dimensions.
+
+    What is added to the graph looks at the real rank: the one that the graph declares is not kept, as inputs are not
+    checked for it. Other tensors need no check: the runtime makes it.
+    """
+    try:
+        strings = graph.get_tensor_by_name(tensor)
+    except (KeyError, ValueError):  # a signature may name what is not there; to run it fails
+        return tensor
+    if strings.dtype != tf.string:
+        return tensor
+    with graph.as_default(), graph.control_dependencies(None):
+        rank = tf.raw_ops.Rank(input=strings)
+        message = f"The output {tensor} has too many dimensions; it may have at most {MAX_DIMENSIONS}: "
+        check = tf.raw_ops.Assert(condition=tf.raw_ops.LessEqual(x=rank, y=MAX_DIMENSIONS), data=[message, rank])
+        with graph.control_dependencies([check]):
+            return tf.identity(strings).name
 
 
 class Path(Protocol):

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from serving.errors import CODE_NAMES, StatusError, UsageError, invalid_argument
 from serving.gate import Gate
-from serving.inference import classify, first_spec, multi_inference, regress
+from serving.inference import classify, first_spec, multi_inference, regress, repeated_context_bytes
 from serving.lifecycle import ModelManager, Version
 from serving.metadata import get_metadata, get_status
 from serving.observers import Observers, Record
@@ -32,15 +32,15 @@ from serving.profiler import Profiler, ProfileRequest, TerminateRequest
 from serving.reload import handle_reload
 from serving.runner import LARGE_BYTES, Runner
 from serving.servable import Call
-from serving.tensors import filled_bytes
+from serving.tensors import repeated_bytes
 
 log = logging.getLogger("serving")
 MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
 PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 Prepare = Callable[[Any, int, Any, Settings], Call]
-# (request, its record, seconds that it has) -> response
-Answer = Callable[[Any, Record, float | None], Awaitable[Message]]
+# (request, its record, seconds that it has) -> response, or its bytes
+Answer = Callable[[Any, Record, float | None], Awaitable[Message | bytes]]
 
 
 class Method(NamedTuple):
@@ -67,13 +67,20 @@ class GrpcApi:
         self._settings, self._allow_reload = settings, allow_reload
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
-                "Predict": Method(predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, weigh)),
-                "Classify": Method(
-                    classification_pb2.ClassificationRequest, self._running("Classify", classify, asked_spec)
+                "Predict": Method(
+                    predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, _repeated_bytes)
                 ),
-                "Regress": Method(regression_pb2.RegressionRequest, self._running("Regress", regress, asked_spec)),
+                "Classify": Method(
+                    classification_pb2.ClassificationRequest,
+                    self._running("Classify", classify, asked_spec, repeated_context_bytes),
+                ),
+                "Regress": Method(
+                    regression_pb2.RegressionRequest,
+                    self._running("Regress", regress, asked_spec, repeated_context_bytes),
+                ),
                 "MultiInference": Method(
-                    inference_pb2.MultiInferenceRequest, self._running("MultiInference", multi_inference, first_spec)
+                    inference_pb2.MultiInferenceRequest,
+                    self._running("MultiInference", multi_inference, first_spec, repeated_context_bytes),
                 ),
                 "GetModelMetadata": Method(get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
             },
@@ -133,27 +140,27 @@ class GrpcApi:
         except DecodeError:
             raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
         response = await method.answer(request, record, seconds)
-        if response.ByteSize() > LARGE_BYTES:
-            return await self._runner.work(response.SerializeToString)
-        return response.SerializeToString()
+        return response if isinstance(response, bytes) else response.SerializeToString()
 
     def _running(
-        self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any], weigh: Callable[[Any], int] = lambda _: 0
+        self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any], weigh: Callable[[Any], int]
     ) -> Answer:
         """A method that runs signatures of the model that `spec_of` finds in the request.
 
-        `weigh` says how many bytes there are when it has been read, if they may be more than came.
+        `weigh` says how many bytes a small request stands for, which may be more than came.
         """
 
-        async def answer(request: Any, record: Record, seconds: float | None) -> Message:
+        async def answer(request: Any, record: Record, seconds: float | None) -> bytes:
             spec = spec_of(request)
             self._observers.asks(record, name, spec)
 
             def prepared(version: Version) -> Call:
                 record.version = version.number
-                return prepare(version.servable, version.number, request, self._settings)
+                call = prepare(version.servable, version.number, request, self._settings)
+                return call.then(lambda response: response.SerializeToString())  # where the response is made
 
-            size = max(record.request_bytes, weigh(request))
+            large = record.request_bytes > LARGE_BYTES
+            size = record.request_bytes if large else max(record.request_bytes, weigh(request))
             return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
 
         return answer
@@ -188,9 +195,9 @@ def _cut(message: str) -> str:
     return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
 
 
-def weigh(request: predict_pb2.PredictRequest) -> int:
-    """Bytes of its tensors."""
-    return filled_bytes(request.inputs.values())
+def _repeated_bytes(request: predict_pb2.PredictRequest) -> int:
+    """Memory for what its tensors repeat."""
+    return repeated_bytes(request.inputs.values())
 
 
 def _authorization(metadata: Any) -> str | None:

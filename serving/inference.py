@@ -25,6 +25,7 @@ from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import StatusError, invalid_argument
 from serving.predict import Settings
 from serving.servable import Call, Servable
+from serving.tensors import MOST_REPEATED_BYTES
 
 SignatureDef: TypeAlias = meta_graph_pb2.SignatureDef
 Fetched: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
@@ -156,7 +157,7 @@ def multi_inference(
         heads[name] = _head(task, _requested_definition(servable, name), settings)
     examples = serialized_examples(request.input)
     feeds: Fetched = {}
-    for name in heads:
+    for name in sorted(heads):  # in one order for the same heads, as the runtime compiles one run for each
         _check_sendable(servable, name)
         feeds |= servable.signatures[name].feeds({INPUTS: examples})
     fetches = tuple(sorted({tensor for head in heads.values() for tensor in head.fetches}))
@@ -196,8 +197,24 @@ def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
     if request_input.HasField("example_list_with_context"):
         listed = request_input.example_list_with_context
         context = listed.context.SerializeToString()
+        check_context(len(context), len(listed.examples))
         return as_examples([context + example.SerializeToString() for example in listed.examples])
     return as_examples([example.SerializeToString() for example in request_input.example_list.examples])
+
+
+def check_context(size: int, examples: int) -> None:
+    """INVALID_ARGUMENT for a context, of `size` bytes, that is too large to stand in front of so many examples."""
+    if size * max(0, examples - 1) > MOST_REPEATED_BYTES:
+        raise invalid_argument(
+            f"A context of {size} bytes is repeated for each of {examples} examples; a request may repeat "
+            f"{MOST_REPEATED_BYTES} bytes: send a smaller context, or fewer examples at once."
+        )
+
+
+def repeated_context_bytes(request: Any) -> int:
+    """How many bytes the context of a request becomes."""
+    listed = request.input.example_list_with_context
+    return len(listed.examples) * listed.context.ByteSize()
 
 
 def as_examples(serialized: list[bytes]) -> np.ndarray:

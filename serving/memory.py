@@ -1,9 +1,11 @@
-"""Memory that is free goes back to the system."""
+"""What strings take of memory, and how free memory goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+STRING_BYTES = 64  # that a string takes in arrays of numpy and of the runtime, besides its own bytes
 
 
 def give_back() -> None:

@@ -11,6 +11,7 @@ from serving.lifecycle import ModelManager
 from serving.predict import choice, use_of
 
 SIGNATURES = "signature_def"  # the only metadata field there is
+MOST_FIELDS = 100  # repeated ones are allowed, and looked at on the event loop
 STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
@@ -22,6 +23,10 @@ def get_metadata(
         raise invalid_argument("Missing ModelSpec")
     if not request.metadata_field:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    if len(request.metadata_field) > MOST_FIELDS:
+        raise invalid_argument(
+            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; it may have {MOST_FIELDS}"
+        )
     for name in request.metadata_field:
         if name != SIGNATURES:
             raise invalid_argument(f"Metadata field {name} is not supported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,14 @@ from serving.client_types import DEFAULT_SIGNATURE
 from serving.errors import StatusError, invalid_argument
 from serving.lifecycle import ModelManager, Use
 from serving.servable import Call, Servable, Signature
-from serving.tensors import MOST_BYTES, from_proto, to_proto
+from serving.tensors import MOST_BYTES, MOST_REPEATED_BYTES, TensorProto, from_proto, repeated_bytes, to_proto
 
 METHOD_NAMES = (
     "tensorflow/serving/predict",
     "tensorflow/serving/classify",
     "tensorflow/serving/regress",
 )
+MOST_NAMES = 100  # in a message
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
         _check_method_name(signature)
     _check_count(request.inputs, signature)
     signature.check_inputs()
+    _check_repeated(repeated_bytes(request.inputs.values()))
     arrays = _arrays(request.inputs, signature, settings.most_bytes)
     outputs = _outputs(request.output_filter, signature)
     fetches = signature.fetches(outputs)
@@ -100,11 +103,23 @@ def _check_count(given: Mapping[str, object], signature: Signature) -> None:
     )
 
 
+def _check_repeated(size: int) -> None:
+    if size > MOST_REPEATED_BYTES:
+        raise invalid_argument(
+            f"The inputs hold fewer values than their shapes say, and to repeat the last ones takes {size} bytes of "
+            f"memory; a request may repeat {MOST_REPEATED_BYTES}: send all values, or fewer."
+        )
+
+
 def _join(names: Iterable[str]) -> str:
-    return ",".join(sorted(names))
+    """Names in order; of very many, which clients may send, the first ones."""
+    first = heapq.nsmallest(MOST_NAMES + 1, names)
+    return ",".join([*first[:MOST_NAMES], "..."] if len(first) > MOST_NAMES else first)
 
 
-def _arrays(given: Mapping[str, object], signature: Signature, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
+def _arrays(
+    given: Mapping[str, TensorProto], signature: Signature, most_bytes: int = MOST_BYTES
+) -> dict[str, np.ndarray]:
     """Arrays of all inputs of the signature, from the request or the signature's defaults."""
     arrays = {}
     used = 0

@@ -37,7 +37,9 @@ from serving.storage import INT64_MAX
 log = logging.getLogger("serving")
 LARGE_EXAMPLES_BYTES = 4096  # of JSON; to make messages of larger ones takes longer than a change of threads
 HEALTH_TARGETS = ("/healthz", "/readyz")
-MAX_INFLATED_BYTES = 100 * 1024 * 1024  # a small body must not grow without bound
+# A small body must not grow without bound, and JSON takes up to some 50 times as much memory when it is read.
+MAX_INFLATED_BYTES, MAX_INFLATION = 100 * 1024 * 1024, 32
+ALWAYS_INFLATED_BYTES = 4 * 1024 * 1024
 
 # Matched against path and query: a query is no part of the API and spoils the match.
 CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -207,6 +209,12 @@ class RestApi:
             body = await self._runner.work(_inflate, request.body, self._gate.most_bytes)
             if len(body) > self._gate.most_bytes:
                 raise self._gate.too_large(len(body))
+            if len(body) > max(ALWAYS_INFLATED_BYTES, MAX_INFLATION * len(request.body)):
+                raise TooLarge(
+                    "RESOURCE_EXHAUSTED",
+                    f"The body of {len(request.body)} bytes unpacks to {len(body)}, which is more than "
+                    f"{MAX_INFLATION} times as much: send it without Content-Encoding, or smaller parts.",
+                )
             return body
         return request.body
 
@@ -241,15 +249,14 @@ class RestApi:
         def prepare(version: Version) -> Call:
             record.version = version.number
             if examples is None:
-                return rest_predict(version.servable, document, record)
+                return rest_predict(version.servable, document, record).then(encoded)
             read = rest_classify if verb == "classify" else rest_regress
-            return read(record.signature, examples, version.servable, self._settings)
+            return read(record.signature, examples, version.servable, self._settings).then(encoded)
 
-        return _json(
-            await self._runner.answer(
-                self._use(spec), verb.capitalize(), prepare, len(body), self._options.timeout, LARGE_JSON_RESULT
-            )
+        answer = await self._runner.answer(
+            self._use(spec), verb.capitalize(), prepare, len(body), self._options.timeout, LARGE_JSON_RESULT
         )
+        return Reply(200, answer)
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
         return self._manager.use(*choice(spec))

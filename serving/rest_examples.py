@@ -15,6 +15,7 @@ from serving.inference import (
     Regression,
     as_examples,
     call_of,
+    check_context,
     definition_of,
 )
 from serving.predict import Settings
@@ -59,6 +60,7 @@ def read_examples(document: dict[str, Any]) -> np.ndarray:
         complaint = "'examples' value is an empty array"
     if complaint:
         raise invalid_argument(f"JSON Value: {debug(document)} {complaint}")
+    check_context(len(context), len(document["examples"]))
     return as_examples([context + _example(value) for value in document["examples"]])
 
 

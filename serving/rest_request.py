@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,10 +15,9 @@ from tensorflow.core.framework import types_pb2
 from serving.errors import StatusError, invalid_argument
 from serving.rest_json import debug, type_name
 from serving.servable import Input, Signature
-from serving.tensors import dtype_name
+from serving.tensors import MAX_DIMENSIONS, dtype_name
 
 STRING = types_pb2.DT_STRING
-MAX_DIMENSIONS = 64  # of a numpy array
 FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 INT32_RANGE = (-(2**31), 2**31 - 1)
 # Literals have to lie in these ranges; the small types are then cast unchecked, as the original server does.
@@ -261,8 +261,8 @@ def is_base64(value: Any) -> bool:
 def _from_base64(value: dict[str, Any]) -> bytes:
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {debug(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        text = value["b64"].encode("ascii").translate(None, string.whitespace.encode()).rstrip(b"=")
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid_argument("Unable to base64 decode") from None

@@ -18,7 +18,7 @@ from serving.observers import Record
 from serving.rest_json import debug, parse
 from serving.rest_request import read_columns, signature_name
 from serving.rest_response import LARGE_JSON_RESULT, check_json, columnar_json
-from serving.runner import LARGE_BYTES, Runner
+from serving.runner import LARGE_BYTES, Runner, memory_of
 from serving.servable import Call, Signature
 
 STATE = "state"
@@ -59,7 +59,7 @@ async def _events(
                     fetched = await runner.run(hold, version, "stream", call, Limit(timeout))
                     outputs = dict(zip(signature.all_outputs, fetched, strict=True))
                     arrays[STATE] = outputs.pop(STATE)
-                    large = sum(array.nbytes for array in outputs.values()) > LARGE_JSON_RESULT
+                    large = sum(map(memory_of, outputs.values())) > LARGE_JSON_RESULT
                     line = await runner.work(_line, outputs, signature) if large else _line(outputs, signature)
             except (StatusError, TimeoutError) as error:
                 if step == 0:

@@ -45,7 +45,7 @@ class Runner:
             if call.examples is not None:
                 self._metrics.examples(version.model, call.examples)
             arrays = await self.run(hold, version, api, call, limit)
-            if sum(map(_bytes, arrays)) > large_result:
+            if sum(map(memory_of, arrays)) > large_result:
                 return await self.work(call.finish, arrays)
             return call.finish(arrays)
 
@@ -86,5 +86,8 @@ class Runner:
         return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, limit.seconds_left()))
 
 
-def _bytes(array: np.ndarray) -> int:
-    return sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes
+def memory_of(array: np.ndarray) -> int:
+    """Bytes of an array; of one of very many strings at least so many, for to look at all takes long itself."""
+    if array.dtype.kind != "O" or array.nbytes > LARGE_BYTES:
+        return array.nbytes
+    return array.nbytes + sum(map(len, array.ravel()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,23 @@ from serving.batching import Scheduler
 from serving.client_types import INIT_OPERATION
 from serving.encodings import unsendable
 from serving.errors import CODE_NAMES, StatusError, invalid_argument
-from serving.graph_runs import Calculations, LongPath, Path, ShortPath
+from serving.graph_runs import Calculations, LongPath, Path, ShortPath, with_checked_rank
 from serving.memory import give_back
 from serving.storage import SAVED_MODEL_NAMES
-from serving.tensors import dtype_name, from_proto, numpy_dtype
+from serving.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
 
 SESSION_ERRORS = tf.errors.OpError
+CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
+NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
 MOST_PATHS = 64  # that are compiled for choices of outputs
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
-    """The runtime's own code and text."""
-    return StatusError(CODE_NAMES[error.error_code], error.message)
+    """The runtime's own code and text, without the names of the functions that it came through."""
+    message = CALLERS.sub("", error.message)
+    if message == NO_ARRAY:
+        return invalid_argument("An output has more dimensions, or is larger, than an array of numpy may be.")
+    return StatusError(CODE_NAMES[error.error_code], message)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,10 @@ class Call:
     fetches: tuple[str, ...]  # tensor names, may repeat
     finish: Callable[[list[np.ndarray]], Any]  # fetched arrays in that order -> the response
     examples: int | None = None  # how many it holds, where the protocol counts them
+
+    def then(self, function: Callable[[Any], Any]) -> Call:
+        """This call, whose response is what `function` makes of it."""
+        return replace(self, finish=lambda arrays: function(self.finish(arrays)))
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,14 @@ class Signature:
         return tuple(names)
 
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """{alias: array} of all inputs -> {tensor name: array}. Dtypes are checked, shapes are the graph's business."""
+        """{alias: array} of all inputs -> {tensor name: array}.
+
+        Dtypes and ranks are checked, for the runtime does not survive all; sizes are the graph's business.
+        """
         feeds = {}
         for index, (alias, wanted) in enumerate(self._fed):
             array = arrays[alias]
+            check_dimensions(array.ndim, alias)
             if array.dtype != wanted.dtype:
                 given = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
                 raise invalid_argument(
@@ -147,7 +161,10 @@ class Servable:
             self.signatures = read_signatures(self.signature_defs)
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
-            self._calculated = {name for name in outputs if calculations.make(name)}
+            calculated = {name for name in outputs if calculations.make(name)}
+            self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
+            self._session._extend_graph()  # by what checks ranks
+            self._calculated = {self._checked[name] for name in calculated}
         except BaseException:
             self._session.close()
             raise
@@ -160,6 +177,7 @@ class Servable:
         What waits or loops is ended after `seconds`, with DEADLINE_EXCEEDED.
         """
         start = time.perf_counter()
+        fetches = self._checked_of(fetches)
         try:
             path = self._path(tuple(feeds), fetches)
             fetched = dict(zip(path.fetches, path.run(feeds.values(), seconds), strict=True))
@@ -173,7 +191,7 @@ class Servable:
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
         """Whether the event loop may run this itself."""
-        path = self._paths.get((tuple(feeds), tuple(sorted(set(fetches)))))
+        path = self._paths.get((tuple(feeds), tuple(sorted(set(self._checked_of(fetches))))))
         return path is not None and path.quick(feeds.values())
 
     def close(self) -> None:
@@ -181,6 +199,10 @@ class Servable:
         self._paths = {}  # these release their executors, which have to go before the session
         self._session.close()
         give_back()
+
+    def _checked_of(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
+        """The tensors to fetch in place of `fetches`, which fail instead of ending the process."""
+        return tuple(self._checked.get(name, name) for name in fetches)
 
     def _path(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Path:
         """What is compiled for these feeds and at least these fetches.
@@ -195,6 +217,8 @@ class Servable:
             if len(self._paths) >= MOST_PATHS:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._paths:
+                if len(self._paths) >= 2 * MOST_PATHS:  # of many choices of inputs, which MultiInference gives
+                    self._paths.pop(next(iter(self._paths)))
                 kind = ShortPath if self._calculated.issuperset(names) else LongPath
                 try:
                     self._paths[feeds, names] = kind(self._session, feeds, names)
@@ -206,7 +230,7 @@ class Servable:
         """All outputs of the signatures that have these inputs."""
         signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
         return {
-            name
+            self._checked[name]
             for signature in signatures
             for alias, name in signature.outputs.items()
             if alias not in signature.unsendable_outputs

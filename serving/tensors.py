@@ -13,6 +13,7 @@ from tensorflow.dtypes import as_dtype
 
 from serving.errors import invalid_argument
 from serving.gate import GRPC_MOST_BYTES
+from serving.memory import STRING_BYTES
 
 TensorProto: TypeAlias = tensor_pb2.TensorProto
 
@@ -49,7 +50,11 @@ PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
 MOST_BYTES = GRPC_MOST_BYTES  # of a tensor, as of a message
-MOST_CONTINUED_BYTES = 64 * 1024 * 1024  # of a tensor of which only the first values came
+MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: what stands in it once and becomes many values or examples
+
+# NumPy's iterators end here. The runtime reads and writes arrays of strings with them and does not check that it got
+# one: an array of more dimensions would end the process.
+MAX_DIMENSIONS = 32
 
 
 def dtype_name(dtype: int) -> str:
@@ -63,8 +68,15 @@ def numpy_dtype(dtype: int) -> np.dtype:
     return np.dtype(as_dtype(dtype).as_numpy_dtype)
 
 
+def check_dimensions(count: int, alias: str) -> None:
+    """INVALID_ARGUMENT for a tensor of more dimensions than the runtime takes."""
+    if count > MAX_DIMENSIONS:
+        raise invalid_argument(f"{alias} has {count} dimensions; a tensor may have at most {MAX_DIMENSIONS}.")
+
+
 def from_proto(proto: TensorProto, alias: str, most_bytes: int = MOST_BYTES) -> np.ndarray:
     """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor, or one of more than `most_bytes`."""
+    check_dimensions(len(proto.tensor_shape.dim), alias)  # first: the sizes of very many take long to multiply
     try:
         return _decode(proto, most_bytes)
     except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
@@ -82,18 +94,28 @@ def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
-    # A short list of values stands for as many as the shape says: few bytes must not become gigabytes.
-    if size * dtype.itemsize > (MOST_CONTINUED_BYTES if len(values) < size else most_bytes):
+    if size * dtype.itemsize > most_bytes:
         raise ValueError("a tensor fits into memory")
     most = 2 * size if proto.dtype in PARTS else size
     return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)
 
 
-def filled_bytes(protos: Iterable[TensorProto]) -> int:
-    """What tensors of values take in memory, about: a short list stands for as many values as the shape says."""
-    return sum(
-        8 * math.prod(dim.size for dim in proto.tensor_shape.dim) for proto in protos if not proto.tensor_content
-    )
+def repeated_bytes(protos: Iterable[TensorProto]) -> int:
+    """Memory for the values that short lists stand for: few bytes of a message may become gigabytes."""
+    return sum(map(_repeated_bytes, protos))
+
+
+def _repeated_bytes(proto: TensorProto) -> int:
+    """Of one tensor; 0 also if it is none, which `from_proto` says."""
+    field, dims = VALUE_FIELDS.get(proto.dtype), proto.tensor_shape.dim
+    if field is None or proto.tensor_content or len(dims) > MAX_DIMENSIONS:
+        return 0
+    values = getattr(proto, field)
+    given = len(values) // 2 if proto.dtype in PARTS else len(values)
+    missing = max(0, math.prod(max(0, dim.size) for dim in dims) - given)
+    if proto.dtype != types_pb2.DT_STRING:
+        return missing * numpy_dtype(proto.dtype).itemsize
+    return missing * (STRING_BYTES + (len(values[-1]) if values else 0))
 
 
 def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:

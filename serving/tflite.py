@@ -23,6 +23,7 @@ from serving.errors import StatusError, invalid_argument
 from serving.predict import DEFAULT_SIGNATURE
 from serving.servable import SESSION_ERRORS, read_signatures, status_of
 from serving.storage import TFLITE_NAME
+from serving.tensors import check_dimensions
 
 log = logging.getLogger("serving")
 METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures, if it has them
@@ -148,6 +149,9 @@ class Interpreter:
         self._attempt("Failed to invoke TfLite interpreter", self.lite.invoke)
 
     def fetch(self, tensor: Tensor) -> np.ndarray:
+        """The output after a run. Its rank is checked first, for the runtime does not."""
+        ranks = {details["index"]: len(details["shape"]) for details in self.lite.get_output_details()}
+        check_dimensions(ranks[tensor.index], tensor.name)
         value = self._attempt(f"Failed to get output tensor: {tensor.name}", self.lite.get_tensor, tensor.index)
         return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 

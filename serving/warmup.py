@@ -16,6 +16,7 @@ from serving.servable import Call, Servable, status_of
 from serving.storage import WARMUP_FILE
 from serving.tflite import TFLiteServable
 
+MOST_QUOTED_BYTES = 1024  # of a damaged record
 MAX_RECORDS = 1000  # as the original server; more would rather be a load test
 
 # {field of a PredictionLog: what prepares its request}
@@ -65,7 +66,7 @@ def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
             try:
                 record = prediction_log_pb2.PredictionLog.FromString(serialized)
             except DecodeError:
-                text = serialized.decode("utf-8", "replace")
+                text = serialized[:MOST_QUOTED_BYTES].decode("utf-8", "replace")
                 raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from None
             yield record
     except tf.errors.DataLossError as error:

@@ -35,6 +35,7 @@ LONGEST = (
     "test_search.py",
     "test_quickstart.py",
     "test_served_models.py",
+    "test_survival_hostile.py",
     "test_compression.py",
     "test_sequence_models.py",
     "test_survival_signals.py",
@@ -122,6 +123,7 @@ class Served:
     grpc: str
     rest: str
     models_dir: Path
+    pid: int  # of its process
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +139,7 @@ def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
         while "HTTP/REST API" not in log.read_text():
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        yield Served(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{rest}", models_dir)
+        yield Served(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{rest}", models_dir, process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:

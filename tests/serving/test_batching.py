@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving import batching
 from serving.batching import Scheduler
 from serving.configuration import Batching
 from serving.errors import StatusError
@@ -309,3 +310,29 @@ def test_everybody_gets_the_own_rows(sizes, most, split, threads, bad):
         else:
             assert result[0].tolist() == (2 * x).tolist()
     assert all(len(batch) <= most for batch in model.batches)
+
+
+def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
+    monkeypatch.setattr(batching, "MOST_PADDING_BYTES", 100)
+    model = Model()
+    requests = [np.zeros((1, 30), np.float32), np.zeros((10, 1), np.float32)]
+    results = together(model, requests, pad_variable_length_inputs=True)
+    assert [result[0].shape for result in results] == [(1, 30), (10, 1)]
+    assert [batch.shape for batch in model.batches] == [(1, 30), (10, 1)]
+    model = Model()
+    texts = [np.array([[b"a" * 99, b"b"]], object), np.array([[b"c" * 99]], object)]
+    together(model, texts, pad_variable_length_inputs=True)
+    assert [batch.shape for batch in model.batches] == [(1, 2), (1, 1)]
+
+
+def test_a_large_row_does_not_fill_up_a_batch(monkeypatch):
+    monkeypatch.setattr(batching, "MOST_PADDING_BYTES", 1_000)
+    sizes = {"max_batch_size": 4, "allowed_batch_sizes": (4,)}
+    for small, large in [
+        (np.zeros((1, 80), np.float32), np.zeros((1, 90), np.float32)),
+        (np.array([b"a" * 260], object), np.array([b"a" * 280], object)),
+    ]:
+        model = Model()
+        together(model, [small], **sizes)
+        together(model, [large], **sizes)
+        assert [len(batch) for batch in model.batches] == [4, 1]

@@ -243,3 +243,21 @@ def test_exports_of_tensorflow_2_classify_and_regress(tmp_path):
         "Expected one input Tensor."
     )
     servable.close()
+
+
+def with_context(request, size, examples):
+    """`request` with a context of a feature of `size` bytes and so many empty examples."""
+    listed = request.input.example_list_with_context
+    listed.context.CopyFrom(example_of(x=1.0, word=b"a" * size))
+    for _ in range(examples):
+        listed.examples.add()
+    return request
+
+
+@pytest.mark.parametrize(("method", "request_of"), [(classify, classification), (regress, regression)])
+def test_a_context_is_not_repeated_without_end(heads, method, request_of):
+    signature = "value" if method is regress else ""
+    code, text = failure(method, heads, 7, with_context(request_of(signature), 500_000, 1_000), Settings())
+    assert (code, "a request may repeat 16777216 bytes: send a smaller context" in text) == ("INVALID_ARGUMENT", True)
+    for size, examples in ((500_000, 30), (15_000, 1_000), (20_000_000, 1)):
+        run_call(heads, method(heads, 7, with_context(request_of(signature), size, examples), Settings()))

@@ -50,3 +50,13 @@ def test_what_defaults_do_not_help_with(signature, names, text):
     with pytest.raises(StatusError) as caught:
         arrays(signature, *names)
     assert (caught.value.code, caught.value.message) == ("INVALID_ARGUMENT", text)
+
+
+def test_a_default_of_too_many_dimensions_is_refused_when_it_is_loaded():
+    definition = SignatureDef()
+    definition.inputs["text"].dtype = tf.string.as_datatype_enum
+    definition.defaults["text"].dtype = tf.string.as_datatype_enum
+    for _ in range(33):
+        definition.defaults["text"].tensor_shape.dim.add(size=1)
+    with pytest.raises(StatusError, match="text has 33 dimensions"):
+        Signature("serving_default", definition)

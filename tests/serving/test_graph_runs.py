@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import config_pb2
 from serving.errors import StatusError
 from serving.graph_runs import TRIALS, LongPath, ShortPath
 from serving.servable import MOST_PATHS, Servable
+from serving.tensors import MAX_DIMENSIONS
 
 
 def long_loop(x):
@@ -144,4 +145,34 @@ def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
             answer = servable.run(feeds, tuple(signature.outputs[name] for name in order))
             assert [float(y[0]) for y in answer] == [float(name[1:]) for name in order]
     assert len(servable._paths) <= MOST_PATHS + 1
+    servable.close()
+
+
+def test_ranks_that_the_runtime_does_not_survive(tmp_path):
+    """Inputs and outputs of so many dimensions are refused, also where a graph declares fewer."""
+    specs = [tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.int32, "shape")]
+    reshape = tf.function(lambda text, shape: {"y": tf.reshape(text, shape)}, input_signature=specs)
+    grow = tf.function(lambda text: {"y": text[:, None, None]}, input_signature=specs[:1])
+    lengths = tf.function(lambda text, shape: {"y": tf.reshape(tf.strings.length(text), shape)}, input_signature=specs)
+    signatures = {"reshape": reshape, "grow": grow, "lengths": lengths}
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures=signatures)
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    text = np.array([b"a"], object)
+
+    def reshaped(rank, name="reshape"):
+        return call(servable, name, text=text, shape=np.ones(rank, np.int32))[0][0]
+
+    assert reshaped(MAX_DIMENSIONS).tolist() == text.reshape([1] * MAX_DIMENSIONS).tolist()
+    for rank in (33, 64, 65, 253):
+        with pytest.raises(StatusError, match=f"has too many dimensions; it may have at most 32: .*{rank}") as caught:
+            reshaped(rank)
+        assert caught.value.code == "INVALID_ARGUMENT"
+    assert reshaped(64, "lengths").ndim == 64
+    with pytest.raises(StatusError, match="more dimensions, or is larger, than an array of numpy") as caught:
+        reshaped(65, "lengths")
+    assert caught.value.code == "INVALID_ARGUMENT"
+    with pytest.raises(StatusError, match="it may have at most 32: .*34"):
+        call(servable, "grow", text=text.reshape([1] * 32))
+    with pytest.raises(StatusError, match="text has 33 dimensions"):
+        call(servable, "grow", text=text.reshape([1] * 33))
     servable.close()

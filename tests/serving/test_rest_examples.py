@@ -227,3 +227,10 @@ def test_layout_of_empty_and_odd_results():
     )
     values = np.array([np.inf, 1e20, 0.1, 16777216.0, 1e-7], np.float32)
     assert regressions_json(values) == '{\n    "results": [Infinity, 1e+20, 0.1, 16777216.0, 1e-07]\n}'
+
+
+def test_a_context_is_not_repeated_without_end():
+    document = {"context": {"word": "a" * 500_000}, "examples": [{}] * 1_000}
+    code, text = failure(examples_of, document)
+    assert (code, "a request may repeat 16777216 bytes: send a smaller context" in text) == ("INVALID_ARGUMENT", True)
+    assert len(examples_of({**document, "examples": [{}] * 30})) == 30

@@ -252,12 +252,14 @@ def test_urls(send, method, path, status, text):
         ("serving_default", f'{{"inputs": [{"1" * 5000}]}}', "Number too big"),
         ("serving_default", f'{{"inputs": [{"1" * 400}]}}', "Number too big"),
         ("serving_default", f'{{"instances": [{"1" * 400}]}}', "Number too big"),
-        ("serving_default", f'{{"inputs": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 64"),
-        ("serving_default", f'{{"instances": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 64"),
+        ("serving_default", f'{{"inputs": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 32"),
+        ("serving_default", f'{{"instances": {"[" * 70}1{"]" * 70}}}', "70 dimensions, expected at most 32"),
+        ("upper", f'{{"inputs": {"[" * 33}"a"{"]" * 33}}}', "33 dimensions, expected at most 32"),
+        ("upper", f'{{"instances": {"[" * 33}"a"{"]" * 33}}}', "33 dimensions, expected at most 32"),
         ("serving_default", f'{{"inputs": {{"b64": {"[" * 900}1{"]" * 900}}}}}', "Missing named input: x"),
         ("serving_default", f'{{"instances": {{"b64": {"[" * 900}1{"]" * 900}}}}}', "Expecting 'instances'"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_extreme_bodies_are_the_clients_fault(send, signature, body, text):
     document = f'{{"signature_name": "{signature}", {body[1:]}'
@@ -300,3 +302,10 @@ def test_headers(server):
     allowed = POOL.request("OPTIONS", server.rest + "/v1/models/m", headers={"Origin": "http://page"}, timeout=60)
     assert (allowed.status, allowed.data) == (200, b"")
     assert POOL.request("OPTIONS", server.rest + "/v1/models/m", timeout=60).status == 400
+
+
+def test_a_gzip_body_of_much_structure_is_refused(send):
+    """Each list takes 64 bytes of memory, three in JSON, and next to nothing when it is packed."""
+    bomb = gzip.compress(b'{"instances": [' + b"[]," * 2_000_000 + b"[]]}", 9)
+    status, text = send("POST", "/v1/models/example:predict", bomb, {"Content-Encoding": "gzip"})
+    assert (status, "more than 32 times as much" in text) == (413, True)

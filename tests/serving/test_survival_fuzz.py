@@ -369,11 +369,31 @@ def test_tensors_of_nothing(call, shape, signature):
     call(PREDICTION + "Predict", tensor_request(signature, "x", data_type, shape))
 
 
-@pytest.mark.parametrize("rank", [32, 64, 65, 254, 255, 256, 1000])
-def test_many_dimensions(call, rank):
-    call(
-        PREDICTION + "Predict", tensor_request("serving_default", "x", types_pb2.DT_FLOAT, [1] * rank, float_val=[1.0])
-    )
+@pytest.mark.parametrize("size", [0, 1, 2**62])
+@pytest.mark.parametrize("rank", [32, 33, 64, 65, 254, 255, 20_000])
+def test_many_dimensions(call, rank, size):
+    code = "OK" if rank == 32 and size < 2 else "INVALID_ARGUMENT"
+    shape = [size] * rank
+    floats = tensor_request("serving_default", "x", types_pb2.DT_FLOAT, shape, float_val=[1.0])
+    strings = tensor_request("upper", "text", types_pb2.DT_STRING, shape, string_val=[b"a"])
+    assert [call(PREDICTION + "Predict", request) for request in (floats, strings)] == [code, code]
+
+
+@pytest.mark.parametrize(("length", "count"), [(500_000, 1_500), (0, 2**22), (30, 2**20)])
+def test_repeated_strings_are_bounded(call, length, count):
+    request = tensor_request("upper", "text", types_pb2.DT_STRING, [count], string_val=[b"a" * length])
+    assert call(PREDICTION + "Predict", request) == "INVALID_ARGUMENT"
+
+
+def test_very_many_names(call):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "example"
+    for number in range(20_000):
+        request.inputs[f"x{number}"].dtype = types_pb2.DT_FLOAT
+    assert call(PREDICTION + "Predict", request.SerializeToString()) == "INVALID_ARGUMENT"
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"] * 101)
+    request.model_spec.name = "example"
+    assert call(PREDICTION + "GetModelMetadata", request.SerializeToString()) == "INVALID_ARGUMENT"
 
 
 def test_long_names(call):

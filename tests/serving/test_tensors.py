@@ -6,7 +6,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from serving.errors import StatusError
-from serving.tensors import filled_bytes, from_proto, to_proto
+from serving.memory import STRING_BYTES
+from serving.tensors import MAX_DIMENSIONS, VALUE_FIELDS, from_proto, repeated_bytes, to_proto
 
 
 @pytest.mark.parametrize(
@@ -63,4 +64,39 @@ def test_what_a_short_list_stands_for_is_counted():
     for size in (10**6, 10**4):
         short.tensor_shape.dim.add(size=size)
     given.tensor_content = b"1234"
-    assert filled_bytes([short, given]) == 8 * 10**10
+    assert repeated_bytes([short, given]) == 4 * 10**10
+
+
+def test_repeated_strings_count_with_their_bytes():
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[b"short", b"a" * 500_000])
+    proto.tensor_shape.dim.add(size=1_500)
+    assert repeated_bytes([proto]) == 1_498 * (500_000 + STRING_BYTES)
+    proto.tensor_shape.dim[0].size = 2
+    assert not repeated_bytes([proto])
+
+
+def test_half_of_a_complex_number_is_not_repeated():
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_COMPLEX64, scomplex_val=[1, 2])
+    proto.tensor_shape.dim.add(size=3)
+    assert repeated_bytes([proto]) == 2 * 8
+
+
+@pytest.mark.parametrize("data_type", sorted(VALUE_FIELDS))
+def test_tensors_have_so_many_dimensions_at_most(data_type):
+    proto = tensor_pb2.TensorProto(dtype=data_type)
+    for _ in range(MAX_DIMENSIONS):
+        proto.tensor_shape.dim.add(size=1)
+    assert from_proto(proto, "x").ndim == MAX_DIMENSIONS
+    proto.tensor_shape.dim.add(size=1)
+    with pytest.raises(StatusError, match="x has 33 dimensions; a tensor may have at most 32."):
+        from_proto(proto, "x")
+
+
+def test_sizes_of_too_many_dimensions_are_not_multiplied():
+    """That would take half a minute, and a number of half a million bytes."""
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1])
+    for _ in range(60_000):
+        proto.tensor_shape.dim.add(size=2**62)
+    assert not repeated_bytes([proto])
+    with pytest.raises(StatusError, match="x has 60000 dimensions"):
+        from_proto(proto, "x")

@@ -32,6 +32,10 @@ FUNCTIONS = {
         lambda x, i: tf.gather(x, i),
         [tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([None], tf.int32, "i")],
     ),
+    "reshaped": (
+        tf.reshape,
+        [tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([None], tf.int32, "i")],
+    ),
     "product": (
         lambda a, b: a @ b,
         [tf.TensorSpec([None, 3], tf.float32, "a"), tf.TensorSpec([3, None], tf.float32, "b")],
@@ -376,3 +380,13 @@ def test_tensorflows_own_runtime_serves_where_litert_is_missing(load, monkeypatc
         np.testing.assert_array_equal(ask(servable, floats([2, 4])), floats([3, 4]))
     finally:
         tflite._library.cache_clear()
+
+
+@pytest.mark.parametrize("rank", [33, 64, 65, 254])
+def test_ranks_that_the_runtime_does_not_survive(load, rank):
+    """A request may choose the rank of an output; that of an input is refused before the model declares one."""
+    code, text = failure(ask, load("reshaped"), np.ones(rank, np.int32), floats(1))
+    assert (code, f"has {rank} dimensions; a tensor may have at most 32." in text) == ("INVALID_ARGUMENT", True)
+    if rank <= 64:  # of a numpy array
+        code, text = failure(ask, load("swapped"), np.full([1] * rank, b"a", object))
+        assert (code, f"{rank} dimensions" in text) == ("INVALID_ARGUMENT", True)
