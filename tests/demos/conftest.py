@@ -73,7 +73,7 @@ def tab(chromium: Any) -> Iterator[Any]:
     foreign, errors = [], []
     page.on("request", lambda request: None if demo_browser.is_local(request.url) else foreign.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(45_000)  # the machine has other work while tests run in two processes
+    page.set_default_timeout(120_000)  # the machine has other work while tests run in two processes
     yield page
     page.close()
     assert foreign == []

@@ -129,7 +129,7 @@ def test_the_image_is_healthy_when_its_models_are(image):
 
 def health(models: str, port: int) -> int:
     environment = {"PATH": "/usr/bin:/bin", "HEALTH_MODELS": models, "HEALTH_PORT": str(port)}
-    return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=30, capture_output=True).returncode
+    return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=240, capture_output=True).returncode
 
 
 def test_the_health_check_asks_for_every_model(server: Server):
@@ -211,7 +211,7 @@ def test_the_tls_configuration_as_shipped_starts_no_server(capsys):
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the commands need openssl")
 def test_the_commands_in_the_tls_configuration_make_one_that_clients_accept(tmp_path):
     commands = re.findall(r"^#   (.*)", (CONFIG / "ssl.config").read_text(), re.MULTILINE)
-    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=240)
     assert (tmp_path / "ssl.config").stat().st_mode & 0o077 == 0
     certificates = read_certificates(str(tmp_path / "ssl.config"))
     client = ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
@@ -466,7 +466,7 @@ def publish(source: Path, target: Path) -> str:
     assert {variable["name"] for variable in one["env"]} == {"FROM", "TO"}
     command = [*one["command"], *one["args"]]
     environment = {"PATH": "/usr/bin:/bin", "FROM": str(source), "TO": str(target)}
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=240).stdout
 
 
 def test_the_job_publishes_new_versions_and_leaves_the_others(tmp_path):
