@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -31,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--host", default="127.0.0.1", help="to listen on; 0.0.0.0 for every network (default: %(default)s)"
     )
+    options.add_argument(
+        "--allowed-hosts", type=cli.host_names, default=(), metavar="NAME,...",
+        help="names by which the page may be opened, beside localhost, 127.0.0.1, ::1 and --host (with 0.0.0.0: any IP "
+        "address and this machine's own name); those that a proxy passes on or that pages of other origins have",
+    )  # fmt: skip
     return options
 
 
@@ -38,28 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the page until Ctrl-C or SIGTERM; the exit status."""
     options = parser().parse_args(arguments)
     try:
-        cli.check_free(options.host, options.port, "--port")
+        with cli.listen(options.host, options.port, "--port") as listener:
+            serve(options, listener)
     except cli.Wrong as wrong:
-        return complain(wrong)
-    cli.without_proxy("127.0.0.1", "localhost", options.host)  # Gradio asks its own page whether it is there
-    try:
-        serve(options)
-    except cli.Wrong as wrong:
-        return complain(wrong)
+        print(f"python -m demos: {wrong}", file=sys.stderr)
+        return 2
     return 0
 
 
-def complain(wrong: cli.Wrong) -> int:
-    """Say what was wrong; the exit status."""
-    print(f"python -m demos: {wrong}", file=sys.stderr)
-    return 2
-
-
-def serve(options: argparse.Namespace) -> None:
-    """Show the page until a signal ends it."""
+def serve(options: argparse.Namespace, listener: socket.socket) -> None:
+    """Show the page at a bound socket until a signal ends it."""
     # Gradio takes seconds to import: --help and errors do not wait for it.
-    from demos.app import build, launch_options
+    from demos.app import build, web_app
     from demos.examples import load_examples
+    from demos.guard import AllowedHosts
+    from demos.server import running
     from serving.client import Client
 
     done = threading.Event()
@@ -67,16 +66,10 @@ def serve(options: argparse.Namespace) -> None:
         signal.signal(name, lambda *_: done.set())
     with Client(options.server) as client:
         page = build(client, load_examples(options.models_dir), options.server)
-        try:
-            page.launch(
-                server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options()
-            )
-        except OSError:  # taken since it was looked at
-            raise cli.Wrong(f"port {options.port} on {options.host} is in use; choose another with --port.") from None
-        shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"Demos: http://{shown}:{options.port}  (model server: {options.server}; Ctrl-C ends)", flush=True)
-        done.wait()
-        page.close(verbose=False)
+        with running(web_app(page, AllowedHosts(options.host, options.allowed_hosts)), listener):
+            shown = f"[{options.host}]" if ":" in options.host else options.host
+            print(f"Demos: http://{shown}:{options.port}  (model server: {options.server}; Ctrl-C ends)", flush=True)
+            done.wait()
 
 
 if __name__ == "__main__":

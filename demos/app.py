@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: the page speaks to nobody else
 
 import gradio as gr
+from fastapi import FastAPI
 
 from demos import fragments
 from demos.examples import Examples
+from demos.guard import AllowedHosts, Guard
 from demos.health import check
+from demos.page import UNKNOWN_EVENTS, Page
+from demos.pictures import MAX_BYTES
 from demos.predictions import ModelClient
 from demos.tabs import images, text, translation
 from demos.tasks import IMAGES, TASKS, TEXT, TRANSLATION
@@ -24,6 +27,11 @@ HEADER = (
 )
 TABS = {IMAGES: images, TEXT: text, TRANSLATION: translation}
 POLL = 3.0  # seconds between looks at the server
+QUEUE = 32  # requests that wait, each with up to guard.MAX_BODY bytes; more are refused
+SESSIONS = 8  # whose last inputs Gradio keeps, of the same size; no event needs them
+FILE_SECONDS = (
+    60  # after which a file would be removed that Gradio kept; the page makes none, and guard.py lets none in
+)
 STYLE = Path(__file__).parent / "style.css"
 
 
@@ -34,7 +42,7 @@ def build(client: ModelClient, examples: Examples, address: str = "localhost:850
         state = check(client)
         return [fragments.banner(state, address), *(fragments.tab_notice(state, task) for task in TASKS)]
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=(FILE_SECONDS, FILE_SECONDS)) as page:
         gr.HTML(HEADER, elem_id="header")
         shown = [gr.HTML(fragments.looking(address), elem_id="banner")]
         with gr.Tabs():
@@ -44,24 +52,29 @@ def build(client: ModelClient, examples: Examples, address: str = "localhost:850
                     module.tab(client, examples)
         timer = gr.Timer(POLL)
         gr.on([page.load, timer.tick], look, None, shown, show_progress="hidden", api_visibility="private")
-    page.queue(default_concurrency_limit=8)  # of each button: several readers are answered at once
+    page.state_session_capacity = SESSIONS
+    # The limit of concurrency is that of each button: several readers are answered at once.
+    page.queue(max_size=QUEUE, default_concurrency_limit=8)
     return page
 
 
-def launch_options() -> dict[str, Any]:
-    """What ``gr.Blocks.launch`` needs for this page's looks and privacy."""
-    return {
-        "theme": theme(),
-        "css": STYLE.read_text(encoding="utf-8"),
-        "footer_links": [],
-        "share": False,
-        "quiet": True,
-        "show_error": True,
-        "ssr_mode": False,
-        "run_history": False,
-        "enable_monitoring": False,
-        "mcp_server": False,
-    }
+def web_app(page: gr.Blocks, hosts: AllowedHosts) -> Guard:
+    """The page as an ASGI application, with its looks, that answers for ``hosts`` alone."""
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        app_kwargs={"exception_handlers": UNKNOWN_EVENTS},
+        theme=theme(),
+        css=STYLE.read_text(encoding="utf-8"),
+        footer_links=[],
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+    )
+    return Guard(app, hosts)
 
 
 def theme() -> gr.themes.Base:

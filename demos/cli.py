@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import re
 import socket
 from pathlib import Path
 from typing import NoReturn
+
+from demos.guard import is_address
 
 
 class Wrong(Exception):
@@ -54,22 +55,39 @@ def models_dir(text: str) -> Path:
     return path
 
 
-def without_proxy(*hosts: str) -> None:
-    """Ask ``hosts`` directly even where the environment names a proxy: the page is on this machine."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    names = [name.strip() for name in known.split(",") if name.strip()]
-    names += [host for host in hosts if host not in names]
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
+def host_names(text: str) -> tuple[str, ...]:
+    """NAME,NAME,... from the command line: host names or IP addresses without ports."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name) and not is_address(name):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not a host name; give names as in the browser's address line, without scheme and port, "
+                "for example demos.example.org"
+            )
+    return tuple(names)
 
 
-def check_free(host: str, number: int, option: str) -> None:
-    """Raise ``Wrong`` where ``host:number`` cannot be listened on."""
+def listen(host: str, number: int, option: str) -> socket.socket:
+    """A socket that listens on ``host:number``, where connections wait; ``Wrong`` where that cannot be."""
     try:
         family, kind, _, _, where = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as listener:
+        listener = socket.socket(family, kind)
+        try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed one's last packets do not count
             listener.bind(where)
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
+    except UnicodeError as error:  # of a name with an empty or overlong part
+        raise Wrong(f"{host!r} is not a host name; give an address of this machine.") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Wrong(f"port {number} on {host} is in use; choose another with {option}.") from error
         raise Wrong(f"{host}:{number} cannot be listened on ({error.strerror}); choose another.") from error
+    return listener
+
+
+def check_free(host: str, number: int, option: str) -> None:
+    """Raise ``Wrong`` where ``host:number`` cannot be listened on."""
+    listen(host, number, option).close()

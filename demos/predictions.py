@@ -14,6 +14,7 @@ from serving.client import ServingError
 
 TIMEOUT = 60.0  # seconds; a long text on a busy laptop takes a few
 MAX_SENTENCES = 64  # of one request: more would keep the server busy for everybody else
+MAX_CHARACTERS = 10_000  # of a text; the networks themselves read a part of that
 
 
 class Problem(Exception):
@@ -69,6 +70,7 @@ def classify(client: ModelClient, image: bytes) -> dict[str, float]:
 
 def continue_text(client: ModelClient, prompt: str, sampling: Sampling) -> Continuation:
     """A prompt -> what the network writes after it."""
+    prompt = checked_text(prompt)
     if not prompt.strip():
         raise Problem("There is no prompt yet: type the beginning of a text, or click an example.")
     if not -(2**63) <= sampling.seed < 2**63:
@@ -87,7 +89,7 @@ def continue_text(client: ModelClient, prompt: str, sampling: Sampling) -> Conti
 
 def translate(client: ModelClient, text: str) -> list[Translation]:
     """Lines of text, one sentence each -> their translations, asked for in one batch."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in checked_text(text).splitlines() if line.strip()]
     if not lines:
         raise Problem("There is nothing to translate yet: type a sentence, or click an example.")
     if len(lines) > MAX_SENTENCES:
@@ -95,6 +97,17 @@ def translate(client: ModelClient, text: str) -> list[Translation]:
     outputs = ask(client, TRANSLATION, {"text": strings([encode(line) for line in lines])})
     answers = zip(lines, outputs["translation"], outputs["score"], strict=True)
     return [Translation(line, decode(answer), float(score)) for line, answer, score in answers]
+
+
+def checked_text(text: object) -> str:
+    """A text of the page, with question marks where it cannot be sent; ``Problem`` for what is none or too long."""
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise Problem(f"A text is needed here, and this is {type(text).__name__}; type one.")
+    if len(text) > MAX_CHARACTERS:
+        raise Problem(f"This text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are sent.")
+    return decode(encode(text))
 
 
 def ask(

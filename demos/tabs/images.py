@@ -23,14 +23,14 @@ HOW = (
 Answer = tuple[dict[str, float] | None, str]  # the label's value; below it what was sent, or what went wrong
 
 
-def answer(client: ModelClient, value: Mapping[str, Any] | None) -> Answer:
-    """The pad's value -> probabilities and the drawing as it was sent, or a sentence."""
+def answer(client: ModelClient, value: Any) -> Answer:
+    """The pad's value, or whatever was sent for it -> probabilities and the drawing as it was sent, or a sentence."""
     try:
         image = picture_bytes(value)
         classes = classify(client, image)
     except Problem as problem:
         return None, fragments.problem(str(problem))
-    drawn = value is not None and value.get("kind") == "drawing"
+    drawn = isinstance(value, Mapping) and value.get("kind") == "drawing"
     return classes, fragments.sent(image) if drawn else ""
 
 

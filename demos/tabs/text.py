@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
 from demos import fragments
 from demos.examples import Examples
+from demos.page import picked_sample
 from demos.predictions import ModelClient, Problem, Sampling, continue_text
 
 HOW = (
@@ -20,21 +23,50 @@ PLACEHOLDER = "The beginning of a text"
 INCOMPLETE = "A control is empty: give length, temperature, top-k, top-p and seed a number each."
 
 
+@dataclass(frozen=True)
+class Control:
+    """What a control's number may be, whatever the model's own limits are: that is for the server to say."""
+
+    name: str
+    least: float
+    most: float
+    whole: bool = True
+
+    def number(self, value: Any) -> Any:
+        """The control's value, an int or a float; ``Problem`` where it is no such number."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not self.least <= value <= self.most or (self.whole and value % 1):  # NaN is not >= least
+            kind = "a whole number" if self.whole else "a number"
+            raise Problem(f"{self.name} has to be {kind} from {self.least:,} to {self.most:,}.")
+        return int(value) if self.whole else float(value)
+
+
+# In the order of the page. The bounds are those of the signature's types, and what has a meaning.
+CONTROLS = (
+    Control("Length", 1, 2**31 - 1),
+    Control("Temperature", 0, 1000, whole=False),
+    Control("Top-k", 0, 2**31 - 1),
+    Control("Top-p", 0, 1, whole=False),
+    Control("Seed", 1 - 10**18, 10**18 - 1),
+)
+
+
 def answer(
     client: ModelClient,
-    prompt: str,
-    length: float | None,
-    temperature: float | None,
-    top_k: float | None,
-    top_p: float | None,
-    seed: float | None,
+    prompt: Any,
+    length: Any,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    seed: Any,
 ) -> tuple[str, str]:
-    """A prompt and the controls -> (the text as HTML, what went wrong)."""
-    if length is None or temperature is None or top_k is None or top_p is None or seed is None:
-        return fragments.hint(WAITING), fragments.problem(INCOMPLETE)
-    sampling = Sampling(int(length), float(temperature), int(top_k), float(top_p), int(seed))
+    """A prompt and the controls' values, whatever they are -> (the text as HTML, what went wrong)."""
+    values = (length, temperature, top_k, top_p, seed)
     try:
-        return fragments.continuation(continue_text(client, prompt, sampling)), ""
+        if None in values:
+            raise Problem(INCOMPLETE)
+        numbers = [control.number(value) for control, value in zip(CONTROLS, values, strict=True)]
+        return fragments.continuation(continue_text(client, prompt, Sampling(*numbers))), ""
     except Problem as problem:
         return fragments.hint(WAITING), fragments.problem(str(problem))
 
@@ -60,9 +92,12 @@ def controls() -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number]:
         )
 
 
-def next_seed(seed: float | None) -> int:
+def next_seed(seed: Any) -> int:
     """Another seed, for another text."""
-    return int(seed or 0) + 1
+    try:
+        return int(CONTROLS[-1].number(seed)) + 1
+    except Problem:
+        return 1
 
 
 def tab(client: ModelClient, examples: Examples) -> None:
@@ -80,11 +115,14 @@ def tab(client: ModelClient, examples: Examples) -> None:
             text = gr.HTML(fragments.hint(WAITING), elem_id="continuation")
             trouble = gr.HTML(elem_id="text-trouble")
     sampling = controls()
+    # Values go to ``answer`` as they come, which has a sentence for each that is wrong.
+    listen = partial(gr.on, preprocess=False)
     ask, inputs, outputs = partial(answer, client), [prompt, *sampling], [text, trouble]
-    gr.on([prompt.submit, button.click, sampling[-1].submit], ask, inputs, outputs, api_name="continue_text")
-    picked.click(lambda row: row[0], picked, prompt, api_visibility="private").then(
-        ask, inputs, outputs, api_visibility="private"
+    listen([prompt.submit, button.click, sampling[-1].submit], ask, inputs, outputs, api_name="continue_text")
+    pick = partial(picked_sample, examples.prompts)
+    listen(picked.click, pick, picked, prompt, api_visibility="private").then(
+        ask, inputs, outputs, api_visibility="private", preprocess=False
     )
-    another.click(next_seed, sampling[-1], sampling[-1], api_visibility="private").then(
-        ask, inputs, outputs, api_visibility="private"
+    listen(another.click, next_seed, sampling[-1], sampling[-1], api_visibility="private").then(
+        ask, inputs, outputs, api_visibility="private", preprocess=False
     )

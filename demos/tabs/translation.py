@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
 from demos import fragments
 from demos.examples import Examples
+from demos.page import picked_sample
 from demos.predictions import ModelClient, Problem, translate
 
 HOW = (
@@ -18,8 +20,8 @@ HOW = (
 WAITING = "The translation appears here, a line for each sentence."
 
 
-def answer(client: ModelClient, text: str) -> tuple[str, str]:
-    """Lines of text -> (their translations as HTML, what went wrong)."""
+def answer(client: ModelClient, text: Any) -> tuple[str, str]:
+    """Lines of text, or whatever was sent for them -> (their translations as HTML, what went wrong)."""
     try:
         return fragments.translations(translate(client, text)), ""
     except Problem as problem:
@@ -45,8 +47,11 @@ def tab(client: ModelClient, examples: Examples) -> None:
         with gr.Column(min_width=300):
             target = gr.HTML(fragments.hint(WAITING), elem_id="translations")
             trouble = gr.HTML(elem_id="translation-trouble")
+    # Values go to ``answer`` as they come, which has a sentence for each that is wrong.
+    listen = partial(gr.on, preprocess=False)
     ask, outputs = partial(answer, client), [target, trouble]
-    gr.on([source.submit, button.click], ask, source, outputs, api_name="translate")
-    picked.click(lambda row: row[0], picked, source, api_visibility="private").then(
-        ask, source, outputs, api_visibility="private"
+    listen([source.submit, button.click], ask, source, outputs, api_name="translate")
+    pick = partial(picked_sample, examples.sentences)
+    listen(picked.click, pick, picked, source, api_visibility="private").then(
+        ask, source, outputs, api_visibility="private", preprocess=False
     )

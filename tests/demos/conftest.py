@@ -34,16 +34,27 @@ def model_server() -> FakeClient:
 
 
 @pytest.fixture(scope="module")
-def address(model_server: FakeClient) -> Iterator[str]:
+def kept_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory in which Gradio would keep files."""
+    folder = tmp_path_factory.mktemp("gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def address(model_server: FakeClient, kept_files: Path) -> Iterator[str]:
     """The page's URL, while it runs in this process."""
-    from demos.app import build, launch_options
+    from demos import cli
+    from demos.app import build, web_app
     from demos.examples import load_examples
+    from demos.guard import AllowedHosts
+    from demos.server import running
 
     page = build(model_server, load_examples(None), "localhost:8500")
-    port = demo_browser.free_port()
-    page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **launch_options())
-    yield f"http://127.0.0.1:{port}"
-    page.close(verbose=False)
+    app = web_app(page, AllowedHosts("127.0.0.1", ["demos.example"]))
+    with cli.listen("127.0.0.1", 0, "--port") as listener, running(app, listener):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,7 @@ def tab(chromium: Any) -> Iterator[Any]:
     foreign, errors = [], []
     page.on("request", lambda request: None if demo_browser.is_local(request.url) else foreign.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(180_000)  # the machine may have other work
+    page.set_default_timeout(120_000)  # the machine has other work while tests run in two processes
     yield page
     page.close()
     assert foreign == []

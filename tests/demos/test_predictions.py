@@ -9,6 +9,7 @@ import pytest
 from demo_fakes import FakeClient
 
 from demos.predictions import (
+    MAX_CHARACTERS,
     MAX_SENTENCES,
     Problem,
     Sampling,
@@ -77,11 +78,19 @@ def test_a_seed_that_no_tensor_holds_is_said_without_asking_the_server(client: F
     assert client.requests == []
 
 
-def test_half_a_surrogate_pair_is_sent_as_a_question_mark(client: FakeClient) -> None:
-    continue_text(client, "a\ud800", Sampling())
+def test_half_a_surrogate_pair_is_sent_and_shown_as_a_question_mark(client: FakeClient) -> None:
+    assert continue_text(client, "a\ud800", Sampling()).prompt == "a?"
     assert client.requests[0][2]["prompt"].tolist() == [b"a?"]
-    translate(client, "a\ud800")
+    assert translate(client, "a\ud800")[0].source == "a?"
     assert client.requests[1][2]["text"].tolist() == [b"a?"]
+
+
+def test_a_long_text_is_said_without_asking_the_server(client: FakeClient) -> None:
+    for ask in (translate, lambda client, text: continue_text(client, text, Sampling())):
+        ask(client, "a" * MAX_CHARACTERS)
+        with pytest.raises(Problem, match="This text has 10,001 characters; at most 10,000 are sent"):
+            ask(client, "a" * (MAX_CHARACTERS + 1))
+    assert len(client.requests) == 2
 
 
 def test_too_many_lines_are_counted(client: FakeClient) -> None:

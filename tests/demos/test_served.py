@@ -25,7 +25,7 @@ def running(served_models: Any) -> Iterator[str]:
         line = program.stdout.readline()  # printed once the page is there
         yield f"http://127.0.0.1:{port}"
         program.send_signal(signal.SIGTERM)
-        assert program.wait(20) == 0
+        assert program.wait(120) == 0
     assert line.startswith("Demos: http://")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -128,7 +129,7 @@ def test_the_image_is_healthy_when_its_models_are(image):
 
 def health(models: str, port: int) -> int:
     environment = {"PATH": "/usr/bin:/bin", "HEALTH_MODELS": models, "HEALTH_PORT": str(port)}
-    return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=30, capture_output=True).returncode
+    return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=240, capture_output=True).returncode
 
 
 def test_the_health_check_asks_for_every_model(server: Server):
@@ -210,7 +211,7 @@ def test_the_tls_configuration_as_shipped_starts_no_server(capsys):
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the commands need openssl")
 def test_the_commands_in_the_tls_configuration_make_one_that_clients_accept(tmp_path):
     commands = re.findall(r"^#   (.*)", (CONFIG / "ssl.config").read_text(), re.MULTILINE)
-    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=240)
     assert (tmp_path / "ssl.config").stat().st_mode & 0o077 == 0
     certificates = read_certificates(str(tmp_path / "ssl.config"))
     client = ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
@@ -267,6 +268,102 @@ def test_manifests_agree_with_the_schemas(document, version):
         kubernetes_validate.validate(wrong, version, strict=True)
 
 
+def switched_off(text: str, indent: str) -> Any:
+    """The YAML list that is commented out at an indentation."""
+    return yaml.safe_load("\n".join(re.findall(rf"^{indent}# ((?:- |  ).*)$", text, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_what_is_commented_out_in_the_network_policy_can_be_switched_on(version):
+    text = (MANIFESTS / "network.yaml").read_text()
+    policy = yaml.safe_load(text)
+    policy["spec"]["ingress"][0]["from"] += switched_off(text, " " * 4)
+    policy["spec"]["egress"] = switched_off(text, " " * 2)
+    assert len(policy["spec"]["ingress"][0]["from"]) == 2
+    assert [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]] == [53, 53, 443]
+    kubernetes_validate.validate(policy, version, strict=True)
+
+
+def test_the_network_lets_in_clients_and_prometheus_and_nothing_out():
+    spec = manifest("NetworkPolicy")["spec"]
+    assert spec["podSelector"] == manifest("Deployment")["spec"]["selector"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"} and spec["egress"] == []
+    ports = {port["name"] for port in container()["ports"]}
+    clients, prometheus = spec["ingress"]
+    assert {port["port"] for port in clients["ports"]} == ports
+    assert clients["from"] == [{"podSelector": {"matchLabels": {"model-server-client": "true"}}}]
+    annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    scraped = {
+        port["name"] for port in container()["ports"] if str(port["containerPort"]) == annotations["prometheus.io/port"]
+    }
+    assert {port["port"] for port in prometheus["ports"]} == scraped
+    for rule in spec["ingress"]:  # a rule without `from` would let in everybody
+        assert rule["from"] and all(peer.get("podSelector") for peer in rule["from"])
+
+
+def patched(name: str) -> dict[str, Any]:
+    """The deployment with one of the patches (RFC 6902), as kustomize applies them."""
+    deployment = copy.deepcopy(manifest("Deployment"))
+    for change in yaml.safe_load((MANIFESTS / "patches" / name).read_text()):
+        *keys, last = change["path"].strip("/").split("/")
+        parent: Any = deployment
+        for key in keys:
+            parent = parent[int(key) if isinstance(parent, list) else key]
+        if change["op"] == "remove":
+            del parent[last]
+        elif last == "-":
+            parent.append(change["value"])
+        else:
+            assert change["op"] == "add" or last in parent
+            parent[last] = change["value"]
+    return deployment
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("name", ["tls.yaml", "own-server.yaml"])
+def test_patches_mount_the_secrets_that_the_flags_name(name, version):
+    deployment = patched(name)
+    kubernetes_validate.validate(deployment, version, strict=True)
+    pod = deployment["spec"]["template"]["spec"]
+    (one,) = pod["containers"]
+    flags = parse(one["args"])
+    check(flags)
+    is_own = one["command"] == ["python", "-m", "serving"]
+    assert is_own == (name == "own-server.yaml")
+    if is_own:
+        assert flags.host == "0.0.0.0" and flags.rest_api_enable_tls and flags.rest_api_extensions
+    else:
+        flags_of(one["args"])
+    text = (MANIFESTS / "patches" / name).read_text()
+    mount = next(mount for mount in one["volumeMounts"] if flags.ssl_config_file.startswith(mount["mountPath"]))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+    assert mount["readOnly"]
+    source = volume.get("secret") or volume["projected"]
+    assert source["defaultMode"] == 0o440
+    names = [each["secret"]["name"] for each in source.get("sources", [])] or [source["secretName"]]
+    created = dict(re.findall(r"^#   kubectl create secret generic (\S+) --from-file=(\S+)$", text, re.MULTILINE))
+    assert list(created) == names
+    files = {path for path in (flags.ssl_config_file, flags.api_token_file) if path}
+    assert files == {f"{mount['mountPath']}/{file}" for file in created.values()}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "grpc" not in one[probe] and one[probe]["httpGet"]["port"] == "rest"
+        assert one[probe]["httpGet"].get("scheme") == ("HTTPS" if is_own else None)
+
+
+def test_patches_are_switched_on_in_the_kustomization():
+    text = (CONFIG / "kustomization.yaml").read_text()
+    commented = yaml.safe_load("\n".join(re.findall(r"^# (patches:|  [- ] .*)$", text, re.MULTILINE)))
+    paths = {f"kubernetes/patches/{path.name}" for path in (MANIFESTS / "patches").iterdir()}
+    assert {patch["path"] for patch in commented["patches"]} == paths
+    for patch in commented["patches"]:
+        assert patch["target"] == {"kind": "Deployment", "name": manifest("Deployment")["metadata"]["name"]}
+        lines = (CONFIG / patch["path"]).read_text()
+        assert (
+            patch
+            == yaml.safe_load("\n".join(re.findall(r"^#   (patches:|  [- ] .*)$", lines, re.MULTILINE)))["patches"][0]
+        )
+
+
 def test_the_kustomization_names_every_manifest_but_the_job():
     kustomization = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())
     written = {f"kubernetes/{path.name}" for path in MANIFESTS.glob("*.yaml")}
@@ -278,14 +375,23 @@ def test_the_kustomization_names_every_manifest_but_the_job():
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-def test_kustomize_builds_the_whole():
-    built = subprocess.run(["kubectl", "kustomize", CONFIG], check=True, capture_output=True, timeout=60)
+@pytest.mark.parametrize("patch", [None, "tls.yaml", "own-server.yaml"])
+def test_kustomize_builds_the_whole(tmp_path, patch):
+    config = shutil.copytree(CONFIG, tmp_path / "config")
+    if patch:
+        switched_on = yaml.safe_load((config / "kustomization.yaml").read_text())
+        switched_on["patches"] = [{"path": f"kubernetes/patches/{patch}", "target": {"kind": "Deployment"}}]
+        (config / "kustomization.yaml").write_text(yaml.safe_dump(switched_on))
+    built = subprocess.run(["kubectl", "kustomize", config], check=True, capture_output=True, timeout=240)
     objects = {document["kind"]: document for document in yaml.safe_load_all(built.stdout)}
     for document in objects.values():
         kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
-    (config,) = [v for v in objects["Deployment"]["spec"]["template"]["spec"]["volumes"] if v["name"] == "config"]
-    assert config["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    (mounted,) = [volume for volume in pod["volumes"] if volume["name"] == "config"]
+    assert mounted["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
     assert objects["ConfigMap"]["data"]["models.config"] == (CONFIG / "models.config").read_text()
+    expected = patched(patch) if patch else manifest("Deployment")
+    assert pod["containers"][0]["args"] == expected["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_the_deployment_starts_the_original_server_with_files_that_it_mounts(image):
@@ -360,7 +466,7 @@ def publish(source: Path, target: Path) -> str:
     assert {variable["name"] for variable in one["env"]} == {"FROM", "TO"}
     command = [*one["command"], *one["args"]]
     environment = {"PATH": "/usr/bin:/bin", "FROM": str(source), "TO": str(target)}
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=240).stdout
 
 
 def test_the_job_publishes_new_versions_and_leaves_the_others(tmp_path):
