@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 # What each room of kerasnets may import of kerasnets. A program is a module beside the rooms.
-LEAVES = {"calibration", "checks", "config", "data", "decoding", "embeddings", "text", "networks"}
+LEAVES = {"calibration", "checks", "config", "data", "decoding", "embeddings", "images", "text", "networks"}
 PROGRAMS = {"train", "evaluate", "export", "predict", "describe"}
 SHARED_BY_PROGRAMS = {"command", "examples", "loading"}
 MAY_IMPORT = {
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "checks": set(),
     "networks": {"checks"},
     "config": {"checks", "networks"},
-    "data": {"data"},
+    "data": {"data", "images"},
+    "images": {"images"},
     "calibration": {"checks"},
     "decoding": {"decoding"},
     "embeddings": set(),

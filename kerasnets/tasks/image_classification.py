@@ -15,6 +15,7 @@ from kerasnets.checks import RequestError
 from kerasnets.config import ImageClassification
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
+from kerasnets.data.splits import SPLITS, Reading, describe
 from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
 from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks import pictures
@@ -61,9 +62,12 @@ class ImageClassificationTask:
         (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
 
     def split_sizes(self) -> dict[str, Any]:
-        return {name: len(getattr(self.data, name)[1]) for name in ("train", "validation", "test")} | {
-            "description": self.data.description
-        }
+        sizes = {name: len(getattr(self.data, name)[1]) for name in SPLITS}
+        return describe(self.data, sizes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        return self.data.reading
 
     def model(self) -> keras.Model:
         options, pictures = self.config.model, (None, *self.shape)
@@ -228,7 +232,7 @@ class ImageClassificationTask:
         return grad_cam(model, tf.identity, pixels)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """string [B] -> float32 [B, Y, X, C], 0..255: picture files (see `pictures.decode`), brought to the model's
+        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), brought to the model's
         size and to its number of channels."""
         rows, columns, channels = self.shape
         pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")

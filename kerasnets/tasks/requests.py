@@ -16,6 +16,16 @@ def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None 
     return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
 
 
+def require_none(faults: tf.Tensor, name: str) -> tf.Operation:
+    """Fails unless all of `faults` string [B] are empty; to be used as a control dependency. The first that is not ends
+    the sentence."""
+    valid = faults == ""
+    row = tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32)))
+    fault = tf.concat([faults, [""]], axis=0)[row]
+    sentence = tf.strings.join([f"{name} ", tf.strings.as_string(row), " ", fault, " (rows count from 0)"])
+    return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
+
+
 def require_rows(values: tf.Tensor, name: str) -> tf.Tensor:
     """-> values [B, ...], if there is a row."""
     refuse = tf.debugging.Assert(tf.shape(values)[0] > 0, [f"{name} has no rows; give at least one"])
@@ -26,6 +36,7 @@ def require_rows(values: tf.Tensor, name: str) -> tf.Tensor:
 def require_text(text: tf.Tensor, name: str, blank: bool = False) -> tf.Tensor:
     """text string [B] -> the same, if every row is UTF-8 and has something in it; `blank`: white space will do."""
     text = require_utf8(require_rows(text, name))
+    text = tf.strings.regex_replace(text, "^\ufeff", "", replace_global=False)  # a byte order mark is no part of it
     filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)
