@@ -5,7 +5,8 @@
     created              ISO 8601, UTC
     intended_use, limits a sentence or two
     network              {"kind", "parameters", "options": its table of config.toml}
-    data                 {"dataset", "description", "splits": {split: examples}, "licence", "licence_source"}
+    data                 {"dataset", "description", "splits": {split: examples that are used}, "read": what was read, in
+                         words, "left_out": {what, and why: how many}, "licence", "licence_source"}
     metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
     training             {"configuration": config.toml, "steps", "seconds", "finished"}
     calibration          calibration.json: the temperature that logits are divided by, and errors before and after
@@ -18,9 +19,9 @@
     verification         {"tensorflow", "cpus", "latency": {signature: {"calls", "p50", "p99"}}, "batches"}: `verify`
     packages             {name: version} at the export
 
-Every key is always there. What is not known is null: description, splits, validation metrics, steps, seconds and
-finished of a run whose training has not ended; calibration of a run that has none; an example that would be longer than
-LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are left to evaluation-SPLIT.json.
+Every key is always there. What is not known is null: description, splits, read, left_out, validation metrics, steps,
+seconds and finished of a run whose training has not ended; calibration of a run that has none; an example that would be
+longer than LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are left to evaluation-SPLIT.json.
 """
 
 import base64
@@ -118,6 +119,8 @@ def make(
         "data": {
             "dataset": task.config.dataset,
             "description": splits.pop("description", None),
+            "read": splits.pop("read", None),
+            "left_out": splits.pop("left_out", None),
             "splits": splits or None,
             "licence": licence.terms,
             "licence_source": licence.source,

@@ -1,5 +1,6 @@
-"""`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: lines, prompts or pictures in, answers out."""
+"""`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: lines, prompts or images in, answers out."""
 
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,41 +10,73 @@ from kerasnets.checks import RequestError
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.loading import open_model, read_config
 
-DESCRIPTION = """Answers each input: with the classes of a picture (a path), the continuation of a text or the
-translation of a sentence. Without inputs it reads lines from standard input."""
+DESCRIPTION = """Answers each input: with the classes of an image (a path), the continuation of a text or the
+translation of a sentence. Without inputs it reads lines from standard input and writes a line for each, with \\n for
+the ends of lines in an answer. An input that is refused gets an empty line and a sentence on standard error."""
+
+SHOWN = 60  # characters of an input that is refused
 
 
 def main(arguments: list[str]) -> None:
     options = Options("kerasnets.predict", DESCRIPTION)
     options.add("path", metavar="RUN_DIR_OR_SAVED_MODEL", help="what `kerasnets.train` or `kerasnets.export` left")
-    options.add("inputs", nargs="*", help="paths of pictures, or texts")
+    options.add("inputs", nargs="*", help="paths of images, or texts")
     given = options.parse(arguments)
-    inputs = given.inputs or (line.rstrip("\n") for line in sys.stdin)
-    for answer in predict(Path(given.path), inputs):
-        print(answer, flush=True)
+    what, lines = ("input", given.inputs) if given.inputs else ("line", standard_input())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not UTF-8
+    count = refused = 0
+    for answer in predict(Path(given.path), lines):
+        count += 1
+        if isinstance(answer, RequestError):
+            refused += 1
+            print(f"{what} {count} {answer}", file=sys.stderr, flush=True)
+            print(flush=True)
+        else:
+            print(answer if given.inputs else answer.replace("\n", "\\n"), flush=True)
+    if refused:
+        raise RequestError(f"{refused} of {count} inputs had no answer.")
 
 
-def predict(path: Path, inputs: Iterable[str]) -> Iterator[str]:
-    """-> an answer for each input.
+def standard_input() -> Iterator[str]:
+    """-> the lines of standard input; bytes that are not UTF-8 are kept, as half of surrogate pairs."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return (line.removesuffix("\n") for line in sys.stdin)
 
-    Raises: RequestError with the model's sentence for an input that it refuses; the answers before it are given.
-    """
+
+def predict(path: Path, inputs: Iterable[str]) -> Iterator[str | RequestError]:
+    """-> an answer for each input, or the end of a sentence about an input that is refused."""
     read_config(path)
     start_tensorflow()
     opened = open_model(path)
     import tensorflow as tf
 
     for given in inputs:
+        text = given.removeprefix("\ufeff")  # a byte order mark is no part of a text, nor of a path
         try:
-            yield opened.task.answer(opened.signatures, given)
+            yield opened.task.answer(opened.signatures, text)
         except tf.errors.InvalidArgumentError as error:
-            raise RequestError(f"{given!r} is refused: {reason(error.message)}") from None
+            yield RequestError(f"({shown(text)}) is refused: {reason(error.message)}")
+        except UnicodeEncodeError:
+            yield RequestError(f"({shown(text)}) is refused: it is not UTF-8; encode it as UTF-8")
+        except RequestError as error:
+            yield RequestError(f"is refused: {error}")
+
+
+def shown(text: str) -> str:
+    """-> a text in quotes, if it is long its beginning."""
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
 
 
 def reason(message: str) -> str:
-    """The sentence of an assertion in the graph, or else what the operation says, without TensorFlow's wrapping."""
+    """The sentence of an assertion in the graph, about an only row, or else what the operation says, without
+    TensorFlow's wrapping."""
     sentence = re.search(r"assertion failed: \[(.*)\]", message)
-    return sentence[1] if sentence else message.removeprefix("Graph execution error:").strip().splitlines()[-1]
+    if not sentence:
+        return message.removeprefix("Graph execution error:").strip().splitlines()[-1]
+    without_row = re.sub(r" \((rows )?count(ed)? from 0\)", "", sentence[1])
+    return re.sub(r"^\w+ 0 ", "it ", without_row)
 
 
 if __name__ == "__main__":

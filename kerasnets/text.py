@@ -94,9 +94,7 @@ MARKS = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„�
 UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
 # Longer units are cut into chunks of this many characters, which bounds the work that any text can ask for.
 CHUNK = 64
-BLOCK = (
-    256  # chunks are segmented so many at a time: each character takes some kilobytes until its chunk has its pieces
-)
+BLOCK = 256  # chunks that are segmented together: a character takes kilobytes until its chunk has its pieces
 # Scores are integers in 1/10,000 nat: sums are exact in any order, so graph and Python cannot disagree.
 NAT = 10_000
 BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers

@@ -173,7 +173,10 @@ def prepare(
     made = make_task(task, config, run_dir if begun else None)
     if begun:
         fingerprint.check_unchanged(run_dir, made)
-    made.split_sizes(), made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
+    sizes = {name: size for name, size in made.split_sizes().items() if isinstance(size, int)}
+    print(f"read {made.reading}", file=sys.stderr)
+    print(", ".join(f"{name} {size:,}" for name, size in sizes.items()), file=sys.stderr)
+    made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
     examples = "" if begun else instances(made.examples())
     run_directory = RunDirectory(run_dir)
     if not begun:

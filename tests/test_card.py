@@ -26,6 +26,8 @@ SCHEMA = {
         "dataset": TEXT,
         "description": (TEXT, None),
         "splits": (dict, None),
+        "read": (TEXT, None),
+        "left_out": (dict, None),
         "licence": TEXT,
         "licence_source": (TEXT, None),
     },
@@ -67,6 +69,7 @@ def test_the_card_tells_what_the_model_is(models_dir, runs, task):
     assert read["network"]["parameters"] == metrics["parameters"]
     assert read["metrics"]["validation"] == metrics["best"]
     assert set(read["data"]["splits"]) >= {"train", "validation", "test"} and read["data"]["licence"] != "unknown"
+    assert read["data"]["read"] == metrics["splits"]["read"] and read["data"]["left_out"] == {}
     assert read["calibration"]["temperature"] > 0
     assert read["weights"]["megabytes_before"] == pytest.approx(4e-6 * metrics["parameters"], rel=0.02)
     assert "{" not in read["intended_use"] + read["limits"]

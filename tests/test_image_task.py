@@ -13,6 +13,7 @@ from requests_refused import refused
 
 from kerasnets.config import ImageClassification
 from kerasnets.examples import load
+from kerasnets.images import decoder, gif, headers
 from kerasnets.loading import open_model
 from kerasnets.models import ConvNet
 from kerasnets.networks import ConvNetModel, SequenceClassifierModel, SequenceGeneratorModel
@@ -44,7 +45,7 @@ def encoded(picture, kind, **options):
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
 PALETTE = NOISE.convert("P")
-PNG, JPEG, BMP = (encoded(NOISE, kind) for kind in ("PNG", "JPEG", "BMP"))
+PNG, JPEG, BMP, WEBP = (encoded(NOISE, kind) for kind in ("PNG", "JPEG", "BMP", "WEBP"))
 GIF = encoded(PALETTE, "GIF")
 ANIMATION = encoded(PALETTE, "GIF", save_all=True, append_images=[NOISE.rotate(n).convert("P") for n in range(1, 20)])
 
@@ -218,27 +219,18 @@ def test_pictures_are_brought_to_the_size_as_pillow_does():
     assert small == pytest.approx(expected, abs=2)
 
 
-def test_of_an_animation_the_first_picture_counts():
-    cut, places = pictures.first_pictures(tf.constant([ANIMATION, GIF, PNG]))
-    assert cut[2] == PNG and len(cut[0].numpy()) < len(ANIMATION) / 10 and places.numpy()[2] == 0
-    assert tf.io.decode_gif(cut[0]).shape == (1, 37, 53, 3)
-    decoded = pictures.decode(tf.constant([ANIMATION, GIF]), 8, 8, "image_bytes").numpy()
-    assert np.array_equal(decoded[0], decoded[1])
-    # What comes later is not even looked at.
-    broken = ANIMATION[: len(cut[0].numpy()) - 1] + b"\x2c" + b"\xff" * 5000
-    assert np.array_equal(pictures.decode(tf.constant([broken]), 8, 8, "image_bytes").numpy()[0], decoded[0])
-
-
 def test_sizes_are_those_of_pillow():
     draw = np.random.default_rng(5)
     files, expected = [], []
-    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "WEBP lossless", "WEBP exif"):
+        kind, _, form = kind.partition(" ")
         for width, height in draw.integers(1, 700, (5, 2)):
             picture = Image.new("RGB", (int(width), int(height)))
             options = {"icc_profile": bytes(150_000), "exif": b"Exif\0\0" + bytes(40_000)} if kind == "JPEG" else {}
+            options |= {"lossless": {"lossless": True}, "exif": {"exif": b"Exif\0\0" + bytes(9)}}.get(form, {})
             files.append(encoded(picture, kind, **options))
             expected.append((height, width))
-    found = pictures.sizes(*pictures.first_pictures(tf.constant(files)))
+    found = headers.sizes(gif.first_images(tf.constant(files)))
     assert np.stack(found, axis=1).tolist() == np.array(expected).tolist()
 
 
@@ -248,7 +240,7 @@ def with_bytes(file, place, data):
 
 JPEG_SIZE = JPEG.index(b"\xff\xc0") + 5
 WRONG = {
-    "nothing": (b"", "is no PNG, JPEG, GIF or BMP file"),
+    "nothing": (b"", "is no PNG, JPEG, GIF, BMP or WebP file"),
     "text": (b"hello", "is no PNG"),
     "PNG of 100 million pixels": (with_bytes(PNG, 16, struct.pack(">II", 10_000, 10_000)), "is 100000000 pixels large"),
     "PNG of 2^64 pixels": (with_bytes(PNG, 16, b"\xff" * 8), "has no pixels"),
@@ -272,6 +264,21 @@ WRONG = {
     "half a JPEG": (JPEG[:900], "is broken or cut off"),
     "half a GIF": (GIF[:-900], "is broken or cut off"),
     "half a BMP": (BMP[:-900], "is broken or cut off"),
+    "half a WebP": (WEBP[:-900], "is broken or cut off"),
+    "BMP with colours in another order": (
+        with_bytes(encoded(NOISE.convert("RGBA"), "BMP"), 30, b"\3") + bytes(12),
+        "is a BMP of another kind",
+    ),
+    "PNG of a long row": (encoded(Image.new("1", (40_000, 3)), "PNG"), "has a side of 40000 pixels"),
+    "animated WebP": (
+        encoded(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]),
+        "is an animated WebP: save its first image as PNG",
+    ),
+    "WebP of 200 million": (
+        with_bytes(encoded(NOISE, "WEBP", lossless=True), 21, struct.pack("<I", 14_999 + (14_999 << 14))),
+        "is 225000000 pixels large",
+    ),
+    "other RIFF": (b"RIFF" + bytes(4) + b"WAVEfmt ", "is no PNG, JPEG, GIF, BMP or WebP file"),
 }
 
 
@@ -279,6 +286,8 @@ WRONG = {
 def test_pictures_that_cannot_be_used_are_refused(image, name):
     bad, sentence = WRONG[name]
     refused(image["serving_default"], f"image_bytes 1 .*{sentence}", image_bytes=tf.constant([PNG, bad, JPEG]))
+    with pytest.raises(decoder.ImageError, match=sentence):  # as training
+        decoder.read(bad)
     assert image["serving_default"](image_bytes=tf.constant([PNG]))["label"].shape == (1, 5)
 
 
@@ -313,11 +322,13 @@ def test_pixels_out_of_range_name_the_row(image, value):
     refused(image["pixels"], "pixels 2 has values that are not numbers from 0 to 255", pixels=tf.constant(pixels))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
 def test_mutated_files_are_answered_or_refused_by_name(kind):
     """300 files with wrong bytes, numbers and lengths, mostly in their headers, always the same ones."""
     draw = random.Random(kind)
-    files = {"PNG": [PNG], "JPEG": [JPEG, encoded(NOISE, "JPEG", progressive=True)], "GIF": [GIF], "BMP": [BMP]}[kind]
+    files = {"PNG": [PNG], "JPEG": [JPEG, encoded(NOISE, "JPEG", progressive=True)], "GIF": [GIF], "BMP": [BMP]}
+    files |= {"WEBP": [WEBP, *(encoded(NOISE.convert("RGBA"), "WEBP", lossless=lossless) for lossless in (0, 1))]}
+    files = files[kind]
     files = [*files, ANIMATION] if kind == "GIF" else [*files, encoded(NOISE.convert("L"), kind)]
     decode = tf.function(lambda files: pictures.decode(files, 4, 4, "image_bytes"))
     answered, refusals = 0, []

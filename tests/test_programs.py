@@ -1,5 +1,6 @@
 """The four programs: what they write, what they refuse, and how."""
 
+import io
 import json
 import re
 import shutil
@@ -15,6 +16,8 @@ from small_runs import ROOT, TASKS, small
 from kerasnets import config as configuration
 from kerasnets.checks import RequestError
 from kerasnets.evaluate import evaluate, table
+from kerasnets.examples import load
+from kerasnets.predict import main as predict_program
 from kerasnets.predict import predict
 from kerasnets.train import train
 
@@ -35,6 +38,10 @@ def test_a_run_directory_keeps_the_contract(runs, task):
     assert metrics["task"] == task and metrics["steps"] > 0 and 0 <= metrics["data_wait"] < 1
     assert metrics["packages"]["tensorflow"].startswith("2.")
     assert metrics["splits"]["train"] > metrics["splits"]["validation"] > 0
+    assert re.match(
+        r"[\d,]+ (images in 10 classes \(0 178|characters in|pairs of sentences)", metrics["splits"]["read"]
+    )
+    assert metrics["splits"]["left_out"] == {}
     assert {path.name for path in run.iterdir()} >= {
         "config.toml", "metrics.json", "log.jsonl", "checkpoints", "logs", "model.keras", "examples.json",
     }  # fmt: skip
@@ -119,8 +126,6 @@ def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkey
 def test_predictions(runs, models_dir, tmp_path):
     import tensorflow as tf
 
-    from kerasnets.examples import load
-
     picture = tmp_path / "digit.png"
     picture.write_bytes(load(runs["image_classification"] / "examples.json")[3]["image_bytes"])
     (answer,) = predict(models_dir / "image_classification" / "1", [str(picture)])
@@ -129,14 +134,42 @@ def test_predictions(runs, models_dir, tmp_path):
     assert answer.startswith("The ") and len(answer) == 204
     assert list(predict(models_dir / "text_generation" / "1", ["The "])) == [answer]
     assert len(list(predict(runs["translation"], ["twenty-three", "Monday"]))) == 2
-    with pytest.raises(RequestError, match="is refused: .*is empty"):
-        list(predict(runs["translation"], [""]))
-    picture.write_text("no picture")
-    with pytest.raises(RequestError, match="is no PNG, JPEG, GIF or BMP"):
-        list(predict(runs["image_classification"], [str(picture)]))
-    with pytest.raises(RequestError, match="cannot be read"):
-        list(predict(runs["image_classification"], [str(tmp_path / "missing.png")]))
     assert tf.config.list_physical_devices("CPU")
+
+
+def test_what_is_refused_does_not_stop_the_others(runs, tmp_path, monkeypatch, capsys):
+    """A line out for each line in, in every task; what is refused is told with its number."""
+
+    def answers(task, stdin=b"", inputs=()):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(RequestError) as error:
+            predict_program([str(runs[task]), *inputs])
+        printed = capsys.readouterr()
+        told = [line for line in printed.err.splitlines() if line.startswith(("line", "input"))]
+        return printed.out.split("\n")[:-1], told, str(error.value)
+
+    expected = list(predict(runs["translation"], ["twenty-three", "forty-two"]))
+    stdin = b"\xef\xbb\xbftwenty-three\r\n\nforty-two\ncaf\xe9\n" + b"one " * 1000 + b"\nforty-two"
+    lines, told, end = answers("translation", stdin)
+    assert lines == [expected[0], "", expected[1], "", "", expected[1]]
+    assert told[:2] == [
+        "line 2 ('') is refused: it is empty; give at least one character",
+        "line 4 ('caf\\udce9') is refused: it is not UTF-8; encode it as UTF-8",
+    ]
+    assert told[2].startswith("line 5 ('one one") and len(told[2]) < 300 and len(told) == 3
+    assert end == "3 of 6 inputs had no answer."
+
+    lines, told, end = answers("text_generation", b"The \n\nFor ")
+    assert len(lines) == 3 and lines[0].startswith("The ") and lines[2].startswith("For ") and lines[1] == ""
+    assert len(told) == 1 and "line 2 ('') is refused" in told[0]
+
+    good, bad = tmp_path / "digit.png", tmp_path / "bad.png"
+    good.write_bytes(load(runs["image_classification"] / "examples.json")[3]["image_bytes"])
+    bad.write_text("no image")
+    lines, told, end = answers("image_classification", inputs=[str(bad), str(good), str(tmp_path / "none.png")])
+    assert lines[0] == lines[2] == "" and lines[1].split("\t")[1].startswith("3 ")
+    assert "input 1 " in told[0] and "is refused: it is no PNG, JPEG, GIF, BMP or WebP file" in told[0]
+    assert "input 3 is refused" in told[1] and "cannot be read (No such file or directory)" in told[1]
 
 
 WRONG = {
@@ -200,7 +233,8 @@ def test_the_command_line_from_end_to_end(tmp_path):
 def test_dry_run_tries_everything_and_leaves_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train("image_classification", "quick", small("image_classification"), Path("run"), dry_run=True)
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "read 1,797 images in 10 classes (0 178, 1 182, " in told and "train 1,439, validation 179, test 179" in told
     for line in ("parameters", "later steps", "memory", "exported and verified", "validation accuracy"):
         assert line in printed
     assert list(tmp_path.iterdir()) == []

@@ -398,6 +398,51 @@ def test_window_loss_is_the_models_over_windows(opened):
         task.evaluate(opened.signatures, "test")
 
 
+BLANKS = " \n" * 200
+PROMPTS = {
+    "blanks before the words": (BLANKS + "words without a capital", ["words without a capital"]),
+    "blanks alone": (BLANKS, ["Some words", "More of them"]),  # of the training text
+    "unknown characters": ("\u4e2d\u6587" * 50, ["Some words", "More of them"]),
+    "no words": ("12 + 34 = 46", ["Some words", "More of them"]),
+    "lines": ("One line\nTwo lines\n  Three lines", ["One line", "Two lines"]),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_examples_are_prompts_that_the_network_reads(name):
+    """So that whatever has been trained can be exported."""
+    test, prompts = PROMPTS[name]
+    task = TextGenerationTask(TextGeneration())
+    train = "Some words\nMore of them\n\n" + BLANKS
+    task.data = TextSplits(train, train, test, "a text")
+    task.vocabulary = CharacterVocabulary.build(train + "abcdefghijklmnopqrstuvwxyzTO")
+    assert [example["prompt"] for example in task.examples()] == prompts
+
+
+def test_a_text_without_any_beginning_is_refused():
+    task = TextGenerationTask(TextGeneration())
+    task.data = TextSplits(BLANKS, BLANKS, BLANKS, "blanks")
+    with pytest.raises(RequestError, match="has no beginning that the network could read as a prompt"):
+        task.examples()
+
+
+def test_a_validation_text_of_unknown_characters_is_refused_before_training():
+    task = TextGenerationTask(TextGeneration())
+    task.data = TextSplits("words " * 100, "\u4e2d\u6587" * 50, "words", "two scripts")
+    with pytest.raises(RequestError, match="has no character of the training text"):
+        task.split_sizes()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(opened):
+    signatures = opened.signatures
+    answers = signatures["serving_default"](prompt=tf.constant(["The ", "\ufeffThe "]))["text"].numpy()
+    assert answers[0] == answers[1]
+    for mark in ("\ufeff", ""):
+        refused(signatures["serving_default"], "prompt 0 is empty", prompt=tf.constant([mark]))
+    with_mark, without = (signatures["explain"](text=tf.constant([text])) for text in ("\ufeffThe", "The"))
+    assert np.array_equal(with_mark["characters"], without["characters"])
+
+
 def test_a_saved_model_is_scored_through_its_signature(runs, models_dir):
     of_run = evaluate(runs["text_generation"], "validation")
     of_export = evaluate(models_dir / "text_generation" / "1", "validation")

@@ -1,5 +1,7 @@
 """The signatures of translation, in process: answers, their agreement with each other and with plain loops, limits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,10 +9,13 @@ from requests_refused import refused
 from test_search import log_softmax, plain_beams, plain_greedy
 
 from kerasnets import config as configuration
+from kerasnets.checks import RequestError
+from kerasnets.data.splits import PairSplits
 from kerasnets.examples import load
 from kerasnets.loading import open_model
 from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks import make_task
+from kerasnets.tasks.translation import TranslationTask
 from kerasnets.tasks.translator import BEAMS, Translator
 
 SENTENCES = ["twenty-three", "Monday, January 3, 2022", "ten past six", "nine hundred and four", "one"]
@@ -54,6 +59,40 @@ def test_a_sentence_does_not_depend_on_its_neighbours(signatures, runs):
             for place in (k for k, other in enumerate(many) if other == text):
                 assert np.all(alone[outputs[0]][0] == together[outputs[0]][place]), (name, n)
                 assert alone[outputs[1]][0] == pytest.approx(together[outputs[1]][place], abs=1e-4)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_sentence(signatures):
+    answers = call(signatures["serving_default"], text=["twenty-three", "\ufefftwenty-three"])["translation"]
+    assert answers[0] == answers[1]
+    refused(signatures["score"], "text 0 is empty", text=tf.constant(["\ufeff"]), translation=tf.constant(["a"]))
+
+
+def test_pairs_that_are_not_trained_on_are_counted(opened):
+    config = dataclasses.replace(opened.task.config, max_length=8)
+    task = TranslationTask(config, opened.directory)
+    long = "twenty-three thousand nine hundred and four, " * 3
+    some = ["one", "two", long, " ", "three", "four"], ["eins", "zwei", "drei", "vier", long, ""]
+    task.data = PairSplits(some, (["one", long], ["eins", "eins"]), some, "six pairs")
+    assert str(task.reading) == (
+        "14 pairs of sentences; 5 pairs left out: 2 of 6 in train longer than 8 subwords, 2 of 6 in train empty, "
+        "1 of 2 in validation longer than 8 subwords"
+    )
+    assert task.split_sizes() == {
+        "train": 2,
+        "validation": 1,
+        "test": 6,
+        "description": "six pairs",
+        "read": "14 pairs of sentences",
+        "left_out": {
+            "pairs in train longer than 8 subwords": 2,
+            "pairs in train empty": 2,
+            "pairs in validation longer than 8 subwords": 1,
+        },
+    }
+    task = TranslationTask(config, opened.directory)
+    task.data = PairSplits(([long], ["drei"]), some, some, "a long one")
+    with pytest.raises(RequestError, match="no train pair has 1 to 8 subwords a side"):
+        task.split_sizes()
 
 
 def test_white_space_at_the_ends_does_not_matter(signatures):

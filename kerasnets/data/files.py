@@ -1,28 +1,42 @@
-"""The user's own data: a text, pairs of sentences, pictures in a folder for each class."""
+"""The user's own data: a text, pairs of sentences, images in a folder for each class."""
 
+import codecs
 import functools
 import os
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from kerasnets.data.splits import (
+    NAMES,
     SPLITS,
     DataError,
+    Images,
     ImageSplits,
+    LeftOut,
+    Pairs,
     PairSplits,
+    Reading,
     TextSplits,
     columns,
     cut_missing,
+    cut_missing_pairs,
     cut_pairs,
     cut_text,
+    named_splits,
     stratified,
     take_images,
 )
 
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+# Names of files that are read as images; what is in them may be any format that the decoder knows.
+IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
+SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # what operating systems leave in folders
+FAULTS = 3  # wrong lines that an error shows
 Size = tuple[int, int]
 
 
@@ -32,110 +46,230 @@ def text_file(path: str) -> TextSplits:
 
 
 def pair_file(path: str) -> PairSplits:
-    """Lines of source TAB target: one file, shuffled and cut 90/5/5 %, or a folder with a file a split."""
+    """Lines of source TAB target: one file, shuffled and cut 90/5/5 %, or a folder with a file a split (`NAMES`).
+
+    A split that is missing is cut from train. Blank lines are left out.
+    """
     place = Path(path)
+    blank: list[str] = []
+    others: list[str] = []
     if place.is_dir():
-        missing = [f"{name}.tsv" for name in SPLITS if not (place / f"{name}.tsv").is_file()]
-        if missing:
-            raise DataError(f"{path} has no {', '.join(missing)}: a folder of pairs has a file for each split")
-        train, validation, test = (columns(_pairs(place / f"{name}.tsv")) for name in SPLITS)
+        files = sorted(file for file in place.iterdir() if file.is_file() and not _hidden(file.name))
+        tables = {file.stem: file for file in files if file.suffix.lower() == ".tsv"}
+        others = [file.name for file in files if file not in tables.values()]
+        if not tables:
+            raise DataError(
+                f"{path} has no file train.tsv: a folder of pairs has train.tsv and perhaps val.tsv, test.tsv"
+            )
+        names = named_splits(list(tables), path)
+        loaded: dict[str, Pairs] = {split: columns(_pairs(tables[name], blank)) for split, name in names.items()}
+        cut_missing_pairs(loaded, path)
+        train, validation, test = (loaded[name] for name in SPLITS)
     else:
-        train, validation, test = cut_pairs(_pairs(place), path)
-    return PairSplits(train, validation, test, f"the pairs in {place.name}")
+        train, validation, test = cut_pairs(_pairs(place, blank), path)
+    left_out = _reasons({("lines", "without anything"): blank, ("files", "of other formats"): others})
+    return PairSplits(train, validation, test, f"the pairs in {place.name}", left_out)
+
+
+def _reasons(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(what, why, len(those), tuple(those)) for (what, why), those in names.items() if those)
 
 
 def _read(path: Path) -> str:
+    """-> the text of a file with "\\n" as the end of lines, without the byte order marks that Windows writes: at the
+    beginning, and where files were joined."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # a byte order mark is no part of the text
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a text file") from error
-    return text.replace("\r\n", "\n")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is UTF-16, which Windows calls Unicode: save it as UTF-8")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"{path} has bytes of 0 (the first is byte {data.index(0):,}): give a text, saved as UTF-8")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return re.sub("^\ufeff", "", text, flags=re.MULTILINE)
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
-    pairs = []
-    for number, line in enumerate(_read(path).rstrip("\n").split("\n"), start=1):
+def _pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
+    """-> the pairs of a file; adds the lines that are blank to `blank`."""
+    pairs, faults = [], []
+    for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
         source, tab, target = line.partition("\t")
-        if not tab or "\t" in target or not source.strip() or not target.strip():
-            raise DataError(
-                f"line {number} of {path} is not a source, one tab and a target, but {line[:40]!r} "
-                f"with {line.count(chr(9))} tabs"
-            )
-        pairs.append((source, target))
+        if not line.strip():
+            blank.append(f"line {number:,} of {path.name}")
+        elif not tab or "\t" in target or not source.strip() or not target.strip():
+            faults.append(f"line {number:,}, {line[:40]!r} with {line.count(chr(9))} tabs")
+        else:
+            pairs.append((source, target))
+    if faults:
+        more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
+        raise DataError(
+            f"{len(faults):,} of {len(faults) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
+            f"{'; '.join(faults[:FAULTS])}{more}"
+        )
     return pairs
 
 
-def image_folder(path: str, size: Size | None = None) -> ImageSplits:
-    """Pictures in a sub-folder for each class, as uint8 with three channels.
+@dataclass
+class _Folder:
+    """A folder of images, and what is left out of it, as names below the folder."""
 
-    PATH/CLASS/* is cut 80, 10 and 10 % of each class. With PATH/train/CLASS/* there may also be
-    PATH/validation and PATH/test; one that is missing is cut from train. size: (height, width) of the result.
+    root: Path
+    outside: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return _reasons(
+            {
+                ("files", "of other formats"): self.others,
+                ("files", "unreadable"): self.unreadable,
+                ("files", "beside the classes"): self.outside,
+                ("files", "hidden"): self.hidden,
+            }
+        )
+
+    def folders(self, folder: Path) -> list[str]:
+        """-> names of the folders in a folder; its files are in no class."""
+        entries = sorted(entry for entry in folder.iterdir() if entry.name.lower() not in SYSTEM)
+        self.hidden += [self.name(entry) for entry in entries if _hidden(entry.name)]
+        self.outside += [self.name(entry) for entry in entries if not entry.is_dir() and not _hidden(entry.name)]
+        return [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+
+    def images(self, folder: Path) -> Iterator[Path]:
+        """Image files in a folder and in the folders below it."""
+        seen = set(map(str, Path(os.path.realpath(folder)).parents))  # links to them would lead to other classes
+        for place, folders, files in os.walk(folder, followlinks=True):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            own = sorted(name for name in (*folders, *files) if name.lower() not in SYSTEM)
+            self.hidden += [self.name(Path(place, name)) for name in own if _hidden(name)]
+            folders[:] = [name for name in own if name in folders and not _hidden(name)]
+            for name in own:
+                if _hidden(name) or name in folders:
+                    continue
+                if Path(name).suffix.lower() in IMAGES:
+                    yield Path(place, name)
+                else:
+                    self.others.append(self.name(Path(place, name)))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def image_folder(path: str, size: Size | None = None) -> ImageSplits:
+    """Images in a folder for each class, and in folders below it, as uint8 with three channels.
+
+    PATH/CLASS/* is cut 80, 10 and 10 % of each class. With PATH/train/CLASS/* there may also be a folder for validation
+    and one for test (`NAMES`); one that is missing is cut from train. size: (height, width) of the result.
     """
     root = Path(path)
     if not root.is_dir():
-        raise DataError(f"{path} is no folder: give one with a sub-folder of pictures for each class")
-    given = {name: root / name for name in SPLITS if (root / name).is_dir()} if (root / "train").is_dir() else {}
-    classes = _classes(given.get("train", root))
-    if not given:
-        pixels, labels = _load(root, classes, size)
-        parts = [(pixels[i], labels[i]) for i in stratified(labels, classes)]
-    else:
-        loaded = {name: _load(folder, classes, size) for name, folder in given.items()}
-        cut_missing(loaded, take_images)
-        parts = [loaded[name] for name in SPLITS]
+        raise DataError(f"{path} is no folder: give one with a sub-folder of images for each class")
+    found = _Folder(root)
+    folders = found.folders(root)
+    kinds = [next((split for split, names in NAMES.items() if name.lower() in names), None) for name in folders]
+    has_splits = "train" in kinds or (folders and None not in kinds)
+    try:
+        if has_splits:
+            classes, parts = _split_folders(found, named_splits(folders, path), size)
+        else:
+            classes = _classes(root, folders)
+            pixels, labels = _load(root, classes, size, found)
+            parts = [(pixels[i], labels[i]) for i in stratified(labels, classes)]
+    except DataError as error:
+        raise DataError(str(Reading(str(error), found.left_out()))) from error  # which may be why
     train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}
     if len(shapes) > 1:
-        raise DataError(f"the pictures in {path} differ in size: say to which size they are to be resized")
-    return ImageSplits(train, validation, test, tuple(classes), f"the pictures in {root.name}")
+        raise DataError(f"the images in {path} differ in size: say to which size they are to be resized")
+    return ImageSplits(train, validation, test, tuple(classes), f"the images in {root.name}", found.left_out())
 
 
-def _classes(folder: Path) -> list[str]:
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _split_folders(found: _Folder, names: dict[str, str], size: Size | None) -> tuple[list[str], list[Images]]:
+    """names: {split: its folder} -> the classes; train, validation and test."""
+    folders = {split: found.root / name for split, name in names.items()}
+    classes = _classes(folders["train"], found.folders(folders["train"]))
+    loaded = {}
+    for split, folder in folders.items():
+        if split != "train":
+            _require_known(folder, found.folders(folder), classes)
+        loaded[split] = _load(folder, classes, size, found)
+    missing = set(range(len(classes))) - set(loaded["train"][1].tolist())
+    if missing:
+        raise DataError(
+            f"{folders['train']} has no images of the class {classes[min(missing)]!r}: add some or remove it"
+        )
+    cut_missing(loaded, take_images)
+    return classes, [loaded[name] for name in SPLITS]
+
+
+def _classes(folder: Path, classes: list[str]) -> list[str]:
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no sub-folder"
-        raise DataError(f"{folder} has {found}: it takes a sub-folder of pictures for each of two or more classes")
+        raise DataError(f"{folder} has {found}: it takes a sub-folder of images for each of two or more classes")
+    for name in classes:
+        if {unicodedata.category(character) for character in name} & {"Cc", "Cs"}:
+            raise DataError(f"{folder} has the class {name!r}: rename it, in UTF-8 and without control characters")
     return classes
 
 
-def _load(folder: Path, classes: Sequence[str], size: Size | None) -> tuple[np.ndarray, np.ndarray]:
-    """-> pictures uint8 [N, Y, X, 3], labels int32 [N], class by class and by name."""
-    unknown = sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name not in classes and e.name[0] != ".")
+def _require_known(folder: Path, names: list[str], classes: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in classes]
     if unknown:
         raise DataError(f"{folder} has the class {unknown[0]!r}, which train has not: it has {', '.join(classes)}")
-    files = [(file, label) for label, name in enumerate(classes) for file in _pictures(folder / name)]
+
+
+def _load(folder: Path, classes: Sequence[str], size: Size | None, found: _Folder) -> tuple[np.ndarray, np.ndarray]:
+    """-> pixels uint8 [N, Y, X, 3], labels int32 [N], class by class and by name. What is unreadable is left out."""
+    files = [(file, label) for label, name in enumerate(classes) for file in sorted(found.images(folder / name))]
     if not files:
-        raise DataError(f"{folder} has no pictures: put files ({' '.join(PICTURES)}) into a sub-folder for each class")
+        raise DataError(f"{folder} has no images: put files ({' '.join(IMAGES)}) into a sub-folder for each class")
     # TensorFlow decodes outside Python's lock, so threads help.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(functools.partial(_decode, size=size), (file for file, _ in files)))
-    for (file, _), picture in zip(files, decoded, strict=True):
-        if picture.shape != decoded[0].shape:
-            (rows, columns), (first_rows, first_columns) = picture.shape[:2], decoded[0].shape[:2]
+    faults = [
+        f"{found.name(file)} {fault}" for (file, _), fault in zip(files, decoded, strict=True) if isinstance(fault, str)
+    ]
+    if 2 * len(faults) > len(files):
+        raise DataError(
+            f"{len(faults):,} of {len(files):,} images in {folder} cannot be read ({faults[0]}): mend or remove them"
+        )
+    found.unreadable += faults
+    read = [(*file, image) for file, image in zip(files, decoded, strict=True) if not isinstance(image, str)]
+    (first, _, like), *_ = read
+    for file, _, image in read:
+        if image.shape != like.shape:
             raise DataError(
-                f"{file} has {rows} by {columns} pixels, {files[0][0].name} has {first_rows} by {first_columns}: "
-                "say to which size all are to be resized"
+                f"{file} has {image.shape[0]} by {image.shape[1]} pixels, {first.name} has {like.shape[0]} by "
+                f"{like.shape[1]}: say to which size all are to be resized"
             )
-    return np.stack(decoded), np.array([label for _, label in files], np.int32)
+    return np.stack([image for _, _, image in read]), np.array([label for _, label, _ in read], np.int32)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURES and not f.name.startswith("."))
-
-
-def _decode(file: Path, size: Size | None) -> np.ndarray:
-    """-> uint8 [Y, X, 3]; of an animation, the first picture."""
-    import tensorflow as tf
+def _decode(file: Path, size: Size | None) -> np.ndarray | str:
+    """-> uint8 [Y, X, 3], as a server decodes the file; or what is wrong with it."""
+    from kerasnets.images.decoder import ImageError, read  # TensorFlow, only when it is needed
 
     try:
-        picture = tf.io.decode_image(file.read_bytes(), channels=3, expand_animations=False)
-    except (tf.errors.InvalidArgumentError, OSError) as error:
-        raise DataError(
-            f"{file} is no readable picture: mend or remove it (PNG, JPEG, GIF and BMP are read)"
-        ) from error
-    return picture.numpy() if size is None else resize(picture.numpy(), size)
+        image = read(file.read_bytes())
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return image if size is None else resize(image, size)
 
 
 def resize(pixels: np.ndarray, size: Size) -> np.ndarray:

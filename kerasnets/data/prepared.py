@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from kerasnets.data.splits import (
+    NAMES,
     SPLITS,
     DataError,
     ImageSplits,
+    LeftOut,
     Pairs,
     PairSplits,
     TextSplits,
@@ -25,7 +27,6 @@ from kerasnets.data.splits import (
     take_pairs,
 )
 
-OTHER_NAMES = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",), "train": ("train",)}
 PATIENCE = 5.0  # seconds for a server to answer; TFDS itself goes on trying for minutes
 TFDS_STORE = "https://storage.googleapis.com"  # where sets that name no address of their own mostly come from
 BATCH = 1_000
@@ -36,12 +37,15 @@ def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tupl
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("image", "label"), "pictures with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
-    if not hasattr(label, "names") or image.dtype != np.uint8:
-        raise DataError(f"{name!r} has other features than pictures of 8 bits and named classes: choose another set")
+    if not hasattr(label, "names") or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        raise DataError(
+            f"{name!r} has other features than images of 8 bits, in gray or in colour, and named classes: "
+            "choose another set"
+        )
     classes = tuple(label.names)
     loaded = {split: _images(builder, name, found, size) for split, found in _splits(builder, name).items()}
     cut_missing(loaded, take_images)
-    return ImageSplits(loaded["train"], loaded["validation"], loaded["test"], classes, _describe(builder, name))
+    return ImageSplits(loaded["train"], loaded["validation"], loaded["test"], classes, *_describe(builder, name))
 
 
 def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
@@ -58,7 +62,7 @@ def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplit
         if split not in loaded:
             cut = len(loaded["train"]) * 95 // 100
             loaded["train"], loaded[split] = loaded["train"][:cut], loaded["train"][cut:]
-    return TextSplits(loaded["train"], loaded["validation"], loaded["test"], _describe(builder, name))
+    return TextSplits(loaded["train"], loaded["validation"], loaded["test"], *_describe(builder, name))
 
 
 def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str, target: str) -> PairSplits:
@@ -70,7 +74,7 @@ def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str
         sources, targets = _strings(builder, found, (source, target))
         loaded[split] = sources, targets
     cut_missing(loaded, take_pairs)
-    return PairSplits(loaded["train"], loaded["validation"], loaded["test"], _describe(builder, name))
+    return PairSplits(loaded["train"], loaded["validation"], loaded["test"], *_describe(builder, name))
 
 
 def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
@@ -176,7 +180,7 @@ def _require(builder: Any, name: str, wanted: tuple[str, ...], what: str) -> Non
 def _splits(builder: Any, name: str) -> dict[str, str]:
     """Our name of each split -> the set's."""
     found = {}
-    for split, names in OTHER_NAMES.items():
+    for split, names in NAMES.items():
         there = [other for other in names if other in builder.info.splits]
         if there:
             found[split] = there[0]
@@ -221,7 +225,11 @@ def _strings(builder: Any, split: str, features: tuple[str, ...]) -> list[list[s
     return columns
 
 
-def _describe(builder: Any, name: str) -> str:
-    cut = [split for split in SPLITS if split not in _splits(builder, name)]
+def _describe(builder: Any, name: str) -> tuple[str, tuple[LeftOut, ...]]:
+    """-> the set in words; its splits that are not used."""
+    found = _splits(builder, name)
+    cut = [split for split in SPLITS if split not in found]
     note = f"; {' and '.join(cut)} cut from its train split" if cut else ""
-    return f"{name} {builder.version} of TensorFlow Datasets{note}"
+    unused = tuple(split for split in builder.info.splits if split not in found.values())
+    left_out = (LeftOut("splits", "of other names", len(unused), unused),) if unused else ()
+    return f"{name} {builder.version} of TensorFlow Datasets{note}", left_out

@@ -6,19 +6,74 @@ fit is not for these loaders.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+# What people and data sets call the splits, in any case. "eval" is test, or validation where there is a test split too.
+NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing", "eval"),
+}
 Images = tuple[np.ndarray, np.ndarray]  # pictures uint8 [N, Y, X, C], labels int32 [N]
 Pairs = tuple[list[str], list[str]]  # sources, targets
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
+SHOWN = 3  # of things that were left out
+MOST_CLASSES = 10  # whose images are counted one by one
 SEED = 0  # the cut of a set must not depend on the seed of a training run
 
 
 class DataError(ValueError):
     """Data that cannot be had or read: one sentence with what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was found and left out for one reason.
+
+    Attributes:
+        what: in the plural: "files".
+        why: "of other formats".
+        count: how many.
+        names: what they are called, if they have names.
+        total: among how many, if that is of interest.
+    """
+
+    what: str
+    why: str
+    count: int
+    names: tuple[str, ...] = ()
+    total: int | None = None
+
+    def __str__(self) -> str:
+        """Say "3 of other formats (a.tif, b.txt, c.heic)"; of many names the first."""
+        among = "" if self.total is None else f" of {self.total:,}"
+        more = f" and {self.count - SHOWN:,} more" if self.count > SHOWN else ""
+        names = f" ({', '.join(self.names[:SHOWN])}{more})" if self.names else ""
+        return f"{self.count:,}{among} {self.why}{names}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a data set, "20 images in 2 classes (blue 10, red 10)", and what was left out."""
+
+    read: str
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.read]
+        for what in dict.fromkeys(some.what for some in self.left_out):
+            reasons = [some for some in self.left_out if some.what == what]
+            total = sum(some.count for some in reasons)
+            noun = what.removesuffix("s") if total == 1 else what
+            parts.append(f"{total:,} {noun} left out: {', '.join(map(str, reasons))}")
+        return "; ".join(parts)
+
+    def record(self) -> dict[str, Any]:
+        """-> what metrics.json and the model card tell: `read`, and `left_out` {"files of other formats": 3, ...}."""
+        return {"read": self.read, "left_out": {f"{some.what} {some.why}": some.count for some in self.left_out}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +85,16 @@ class ImageSplits:
     test: Images
     classes: tuple[str, ...]
     description: str
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        labels = np.concatenate([part[1] for part in (self.train, self.validation, self.test)])
+        counts = np.bincount(labels, minlength=len(self.classes))
+        many = len(self.classes) > MOST_CLASSES
+        each = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes, counts, strict=True))
+        each = f"{counts.min():,} to {counts.max():,} each" if many else each
+        return Reading(f"{counts.sum():,} images in {len(self.classes)} classes ({each})", self.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +105,14 @@ class TextSplits:
     validation: str
     test: str
     description: str
+    left_out: tuple[LeftOut, ...] = ()
     parts: dict[str, str] = field(init=False)
+
+    @property
+    def reading(self) -> Reading:
+        texts = self.train, self.validation, self.test
+        lines = sum(text.count("\n") for text in texts)
+        return Reading(f"{sum(map(len, texts)):,} characters in {lines:,} lines", self.left_out)
 
     def __post_init__(self) -> None:
         total = len(self.train) + len(self.validation) + len(self.test)
@@ -60,6 +132,41 @@ class PairSplits:
     validation: Pairs
     test: Pairs
     description: str
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        total = sum(len(part[0]) for part in (self.train, self.validation, self.test))
+        return Reading(f"{total:,} pairs of sentences", self.left_out)
+
+
+def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
+    """Names that belong to splits -> {our name of a split: its name there}.
+
+    Raises: DataError if one is no name of a split or two are names of the same.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name.lower() == "eval", name)):  # "eval" takes what is left
+        known = [split for split, others in NAMES.items() if name.lower() in others]
+        if name.lower() == "eval" and "test" in found:
+            known = ["validation"]
+        if not known:
+            allowed = ", ".join(other for others in NAMES.values() for other in others)
+            raise DataError(
+                f"{place} has {name!r} beside its splits: only {allowed} may stand there; move it away, or, if "
+                "the name of a split is the name of a class, put all classes into a folder train"
+            )
+        if known[0] in found:
+            raise DataError(f"{place} has both {found[known[0]]!r} and {name!r}, for one split: keep one of them")
+        found[known[0]] = name
+    if "train" not in found:
+        raise DataError(f"{place} has {' and '.join(found.values())}, but no 'train': name the split to train on so")
+    return found
+
+
+def describe(data: ImageSplits | TextSplits | PairSplits, sizes: dict[str, int], reading: Reading) -> dict[str, Any]:
+    """-> what metrics.json says of the splits: their sizes, where they come from, and what was left out."""
+    return sizes | {"description": data.description} | reading.record()
 
 
 def cut_text(text: str, name: str) -> tuple[str, str, str]:
@@ -67,6 +174,8 @@ def cut_text(text: str, name: str) -> tuple[str, str, str]:
     if len(text) < 100:
         raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
     first, second = len(text) * 90 // 100, len(text) * 95 // 100
+    if not text[:first].strip():
+        raise DataError(f"{name} has only white space in the first 90 %, which are trained on: give another text")
     return text[:first], text[first:second], text[second:]
 
 
@@ -85,10 +194,7 @@ def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs
 
     All pairs of a source go into one split: a sentence that is scored was never trained on.
     """
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for pair in pairs:
-        groups.setdefault(pair[0], []).append(pair)
-    sources = list(groups.values())
+    sources = by_source(pairs)
     if len(sources) < 3:
         raise DataError(
             f"{name} has {len(sources)} different sentences to translate: it takes at least 3, one for each split"
@@ -98,6 +204,25 @@ def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs
     cuts = np.split(order, [len(sources) - 2 * held_out, len(sources) - held_out])
     train, validation, test = (columns([pair for i in cut for pair in sources[i]]) for cut in cuts)
     return train, validation, test
+
+
+def by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """-> the pairs of each source together, in the order in which sources come first."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[0], []).append(pair)
+    return list(groups.values())
+
+
+def cut_missing_pairs(loaded: dict[str, Pairs], name: str) -> None:
+    """Cut the splits that are not there from train, in place, all pairs of a source into one (`cut_missing`)."""
+    for split in ("test", "validation"):
+        if split not in loaded:
+            sources = by_source(list(zip(*loaded["train"], strict=True)))
+            if len(sources) < 2:
+                raise DataError(f"{name} has no {split}, and train has too few sentences to give some: add them")
+            for part, places in zip(("train", split), hold_out(len(sources)), strict=True):
+                loaded[part] = columns([pair for i in places for pair in sources[i]])
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,8 +260,8 @@ def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, 
         places = random.permutation(np.flatnonzero(labels == label))
         if len(places) < 3:
             raise DataError(
-                f"class {name!r} has {len(places)} pictures: it takes at least 3, one for each split, or "
-                "folders train, validation and test that you fill yourself"
+                f"class {name!r} has {len(places)} images: it takes at least 3, one for each split, or "
+                "folders train, val and test that you fill yourself"
             )
         size = max(1, len(places) // 10)
         for part, cut in zip(parts, np.split(places, [len(places) - 2 * size, len(places) - size]), strict=True):

@@ -1,5 +1,6 @@
 """Image classification: a class for a picture."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from kerasnets.checks import RequestError
 from kerasnets.config import ImageClassification
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
+from kerasnets.data.splits import SPLITS, Reading, describe
 from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
 from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks import pictures
@@ -73,9 +75,12 @@ class ImageClassificationTask:
         (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
 
     def split_sizes(self) -> dict[str, Any]:
-        return {name: len(getattr(self.data, name)[1]) for name in ("train", "validation", "test")} | {
-            "description": self.data.description
-        }
+        sizes = {name: len(getattr(self.data, name)[1]) for name in SPLITS}
+        return describe(self.data, sizes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        return self.data.reading
 
     def model(self) -> keras.Model:
         options, pictures = self.config.model, (None, *self.shape)
@@ -243,7 +248,7 @@ class ImageClassificationTask:
         return grad_cam(model, tf.identity, pixels)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """string [B] -> float32 [B, Y, X, C], 0..255: picture files (see `pictures.decode`), brought to the model's
+        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), brought to the model's
         size and to its number of channels."""
         rows, columns, channels = self.shape
         pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")
@@ -283,7 +288,7 @@ def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
         return data
     labels = np.array([classes.index(name) for name in data.classes], np.int32)
     train, validation, test = ((part[0], labels[part[1]]) for part in (data.train, data.validation, data.test))
-    return ImageSplits(train, validation, test, tuple(classes), data.description)
+    return dataclasses.replace(data, train=train, validation=validation, test=test, classes=tuple(classes))
 
 
 def require_pixels(pixels: tf.Tensor) -> tf.Tensor:

@@ -20,6 +20,16 @@ def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None 
     return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
 
 
+def require_none(faults: tf.Tensor, name: str) -> tf.Operation:
+    """Fails unless all of `faults` string [B] are empty; to be used as a control dependency. The first that is not ends
+    the sentence."""
+    valid = faults == ""
+    row = tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32)))
+    fault = tf.concat([faults, [""]], axis=0)[row]
+    sentence = tf.strings.join([f"{name} ", tf.strings.as_string(row), " ", fault, " (rows count from 0)"])
+    return tf.debugging.Assert(tf.reduce_all(valid), [sentence])
+
+
 def rows_of(numbers: int, most: int = MOST_NUMBERS) -> int:
     """-> most rows of a request, where a row has so many numbers and all rows together may have `most`."""
     return min(MOST_ROWS, max(FEWEST_ROWS, most // numbers))
@@ -65,6 +75,7 @@ def require_text(text: tf.Tensor, name: str, bytes: int, rows: int = MOST_ROWS, 
     """text string [B] -> the same, if it has at most `rows` rows, each of at most so many bytes, and every row is UTF-8
     and has something in it; `blank`: white space will do."""
     text = require_utf8(require_bytes(require_rows(text, name, rows), name, bytes))
+    text = tf.strings.regex_replace(text, "^\ufeff", "", replace_global=False)  # a byte order mark is no part of it
     filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)

@@ -16,6 +16,7 @@ from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
 from kerasnets.data.batches import text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
+from kerasnets.data.splits import SPLITS, Reading, describe
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
@@ -51,9 +52,13 @@ class TextGenerationTask:
         self.vocabulary.save(directory / FILE)
 
     def split_sizes(self) -> dict[str, Any]:
-        return {name: len(getattr(self.data, name)) for name in ("train", "validation", "test")} | {
-            "description": self.data.description
-        }
+        if not self._readable(self.data.validation[1:]):  # of the first character nothing is foretold
+            raise RequestError("the validation text has no character of the training text; give another text.")
+        return describe(self.data, {name: len(getattr(self.data, name)) for name in SPLITS}, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        return self.data.reading
 
     def model(self) -> keras.Model:
         model = CharLSTM(self.vocabulary.size, **vars(self.config.model))
@@ -166,12 +171,23 @@ class TextGenerationTask:
         return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
 
     def examples(self) -> list[dict[str, Any]]:
-        """Beginnings of lines of words of the test text, from places far apart."""
-        words = (
-            re.match(r"[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", line) for line in self.data.test.splitlines()
-        )
-        lines = list(dict.fromkeys(match[0] for match in words if match)) or [self.data.test[:40].strip()]
-        return [{"prompt": lines[n * len(lines) // 5]} for n in range(min(5, len(lines)))]
+        """Beginnings of lines of words, from places far apart, of the test text; or of the first split that has any;
+        or else the first characters that are not blank."""
+        texts = [getattr(self.data, name) for name in reversed(SPLITS)]
+        beginning = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
+        for text in texts:
+            lines = [line for line in dict.fromkeys(beginning.findall(text)) if self._readable(line)]
+            if lines:
+                return [{"prompt": lines[n * len(lines) // 5]} for n in range(min(5, len(lines)))]
+        parts = (text[match.start() :][:40].strip() for text in texts if (match := re.search(r"\S", text)))
+        prompt = next((part for part in parts if self._readable(part)), None)
+        if prompt is None:
+            raise RequestError("the text has no beginning that the network could read as a prompt; give another text.")
+        return [{"prompt": prompt}]
+
+    def _readable(self, text: str) -> bool:
+        """Whether a character of a text is known."""
+        return bool(self.vocabulary.encode_python(text).any())
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, made of the examples."""
@@ -198,7 +214,7 @@ class TextGenerationTask:
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """A prompt -> the prompt with its continuation."""
-        return given + signatures["serving_default"](prompt=tf.constant([given]))["text"][0].numpy().decode()
+        return given + signatures["serving_default"](prompt=tf.constant([given.encode()]))["text"][0].numpy().decode()
 
 
 def places(ids: np.ndarray) -> int:

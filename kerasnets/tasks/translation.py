@@ -17,6 +17,7 @@ from kerasnets.checks import RequestError
 from kerasnets.config import Translation
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
+from kerasnets.data.splits import LeftOut, Reading, describe
 from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
 from kerasnets.networks import Seq2SeqLSTMModel
@@ -54,10 +55,24 @@ class TranslationTask:
         self.vocabulary.save(directory / FILE)
 
     def split_sizes(self) -> dict[str, Any]:
-        _ = self._training, self._validation  # splits without a pair that fits are found before training
-        return {name: len(getattr(self.data, name)[0]) for name in ("train", "validation", "test")} | {
-            "description": self.data.description
-        }
+        """Of train and validation, the pairs that are used; of test all, since those that are too long are scored as
+        sentences without a translation."""
+        sizes = {"train": len(self._training), "validation": len(self._validation), "test": len(self.data.test[0])}
+        return describe(self.data, sizes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """Raises: RequestError for a split without a pair that is used."""
+        read = self.data.reading
+        left_out = list(read.left_out)
+        for split, buckets in {"train": self._training, "validation": self._validation}.items():
+            pairs = list(zip(*getattr(self.data, split), strict=True))
+            empty = sum(not (normalize(source) and normalize(target)) for source, target in pairs)
+            long = len(pairs) - len(buckets) - empty
+            for count, why in ((long, f"longer than {self.config.max_length} subwords"), (empty, "empty")):
+                if count:
+                    left_out.append(LeftOut("pairs", f"in {split} {why}", count, total=len(pairs)))
+        return Reading(read.read, tuple(left_out))
 
     def model(self) -> keras.Model:
         network = Seq2SeqLSTM if isinstance(self.config.model, Seq2SeqLSTMModel) else Transformer
@@ -95,10 +110,10 @@ class TranslationTask:
         pairs = [
             ([*source, end], [start, *target, end])
             for source, target in zip(self._tokenize(sources), self._tokenize(targets), strict=True)
-            if len(source) <= limit and len(target) <= limit
+            if 0 < len(source) <= limit and 0 < len(target) <= limit
         ]
         if not pairs:
-            raise RequestError(f"no {split} pair has at most {limit} subwords a side; use a higher --max-length.")
+            raise RequestError(f"no {split} pair has 1 to {limit} subwords a side; use a higher --max-length.")
         budget = min(self.config.training.batch_size, max(len(pairs), 1) * (limit + 2))
         return LengthBuckets([s for s, _ in pairs], [t for _, t in pairs], budget, self.config.seed)
 
@@ -240,7 +255,7 @@ class TranslationTask:
 
     def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
         """A sentence -> its translation."""
-        return signatures["serving_default"](text=tf.constant([given]))["translation"][0].numpy().decode()
+        return signatures["serving_default"](text=tf.constant([given.encode()]))["translation"][0].numpy().decode()
 
 
 def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:

@@ -35,7 +35,11 @@ class Task(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     def split_sizes(self) -> dict[str, Any]:
-        """How many examples each split has, and which part of the data it is."""
+        """How many examples each split has that are used, where they come from, what was read and what left out."""
+
+    @property
+    def reading(self) -> Any:
+        """What was read and what was left out; `str` makes it a sentence."""
 
     def save(self, directory: Path) -> None:
         """Writes the vocabulary or the classes into a run directory."""

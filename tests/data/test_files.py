@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kerasnets.data.sources import DataError, load_images, load_pairs, load_text
 
@@ -32,7 +33,14 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("content", "sentence"),
-        [(b"abc\xff" * 99, r"not UTF-8 \(byte 3\)"), (b"", "has 0 characters"), (None, "cannot be read")],
+        [
+            (b"abc\xff" * 99, r"not UTF-8 \(byte 3\)"),
+            (b"", "has 0 characters"),
+            (None, "cannot be read"),
+            ("Grüße".encode("utf-16") * 99, "is UTF-16, which Windows calls Unicode: save it as UTF-8"),
+            ("a text".encode("utf-16-be") * 99, r"has bytes of 0 \(the first is byte 0\)"),
+            (b" \n\t" * 99 + b"the end", "has only white space in the first 90 %"),
+        ],
     )
     def test_errors(self, tmp_path, content, sentence):
         if content is not None:
@@ -59,15 +67,56 @@ class TestPairs:
         for name in ("train", "validation", "test"):
             (tmp_path / f"{name}.tsv").write_text(f"{name}\tb\n", "utf-8")
         assert load_pairs(f"file:{tmp_path}").validation == (["validation"], ["b"])
-        (tmp_path / "test.tsv").unlink()
-        with pytest.raises(DataError, match=r"has no test\.tsv"):
+
+    def test_other_names_of_splits_and_one_that_is_missing(self, tmp_path):
+        lines = "".join(f"source {n // 2}\tZiel {n}\n" for n in range(80))
+        (tmp_path / "Train.tsv").write_text(lines, "utf-8")
+        (tmp_path / "dev.tsv").write_text("a\tb\n", "utf-8")
+        (tmp_path / "notes.md").write_text("x")
+        data = load_pairs(f"file:{tmp_path}")
+        assert data.validation == (["a"], ["b"]) and len(data.train[0]) == 72
+        assert not set(data.train[0]) & set(data.test[0])  # both pairs of a sentence are in one split
+        assert str(data.reading) == "81 pairs of sentences; 1 file left out: 1 of other formats (notes.md)"
+        (tmp_path / "valid.tsv").write_text("c\td\n", "utf-8")
+        with pytest.raises(DataError, match="has both 'dev' and 'valid', for one split"):
+            load_pairs(f"file:{tmp_path}")
+        (tmp_path / "valid.tsv").rename(tmp_path / "pairs.tsv")
+        with pytest.raises(DataError, match="has 'pairs' beside its splits: only train, "):
+            load_pairs(f"file:{tmp_path}")
+        for name in ("Train", "dev", "pairs"):
+            (tmp_path / f"{name}.tsv").unlink()
+        with pytest.raises(DataError, match=r"has no file train\.tsv"):
             load_pairs(f"file:{tmp_path}")
 
-    @pytest.mark.parametrize("line", ["no tab", "a\tb\tc", "\tb", "a\t ", ""])
+    @pytest.mark.parametrize("line", ["no tab", "a\tb\tc", "\tb", "a\t "])
     def test_line_that_is_no_pair(self, tmp_path, line):
         (tmp_path / "p.tsv").write_text(f"a\tb\n{line}\nc\td\n", "utf-8")
-        with pytest.raises(DataError, match="line 2 of "):
+        with pytest.raises(DataError, match="1 of 3 lines of .* are not .*: line 2, "):
             load_pairs(f"file:{tmp_path}/p.tsv")
+
+    def test_all_wrong_lines_are_counted_and_blank_ones_are_left_out(self, tmp_path):
+        lines = [f"source {n}\tZiel {n}" for n in range(10)]
+        (tmp_path / "p.tsv").write_text("\n".join(["", *lines, " ", "\t", "a\tb\n\n"]), "utf-8")
+        data = load_pairs(f"file:{tmp_path}/p.tsv")
+        assert str(data.reading) == (
+            "11 pairs of sentences; 4 lines left out: 4 without anything "
+            "(line 1 of p.tsv, line 12 of p.tsv, line 13 of p.tsv and 1 more)"
+        )
+        assert data.reading.record()["left_out"] == {"lines without anything": 4}
+        (tmp_path / "p.tsv").write_text("\n".join([*lines, "x", "y", "z", "a\tb\tc"]), "utf-8")
+        with pytest.raises(
+            DataError, match=r"4 of 14 lines of .*line 11, 'x' .*; line 12, .*; line 13, .*; and 1 more"
+        ):
+            load_pairs(f"file:{tmp_path}/p.tsv")
+
+    def test_byte_order_marks_and_ends_of_lines(self, tmp_path):
+        """As Windows writes them, and where such files were joined."""
+        part = "\ufeff" + "".join(f"{{0}} {n}\tZiel {n}\r\n" for n in range(10))
+        (tmp_path / "p.tsv").write_bytes((part.format("a") + part.format("b")).encode())
+        data = load_pairs(f"file:{tmp_path}/p.tsv")
+        everything = sorted(source for part in (data.train, data.validation, data.test) for source in part[0])
+        assert everything == sorted(f"{letter} {n}" for letter in "ab" for n in range(10))
+        assert all(target.startswith("Ziel") and target.strip() == target for target in data.train[1])
 
     def test_too_few(self, tmp_path):
         (tmp_path / "p.tsv").write_text("a\tb\nc\td\n", "utf-8")
@@ -84,7 +133,7 @@ class TestPairs:
         assert sum(len(split[0]) for split in (data.train, data.validation, data.test)) == 300
 
 
-class TestPictures:
+class TestImages:
     def test_classes_and_splits(self, photos):
         data = load_images(f"folder:{photos}")
         assert data.classes == ("cat", "dog")
@@ -101,6 +150,64 @@ class TestPictures:
         data = load_images(f"folder:{tmp_path}")
         assert [len(labels) for _, labels in (data.train, data.validation, data.test)] == [22, 2, 2]
 
+    @pytest.mark.parametrize(
+        ("names", "sizes"),
+        [
+            (("train", "val"), [11 * 2, 2, 2]),
+            (("Training", "Testing"), [11 * 2, 2, 2]),
+            (("train", "eval"), [11 * 2, 2, 2]),
+            (("train", "eval", "test"), [24, 2, 2]),
+            (("train", "dev", "eval"), [24, 2, 2]),
+        ],
+    )
+    def test_names_of_splits(self, photos, tmp_path, names, sizes):
+        photos.rename(tmp_path / names[0])
+        for value, split in enumerate(names[1:], start=1):
+            for name in ("cat", "dog"):
+                picture(tmp_path / split / name / "1.png", value)
+        data = load_images(f"folder:{tmp_path}")
+        assert [len(labels) for _, labels in (data.train, data.validation, data.test)] == sizes
+        values = {split: int(getattr(data, split)[0].min()) for split in ("validation", "test")}
+        expected = {"eval": "test", "dev": "validation", "val": "validation", "Testing": "test", "test": "test"}
+        if "test" in names:
+            expected["eval"] = "validation"
+        for value, name in enumerate(names[1:], start=1):
+            assert values[expected[name]] == value
+
+    def test_folders_that_are_no_splits(self, photos, tmp_path):
+        photos.rename(tmp_path / "train")
+        (tmp_path / "holdout").mkdir()
+        with pytest.raises(
+            DataError, match="has 'holdout' beside its splits: only train, training, .* may stand there"
+        ):
+            load_images(f"folder:{tmp_path}")
+        (tmp_path / "holdout").rename(tmp_path / "val")
+        (tmp_path / "VALIDATION").mkdir()
+        with pytest.raises(DataError, match="has both 'VALIDATION' and 'val', for one split: keep one"):
+            load_images(f"folder:{tmp_path}")
+        (tmp_path / "VALIDATION").rmdir()
+        (tmp_path / "train").rename(tmp_path / "test")
+        with pytest.raises(DataError, match="has test and val, but no 'train'"):
+            load_images(f"folder:{tmp_path}")
+
+    def test_classes_without_images_and_with_wrong_names(self, photos, tmp_path):
+        (photos / "cow\n").mkdir()
+        with pytest.raises(DataError, match=r"has the class 'cow\\n': rename it"):
+            load_images(f"folder:{photos}")
+        (photos / "cow\n").rename(photos / "cow")
+        (photos / "cow" / "1.heic").write_text("x")
+        with pytest.raises(DataError, match=r"class 'cow' has 0 images: .*; 1 file left out: 1 of .*\(cow/1\.heic\)"):
+            load_images(f"folder:{photos}")
+        photos.rename(tmp_path / "train")
+        with pytest.raises(DataError, match="has no images of the class 'cow': add some or remove it"):
+            load_images(f"folder:{tmp_path}")
+
+    def test_many_classes_are_told_together(self, tmp_path):
+        for n in range(11):
+            for value in range(4 + n % 2):
+                picture(tmp_path / f"{n:02}" / f"{value}.png", value)
+        assert load_images(f"folder:{tmp_path}").reading.read == "49 images in 11 classes (4 to 5 each)"
+
     def test_sizes(self, photos):
         picture(photos / "dog" / "large.png", 200, (50, 40))
         with pytest.raises(DataError, match=r"large\.png has 50 by 40 pixels, 00\.png has 6 by 5"):
@@ -109,15 +216,60 @@ class TestPictures:
         assert data.train[0].shape[1:] == (8, 9, 3)
         assert np.array_equal(data.train[0][:, 3, 3, 0] >= 200, data.train[1] == 1)
 
-    def test_unreadable(self, photos):
-        (photos / "cat" / "broken.png").write_bytes((photos / "cat" / "01.png").read_bytes()[:40])
-        with pytest.raises(DataError, match=r"cat/broken\.png is no readable picture"):
+    def test_most_are_unreadable(self, photos):
+        whole = (photos / "cat" / "01.png").read_bytes()
+        for n in range(25):
+            (photos / "cat" / f"broken{n:02}.png").write_bytes(whole[:40])
+        with pytest.raises(DataError, match=r"25 of 49 images .* cannot be read \(cat/broken00\.png is broken or cut"):
             load_images(f"folder:{photos}")
 
-    def test_other_files_are_left_alone(self, photos):
-        (photos / "cat" / "notes.txt").write_text("x")
-        (photos / ".hidden").mkdir()
-        assert len(load_images(f"folder:{photos}").train[1]) == 20
+    def test_what_is_left_out_is_counted(self, photos):
+        (photos / "readme.txt").write_text("x")
+        (photos / ".git").mkdir()
+        (photos / "Thumbs.db").write_text("x")
+        for name in ("a.tif", "b.heic", "c.txt", "d.avif"):
+            (photos / "cat" / name).write_text("x")
+        (photos / "cat" / ".photo.png").write_text("x")
+        (photos / "dog" / "empty.jpg").touch()
+        (photos / "dog" / "gone.jpg").symlink_to("nowhere.jpg")
+        data = load_images(f"folder:{photos}")
+        assert str(data.reading) == (
+            "24 images in 2 classes (cat 12, dog 12); 9 files left out: "
+            "4 of other formats (cat/a.tif, cat/b.heic, cat/c.txt and 1 more), 2 unreadable (dog/empty.jpg is no PNG, "
+            "JPEG, GIF, BMP or WebP file, dog/gone.jpg cannot be read (No such file or directory)), "
+            "1 beside the classes (readme.txt), 2 hidden (.git, cat/.photo.png)"
+        )
+        assert data.reading.record() == {
+            "read": "24 images in 2 classes (cat 12, dog 12)",
+            "left_out": {
+                "files of other formats": 4,
+                "files unreadable": 2,
+                "files beside the classes": 1,
+                "files hidden": 2,
+            },
+        }
+
+    def test_folders_in_folders_and_links(self, photos):
+        for name in ("deep/down", "deep"):
+            picture(photos / "cat" / name / "1.JPG", 10)
+        (photos / "cat" / "again").symlink_to(photos)  # which has the dogs
+        (photos / "cat" / "deep" / "round").symlink_to(photos / "cat")
+        assert load_images(f"folder:{photos}").reading.read == "26 images in 2 classes (cat 14, dog 12)"
+
+    def test_formats_are_those_of_the_content(self, photos):
+        """Whatever a file is called; and what a server refuses is left out."""
+        image = Image.new("RGBA", (5, 6))
+        for name, kind in (("a.jpg", "WEBP"), ("b.webp", "PNG"), ("c.jfif", "GIF")):
+            image.convert("RGB").convert("P" if kind == "GIF" else "RGB").save(photos / "cat" / name, kind)
+        image.convert("P").save(photos / "dog" / "palette.bmp")
+        image.save(photos / "dog" / "clear.png")
+        data = load_images(f"folder:{photos}")
+        assert data.reading.read == "28 images in 2 classes (cat 15, dog 13)"
+        assert (
+            data.reading.left_out[0].names[0].startswith("dog/palette.bmp is a BMP of another kind than 24 or 32 bits")
+        )
+        parts = [data.train, data.validation, data.test]
+        assert sum((pixels == 255).all(axis=(1, 2, 3)).sum() for pixels, _ in parts) == 1  # nothing on white
 
     def test_empty_single_and_missing(self, tmp_path):
         with pytest.raises(DataError, match="has no sub-folder"):
@@ -126,10 +278,10 @@ class TestPictures:
         with pytest.raises(DataError, match="has only the class 'cat'"):
             load_images(f"folder:{tmp_path}")
         (tmp_path / "dog").mkdir()
-        with pytest.raises(DataError, match="class 'cat' has 1 pictures"):
+        with pytest.raises(DataError, match="class 'cat' has 1 images"):
             load_images(f"folder:{tmp_path}")
         (tmp_path / "cat" / "1.png").unlink()
-        with pytest.raises(DataError, match="has no pictures"):
+        with pytest.raises(DataError, match="has no images: put files"):
             load_images(f"folder:{tmp_path}")
         with pytest.raises(DataError, match="is no folder"):
             load_images(f"folder:{tmp_path}/nowhere")

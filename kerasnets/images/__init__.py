@@ -1,0 +1,1 @@
+"""Image files, in core TensorFlow operations: one decoder for training and for exported graphs."""

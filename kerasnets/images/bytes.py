@@ -1,0 +1,31 @@
+"""Numbers and beginnings of files that are strings.
+
+B files; functions take one file [] as well
+"""
+
+import tensorflow as tf
+
+
+def begins(files: tf.Tensor, beginning: bytes) -> tf.Tensor:
+    return tf.strings.substr(files, 0, len(beginning)) == beginning
+
+
+def has(files: tf.Tensor, place: int, content: bytes) -> tf.Tensor:
+    """-> bool [B]: whether `content` stands at a place."""
+    place = tf.minimum(place, tf.strings.length(files))
+    return tf.strings.substr(files, place, tf.fill(tf.shape(place), len(content))) == content
+
+
+def number(files: tf.Tensor, place: tf.Tensor | int, count: int, lowest_first: bool = False) -> tf.Tensor:
+    """-> the number that `count` bytes from `place` (one, or int32 [B]) on make, int64 [B]; behind a file's end are
+    zeros."""
+    place = tf.minimum(place, tf.strings.length(files))
+    data = tf.strings.substr(files, place, tf.fill(tf.shape(place), count)) + b"\0" * count
+    digits = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, count), tf.uint8), tf.int64)  # [B, count]
+    weights = [256**n for n in range(count)]
+    return tf.reduce_sum(digits * tf.constant(weights if lowest_first else weights[::-1], tf.int64), axis=-1)
+
+
+def signed(value: tf.Tensor) -> tf.Tensor:
+    """A number of four bytes without a sign -> the one with a sign that has the same bits."""
+    return tf.where(value < 2**31, value, value - 2**32)

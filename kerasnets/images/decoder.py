@@ -1,0 +1,130 @@
+"""The one decoder of image files: what it takes, and the pixels. PNG, JPEG, GIF (the first image), BMP and WebP.
+
+Training calls `read`, exported graphs are made of `examine` and `decode`, so both see the same pixels and refuse the
+same files. Transparent images are put on white.
+
+    B files, Y rows, X columns
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.images import gif, headers
+from kerasnets.images.bytes import begins
+
+MOST_PIXELS = 25_000_000  # 75 MB decoded; large cameras have about so many, and networks see far fewer
+MOST_SIDE = 32_767  # a resize keeps a whole row for each row of its result
+MOST_SCANS = 50  # of a JPEG, where 10 are usual: each passes over all pixels, whether or not it has bytes for them
+PART = 1 << 18  # pixels that are put on white at once
+BROKEN = "is broken or cut off and cannot be decoded"
+
+
+class ImageError(ValueError):
+    """A file that is not decoded: what is wrong with it, the end of a sentence that its name begins."""
+
+
+def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """files string [B] -> what `decode` takes of each; why it is not to be decoded, string [B], empty if it is.
+
+    Headers alone are read. What is refused is not worth decoding, or would take too much memory or time.
+    """
+    known = headers.known(files)
+    files = gif.first_images(files)
+    height, width = headers.sizes(files)
+    pixels, side = height * width, tf.maximum(height, width)
+    count, longest = tf.strings.as_string(pixels), tf.strings.as_string(side)
+    plain = headers.plain_bmp(files)
+    checks: list[tuple[tf.Tensor, list[tf.Tensor | str]]] = [
+        (known, ["is no PNG, JPEG, GIF, BMP or WebP file"]),
+        ((height > 0) & (width > 0), ["has no pixels, or no header that tells how many"]),
+        (pixels <= MOST_PIXELS, ["is ", count, f" pixels large, more than the limit of {MOST_PIXELS}: shrink it"]),
+        (side <= MOST_SIDE, ["has a side of ", longest, f" pixels, more than the limit of {MOST_SIDE}: shrink it"]),
+        (plain, ["is a BMP of another kind than 24 or 32 bits a pixel without compression: save it as PNG"]),
+        (headers.scans(files) <= MOST_SCANS, [f"is a JPEG of more than {MOST_SCANS} scans: save it anew"]),
+        (~headers.animated_webp(files), ["is an animated WebP: save its first image as PNG"]),
+    ]
+    faults = tf.zeros_like(files)
+    for valid, sentence in reversed(checks):  # the first fault is told
+        faults = tf.where(valid, faults, tf.strings.join(sentence))
+    return files, faults
+
+
+def decode(file: tf.Tensor) -> tf.Tensor:
+    """A file of `examine` that holds all checks, string [] -> uint8 [Y, X, 3].
+
+    Raises: InvalidArgumentError if it is broken or cut off.
+    """
+    image = tf.case(
+        [
+            (begins(file, headers.PNG), lambda: decode_png(file)),
+            (begins(file, headers.GIF), lambda: gif.decode(file)),
+            (begins(file, headers.BMP), lambda: decode_bmp(file)),
+            (headers.webp(file), lambda: decode_webp(file)),
+        ],
+        default=lambda: tf.io.decode_jpeg(file, channels=3),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def decode_png(file: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        headers.transparent_png(file),
+        lambda: on_white(tf.io.decode_png(file, channels=4)),
+        lambda: tf.io.decode_png(file, channels=3),
+    )
+
+
+def decode_bmp(file: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_bmp(file)  # as many channels as are in the file
+    transparent = headers.transparent_bmp(file)
+    return tf.cond(transparent, lambda: on_white(image), lambda: image[:, :, :3])
+
+
+def decode_webp(file: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_webp(file)  # [1, Y, X, 3 or 4]
+    image = tf.reshape(image, tf.shape(image)[-3:])
+    return tf.cond(tf.shape(image)[-1] == 4, lambda: on_white(image), lambda: image)
+
+
+def on_white(image: tf.Tensor) -> tf.Tensor:
+    """uint8 [Y, X, 4], the last channel alpha -> uint8 [Y, X, 3]: what shows in front of white."""
+    pixels = tf.reshape(image, (-1, 4))
+    count = tf.size(pixels) // 4
+
+    def blend(place: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        part = tf.cast(pixels[place : place + PART], tf.int32)
+        colours, alpha = part[:, :3], part[:, 3:]
+        mixed = (colours * alpha + 255 * (255 - alpha) + 127) // 255
+        return place + PART, parts.write(place // PART, tf.cast(mixed, tf.uint8))
+
+    parts = tf.TensorArray(tf.uint8, (count + PART - 1) // PART, infer_shape=False, element_shape=(None, 3))
+    _, parts = tf.while_loop(lambda place, parts: place < count, blend, (0, parts), parallel_iterations=1)
+    return tf.reshape(parts.concat(), tf.concat([tf.shape(image)[:2], [3]], axis=0))
+
+
+def read(data: bytes) -> np.ndarray:
+    """The content of a file -> uint8 [Y, X, 3].
+
+    Raises: ImageError
+    """
+    file, fault = _graph(_examine_one)(tf.constant(data))
+    if fault.numpy():
+        raise ImageError(fault.numpy().decode())
+    try:
+        return _graph(decode)(file).numpy()
+    except tf.errors.InvalidArgumentError:
+        raise ImageError(BROKEN) from None
+
+
+def _examine_one(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    files, faults = examine(file[tf.newaxis])
+    return files[0], faults[0]
+
+
+@functools.cache
+def _graph(function: Callable) -> Callable:
+    """-> a function of one file as a graph, which is traced once."""
+    return tf.function(function, [tf.TensorSpec((), tf.string)], autograph=False)
