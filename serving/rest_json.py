@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from json.decoder import JSONDecodeError
 from typing import Any
 
@@ -53,7 +54,8 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     Bytes that are not UTF-8 are kept as surrogate escapes: string tensors hold any bytes.
     """
     try:
-        value = _loads(body)  # takes a quarter of the time; what it refuses is read again, more tolerantly
+        with _no_garbage_collection():
+            value = orjson.loads(body)  # takes a quarter of the time; what it refuses is read again, more tolerantly
     except orjson.JSONDecodeError:
         value = _parse_tolerantly(body)
     if not isinstance(value, dict):
@@ -61,13 +63,13 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     return value
 
 
-def _loads(body: bytes | bytearray) -> Any:
-    """The value of JSON text, made without searches for garbage: of millions of lists there would be none, and no other
-    thread could run before they have all been looked at again and again."""
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Of millions of lists that are made none is garbage, and no other thread could run while all are looked at."""
     collects = gc.isenabled()
     gc.disable()
     try:
-        return orjson.loads(body)
+        yield
     finally:
         if collects:
             gc.enable()
@@ -113,7 +115,8 @@ def _decode_once(text: str, start: int) -> Any:
     """The value at `start`; JSONDecodeError for the first fault."""
     value, failure = None, None
     try:
-        value, end = _decoder.raw_decode(text, start)
+        with _no_garbage_collection():
+            value, end = _decoder.raw_decode(text, start)
     except JSONDecodeError as error:
         failure, end = error, error.pos
     except OverflowError:

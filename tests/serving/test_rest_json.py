@@ -1,6 +1,8 @@
 """JSON text: numbers, parse errors, values in messages. No server."""
 
+import gc
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -153,3 +155,10 @@ def test_values_in_messages():
 
 def test_errors_are_pretty_printed():
     assert error_json('a "b"\n\tc') == '{\n    "error": "a \\"b\\"\\n\\tc"\n}'
+
+
+@pytest.mark.parametrize("body", [b'{"a": []}', b'{"a": NaN}', b'{"a": [}', b"1" * 400])
+def test_garbage_is_collected_again_afterwards(body):
+    with suppress(StatusError):
+        parse(body)
+    assert gc.isenabled()
