@@ -1,16 +1,19 @@
 """What Keras asks of a layer or a network beside its own `call`: every public class of both rooms keeps to it."""
 
 import inspect
+import sys
 import warnings
 from unittest.mock import MagicMock
 
 import keras
 import numpy as np
 import pytest
-from backends.cases import LAYERS, MODELS, PICTURES, Case, normal, sequence
+from backends.cases import LAYERS, MODELS, PICTURES, Case, filled, normal, outputs, sequence
 from keras.src.utils import model_visualization
 
 from kerasnets import layers, models
+from kerasnets.checks import RequestError
+from kerasnets.command import start_tensorflow
 
 CASES = (
     LAYERS
@@ -71,6 +74,11 @@ def summary(model):
     return "\n".join(lines)
 
 
+def shapes_are_shown(shown):
+    """Keras itself shows no shape for a layer that is built before it is called, such as its own dropout."""
+    return not [line for line in shown.splitlines() if "?" in line and "Dropout" not in line]
+
+
 def plot(model, monkeypatch):
     """What `plot_model` draws, but for the library that draws it."""
     monkeypatch.setattr(model_visualization, "pydot", MagicMock())
@@ -103,22 +111,25 @@ def test_every_public_class_has_a_case():
 
 @pytest.mark.parametrize("cls", PUBLIC)
 def test_shapes_have_the_names_of_build(cls):
-    """Keras passes to `compute_output_shape` what `build` was given, by name."""
+    """Keras passes what `build` was given to `compute_output_shape` by name; for a model from a file as input_shape."""
     build, shape = (inspect.signature(function).parameters for function in (cls.build, cls.compute_output_shape))
     assert set(build) <= set(shape)
+    if issubclass(cls, keras.Model):
+        assert list(shape) == ["self", "input_shape"]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_shapes_are_known_before_computing(name):
     case = CASES[name]
     layer = case.make()
-    outputs = layer(**case.inputs, **case.call)
+    expected = shapes(layer(**case.inputs, **case.call))
     given = layer._build_shapes_dict
-    assert flat_shapes(layer.compute_output_shape(**given)) == shapes(outputs)
-    assert shapes(layer.compute_output_spec(**case.inputs, **case.call)) == shapes(outputs)
+    assert flat_shapes(layer.compute_output_shape(**given)) == expected
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, case.inputs)
+    assert shapes(layer.compute_output_spec(**tensors, **case.call)) == expected
     # Of no known batch, and of lists, as they come from a file.
     of_any_batch = keras.tree.map_shape_structure(lambda shape: [None, *shape[1:]], dict(given))
-    expected = [(None, *shape[1:]) for shape in shapes(outputs)]
+    expected = [(None, *shape[1:]) for shape in expected]
     assert flat_shapes(layer.compute_output_shape(**of_any_batch)) == expected
     assert shapes(case.make()(**symbols(case.inputs), **case.call)) == expected
 
@@ -129,34 +140,46 @@ def test_inside_a_functional_model(name, tmp_path, monkeypatch):
     inputs = symbols(case.inputs)
     model = keras.Model(keras.tree.flatten(inputs), case.make()(**inputs, **case.call))
     given = keras.tree.flatten(case.inputs)
-    expected = model(given)
     plot(model, monkeypatch)
-    assert summary(model)
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for same in [copy] if "sublayer" in case.call else [copy, loaded(model, tmp_path)]:
-        assert summary(same)
-        for a, b in zip(keras.tree.flatten(same(given)), keras.tree.flatten(expected), strict=True):
+    shown = summary(model)
+    assert summary(keras.models.clone_model(model)) == shown
+    if "sublayer" not in case.call:  # a function, which no file holds
+        again = loaded(model, tmp_path)
+        assert summary(again) == shown
+        for a, b in zip(keras.tree.flatten(again(given)), keras.tree.flatten(model(given)), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_inside_a_users_classes(name, tmp_path, monkeypatch):
     case = CASES[name]
-    outputs = UsersLayer(case.make(), case.call)(case.inputs)
+    inputs = symbols(case.inputs)
+    expected = shapes(UsersLayer(case.make(), case.call)(inputs))
     model = UsersModel(case.make(), case.call)
-    assert shapes(model(case.inputs)) == shapes(outputs)
+    assert shapes(model(inputs)) == expected
     shown = summary(model)
-    assert type(model.layer).__name__ in shown and "?" not in shown
+    assert type(model.layer).__name__ in shown and shapes_are_shown(shown)
     plot(model, monkeypatch)
     if not case.call:
         assert summary(loaded(model, tmp_path)) == shown
-    if len(keras.tree.flatten(case.inputs)) == 1:  # in one after another, built without data
-        (given,) = keras.tree.flatten(case.inputs)
-        if isinstance(next(iter(case.inputs.values())), np.ndarray) and "sublayer" not in case.call:
-            sequential = keras.Sequential([keras.Input(given.shape[1:], dtype=str(given.dtype)), case.make()])
-            assert summary(sequential)
-            assert shapes(sequential(given)) == shapes(outputs) or case.call
+
+
+ONE_TENSOR = [
+    name
+    for name, case in CASES.items()
+    if len(case.inputs) == 1
+    and isinstance(next(iter(case.inputs.values())), np.ndarray)
+    and "sublayer" not in case.call
+]
+
+
+@pytest.mark.parametrize("name", ONE_TENSOR)
+def test_in_a_sequential_model(name, tmp_path):
+    (given,) = CASES[name].inputs.values()
+    model = keras.Sequential([CASES[name].make()])
+    expected = shapes(model(given))
+    assert expected == shapes(CASES[name].make()(given))
+    assert summary(loaded(model, tmp_path)) == summary(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -166,27 +189,141 @@ def test_networks_are_shown_before_and_after_a_file(name, tmp_path, monkeypatch)
     (given,) = case.inputs.values()
     model.build(keras.tree.map_structure(lambda x: (None, *x.shape[1:]), given))
     shown = summary(model)
-    assert "?" not in shown and "unbuilt" not in shown
+    assert shapes_are_shown(shown) and "unbuilt" not in shown
     plot(model, monkeypatch)
     again = loaded(model, tmp_path)
-    assert summary(again) == shown
-    again(given)
     assert summary(again) == shown
     plot(again, monkeypatch)
     assert keras.models.clone_model(model).get_config() == model.get_config()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_seed_gives_the_weights(name):
+    def weights():
+        keras.utils.set_random_seed(1)
+        model = MODELS[name].make()
+        model(**MODELS[name].inputs)
+        return model.get_weights()
+
+    assert all(np.array_equal(a, b) for a, b in zip(weights(), weights(), strict=True))
+
+
+# A user's own defaults.
+
+
+@pytest.fixture
+def users_defaults():
+    """-> a function that sets defaults of `keras.config`; they are as before when the test ends."""
+    before = {name: getattr(keras.config, name)() for name in ("floatx", "image_data_format")}
+
+    def set_defaults(**defaults):
+        for name, value in defaults.items():
+            getattr(keras.config, f"set_{name}")(value)
+
+    yield set_defaults
+    set_defaults(**before)
+
+
+def is_of_images(case):
+    return any(x.ndim == 4 for x in keras.tree.flatten(case.inputs))
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if is_of_images(case)])
+def test_images_are_channels_last_whatever_the_default_is(name, users_defaults):
     case = CASES[name]
+    expected = outputs(case)
+    users_defaults(image_data_format="channels_first")
+    for a, b in zip(outputs(case), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
-    def weights(seed):
-        keras.utils.set_random_seed(seed)
-        layer = case.make()
-        layer(**case.inputs, **case.call)
-        return [w for w, v in zip(layer.get_weights(), layer.weights, strict=True) if "seed" not in v.path]
 
-    first, again, other = weights(1), weights(1), weights(2)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    random = [a for a in first if a.ndim > 1]
-    assert not random or any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+@pytest.mark.parametrize("head", ["average", "max", "flatten"])
+def test_sliding_networks_are_channels_last_whatever_the_default_is(head, users_defaults):
+    model = models.ConvNet(3, (4, 6), head=head, hidden=(5,), dropout=0.5)
+    expected = model(PICTURES)
+    users_defaults(image_data_format="channels_first")
+    sliding = models.to_fully_convolutional(model)
+    np.testing.assert_allclose(sliding(PICTURES)[:, 0, 0], expected, atol=1e-5)
+    assert model(PICTURES, training=True).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "floatx"), [(name, "float64") for name in LAYERS] + [(name, "float16") for name in MODELS]
+)
+def test_any_default_precision(name, floatx, users_defaults):
+    case = CASES[name]
+    users_defaults(floatx=floatx)
+    layer = case.make()
+    for x in keras.tree.flatten(layer(**case.inputs, **case.call)):
+        assert keras.backend.standardize_dtype(x.dtype) == ("float32" if name in MODELS else floatx)
+        assert np.isfinite(x).all()
+
+
+def test_a_position_that_sees_nothing_is_finite_whatever_the_default_precision_is(users_defaults):
+    users_defaults(floatx="float16")
+    for dtype in ("float16", "float32"):
+        attention = layers.MultiHeadAttention(2, dtype=dtype)
+        assert np.isfinite(attention(normal(2, 5, 6), attention_mask=np.zeros((2, 1, 5), bool))).all()
+
+
+def test_global_pooling_refuses_what_is_no_image():
+    with pytest.raises(ValueError, match="expected ndim=4"):
+        layers.GlobalPooling()(normal(2, 5, 6))
+
+
+@keras.saving.register_keras_serializable("test_keras_conventions")
+class UsersEmbedding(keras.layers.Layer):
+    """One-hot vectors."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs):
+        return keras.ops.one_hot(inputs, self.size, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.size)
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size}
+
+
+@pytest.mark.parametrize("cls", [models.SequenceTagger, models.SequenceClassifier])
+def test_a_users_embedding_comes_back_from_a_file(cls, tmp_path):
+    model, tokens = cls(3, UsersEmbedding(9), 4), np.array([[1, 2, 3]], np.int32)
+    expected = model(tokens)
+    again = loaded(model, tmp_path)
+    assert again.embedding.size == 9
+    np.testing.assert_array_equal(again(tokens), expected)
+    assert "UsersEmbedding" in summary(again)
+
+
+@pytest.mark.parametrize("name", ["EncoderTransformer", "ConvNet", "Seq2SeqLSTM none"])
+def test_networks_are_exported_by_keras(name, tmp_path):
+    """`model.export`, which finds the inputs by itself."""
+    import tensorflow as tf
+
+    model, (given,) = filled(CASES[name]), CASES[name].inputs.values()
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(served.serve(given), model(given), atol=1e-5)
+
+
+# A user's keras.json.
+
+
+def test_an_invalid_keras_json_is_refused_with_its_path(tmp_path, monkeypatch):
+    (tmp_path / "tensorflow.py").write_text("raise ValueError('Expected a float. Received: epsilon=1')")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match=r"keras.json: Expected a float. Received: epsilon=1; correct the file"):
+        start_tensorflow()
+
+
+def test_keras_with_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RequestError, match=r"backend is jax; it must be tensorflow: set KERAS_BACKEND=tensorflow"):
+        start_tensorflow()

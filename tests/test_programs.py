@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,9 +26,11 @@ CONTRACT = {"task", "preset", "dataset", "splits", "parameters", "seed", "steps"
 CONTRACT |= {"data_wait", "best", "last", "packages"}
 
 
-def run_program(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=600)
+def run_program(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command, env = [sys.executable, "-m", *arguments], os.environ | environment
+    return subprocess.run(
+        command, cwd=ROOT, input=stdin, env=env, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -218,15 +221,20 @@ def test_missing_data_is_one_sentence_and_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_from_end_to_end(tmp_path):
+    """For a user who has other defaults for Keras, which the programs do not use."""
+    defaults = {"backend": "jax", "image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1}
+    (tmp_path / "keras.json").write_text(json.dumps(defaults))
+    keras = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": ""}
     run, models = str(tmp_path / "run"), str(tmp_path / "models")
     options = ["--preset", "quick", "--run-dir", run, "--training.epochs=2"]
-    done = run_program("kerasnets.train", "image_classification", *options)
+    done = run_program("kerasnets.train", "image_classification", *options, **keras)
     assert done.returncode == 0, done.stderr
     assert "epoch 2/2" in done.stderr and "accuracy" in done.stderr and "left" in done.stderr
     assert json.loads(Path(run, "metrics.json").read_text())["steps"] == 44
-    done = run_program("kerasnets.evaluate", run, "--split", "validation")
+    done = run_program("kerasnets.evaluate", run, "--split", "validation", **keras | {"KERAS_BACKEND": "torch"})
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
-    done = run_program("kerasnets.export", run, "--models-dir", models)
+    assert "KERAS_BACKEND is torch; this program needs tensorflow" in done.stderr
+    done = run_program("kerasnets.export", run, "--models-dir", models, **keras)
     assert done.returncode == 0 and "exported and verified" in done.stdout, done.stderr
 
 

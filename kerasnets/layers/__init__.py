@@ -6,7 +6,8 @@ One legend of shapes holds everywhere:
     D width      N attention heads                     H = D / N, width of one head
     U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
 
-Masks are boolean, True means "may be attended to" or "is there", and are passed by name.
+Masks are boolean, True means "may be attended to" or "is there", and are passed by name. Those that Keras passes by
+itself, behind `keras.layers.Embedding(mask_zero=True)`, are combined with them (masking.py).
 Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
 dtype policy is.
 """

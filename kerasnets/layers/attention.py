@@ -20,7 +20,7 @@ PART = 128  # queries that a long causal attention takes at once
 
 def causal_mask(length):
     """-> bool [1, T, T]: position t sees itself and what is before it (section 3.2.3)."""
-    positions = ops.arange(length)
+    positions = ops.arange(length, dtype="int32")
     return ops.expand_dims(ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0), 0)
 
 
@@ -186,8 +186,8 @@ def hidden(attention_mask, causal, queries, keys):
 def bias_of(attention_mask):
     """attention_mask bool [B|1, T|1, S] -> what is added to the scores, [B|1, 1, T|1, S]."""
     # Plain numbers would be of the dtype `keras.config.floatx()`; in float16 HIDDEN is infinite.
-    zero, hidden = (ops.convert_to_tensor(bias, "float32") for bias in (0.0, HIDDEN))
-    return ops.expand_dims(ops.where(attention_mask, zero, hidden), 1)
+    zero, lowest = (ops.convert_to_tensor(bias, "float32") for bias in (0.0, HIDDEN))
+    return ops.expand_dims(ops.where(attention_mask, zero, lowest), 1)
 
 
 def softmax(scores, *bias):

@@ -30,7 +30,7 @@ def differentiable(truncate):
         zero = ops.zeros_like(h)
         # The loop reads its arrays by number: `ops.scan` on TensorFlow takes one array only where T is unknown, and
         # wants what a step carries and what it emits to be alike.
-        steps = ops.arange(ops.shape(z_i)[0])
+        steps = ops.arange(ops.shape(z_i)[0], dtype="int32")
 
         def advance(carry, t):
             h, c = carry[:2]

@@ -102,7 +102,7 @@ def count(start, length):
     start = ops.convert_to_tensor(start)
     if len(ops.shape(start)) == 2:
         return start
-    return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length), 0)
+    return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length, dtype="int32"), 0)
 
 
 def turns(positions, width):

@@ -101,7 +101,7 @@ class RNN(RecurrentLayer):
             return after, after
 
         # Numbers are scanned, not arrays: see lstm_gradient.py.
-        states, sequences = ops.scan(advance, states, ops.arange(ops.shape(x)[0]))
+        states, sequences = ops.scan(advance, states, ops.arange(ops.shape(x)[0], dtype="int32"))
         return sequences[0], states
 
     def step(self, x, states):
@@ -197,7 +197,7 @@ class LSTM(RNN):
             return (h, c, i, f, g, o), (h, c, i, f, g, o)
 
         empty = ops.zeros_like(states[1])
-        _, (_, cs, *gates) = ops.scan(advance, (*states, *[empty] * 4), ops.arange(ops.shape(x)[1]))
+        _, (_, cs, *gates) = ops.scan(advance, (*states, *[empty] * 4), ops.arange(ops.shape(x)[1], dtype="int32"))
         return tuple(ops.transpose(part, (1, 0, 2)) for part in (*gates, cs))
 
     def get_config(self):

@@ -28,7 +28,7 @@ def put(cache, new, places):
 
 def places_of(entries, batch, groups, room):
     """entries int [K] of a cache [B, G, E, H] with room E -> their rows for each row and head, int [B G K]."""
-    first = room * ops.arange(batch * groups)
+    first = room * ops.arange(batch * groups, dtype="int32")
     return ops.reshape(ops.expand_dims(first, 1) + ops.expand_dims(entries, 0), (-1,))
 
 

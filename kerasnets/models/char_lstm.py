@@ -31,16 +31,16 @@ class CharLSTM(RecurrentSearch, keras.Model):
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
         self.num_layers, self.dropout, self.tied = num_layers, dropout, tied
 
-    def build(self, tokens_shape):
+    def build(self, input_shape):
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
         rnns = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
         self.rnns = StackedRNN(rnns, self.dropout, dtype=policy, name="rnns")
         self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
-        self.embedding.build(tokens_shape)
-        self.rnns.build((*tokens_shape, self.width))
+        self.embedding.build(input_shape)
+        self.rnns.build((*input_shape, self.width))
         if self.out is not None:
-            self.out.build((*tokens_shape, self.units))
+            self.out.build((*input_shape, self.units))
 
     def call(self, tokens, training=None):
         return self.run(tokens, training=training)[0]
@@ -89,8 +89,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
         before = ops.concatenate([ops.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         return self.logits(before), tuple(ops.stack(layers, axis=2) for layers in zip(*read, strict=True))
 
-    def compute_output_shape(self, tokens_shape):
-        return (*tokens_shape, self.vocabulary_size)
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.vocabulary_size)
 
     def get_config(self):
         return super().get_config() | {

@@ -66,31 +66,31 @@ class ConvNet(keras.Model):
         self.residual_blocks, self.widen = residual_blocks, widen
         self.head, self.hidden, self.dropout = head, tuple(hidden), dropout
 
-    def build(self, pixels_shape):
-        self.picture_size = tuple(pixels_shape[1:3])  # what `to_fully_convolutional` has to know
+    def build(self, input_shape):
+        self.picture_size = tuple(input_shape[1:3])  # what `to_fully_convolutional` has to know
         self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
         if self.norm == "pre":
             self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
         self.make_head()
-        shape = tuple(pixels_shape)
+        shape = tuple(input_shape)
         for block in self.blocks:
-            self.check_room(shape, pixels_shape)
+            self.check_room(shape, input_shape)
             block.build(shape)
             shape = block.compute_output_shape(shape)
-        self.check_room(shape, pixels_shape, least=1)
+        self.check_room(shape, input_shape, least=1)
         if self.norm == "pre":
             self.last_norm.build(shape)
         if self.head == "flatten" and None in self.picture_size:
             raise ValueError('head is "flatten", which needs the rows and columns of the pictures: build with them.')
         self.build_head(shape)
 
-    def check_room(self, shape, pixels_shape, least=None):
+    def check_room(self, shape, input_shape, least=None):
         """Whether the maps [B, Y, X, C] that came of the pixels have room for another kernel."""
         least = least or (self.kernel_size if self.padding == "valid" else 1)
         if any(side is not None and side < least for side in shape[1:3]):
             raise ValueError(
-                f"pictures of {pixels_shape[1]}×{pixels_shape[2]} are too small for {len(self.filters)} blocks, "
+                f"pictures of {input_shape[1]}×{input_shape[2]} are too small for {len(self.filters)} blocks, "
                 f"each of which halves them (kernel_size {self.kernel_size}, padding {self.padding!r}); "
                 f"give fewer filters or larger pictures."
             )
@@ -174,8 +174,8 @@ class ConvNet(keras.Model):
         """0..255 -> -1..1"""
         return ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
 
-    def compute_output_shape(self, pixels_shape):
-        return pixels_shape[0], self.classes
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], self.classes
 
     def get_config(self):
         return super().get_config() | {

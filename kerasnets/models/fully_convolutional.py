@@ -28,8 +28,8 @@ class FullyConvNet(ConvNet):
         super().__init__(classes, **options)
         self.training_size = tuple(training_size)
 
-    def build(self, pixels_shape):
-        super().build((pixels_shape[0], *self.training_size, pixels_shape[-1]))
+    def build(self, input_shape):
+        super().build((input_shape[0], *self.training_size, input_shape[-1]))
 
     def make_head(self):
         """The windows of the head are known once the blocks are built."""
@@ -58,8 +58,8 @@ class FullyConvNet(ConvNet):
             raise ValueError(f"pictures are {size}; they must be at least of the training size, {rows}×{columns}.")
         return super().call(pixels, training=training)
 
-    def compute_output_shape(self, pixels_shape):
-        shape = pixels_shape
+    def compute_output_shape(self, input_shape):
+        shape = input_shape
         for layer in (*self.blocks, self.pool, *self.fully_connected, self.out):
             shape = layer.compute_output_shape(shape)
         return shape

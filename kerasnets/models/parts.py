@@ -28,7 +28,7 @@ def build_given(layer, shape):
 def take_hypotheses(x, parents):
     """x [B, K, ...], parents int [B, J], from 0 to K - 1 -> [B, J, ...]: the chosen hypotheses of each row."""
     rows, count = ops.shape(x)[:2]
-    places = parents + ops.expand_dims(ops.arange(rows), 1) * count
+    places = parents + ops.expand_dims(ops.arange(rows, dtype="int32"), 1) * count
     return ops.take(ops.reshape(x, (rows * count, *ops.shape(x)[2:])), places, axis=0)
 
 

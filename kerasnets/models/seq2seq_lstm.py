@@ -48,7 +48,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
         self.num_layers, self.attention, self.dropout = num_layers, attention, dropout
 
-    def build(self, inputs_shape):
+    def build(self, input_shape):
         policy, count = self.dtype_policy, range(self.num_layers)
         # Used as it is on the way out, where a scale of 1/√D starts the logits at about 1.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
@@ -138,8 +138,8 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         logits = ops.reshape(ops.matmul(x, table), (*ops.shape(token), self.vocabulary_size))
         return ops.cast(logits, "float32"), as_hypotheses(cache, token)
 
-    def compute_output_shape(self, inputs_shape):
-        return (*inputs_shape["target"], self.vocabulary_size)
+    def compute_output_shape(self, input_shape):
+        return (*input_shape["target"], self.vocabulary_size)
 
     def get_config(self):
         return super().get_config() | {

@@ -60,10 +60,10 @@ class SequenceClassifier(keras.Model):
         self.drop = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="drop")
         self.out = keras.layers.Dense(classes, dtype="float32", name="out")
 
-    def build(self, sequence_shape):
-        build_given(self.embedding, sequence_shape)
-        self.rnns.build(self.embedding.compute_output_shape(sequence_shape))
-        self.out.build((sequence_shape[0], self.units))
+    def build(self, input_shape):
+        build_given(self.embedding, input_shape)
+        self.rnns.build(self.embedding.compute_output_shape(input_shape))
+        self.out.build((input_shape[0], self.units))
 
     def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
         return self.run(sequence, all_valid(valid, mask, sequence_mask), training)[0]
@@ -77,8 +77,8 @@ class SequenceClassifier(keras.Model):
     def compute_mask(self, inputs, previous_mask):
         """A class is of the whole sequence and has no steps."""
 
-    def compute_output_shape(self, sequence_shape):
-        return sequence_shape[0], self.classes
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], self.classes
 
     def get_config(self):
         return super().get_config() | {

@@ -40,8 +40,8 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
         self.rnns = StackedRNN(rnns, dropout, dtype=policy, name="rnns")
         self.out = keras.layers.Dense(vocabulary_size, dtype="float32", name="out")
 
-    def build(self, inputs_shape):
-        given, (batch, time) = inputs_shape["given"], inputs_shape["target"]
+    def build(self, input_shape):
+        given, (batch, time) = input_shape["given"], input_shape["target"]
         build_given(self.encoder, given)
         self.first.build(self.encoder.compute_output_shape(given))
         self.embedding.build((batch, time))
@@ -74,8 +74,8 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
         x, cache = self.rnns.step(self.embedding(ops.reshape(token, (-1,))), as_rows(cache))
         return ops.reshape(self.out(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
 
-    def compute_output_shape(self, inputs_shape):
-        return (*inputs_shape["target"], self.vocabulary_size)
+    def compute_output_shape(self, input_shape):
+        return (*input_shape["target"], self.vocabulary_size)
 
     def get_config(self):
         return super().get_config() | {

@@ -36,9 +36,9 @@ class SequenceTagger(keras.Model):
         self.rnns = StackedRNN(rnns, dropout, dtype=self.dtype_policy, name="rnns")
         self.out = keras.layers.Dense(tags, dtype="float32", name="out")
 
-    def build(self, sequence_shape):
-        build_given(self.embedding, sequence_shape)
-        shape = self.embedding.compute_output_shape(sequence_shape)
+    def build(self, input_shape):
+        build_given(self.embedding, input_shape)
+        shape = self.embedding.compute_output_shape(input_shape)
         self.rnns.build(shape)
         self.out.build(self.rnns.compute_output_shape(shape)[0])
 
@@ -50,8 +50,8 @@ class SequenceTagger(keras.Model):
     def compute_mask(self, inputs, previous_mask):
         return previous_mask
 
-    def compute_output_shape(self, sequence_shape):
-        return (*self.embedding.compute_output_shape(sequence_shape)[:2], self.tags)
+    def compute_output_shape(self, input_shape):
+        return (*self.embedding.compute_output_shape(input_shape)[:2], self.tags)
 
     def get_config(self):
         return super().get_config() | {

@@ -110,8 +110,8 @@ class TokenTransformer(keras.Model):
         tokens = hypotheses(token)
         x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
         batch, count, room = ops.shape(cache["seen"])
-        entries = entry + ops.arange(count)
-        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(room), 0)  # [K, E]
+        entries = entry + ops.arange(count, dtype="int32")
+        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(room, dtype="int32"), 0)  # [K, E]
         seen, blocks = ops.logical_or(cache["seen"], here), []
         bias, places = bias_of(seen), places_of(entries, batch, cache["blocks"][0][0].shape[1], room)
         for n, block in enumerate(self.decoder):
@@ -143,8 +143,8 @@ class TokenTransformer(keras.Model):
         """The search goes on from the hypotheses `parents` int [B, J] of each row: no key or value is moved."""
         return cache | {"seen": take_hypotheses(cache["seen"], parents)}
 
-    def compute_output_shape(self, tokens_shape):
-        return (*tokens_shape, self.vocabulary_size)
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.vocabulary_size)
 
     def get_config(self):
         names = ["vocabulary_size", "width", "num_heads", "hidden_units", "num_blocks", "dropout"]
@@ -176,7 +176,7 @@ class Transformer(TokenTransformer):
             raise ValueError(f"target_vocabulary_size is {target_vocabulary_size}; it must be 1 or more.")
         self.target_vocabulary_size = target_vocabulary_size
 
-    def build(self, inputs_shape):
+    def build(self, input_shape):
         self.build_ends(self.target_vocabulary_size or self.vocabulary_size)
         self.source_embedding = None
         if self.target_vocabulary_size is not None:
@@ -242,8 +242,8 @@ class Transformer(TokenTransformer):
         entry = index * hypotheses(token).shape[1]
         return self.decode_one(token, entry, position, table, cache, put, projected, cross_bias)
 
-    def compute_output_shape(self, inputs_shape):
-        return (*inputs_shape["target"], self.target_vocabulary_size or self.vocabulary_size)
+    def compute_output_shape(self, input_shape):
+        return (*input_shape["target"], self.target_vocabulary_size or self.vocabulary_size)
 
     def get_config(self):
         return super().get_config() | {"target_vocabulary_size": self.target_vocabulary_size}

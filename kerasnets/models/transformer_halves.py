@@ -20,7 +20,7 @@ class EncoderTransformer(TokenTransformer):
     Returns: logits [B, T, V] in float32 for the token at each position itself.
     """
 
-    def build(self, tokens_shape):
+    def build(self, input_shape):
         self.build_ends(self.vocabulary_size)
         self.encoder, self.encoder_norm = self.build_stack("encoder")
 
@@ -45,7 +45,7 @@ class DecoderTransformer(TokenTransformer):
     Returns: logits [B, T, V] in float32 for the token after each position.
     """
 
-    def build(self, tokens_shape):
+    def build(self, input_shape):
         self.build_ends(self.vocabulary_size)
         self.decoder, self.decoder_norm = self.build_stack("decoder")
 

@@ -139,3 +139,22 @@ def test_attention_equals_the_stock_layer():
     ours.set_weights([normal(*w.shape, seed=n) for n, w in enumerate(ours.weights)])
     theirs.set_weights([w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)])
     np.testing.assert_allclose(numpy(ours(x)), numpy(theirs(x, x)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: layers.LSTM(4), "valid"),
+        (lambda: layers.Bidirectional(layers.LSTM(4, layer_norm=True)), "valid"),
+        (lambda: layers.MultiHeadAttention(2), "attention_mask"),
+        (lambda: layers.EncoderBlock(2, 8), "attention_mask"),
+    ],
+)
+def test_padding_behind_a_masked_embedding_does_not_count(make, argument):
+    ids = np.array([[3, 1, 4, 1], [0, 2, 5, 0]], np.int32)
+    valid, layer, embedding = ids != 0, make(), keras.layers.Embedding(9, 6, mask_zero=True)
+    x = numpy(embedding(ids))
+    given = valid if argument == "valid" else valid[:, None]
+    expected, outputs = layer(x, **{argument: given}), layer(embedding(ids))
+    for a, b in zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(numpy(a), numpy(b), atol=1e-6)
