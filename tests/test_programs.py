@@ -242,7 +242,7 @@ def test_dry_run_tries_everything_and_leaves_nothing(tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     train("image_classification", "quick", small("image_classification"), Path("run"), dry_run=True)
     printed, told = capsys.readouterr()
-    assert "read 1,797 images in 10 classes (0 178, 1 182, " in told and "train 1,439, validation 179, test 179" in told
+    assert "read 1,797 images in 10 classes (0 178, 1 182, " in told and "train 1,445, validation 176, test 176" in told
     for line in ("parameters", "later steps", "memory", "exported and verified", "validation accuracy"):
         assert line in printed
     assert list(tmp_path.iterdir()) == []
