@@ -23,10 +23,11 @@ test-pipelines: .venv/installed .venv-beam/installed  ## exported models in Kera
 test-saved-models: .venv/installed .venv-tensorflow-2.20/installed  ## exports where there is TensorFlow 2.20 and nothing else
 	$(BIN)/python -m pytest tests/saved_models
 
-lint: .venv/installed  ## format, style and types
+lint: .venv/installed  ## format, style, types, and which package imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: .venv/installed
 	$(BIN)/ruff format .
