@@ -21,8 +21,8 @@ class MaskedLayer(keras.layers.Layer):
 
 def all_valid(*masks):
     """-> bool, True where every mask that is not None is True; None if all are None."""
-    masks = [mask for mask in masks if mask is not None]
-    return functools.reduce(ops.logical_and, masks) if masks else None
+    given = [mask for mask in masks if mask is not None]
+    return functools.reduce(ops.logical_and, given) if given else None
 
 
 def mask_sources(attention_mask, valid):

@@ -6,116 +6,12 @@ import keras
 from keras import ops
 
 from kerasnets.layers.attention import MultiHeadAttention
-from kerasnets.layers.checks import check_counts, check_shares
-from kerasnets.layers.linear import Linear
+from kerasnets.layers.feed_forward import FeedForward
+from kerasnets.layers.kernels.attention import mask_bias
 from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
-from kerasnets.layers.normalization import LayerNormalization
+from kerasnets.layers.residual import Residual
 
 register = keras.saving.register_keras_serializable("kerasnets")
-
-ACTIVATIONS = ("relu", "gelu", "swiglu")
-
-
-def put(cache, new, places):
-    """Writes into a cache [B, G, E, H]: new [B, G, K, H] becomes its rows `places` int [B G K], if one counts through.
-
-    This is the definition, which copies the cache; `step` takes another function that may write in place.
-    """
-    rows = ops.reshape(cache, (-1, cache.shape[-1]))
-    written = ops.scatter_update(rows, ops.expand_dims(places, 1), ops.reshape(new, (-1, cache.shape[-1])))
-    return ops.reshape(written, ops.shape(cache))
-
-
-def places_of(entries, batch, groups, room):
-    """entries int [K] of a cache [B, G, E, H] with room E -> their rows for each row and head, int [B G K]."""
-    first = room * ops.arange(batch * groups)
-    return ops.reshape(ops.expand_dims(first, 1) + ops.expand_dims(entries, 0), (-1,))
-
-
-@register
-class FeedForward(MaskedLayer):
-    """Two linear layers with an activation between them, at every position alike (section 3.3).
-
-        relu:    max(0, x W₁ + b₁) W₂ + b₂                            eq. 2
-        gelu:    h Φ(h) W₂ + b₂  with  h = x W₁ + b₁                  Hendrycks & Gimpel 2016; Φ: normal distribution
-        swiglu:  (h σ(h) ⊙ (x V + c)) W₂ + b₂  with  h = x W₁ + b₁    Shazeer 2020, eq. 6, who leaves out b and c
-
-    Args: hidden_units, the width between the two (with swiglu two thirds of it have as many weights, since there are
-        three matrices); activation, "relu", "gelu" or "swiglu".
-    Call: x [B, T, D].
-    Returns: [B, T, D].
-    """
-
-    def __init__(self, hidden_units, activation="relu", **kwargs):
-        super().__init__(**kwargs)
-        check_counts(hidden_units=hidden_units)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}.")
-        self.hidden_units, self.activation = hidden_units, activation
-
-    def build(self, x_shape):
-        self.hidden = self.build_linear("hidden", self.hidden_units, x_shape)
-        if self.activation == "swiglu":
-            self.gate = self.build_linear("gate", self.hidden_units, x_shape)
-        self.out = self.build_linear("out", x_shape[-1], (*x_shape[:-1], self.hidden_units))
-
-    def build_linear(self, name, units, x_shape):
-        linear = Linear(units, dtype=self.dtype_policy, name=name)
-        linear.build(x_shape)
-        return linear
-
-    def call(self, x):
-        hidden = self.hidden(x)
-        if self.activation == "relu":
-            return self.out(ops.relu(hidden))
-        if self.activation == "gelu":
-            return self.out(ops.gelu(hidden, approximate=False))
-        return self.out(ops.silu(hidden) * self.gate(x))
-
-    def compute_output_shape(self, x_shape):
-        return x_shape
-
-    def get_config(self):
-        return super().get_config() | {"hidden_units": self.hidden_units, "activation": self.activation}
-
-
-@register
-class Residual(MaskedLayer):
-    """Adds what a sublayer f changes to its input, and normalizes: before f or after the sum.
-
-        post:  norm(x + dropout(f(x)))        Vaswani et al. 2017, section 3.1: needs a warm-up of the learning rate
-        pre:   x + dropout(f(norm(x)))        Xiong et al. 2020: trains from the start; the sum is never normalized,
-                                              so that a stack of such blocks ends with one more normalization
-
-    No other layer knows on which side the normalization stands.
-
-    Args: norm, "post" or "pre"; dropout.
-    Call: x [B, T, D]; sublayer, a function from [B, T, D] to the same shape.
-    Returns: [B, T, D].
-    """
-
-    def __init__(self, norm="post", dropout=0.0, **kwargs):
-        super().__init__(**kwargs)
-        if norm not in ("post", "pre"):
-            raise ValueError(f'norm is {norm!r}; it must be "post" or "pre".')
-        check_shares(dropout=dropout)
-        self.norm, self.dropout = norm, dropout
-
-    def build(self, x_shape):
-        self.normalization = LayerNormalization(dtype=self.dtype_policy, name="normalization")
-        self.normalization.build(x_shape)
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
-
-    def call(self, x, sublayer, training=None):
-        if self.norm == "pre":
-            return x + self.drop(sublayer(self.normalization(x)), training=training)
-        return self.normalization(x + self.drop(sublayer(x), training=training))
-
-    def compute_output_shape(self, x_shape):
-        return x_shape
-
-    def get_config(self):
-        return super().get_config() | {"norm": self.norm, "dropout": self.dropout}
 
 
 class Block(MaskedLayer):
@@ -209,13 +105,14 @@ class EncoderBlock(Block):
         return self.encode(x, attend, training)
 
     def explain(self, x, attention_mask=None):
-        """As `call` -> [B, S, D], and who looked at whom: the attention's weights [B, N, S, S]."""
-        weights = None
+        """As `call` -> [B, S, D], and the weights of the attention [B, N, S, S]: who attends to whom."""
+        weights, bias = None, mask_bias(attention_mask)
 
         def attend(y):
             nonlocal weights
-            weights = self.attention.attention_weights(y, self.attention.project(y)[0], attention_mask)
-            return self.attention(y, attention_mask=attention_mask)
+            keys, values = self.attention.project(y)
+            weights = self.attention.attention_weights(y, keys, bias)
+            return self.attention.attend(y, keys, values, bias)
 
         return self.encode(x, attend), weights
 
@@ -255,11 +152,11 @@ class DecoderBlock(Block):
             x = self.cross_residual(x, sublayer=attend_memory, training=training)
         return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
-    def looking_at(self, memory, cross_mask, training=None):
+    def cross_attend(self, memory, cross_bias, training=None):
         """memory: what `project` returned -> the attention on it, [B, T, D] -> [B, T, D]; None for None."""
 
         def attend_memory(y):
-            return self.cross_attention.attend(y, *memory, cross_mask, training=training)
+            return self.cross_attention.attend(y, *memory, cross_bias, training=training)
 
         return None if memory is None else attend_memory
 
@@ -268,27 +165,28 @@ class DecoderBlock(Block):
             had, has = ("no memory" if absent is None else "a memory" for absent in (self.cross_attention, memory))
             raise ValueError(f"the block was built with {had} and is called with {has}; it must be the same.")
 
-        valid, cross_mask = all_valid(mask, x_mask), mask_sources(cross_mask, memory_mask)
+        valid, cross_bias = all_valid(mask, x_mask), mask_bias(mask_sources(cross_mask, memory_mask))
 
         def attend_self(y):
             return self.self_attention(y, causal=True, query_mask=valid, training=training)
 
-        return self.decode(x, attend_self, self.looking_at(self.project(memory), cross_mask, training), training)
+        return self.decode(x, attend_self, self.cross_attend(self.project(memory), cross_bias, training), training)
 
     def explain(self, x, memory, cross_mask=None):
-        """As `call` -> [B, T, D], and who looked at whom: weights of both attentions, [B, N, T, T] and [B, N, T, S]."""
+        """As `call` -> [B, T, D], and the weights of both attentions, [B, N, T, T] and [B, N, T, S]."""
         own = across = None
-        keys, values = self.project(memory)
+        memory, bias = self.project(memory), mask_bias(cross_mask)
 
         def attend_self(y):
             nonlocal own
-            own = self.self_attention.attention_weights(y, self.self_attention.project(y)[0], causal=True)
-            return self.self_attention(y, causal=True)
+            keys, values = self.self_attention.project(y)
+            own = self.self_attention.attention_weights(y, keys, causal=True)
+            return self.self_attention.attend(y, keys, values, causal=True)
 
         def attend_memory(y):
             nonlocal across
-            across = self.cross_attention.attention_weights(y, keys, cross_mask)
-            return self.cross_attention.attend(y, keys, values, cross_mask)
+            across = self.cross_attention.attention_weights(y, memory[0], bias)
+            return self.cross_attention.attend(y, *memory, bias)
 
         return self.decode(x, attend_self, attend_memory), own, across
 
@@ -296,43 +194,39 @@ class DecoderBlock(Block):
         """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
         return None if memory is None else self.cross_attention.project(memory)
 
-    def step(self, rows, hypotheses, position, places, cache, bias, memory=None, cross_bias=None, put=put):
-        """One position, of K hypotheses of each row of the batch (one, unless a beam search runs).
+    def step(self, rows, position, cache, memory=None, cross_bias=None):
+        """One position, of K hypotheses of each row of the batch.
 
-        All hypotheses of a row share its cache; the bias hides the entries that are not their own. So a beam search
-        that goes on from other hypotheses changes the bias and moves no keys or values.
-
-        Args: rows x [B K, D]; hypotheses K; position int [B|1, 1], where they stand in the sequence; places int
-            [B G K], rows of the cache that are written; cache: keys and values [B, G, E, H]; bias [B, 1, K, E], for the
-            scores (see `bias_of`); memory: what `project` returned; cross_bias [B, 1, 1, S]; put: see `put`.
-        Returns: [B K, D], the cache with the places filled.
+        Args: rows x [B K, D]; position int [B|1, 1], where they stand in the sequence; cache: a `BlockCache`; memory:
+            what `project` returned; cross_bias [B, 1, 1, S], for its scores (see `mask_bias`).
+        Returns: [B K, D], the cache with the keys and values of this position.
         """
-        updated = cache
-
-        def attend_self(y):
-            nonlocal updated
-            new = self.self_attention.project_step(y, hypotheses, position)
-            updated = tuple(put(old, part, places) for old, part in zip(cache, new, strict=True))
-            return self.self_attention.attend_step(y, hypotheses, *updated, bias, position)
-
-        def attend_memory(y):
-            return self.cross_attention.attend_step(y, hypotheses, *memory, cross_bias)
-
-        return self.decode(rows, attend_self, None if memory is None else attend_memory), updated
-
-    def read(self, x):
-        """Like `call` without a memory: x [B, T, D] -> [B, T, D], and a cache of T entries for `step`."""
-        cache = ()
+        hypotheses = cache.bias.shape[2]
 
         def attend_self(y):
             nonlocal cache
-            cache = self.self_attention.project(y)
-            return self.self_attention.attend(y, *cache, causal=True)
+            attention = self.self_attention
+            cache = cache.write(*attention.project_rows(y, hypotheses, position))
+            return attention.attend_rows(y, hypotheses, cache.keys, cache.values, cache.bias, start=position)
 
-        return self.decode(x, attend_self), cache
+        def attend_memory(y):
+            return self.cross_attention.attend_rows(y, hypotheses, *memory, cross_bias)
+
+        return self.decode(rows, attend_self, None if memory is None else attend_memory), cache
+
+    def read(self, x):
+        """Like `call` without a memory: x [B, T, D] -> [B, T, D], and the keys and values of its T positions."""
+        keys = values = None
+
+        def attend_self(y):
+            nonlocal keys, values
+            keys, values = self.self_attention.project(y)
+            return self.self_attention.attend(y, keys, values, causal=True)
+
+        return self.decode(x, attend_self), (keys, values)
 
     def start(self, batch, dtype):
-        """-> a cache without an entry for `batch` rows."""
+        """-> keys and values of no position, for `batch` rows."""
         attention = self.self_attention
         empty = ops.zeros((batch, attention.groups, 0, attention.head_width), dtype=dtype)
         return empty, empty
