@@ -407,7 +407,7 @@ def test_recurrent_dropout_keeps_one_mask_for_a_sequence(make):
     rnn.build((None, None, 1))
     x, start = tf.zeros((3, 6, 1)), [tf.ones((3, 40)) for _ in rnn.cell.state_size]
     assert_close(rnn(x, start, training=False), rnn(x, start), 0)
-    mask = rnn.cell.held(3, training=True)
+    mask = rnn.cell.dropout_mask(3, training=True)
     assert set(np.unique(mask)) == {0.0, 2.0} and 0.3 < np.mean(np.asarray(mask) == 0) < 0.7
     assert np.abs(rnn(x, start, training=True)[0] - rnn(x, start)[0]).max() > 1e-2
     seen = []

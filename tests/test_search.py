@@ -27,11 +27,11 @@ class Toy:
     def start(self, memory, length):
         return ((), memory), tf.zeros((tf.shape(memory)[0], 1))
 
-    def step(self, token, index, memory, cache, put):
+    def step(self, token, index, memory, cache):
         own = memory[1] if token.shape.rank == 1 else memory[1][:, tf.newaxis]
         return tf.gather(self.table, token) + own, cache
 
-    def extend(self, cache, positions):
+    def extend(self, cache, positions, writer=None):
         return cache
 
     def reorder(self, cache, parents):
@@ -179,7 +179,7 @@ def test_rows_that_have_ended_leave():
     sizes = []
 
     class Counted(Toy):
-        def step(self, token, index, memory, cache, put):
+        def step(self, token, index, memory, cache):
             sizes.append(len(token))
             ends = tf.one_hot(tf.fill(tf.shape(token), END), VOCABULARY)
             return tf.where((index + 1 >= memory[1][:, :1]), 9 * ends, 9 * tf.one_hot(token * 0 + 3, VOCABULARY)), cache
@@ -192,7 +192,7 @@ def test_rows_that_have_ended_leave():
 
 
 def test_a_cache_that_is_full_grows(monkeypatch):
-    monkeypatch.setattr("kerasnets.decoding.loop.ROOM", 2)
+    monkeypatch.setattr("kerasnets.decoding.loop.CAPACITY", 2)
     made, start, plain = MODELS["transformer pre"]()
     tokens, _ = greedy(made, *start(slice(None)), START, -1, tf.fill([4], 11))
     limits, alpha = tf.fill([4], 11), tf.ones(4)
@@ -281,9 +281,9 @@ def test_it_stops_where_nothing_better_can_come():
     steps = []
 
     class Counted(Toy):
-        def step(self, token, index, memory, cache, put):
+        def step(self, token, index, memory, cache):
             steps.append(1)
-            return super().step(token, index, memory, cache, put)
+            return super().step(token, index, memory, cache)
 
     table = np.full((VOCABULARY, VOCABULARY), 0.0)
     table[START, 4] = table[4, END] = 20.0

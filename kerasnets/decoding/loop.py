@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-ROOM = 16  # positions that a cache has at first; filled, it doubles
+CAPACITY = 16  # positions that a cache has at first; filled, it doubles
 
 
 class Decoder(Protocol):
@@ -17,11 +17,11 @@ class Decoder(Protocol):
     def start(self, given: Any, length: int) -> tuple[Any, Any]:
         """-> memory, cache: what stays constant; what has been written so far, with room for `length` positions."""
 
-    def step(self, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any, put: Any) -> tuple[tf.Tensor, Any]:
+    def step(self, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any) -> tuple[tf.Tensor, Any]:
         """token int [B] or [B, K] at position `index` -> logits [*, V] for the next one, cache."""
 
-    def extend(self, cache: Any, positions: tf.Tensor) -> Any:
-        """-> the cache with room for so many more positions."""
+    def extend(self, cache: Any, positions: tf.Tensor, writer: Callable | None = None) -> Any:
+        """-> the cache with room for so many more positions; `step` writes into it by `writer` if there is one."""
 
     def reorder(self, cache: Any, parents: tf.Tensor) -> Any:
         """parents int [B, K] -> the cache with these hypotheses of each row."""
@@ -45,12 +45,12 @@ def decode(
     shared, of_rows = memory
 
     def run_some(rows, index, full, of_rows, cache, state, found):
-        room = tf.where(index < full, 0, tf.maximum(index, ROOM))
-        full, most = full + room, tf.size(rows)
-        cache = tf.nest.map_structure(own, model.extend(cache, room))
+        added = tf.where(index < full, 0, tf.maximum(index, CAPACITY))
+        full, most = full + added, tf.size(rows)
+        cache = tf.nest.map_structure(copy, model.extend(cache, added, write_cache_in_place))
 
         def step(token, index, cache):
-            return model.step(token, index, (shared, of_rows), cache, put=put_in_place)
+            return model.step(token, index, (shared, of_rows), cache)
 
         def goes_on(index, cache, state):
             return (index < full) & (4 * tf.reduce_sum(tf.cast(state["ended"], tf.int32)) < most)
@@ -70,7 +70,9 @@ def decode(
 
     rows, found = tf.range(tf.size(state["ended"])), {name: tf.zeros_like(state[name]) for name in results}
     variables = (rows, tf.constant(0), tf.constant(0), of_rows, cache, state, found)
-    grown = model.extend(cache, tf.raw_ops.PlaceholderWithDefault(input=ROOM, shape=[]))  # of a size nobody knows yet
+    grown = model.extend(
+        cache, tf.raw_ops.PlaceholderWithDefault(input=CAPACITY, shape=[])
+    )  # of a size nobody knows yet
     shapes = (*variables[:3], of_rows, grown, state, found)
     found = loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
     return tuple(found[name] for name in results)
@@ -92,17 +94,17 @@ def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) 
     return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
 
 
-def own(x: tf.Tensor) -> tf.Tensor:
-    """-> a copy that nobody else holds, and no constant of the graph: it may be written in place."""
+def copy(x: tf.Tensor) -> tf.Tensor:
+    """-> a copy that no other operation reads, and no constant of the graph: it may be written in place."""
     return tf.raw_ops.DeepCopy(x=x)
 
 
-def put_in_place(cache: tf.Tensor, new: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """cache [B, G, E, H], new [B, G, K, H], places int [B G K] -> the same memory, with `new` in these of its rows.
+def write_cache_in_place(cache: tf.Tensor, new: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+    """cache [B, G, E, H], new [B, G, K, H], slots int [B G K] -> the same memory, with `new` in these of its rows.
 
     Nobody reads the cache of before: what this step computes needs its own rows, and the next one needs this step.
     """
     rows, new = (tf.reshape(x, [-1, cache.shape[-1]]) for x in (cache, new))
-    written = tf.reshape(tf.raw_ops.InplaceUpdate(x=rows, i=places, v=new), tf.shape(cache))
+    written = tf.reshape(tf.raw_ops.InplaceUpdate(x=rows, i=slots, v=new), tf.shape(cache))
     written.set_shape(cache.shape)
     return written

@@ -7,7 +7,7 @@ import tensorflow as tf
 from kerasnets.decoding.loop import Decoder, decode
 
 GROUP = 32  # neighbours in the vocabulary
-NEVER = -1e9  # log probability of a beginning that does not exist
+NEVER = -1e9  # log probability of a hypothesis that does not exist
 LEAST = tf.float32.min  # score of an ended sequence that does not exist: with α < 0 others can be below NEVER
 
 
@@ -57,14 +57,14 @@ def beam_search(
     length_penalty: tf.Tensor,
     beams: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `beams` best sequences found by extending, at every position, the K = `beams` most probable beginnings.
+    """The `beams` best sequences found by extending, at every position, the K = `beams` most probable live hypotheses.
 
     A sequence ends with the end token or at the limit. Its score is log P / length^α, its end token counted, with the
-    row's length penalty α: 0 compares log probabilities, 1 their means; more prefers longer ones. Beginnings (live) and
-    ended sequences (finished) are kept apart, so that none of the latter is crowded out by the former. A row ends when
-    K are finished and no beginning can become better than the best of them: log P only falls, and so a score can be at
-    most log P / limit^α for α ≥ 0, or log P / (shortest possible length)^α for α < 0. Hence the first is the best that
-    the search could ever find, and the others are the best that had ended by then; with as many beams as there are
+    row's length penalty α: 0 compares log probabilities, 1 their means; more prefers longer ones. Live hypotheses and
+    finished ones, which have ended, are kept apart, so that none of the latter is crowded out by the former. A row ends
+    when K are finished and no live one can become better than the best of them: log P only falls, and so a score can be
+    at most log P / limit^α for α ≥ 0, or log P / (shortest possible length)^α for α < 0. Hence the first is the best
+    that the search could ever find, and the others are the best that had ended by then; with as many beams as there are
     sequences it is the exhaustive search.
 
     Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more: most
@@ -86,7 +86,7 @@ def beam_search(
         scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
         finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
         total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
-        # The best that a beginning can still become.
+        # The best that a live hypothesis can still become.
         bound = score(total[:, :1], tf.where(alpha >= 0, limits, index + 2), alpha)
         after = {
             "token": tf.gather(tokens, place, batch_dims=1),
@@ -118,14 +118,14 @@ def beam_search(
 
 
 def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The 2K most probable continuations of K beginnings: at most K of them end, so that K are left to go on from.
+    """The 2K most probable continuations of K live hypotheses: at most K of them end, so that K are left to go on from.
 
-    Args: logits [A, K, V]; log_probability of the beginnings [A, K].
-    Returns: log probabilities, beginnings and tokens of the continuations, each [A, 2K], best first.
+    Args: logits [A, K, V]; log_probability of the hypotheses [A, K].
+    Returns: log probabilities, hypotheses and tokens of the continuations, each [A, 2K], best first.
     """
     beams, vocabulary = logits.shape[1:]
     each = min(2 * beams, vocabulary)
-    best, tokens = largest(logits, each)  # of each beginning first: there are fewer to sum up and to compare
+    best, tokens = largest(logits, each)  # of each hypothesis first: there are fewer to sum up and to compare
     rest = log_sum(logits - best[..., :1]) + best[..., 0]
     total = (log_probability - rest)[..., tf.newaxis] + best  # [A, K, each]
     total, place = tf.math.top_k(tf.reshape(total, [-1, beams * each]), min(2 * beams, beams * each))

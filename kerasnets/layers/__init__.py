@@ -6,22 +6,27 @@ One legend of shapes holds everywhere:
     D width      N attention heads                     H = D / N, width of one head
     U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
 
-Masks are boolean, True means "may be attended to" or "is there", and are passed by name. Those that Keras passes by
-itself, behind `keras.layers.Embedding(mask_zero=True)`, are combined with them (masking.py).
+Masks are boolean, True means "may be attended to" or "is valid", no padding, and are passed by name. Those that
+Keras passes by itself, behind `keras.layers.Embedding(mask_zero=True)`, are combined with them (masking.py).
+Fast equals of the equations are in `kernels`.
 Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
 dtype policy is.
 """
 
 from kerasnets.layers.attention import MultiHeadAttention
+from kerasnets.layers.blocks import DecoderBlock, EncoderBlock
 from kerasnets.layers.convolution import ConvBlock, GlobalPooling, ResidualBlock
+from kerasnets.layers.feed_forward import FeedForward
 from kerasnets.layers.linear import Linear
 from kerasnets.layers.local_connection import LocallyConnected2D
 from kerasnets.layers.normalization import LayerNormalization
 from kerasnets.layers.positions import LearnedPositions, PositionalEncoding
 from kerasnets.layers.recurrent import LSTMCell, SimpleRNNCell
 from kerasnets.layers.recurrent_attention import AdditiveAttention, MultiplicativeAttention
-from kerasnets.layers.rnn import LSTM, RNN, Bidirectional, StackedRNN
-from kerasnets.layers.transformer import DecoderBlock, EncoderBlock, FeedForward, Residual
+from kerasnets.layers.residual import Residual
+from kerasnets.layers.rnn import LSTM, RNN
+from kerasnets.layers.stacked_rnn import Bidirectional, StackedRNN
+from kerasnets.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
     "LSTM",
@@ -45,4 +50,5 @@ __all__ = [
     "ResidualBlock",
     "SimpleRNNCell",
     "StackedRNN",
+    "TiedEmbedding",
 ]

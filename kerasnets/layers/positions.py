@@ -28,13 +28,13 @@ class PositionalEncoding(MaskedLayer):
             raise ValueError(f"the width is {x_shape[-1]}; sines and cosines come in pairs, so it must be even.")
 
     def call(self, x, start=0):
-        return x + ops.cast(self.encoding(count(start, ops.shape(x)[1]), x.shape[-1]), x.dtype)
+        return x + ops.cast(self.encoding(position_ids(start, ops.shape(x)[1]), x.shape[-1]), x.dtype)
 
     @staticmethod
     def encoding(positions, width):
         """positions [...] -> [..., D] in float32."""
-        angles = turns(positions, width)
-        pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # [..., D/2, 2]
+        phases = angles(positions, width)
+        pairs = ops.stack([ops.sin(phases), ops.cos(phases)], axis=-1)  # [..., D/2, 2]
         return ops.reshape(pairs, (*ops.shape(positions), width))
 
     def compute_output_shape(self, x_shape):
@@ -68,7 +68,7 @@ class LearnedPositions(MaskedLayer):
             raise ValueError(f"the sequence ends at position {end}; the table of learned positions has {self.length}.")
         # Past the table some devices would read zeros or the last row, and nobody would notice: a row more, of NaN.
         table = ops.pad(self.table, [[0, 1], [0, 0]], constant_values=float("nan"))
-        rows = ops.take(table, ops.minimum(count(start, ops.shape(x)[1]), self.length), axis=0)  # [B|1, T, D]
+        rows = ops.take(table, ops.minimum(position_ids(start, ops.shape(x)[1]), self.length), axis=0)  # [B|1, T, D]
         return x + ops.cast(rows, x.dtype)
 
     def compute_output_shape(self, x_shape):
@@ -91,21 +91,21 @@ def rotate(x, start=0):
     Returns: [B, N, T, H].
     """
     half = x.shape[-1] // 2
-    angles = ops.expand_dims(turns(count(start, ops.shape(x)[2]), x.shape[-1]), 1)  # [B|1, 1, T, H/2]
-    cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
+    phases = ops.expand_dims(angles(position_ids(start, ops.shape(x)[2]), x.shape[-1]), 1)  # [B|1, 1, T, H/2]
+    cos, sin = ops.cast(ops.cos(phases), x.dtype), ops.cast(ops.sin(phases), x.dtype)
     a, b = x[..., :half], x[..., half:]
     return ops.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
-def count(start, length):
-    """-> the positions of `length` places: `start` is that of the first, an integer or [B], or they are given."""
+def position_ids(start, length):
+    """-> int [B|1, T]. `start` is the position of the first, an integer or [B], or those of all, int [B|1, T|1]."""
     start = ops.convert_to_tensor(start)
     if len(ops.shape(start)) == 2:
         return start
     return ops.reshape(start, (-1, 1)) + ops.expand_dims(ops.arange(length, dtype="int32"), 0)
 
 
-def turns(positions, width):
+def angles(positions, width):
     """p 10000^(-2i/D): positions [...] -> [..., D/2] in float32: half precision cannot tell 2049 from 2050."""
     frequencies = 10000.0 ** (-ops.arange(0, width, 2, dtype="float32") / width)
     return ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies

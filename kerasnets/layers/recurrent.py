@@ -37,13 +37,13 @@ class Cell(MaskedLayer):
 
         x_mask bool [B] is Keras's mask (see masking.py): the states of a row that is padding stay.
         """
-        after = self.advance(self.project(x), states, self.held(ops.shape(x)[0], training))
+        after = self.advance(self.project(x), states, self.dropout_mask(ops.shape(x)[0], training))
         if x_mask is not None:
             after = tuple(ops.where(ops.expand_dims(x_mask, 1), *pair) for pair in zip(after, states, strict=True))
         return after[0], after
 
-    def held(self, batch, training=None):
-        """-> the mask of the recurrent dropout [B, P], or None: what stays the same for a whole sequence."""
+    def dropout_mask(self, batch, training=None):
+        """-> the mask of the recurrent dropout [B, P], which stays the same for a whole sequence; or None."""
         if not (training and self.recurrent_dropout):
             return None
         return self.drop(ops.ones((batch, self.output_size), dtype=self.compute_dtype), training=True)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.kernels.attention import MASKED
 from kerasnets.layers.masking import MaskedLayer, check_rank, mask_sources
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -25,8 +26,7 @@ class SoftAttention(MaskedLayer):
         check_rank(attention_mask)
         scores = ops.cast(self.scores(query, keys), "float32")
         if attention_mask is not None:
-            # Large enough to vanish in the softmax, finite so that a row with nothing to see is no NaN.
-            scores = ops.where(attention_mask, scores, -1e9)
+            scores = ops.where(attention_mask, scores, MASKED)
         weights = ops.softmax(scores)
         return ops.matmul(ops.cast(weights, memory.dtype), memory), weights
 

@@ -1,10 +1,9 @@
-"""Running a cell over time: forward, backward, both ways, one above another.   T time steps, P width of the output."""
+"""Running a cell over time.   B batch, T time steps, D width of the input, P width of the output, U units."""
 
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_shares
-from kerasnets.layers.lstm_gradient import recurrence
+from kerasnets.layers.kernels.lstm import run_lstm, stock_lstm
 from kerasnets.layers.masking import MaskedLayer, all_valid
 from kerasnets.layers.recurrent import LSTMCell
 
@@ -31,12 +30,12 @@ class RNN(RecurrentLayer):
     Args:
         cell: a `SimpleRNNCell`, an `LSTMCell` or any other with `project` and `advance` (recurrent.py).
         reverse: reads from the last step to the first. Padding at the end changes no state, so that it starts at the
-            last step that is there.
+            last valid step.
         truncate: steps of a chunk within which gradients flow back; None: all the way.
         stateful: keeps the last states of a call for the next one where none are given, for plain `fit` over batches
             that follow one another; needs a fixed batch size. `reset_states` forgets them.
-    Call: x [B, T, D]; states, as `cell` has them (zeros when None); valid bool [B, T], True = there: at a False step
-        the states stay as they are; mask or x_mask, the same from Keras (see masking.py).
+    Call: x [B, T, D]; states, as `cell` has them (zeros when None); valid bool [B, T]: at a step of
+        padding, False, the states stay as they are; mask or x_mask, the same from Keras (see masking.py).
     Returns: output of every step [B, T, P] (`return_sequences` of Keras); the last states (`return_state`), of which
         the first is the last output [B, P].
     """
@@ -73,8 +72,9 @@ class RNN(RecurrentLayer):
         if states is None:
             states = [ops.cast(c, self.compute_dtype) for c in self.carried] if self.stateful else self.start(x)
         x, valid = (a if a is None or not self.reverse else ops.flip(a, axis=1) for a in (x, valid))
-        there = None if valid is None else ops.expand_dims(ops.cast(ops.transpose(valid), self.compute_dtype), -1)
-        outputs, states = self.run(ops.transpose(x, (1, 0, 2)), tuple(states), there, training)
+        if valid is not None:
+            valid = ops.expand_dims(ops.cast(ops.transpose(valid), self.compute_dtype), -1)
+        outputs, states = self.run(ops.transpose(x, (1, 0, 2)), tuple(states), valid, training)
         outputs = ops.transpose(outputs, (1, 0, 2))
         if self.stateful:
             for carried, state in zip(self.carried, states, strict=True):
@@ -84,10 +84,10 @@ class RNN(RecurrentLayer):
     def start(self, x):
         return self.cell.get_initial_state(ops.shape(x)[0])
 
-    def run(self, x, states, there, training):
-        """x [T, B, D], there [T, B, 1] or None -> outputs [T, B, P], states."""
+    def run(self, x, states, valid, training):
+        """x [T, B, D], valid [T, B, 1], 1 or 0, or None -> outputs [T, B, P], states."""
         projected = self.cell.project(x)
-        mask = self.cell.held(ops.shape(x)[1], training)
+        mask = self.cell.dropout_mask(ops.shape(x)[1], training)
 
         def advance(states, t):
             before = states
@@ -95,12 +95,12 @@ class RNN(RecurrentLayer):
                 ends = (t % self.truncate == 0) & (t > 0)
                 before = tuple(ops.where(ends, ops.stop_gradient(s), s) for s in states)
             after = self.cell.advance([part[t] for part in projected], before, mask)
-            if there is not None:
-                counts = there[t] > 0
+            if valid is not None:
+                counts = valid[t] > 0
                 after = tuple(ops.where(counts, new, old) for new, old in zip(after, before, strict=True))
             return after, after
 
-        # Numbers are scanned, not arrays: see lstm_gradient.py.
+        # Numbers are scanned, not arrays: see kernels/lstm.py.
         states, sequences = ops.scan(advance, states, ops.arange(ops.shape(x)[0], dtype="int32"))
         return sequences[0], states
 
@@ -133,8 +133,7 @@ class RNN(RecurrentLayer):
 class LSTM(RNN):
     """`RNN` over an `LSTMCell` (see there for the equations), with a faster loop.
 
-    A plain cell is run by `recurrence`, whose gradient is written out; on a GPU by the kernel of the stock layer
-    (cuDNN), unless steps are left out or the gradient is cut. Both give the numbers of the general loop.
+    A cell of the four equations alone is run by the kernel `run_lstm`, which gives the numbers of the general loop.
 
     Args: units U; recurrent_dropout, peepholes, layer_norm, projection: of the cell; reverse, truncate, stateful: of
         `RNN`.
@@ -160,28 +159,17 @@ class LSTM(RNN):
 
     def build(self, x_shape):
         super().build(x_shape)
-        self.fused = None
-        if self.cell.plain and self.truncate is None and on_gpu():
-            self.fused = keras.layers.LSTM(
-                self.cell.units, return_sequences=True, return_state=True, dtype=self.dtype_policy, name="fused"
-            )
-            self.fused.cell = self.cell  # the same weights
+        self.stock = stock_lstm(self.cell) if self.cell.plain else None
 
-    def run(self, x, states, there, training):
-        if self.fused is not None and there is None:
-            outputs, *states = self.fused(ops.transpose(x, (1, 0, 2)), initial_state=list(states))
-            return ops.transpose(outputs, (1, 0, 2)), tuple(states)
-        if not self.cell.plain or keras.backend.backend() == "torch":  # where a written gradient is of one output alone
-            return super().run(x, states, there, training)
-        kernel = ops.cast(self.cell.recurrent_kernel, self.compute_dtype)
-        h, c = states
-        hs, cs = recurrence(self.cell.project(x), kernel, h, c, there, self.truncate)
-        return hs, (hs[-1], cs[-1])
+    def run(self, x, states, valid, training):
+        if self.cell.plain:
+            return run_lstm(self.cell, x, states, valid, self.truncate, self.stock)
+        return super().run(x, states, valid, training)
 
     def gates(self, x, states=None):
         """-> the gates i, f, g, o and the cell c of every step, each [B, T, U] in float32: what it remembers when.
 
-        x and states as in `call`; all steps are there, and it reads forward.
+        x and states as in `call`; all steps are valid, and it reads forward.
         """
         if self.reverse:
             raise ValueError("reverse is True; the gates can be read of an LSTM that reads forward.")
@@ -209,128 +197,3 @@ class LSTM(RNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def told(rnn):
-    """What a wrong argument is, for an error."""
-    options = [name for name in ("reverse", "stateful") if getattr(rnn, name, False)]
-    return " ".join([type(rnn).__name__, *options])
-
-
-def on_gpu():
-    """Whether this process computes on a GPU."""
-    if keras.backend.backend() == "torch":
-        return ops.zeros(1).device.type == "cuda"
-    return any(name.startswith("gpu") for name in keras.distribution.list_devices())
-
-
-@register
-class Bidirectional(RecurrentLayer):
-    """One RNN from the first step to the last and one back, side by side (Schuster & Paliwal 1997).
-
-    Args: rnn: an `RNN` that reads forward; the other is made like it, with weights of its own.
-    Call: x [B, T, D]; states: those of both (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
-    Returns: outputs of both, one behind the other [B, T, 2P]; their last states.
-    """
-
-    def __init__(self, rnn, **kwargs):
-        super().__init__(**kwargs)
-        if not isinstance(rnn, RNN) or rnn.reverse or rnn.stateful:
-            raise ValueError(f"rnn is {told(rnn)}; it must be an RNN that reads forward and is not stateful.")
-        self.rnn = rnn
-        self.backward = type(rnn).from_config(rnn.get_config() | {"reverse": True, "name": f"{rnn.name}_backward"})
-
-    def build(self, x_shape):
-        for rnn in (self.rnn, self.backward):
-            if not rnn.built:  # one that comes from a file is built
-                rnn.build(x_shape)
-
-    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
-        states = (None, None) if states is None else states
-        given = {"valid": valid, "x_mask": all_valid(mask, x_mask), "training": training}
-        forward, forward_states = self.rnn(x, states=states[0], **given)
-        backward, backward_states = self.backward(x, states=states[1], **given)
-        return ops.concatenate([forward, backward], axis=-1), (forward_states, backward_states)
-
-    def compute_output_shape(self, x_shape):
-        (*shape, width), states = self.rnn.compute_output_shape(x_shape)
-        return (*shape, 2 * width), (states, states)
-
-    def get_config(self):
-        return super().get_config() | {"rnn": keras.saving.serialize_keras_object(self.rnn)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**(config | {"rnn": keras.saving.deserialize_keras_object(config["rnn"])}))
-
-
-@register
-class StackedRNN(RecurrentLayer):
-    """RNNs one above another: each reads the outputs of the one below (Graves 2013, section 2).
-
-    Args:
-        rnns: from the lowest to the highest, each an `RNN` or `Bidirectional`.
-        dropout: share of each one's output that training sets to zero, the highest one's too; never from step to step
-            (Zaremba et al. 2014).
-    Call: x [B, T, D]; states: those of each RNN (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
-    Returns: outputs of the highest [B, T, P]; the last states of each.
-    """
-
-    def __init__(self, rnns, dropout=0.0, **kwargs):
-        super().__init__(**kwargs)
-        if not rnns or not all(isinstance(rnn, RNN | Bidirectional) for rnn in rnns):
-            raise ValueError(
-                f"rnns is {[told(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
-            )
-        check_shares(dropout=dropout)
-        self.rnns, self.dropout = list(rnns), dropout
-        self.drops = [
-            keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))
-        ]
-
-    def build(self, x_shape):
-        for rnn in self.rnns:
-            if not rnn.built:  # one that comes from a file is built
-                rnn.build(x_shape)
-            x_shape, _ = rnn.compute_output_shape(x_shape)
-
-    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
-        states, after = [None] * len(self.rnns) if states is None else states, []
-        x_mask = all_valid(mask, x_mask)
-        for rnn, drop, state in zip(self.rnns, self.drops, states, strict=True):
-            x, state = rnn(x, states=state, valid=valid, training=training, x_mask=x_mask)
-            x = drop(x, training=training)
-            after.append(state)
-        return x, after
-
-    def step(self, x, states):
-        """One time step, of RNNs that read forward: x [B, D], states -> output [B, P], states."""
-        after = []
-        for rnn, state in zip(self.rnns, states, strict=True):
-            x, state = rnn.step(x, state)
-            after.append(state)
-        return x, after
-
-    def reset_states(self):
-        for rnn in self.rnns:
-            if isinstance(rnn, RNN):
-                rnn.reset_states()
-
-    def start(self, batch):
-        """-> states before the first step, of RNNs that read forward."""
-        return [rnn.cell.get_initial_state(batch) for rnn in self.rnns]
-
-    def compute_output_shape(self, x_shape):
-        after = []
-        for rnn in self.rnns:
-            x_shape, states = rnn.compute_output_shape(x_shape)
-            after.append(states)
-        return x_shape, after
-
-    def get_config(self):
-        rnns = [keras.saving.serialize_keras_object(rnn) for rnn in self.rnns]
-        return super().get_config() | {"rnns": rnns, "dropout": self.dropout}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**(config | {"rnns": [keras.saving.deserialize_keras_object(rnn) for rnn in config["rnns"]]}))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import LSTM, StackedRNN
+from kerasnets.layers import LSTM, StackedRNN, TiedEmbedding
 from kerasnets.layers.checks import check_counts
 from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
@@ -33,7 +33,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     def build(self, input_shape):
         policy = self.dtype_policy
-        self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
+        self.embedding = TiedEmbedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
         rnns = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
         self.rnns = StackedRNN(rnns, self.dropout, dtype=policy, name="rnns")
         self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
@@ -56,9 +56,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     def logits(self, x):
         """x [..., U] -> [..., V] in float32."""
-        if self.out is not None:
-            return self.out(x)
-        return ops.cast(ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype))), "float32")
+        return self.embedding.logits(x) if self.out is None else self.out(x)
 
     def initial_states(self, batch):
         return self.rnns.start(batch)
@@ -70,8 +68,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
         """
         return ((), ()), self.run(prompt, self.initial_states(ops.shape(prompt)[0]), valid=prompt != 0)[1]
 
-    def step(self, token, index, memory, cache, put=None):
-        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
+    def step(self, token, index, memory, cache):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs no index."""
         x, cache = self.rnns.step(self.embedding(ops.reshape(token, (-1,))), as_rows(cache))
         return ops.reshape(self.logits(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
 

@@ -1,4 +1,4 @@
-"""What several models need: layers among their arguments, where a sequence is no padding, and hypotheses of a search.
+"""What several models need: layers among their arguments, which steps of a sequence are valid, hypotheses of a search.
 
 B batch, K hypotheses of a row, U units.
 """
@@ -6,9 +6,11 @@ B batch, K hypotheses of a row, U units.
 import keras
 from keras import ops, tree
 
+from kerasnets.layers.cache import take_hypotheses
 
-def present(sequence, valid=None):
-    """-> bool [B, T], True = there: `valid` if it is given, else where tokens are no padding, 0; None: all is there."""
+
+def valid_steps(sequence, valid=None):
+    """-> bool [B, T]: `valid` if it is given, else where tokens are no padding, 0; None: all steps are valid."""
     if valid is None and len(sequence.shape) == 2 and "int" in keras.backend.standardize_dtype(sequence.dtype):
         return sequence != 0
     return valid
@@ -25,20 +27,13 @@ def build_given(layer, shape):
         layer.build(shape)
 
 
-def take_hypotheses(x, parents):
-    """x [B, K, ...], parents int [B, J], from 0 to K - 1 -> [B, J, ...]: the chosen hypotheses of each row."""
-    rows, count = ops.shape(x)[:2]
-    places = parents + ops.expand_dims(ops.arange(rows, dtype="int32"), 1) * count
-    return ops.take(ops.reshape(x, (rows * count, *ops.shape(x)[2:])), places, axis=0)
-
-
 class RecurrentSearch:
     """What a search asks of a model beside `start` and `step`, where the cache is the states of RNNs.
 
     States are [B, U], or [B, K, U] for K hypotheses of each row.
     """
 
-    def extend(self, cache, positions):
+    def extend(self, cache, positions, writer=None):
         """A state has room for any number of positions."""
         return cache
 

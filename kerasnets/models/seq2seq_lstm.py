@@ -4,9 +4,15 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
+from kerasnets.layers import (
+    LSTM,
+    AdditiveAttention,
+    Bidirectional,
+    MultiplicativeAttention,
+    StackedRNN,
+    TiedEmbedding,
+)
 from kerasnets.layers.checks import check_counts
-from kerasnets.layers.linear import laid_out_transpose
 from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -52,7 +58,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         policy, count = self.dtype_policy, range(self.num_layers)
         # Used as it is on the way out, where a scale of 1/√D starts the logits at about 1.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
-        self.embedding = keras.layers.Embedding(
+        self.embedding = TiedEmbedding(
             self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
         )
         encoder = [Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in count]
@@ -95,8 +101,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
 
     def logits(self, h, memory, training=None):
         """h [B, T, U], memory from `encode` -> [B, T, V]."""
-        table = ops.transpose(ops.cast(self.embedding.embeddings, h.dtype))
-        return ops.cast(ops.matmul(self.combined(h, memory, training), table), "float32")
+        return self.embedding.logits(self.combined(h, memory, training))
 
     def combined(self, h, memory, training=None):
         """h [B, T, U] -> h̃ [B, T, D]."""
@@ -107,7 +112,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         return self.drop(self.combine(h), training=training)
 
     def explain(self, inputs):
-        """As `call` -> logits [B, T, V], and who looked at whom: {"encoder": [B, 0, 1, S, S], since there it has no
+        """As `call` -> logits [B, T, V], and who attends to whom: {"encoder": [B, 0, 1, S, S], since there it has no
         attention, "cross": [B, 1, 1, T, S], without attention [B, 0, 1, T, S]}."""
         source, target = inputs["source"], inputs["target"]
         memory, states = self.encode(source)
@@ -127,15 +132,15 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         an LSTM.
         """
         memory, states = self.encode(source)
-        return (laid_out_transpose(ops.cast(self.embedding.embeddings, self.compute_dtype)), memory), states
+        return (self.embedding.logits_kernel(), memory), states
 
-    def step(self, token, index, memory, cache, put=None):
-        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
-        table, memory = memory
+    def step(self, token, index, memory, cache):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs no index."""
+        kernel, memory = memory
         h, cache = self.decoder.step(self.embed(ops.reshape(token, (-1,))), as_rows(cache))
         h = ops.reshape(h, (ops.shape(token)[0], -1, self.units))
         x = ops.reshape(self.combined(h, memory), (-1, self.width))
-        logits = ops.reshape(ops.matmul(x, table), (*ops.shape(token), self.vocabulary_size))
+        logits = ops.reshape(ops.matmul(x, kernel), (*ops.shape(token), self.vocabulary_size))
         return ops.cast(logits, "float32"), as_hypotheses(cache, token)
 
     def compute_output_shape(self, input_shape):

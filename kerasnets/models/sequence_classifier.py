@@ -6,7 +6,7 @@ from keras import ops
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.masking import all_valid
-from kerasnets.models.parts import build_given, present, with_layer
+from kerasnets.models.parts import build_given, valid_steps, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -43,7 +43,7 @@ class SequenceClassifier(keras.Model):
             `keras.layers.Embedding` for tokens.
         units U of each LSTM; num_layers.
         dropout: share of each LSTM's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
+    Call: sequence, as `embedding` takes it; valid bool [B, T], False = padding; when None, tokens are valid where they
         are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
     Returns: logits [B, classes] in float32.
     """
@@ -70,7 +70,7 @@ class SequenceClassifier(keras.Model):
 
     def run(self, sequence, valid=None, training=None):
         """As `call` -> logits, and the highest LSTM's outputs [B, T, U]."""
-        outputs, states = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
+        outputs, states = self.rnns(self.embedding(sequence), valid=valid_steps(sequence, valid), training=training)
         h, _ = states[-1]
         return self.out(self.drop(h, training=training)), outputs
 

@@ -69,8 +69,8 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
         """-> memory (nothing stays constant here), cache: see `step`. `length`, the limit, is of no use to an LSTM."""
         return ((), ()), self.encode(given)
 
-    def step(self, token, index, memory, cache, put=None):
-        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs neither index nor put."""
+    def step(self, token, index, memory, cache):
+        """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs no index."""
         x, cache = self.rnns.step(self.embedding(ops.reshape(token, (-1,))), as_rows(cache))
         return ops.reshape(self.out(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
 

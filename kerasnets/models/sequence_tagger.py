@@ -5,7 +5,7 @@ import keras
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.masking import all_valid
-from kerasnets.models.parts import build_given, present, with_layer
+from kerasnets.models.parts import build_given, valid_steps, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -19,7 +19,7 @@ class SequenceTagger(keras.Model):
         embedding: the layer that turns what is given into vectors [B, T, D], for example `keras.layers.Embedding`.
         units U of each LSTM, in each direction; num_layers.
         dropout: share of each layer's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], True = there; when None, tokens are there where they
+    Call: sequence, as `embedding` takes it; valid bool [B, T], False = padding; when None, tokens are valid where they
         are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
     Returns: logits [B, T, tags] in float32.
     """
@@ -44,7 +44,7 @@ class SequenceTagger(keras.Model):
 
     def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
         valid = all_valid(valid, mask, sequence_mask)
-        x, _ = self.rnns(self.embedding(sequence), valid=present(sequence, valid), training=training)
+        x, _ = self.rnns(self.embedding(sequence), valid=valid_steps(sequence, valid), training=training)
         return self.out(x)
 
     def compute_mask(self, inputs, previous_mask):

@@ -3,12 +3,17 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
-from kerasnets.layers.attention import bias_of
+from kerasnets.layers import (
+    DecoderBlock,
+    EncoderBlock,
+    LayerNormalization,
+    LearnedPositions,
+    PositionalEncoding,
+    TiedEmbedding,
+)
+from kerasnets.layers.cache import KeyValueCache
 from kerasnets.layers.checks import check_counts
-from kerasnets.layers.linear import laid_out_transpose
-from kerasnets.layers.transformer import places_of, put
-from kerasnets.models.parts import take_hypotheses
+from kerasnets.layers.kernels.attention import mask_bias
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -60,7 +65,7 @@ class TokenTransformer(keras.Model):
     def build_embedding(self, name, vocabulary_size):
         # Multiplied by √D on the way in, and unit variance there; used as it is on the way out.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
-        embedding = keras.layers.Embedding(
+        embedding = TiedEmbedding(
             vocabulary_size, self.width, embeddings_initializer=initializer, dtype=self.dtype_policy, name=name
         )
         embedding.build((None, None))
@@ -95,53 +100,35 @@ class TokenTransformer(keras.Model):
             raise ValueError(f"the length is {length}; it must be at most max_length, which is {self.max_length}.")
 
     def logits(self, x):
-        """x [..., D] -> [..., V] in float32: how well it fits each token's embedding."""
-        scores = ops.matmul(x, ops.transpose(ops.cast(self.embedding.embeddings, x.dtype)))
-        return ops.cast(scores, "float32")
+        """x [..., D] -> [..., V] in float32."""
+        return self.embedding.logits(x)
 
-    def decode_one(self, token, entry, position, table, cache, put, memory=None, cross_bias=None):
+    def decode_step(self, token, slot, position, kernel, cache, memory=None):
         """What the `step` of both decoders shares.
 
-        Args: token int [B] or [B, K]; entry int: where the cache keeps the first hypothesis of this step; position
-            int [B|1, 1]; table [D, V], of the logits; cache: {"blocks", "seen"}; memory: of each block, for which
-            cross_bias [B, 1, 1, S].
+        Args: token int [B] or [B, K], at `position` int [B|1, 1]; slot int: where the cache keeps the first of them;
+            kernel [D, V], of the logits; cache: a `KeyValueCache`; memory: keys and values of the source for each
+            block, and the bias of its padding [B, 1, 1, S]; None if there is no source.
         Returns: logits [*, V], cache.
         """
-        tokens = hypotheses(token)
+        tokens = as_hypotheses(token)
         x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
-        batch, count, room = ops.shape(cache["seen"])
-        entries = entry + ops.arange(count, dtype="int32")
-        here = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(room, dtype="int32"), 0)  # [K, E]
-        seen, blocks = ops.logical_or(cache["seen"], here), []
-        bias, places = bias_of(seen), places_of(entries, batch, cache["blocks"][0][0].shape[1], room)
+        cache, block_caches = cache.open(slot)
+        sources, cross_bias = ([None] * len(self.decoder), None) if memory is None else memory
         for n, block in enumerate(self.decoder):
-            source = None if memory is None else memory[n]
-            arguments = tokens.shape[1], position, places, cache["blocks"][n], bias, source, cross_bias, put
-            x, filled = block.step(x, *arguments)
-            blocks.append(filled)
-        logits = ops.matmul(normalized(x, self.decoder_norm), table)
+            x, block_caches[n] = block.step(x, position, block_caches[n], sources[n], cross_bias)
+        logits = ops.matmul(normalized(x, self.decoder_norm), kernel)
         if len(token.shape) > 1:
-            logits = ops.reshape(logits, (-1, tokens.shape[1], table.shape[-1]))
-        return ops.cast(logits, "float32"), {"blocks": blocks, "seen": seen}
+            logits = ops.reshape(logits, (-1, tokens.shape[1], kernel.shape[-1]))
+        return ops.cast(logits, "float32"), cache.close(block_caches)
 
-    def table(self):
-        """-> the matrix of the logits [D, V], laid out once for every `step`: reading a transpose takes longer."""
-        return laid_out_transpose(ops.cast(self.embedding.embeddings, self.compute_dtype))
-
-    def extend(self, cache, positions):
-        """-> the cache with room for so many more positions of all its hypotheses."""
-        batch, hypotheses = ops.shape(cache["seen"])[:2]
-        room = positions * hypotheses
-
-        def more(x):
-            return ops.concatenate([x, ops.zeros((batch, x.shape[1], room, x.shape[3]), x.dtype)], axis=2)
-
-        seen = ops.concatenate([cache["seen"], ops.zeros((batch, hypotheses, room), "bool")], axis=2)
-        return {"blocks": [tuple(map(more, block)) for block in cache["blocks"]], "seen": seen}
+    def extend(self, cache, positions, writer=None):
+        """-> the cache with room for so many more positions of all its hypotheses; see `KeyValueCache`."""
+        return cache.extend(positions, writer)
 
     def reorder(self, cache, parents):
-        """The search goes on from the hypotheses `parents` int [B, J] of each row: no key or value is moved."""
-        return cache | {"seen": take_hypotheses(cache["seen"], parents)}
+        """-> the cache of the hypotheses `parents` int [B, J] of each row."""
+        return cache.reorder(parents)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocabulary_size)
@@ -200,7 +187,7 @@ class Transformer(TokenTransformer):
         return normalized(x, self.encoder_norm), valid
 
     def explain(self, inputs):
-        """As `call` -> logits [B, T, V], and who looked at whom in each of the L blocks, each row with the sum 1.
+        """As `call` -> logits [B, T, V], and who attends to whom in each of the L blocks, each row with the sum 1.
 
         Returns: logits, {"encoder": [B, L, N, S, S], "decoder": [B, L, N, T, T], "cross": [B, L, N, T, S]}.
         """
@@ -222,25 +209,23 @@ class Transformer(TokenTransformer):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
 
         The memory stays the same while decoding. It is a pair: the matrix of the logits; and what belongs to each row,
-        the keys and values of the source for each block, and what hides its padding. The cache holds the keys and
-        values of the target so far, and `seen` bool [B, K, E]: which of them each hypothesis may see (one, at first).
+        the keys and values of the source for each block, and the bias that masks its padding. The cache, a
+        `KeyValueCache` of one hypothesis a row, is for the keys and values of the target.
         """
         self.check_length(length)
         encoded, valid = self.encode(source)
-        memory = [block.project(encoded) for block in self.decoder], bias_of(valid)
+        memory = [block.project(encoded) for block in self.decoder], mask_bias(valid)
         batch = ops.shape(source)[0]
         blocks = [block.start(batch, encoded.dtype) for block in self.decoder]
-        return (self.table(), memory), self.extend({"blocks": blocks, "seen": ops.zeros((batch, 1, 0), "bool")}, length)
+        cache = KeyValueCache(blocks, ops.zeros((batch, 1, 0), "bool"))
+        return (self.embedding.logits_kernel(), memory), cache.extend(length)
 
-    def step(self, token, index, memory, cache, put=put):
-        """token int [B], or [B, K] for K hypotheses of each row, at position `index` -> logits [*, V], cache.
-
-        `put` writes into the cache; see `put` of kerasnets/layers/transformer.py.
-        """
-        table, (projected, cross_bias) = memory
+    def step(self, token, index, memory, cache):
+        """token int [B], or [B, K] for K hypotheses of each row, at position `index` -> logits [*, V], cache."""
+        kernel, memory = memory
         token, position = ops.convert_to_tensor(token), ops.reshape(index, (1, 1))
-        entry = index * hypotheses(token).shape[1]
-        return self.decode_one(token, entry, position, table, cache, put, projected, cross_bias)
+        slot = index * as_hypotheses(token).shape[1]
+        return self.decode_step(token, slot, position, kernel, cache, memory)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape["target"], self.target_vocabulary_size or self.vocabulary_size)
@@ -253,6 +238,6 @@ def normalized(x, norm):
     return x if norm is None else norm(x)
 
 
-def hypotheses(token):
+def as_hypotheses(token):
     """token int [B] or [B, K] -> [B, K]; one hypothesis for each row, unless there are more."""
     return ops.expand_dims(token, 1) if len(token.shape) == 1 else token

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.transformer import put
-from kerasnets.models.transformer import TokenTransformer, hypotheses, normalized
+from kerasnets.layers.cache import KeyValueCache
+from kerasnets.models.transformer import TokenTransformer, as_hypotheses, normalized
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -58,22 +58,22 @@ class DecoderTransformer(TokenTransformer):
     def start(self, prompt, length):
         """prompt int [B, T], 0 = padding at its end, for at most `length` more tokens -> memory, cache.
 
-        The memory is a pair: the matrix of the logits and T; each prompt's number of tokens [B, 1]. The cache holds the
-        keys and values of all tokens so far, and `seen` bool [B, K, E], as the Transformer's.
+        The memory is a pair: the matrix of the logits and T; each prompt's number of tokens [B, 1]. The cache, a
+        `KeyValueCache`, holds the keys and values of all tokens so far.
         """
         self.check_length(length + ops.shape(prompt)[1])
         x, blocks = self.embed(prompt), []
         for block in self.decoder:
             x, filled = block.read(x)
             blocks.append(filled)
-        there = prompt != 0
-        cache = self.extend({"blocks": blocks, "seen": ops.expand_dims(there, 1)}, length)
-        count = ops.sum(ops.cast(there, "int32"), axis=1, keepdims=True)
-        return ((self.table(), ops.shape(prompt)[1]), count), cache
+        valid = prompt != 0
+        cache = KeyValueCache(blocks, ops.expand_dims(valid, 1)).extend(length)
+        lengths = ops.sum(ops.cast(valid, "int32"), axis=1, keepdims=True)
+        return ((self.embedding.logits_kernel(), ops.shape(prompt)[1]), lengths), cache
 
-    def step(self, token, index, memory, cache, put=put):
+    def step(self, token, index, memory, cache):
         """token int [B] or [B, K], `index` places after its prompt -> logits [*, V] for the next one, cache."""
-        (table, prompt), count = memory
+        (kernel, longest), lengths = memory
         token = ops.convert_to_tensor(token)
-        entry = prompt + index * hypotheses(token).shape[1]
-        return self.decode_one(token, entry, count + index, table, cache, put)
+        slot = longest + index * as_hypotheses(token).shape[1]
+        return self.decode_step(token, slot, lengths + index, kernel, cache)

@@ -7,6 +7,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from kerasnets.layers.kernels import lstm
+
 NEVER = -1e9  # the logit of id 0: it stands for unknown characters and is no character to write
 
 
@@ -18,7 +20,7 @@ def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any],
     this is to be called within the graph that the steps belong to, outside of its loop.
     """
     embeddings = value(model.embedding.embeddings)
-    cells = [block_weights(lstm.cell) for lstm in model.rnns.rnns]
+    cells = [block_weights(rnn.cell) for rnn in model.rnns.rnns]
     if model.out is None:
         kernel, bias = tf.transpose(embeddings), tf.zeros([model.vocabulary_size])
     else:
@@ -42,12 +44,7 @@ def value(variable: keras.Variable) -> tf.Tensor:
 
 
 def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
-    """-> the weights of an `LSTMCell` as `LSTMBlockCell` takes them: W above U, and the gates as i, g, f, o."""
-
-    def ordered(x):
-        gates = tf.reshape(x, [-1, 4, cell.units])
-        return tf.reshape(tf.gather(gates, [0, 2, 1, 3], axis=1), [-1, 4 * cell.units])
-
-    w = tf.concat([ordered(value(cell.kernel)), ordered(value(cell.recurrent_kernel))], axis=0)
+    """-> the weights of an `LSTMCell` as `LSTMBlockCell` takes them."""
+    w, b = lstm.block_weights(value(cell.kernel), value(cell.recurrent_kernel), value(cell.bias))
     none = tf.zeros([cell.units])  # of the peepholes, which it has not
-    return {"w": w, "b": ordered(value(cell.bias))[0], "wci": none, "wcf": none, "wco": none}
+    return {"w": w, "b": b, "wci": none, "wcf": none, "wco": none}

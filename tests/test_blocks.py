@@ -1,7 +1,6 @@
 """The Transformer's blocks: parity with stock layers, what they see, and step by step as all at once."""
 
 import itertools
-import math
 
 import keras
 import numpy as np
@@ -9,9 +8,9 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, check_layer, normal, randomize, tensors, value_and_gradients
 
-from kerasnets.layers import DecoderBlock, EncoderBlock, FeedForward, Residual
-from kerasnets.layers.attention import bias_of
-from kerasnets.layers.transformer import places_of
+from kerasnets.layers import DecoderBlock, EncoderBlock
+from kerasnets.layers.cache import KeyValueCache
+from kerasnets.layers.kernels.attention import mask_bias
 
 BLOCK = {
     "num_heads": 4,
@@ -31,17 +30,6 @@ def built(layer, *shapes):
     return layer
 
 
-def test_feed_forward_keeps_its_promises(tmp_path):
-    check_layer(
-        FeedForward, {"hidden_units": 12, "activation": "swiglu"}, lambda b, t: {"x": normal(b, t, 6)}, tmp_path
-    )
-
-
-def test_residual_keeps_its_promises(tmp_path):
-    arguments = {"norm": "pre", "dropout": 0.1}
-    check_layer(Residual, arguments, lambda b, t: {"x": normal(b, t, 6)}, tmp_path, sublayer=keras.activations.tanh)
-
-
 def test_encoder_block_keeps_its_promises(tmp_path):
     def inputs(b, t):
         return {"x": normal(b, t, 8), "attention_mask": normal(b, 1, t, seed=1) > -1}
@@ -58,73 +46,6 @@ def test_decoder_block_keeps_its_promises(tmp_path):
 
 def test_decoder_block_without_memory_keeps_its_promises(tmp_path):
     check_layer(DecoderBlock, BLOCK, lambda b, t: {"x": normal(b, t, 8)}, tmp_path)
-
-
-# Feed-forward.
-
-
-def phi(x):
-    return np.vectorize(math.erf)(x / np.sqrt(2)) / 2 + 0.5
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-FORMULAS = {
-    "relu": lambda h, gate: np.maximum(h, 0),
-    "gelu": lambda h, gate: h * phi(h),
-    "swiglu": lambda h, gate: h * sigmoid(h) * gate,
-}
-
-
-@pytest.mark.parametrize("activation", FORMULAS)
-def test_feed_forward_is_its_formula(activation):
-    layer = built(FeedForward(5, activation), (None, None, 4))
-    weights = {w.path.split("/", 1)[1]: w.numpy().astype(np.float64) for w in layer.weights}
-    x = normal(2, 3, 4)
-    hidden = x @ weights["hidden/kernel"] + weights["hidden/bias"]
-    gate = x @ weights["gate/kernel"] + weights["gate/bias"] if activation == "swiglu" else None
-    expected = FORMULAS[activation](hidden, gate) @ weights["out/kernel"] + weights["out/bias"]
-    assert_close(layer(x), expected.astype(np.float32))
-
-
-# Blocks.
-
-
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_residual_normalizes_where_it_says(norm):
-    residual = built(Residual(norm), (None, None, 6))
-    stock = keras.layers.LayerNormalization(epsilon=1e-6)
-    x = tf.constant(normal(2, 4, 6))
-    stock.build(x.shape)
-    stock.set_weights(residual.normalization.get_weights())
-
-    def written_out():
-        return x + tf.sin(stock(x)) if norm == "pre" else stock(x + tf.sin(x))
-
-    ours, gradients = value_and_gradients(lambda: residual(x, sublayer=tf.sin), [x, *residual.trainable_variables])
-    theirs, expected = value_and_gradients(written_out, [x, *stock.trainable_variables])
-    assert_close(ours, theirs)
-    assert_close(gradients, expected)
-
-
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_residual_drops_what_the_sublayer_adds_in_training_only(norm):
-    residual = Residual(norm, dropout=0.5)
-    x = tf.constant(normal(2, 40, 6))
-    residual.build(x.shape)
-    nothing_added = residual(x, sublayer=tf.zeros_like, training=False)
-    with_all = residual(x, sublayer=tf.ones_like, training=False)
-    assert_close(residual(x, sublayer=tf.ones_like, training=False), with_all, 0)
-    dropped = residual(x, sublayer=tf.ones_like, training=True)
-    if norm == "pre":
-        assert_close(nothing_added, x, 0)
-        added = np.asarray(dropped - x).round(4)
-        assert set(np.unique(added)) == {0.0, 2.0}
-        assert 0.3 < (added == 0).mean() < 0.7
-    else:
-        assert np.abs(dropped - with_all).max() > 0.1
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -205,21 +126,21 @@ def test_decoder_block_step_by_step_equals_all_at_once(options):
     x, memory = tensors([normal(2, 5, 8), normal(2, 3, 6)])
     mask = tf.sequence_mask([3, 2], 3)[:, tf.newaxis]
     expected = block(x, memory, cross_mask=mask)
-    projected, cache = block.project(memory), room(block.start(2, "float32"), 7)
+    projected, cache = block.project(memory), empty_cache(block, batch=2).extend(7)
     for t in range(5):
-        bias = bias_of(tf.repeat(tf.sequence_mask([[t + 1]], 7), 2, axis=0))
-        places = places_of([t], 2, cache[0].shape[1], 7)
-        y, cache = block.step(x[:, t], 1, tf.constant([[t]]), places, cache, bias, projected, bias_of(mask))
+        cache, (own,) = cache.open(t)
+        y, own = block.step(x[:, t], tf.constant([[t]]), own, projected, mask_bias(mask))
+        cache = cache.close([own])
         assert_close(y, expected[:, t], 1e-5)
-    for filled, row in zip(cache, block.self_attention.project(x), strict=True):
+    for filled, row in zip(cache.blocks[0], block.self_attention.project(x), strict=True):
         assert filled.shape == (2, 1 if options == "grouped" else 2, 7, 4)
         assert np.all(filled[:, :, 5:] == 0)  # nothing is written past the step
         if options != "pre":  # which projects the normalized input
             assert_close(filled[:, :, :5], row, 1e-6)
 
 
-def room(cache, entries):
-    return tuple(tf.pad(x, [[0, 0], [0, 0], [0, entries], [0, 0]]) for x in cache)
+def empty_cache(block, batch):
+    return KeyValueCache([block.start(batch, "float32")], tf.zeros((batch, 1, 0), tf.bool))
 
 
 @pytest.mark.parametrize("options", STEPS)
@@ -230,16 +151,15 @@ def test_decoder_block_goes_on_where_each_row_ends(options):
     prompt = x[:, :3].copy()
     prompt[1, 2] = 9.0
     expected = block(x)
-    y, cache = block.read(tf.constant(prompt))
-    cache = room(cache, 3)
+    y, read = block.read(tf.constant(prompt))
+    cache = KeyValueCache([read], tf.sequence_mask(lengths, 3)[:, tf.newaxis]).extend(3)
     assert_close([y[0], y[1, :2]], [expected[0, :3], expected[1, :2]], 1e-5)
     for t in range(3):
-        places = lengths + t
-        seen = (np.arange(6) < lengths[:, None]) | ((np.arange(6) >= 3) & (np.arange(6) <= 3 + t))
-        at = places_of([3 + t], 2, cache[0].shape[1], 6)
-        one = tf.gather(x, places, axis=1, batch_dims=1)
-        y, cache = block.step(one, 1, places[:, None], at, cache, bias_of(seen[:, None]))
-        assert_close(y, tf.gather(expected, places, axis=1, batch_dims=1), 1e-5)
+        positions = lengths + t
+        cache, (own,) = cache.open(3 + t)
+        y, own = block.step(tf.gather(x, positions, axis=1, batch_dims=1), positions[:, None], own)
+        cache = cache.close([own])
+        assert_close(y, tf.gather(expected, positions, axis=1, batch_dims=1), 1e-5)
 
 
 @pytest.mark.parametrize("options", STEPS)
@@ -249,15 +169,14 @@ def test_hypotheses_of_a_row_share_a_cache_and_see_their_own_entries(options):
     x = normal(3, 4, 8)
     x[:, 0] = x[0, 0]
     expected = block(x)
-    cache, seen = room(block.start(1, "float32"), 12), np.zeros((1, 3, 12), bool)
+    cache = empty_cache(block, batch=1).reorder(tf.zeros((1, 3), tf.int32)).extend(4)
     for t in range(4):
-        entries = np.arange(3 * t, 3 * t + 3, dtype=np.int32)
-        seen = seen | (np.arange(12) == entries[:, None])
-        places = places_of(entries, 1, cache[0].shape[1], 12)
-        y, cache = block.step(tf.constant(x[:, t]), 3, tf.constant([[t]]), places, cache, bias_of(seen))
+        cache, (own,) = cache.open(3 * t)
+        y, own = block.step(tf.constant(x[:, t]), tf.constant([[t]]), own)
+        cache = cache.close([own])
         assert_close(y, expected[:, t], 1e-5)
         if t == 0:  # all go on from the second hypothesis, as good as any other at first
-            seen = seen[:, [1, 1, 1]]
+            cache = cache.reorder(tf.constant([[1, 1, 1]]))
 
 
 @pytest.mark.parametrize("cls", [EncoderBlock, DecoderBlock])
@@ -275,10 +194,6 @@ def test_blocks_drop_in_training_only(cls):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FeedForward(0), "hidden_units is 0"),
-        (lambda: FeedForward(8, "tanh"), "activation is 'tanh'; it must be one of relu, gelu, swiglu"),
-        (lambda: Residual("middle"), "norm is 'middle'"),
-        (lambda: Residual(dropout=1.5), r"dropout is 1\.5"),
         (lambda: EncoderBlock(2, 8, norm="middle").build((None, None, 6)), "norm is 'middle'"),
         (lambda: EncoderBlock(2, 8, activation="tanh").build((None, None, 6)), "activation is 'tanh'"),
         (lambda: EncoderBlock(4, 8, num_key_value_heads=3).build((None, None, 8)), "num_key_value_heads is 3"),

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 
-def written_out(function: Callable) -> Callable:
+def explicit_gradient(function: Callable) -> Callable:
     """`function(*tensors) -> result, gradient` as a function of its result alone.
 
     TensorFlow runs one operation after the other as they stand, so there the gradient is taken as it is written,

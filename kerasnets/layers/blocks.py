@@ -1,0 +1,232 @@
+"""The Transformer's blocks: Vaswani et al. 2017, section 3.   B batch, T target, S source, D width, N heads."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasnets.layers.attention import MultiHeadAttention
+from kerasnets.layers.feed_forward import FeedForward
+from kerasnets.layers.kernels.attention import mask_bias
+from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
+from kerasnets.layers.residual import Residual
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+class Block(MaskedLayer):
+    """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer.
+
+    Dropout is where the paper has it, on what each sublayer adds (section 5.4).
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        hidden_units,
+        dropout=0.0,
+        norm="post",
+        activation="relu",
+        num_key_value_heads=None,
+        rotary=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads, self.hidden_units, self.dropout, self.norm = num_heads, hidden_units, dropout, norm
+        self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
+
+    def build_attention(self, name, x_shape, memory_shape=None):
+        """Positions turn queries and keys of one sequence alone: those of another sequence are no distances."""
+        attention = MultiHeadAttention(
+            self.num_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            rotary=self.rotary and memory_shape is None,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        attention.build(x_shape, memory_shape)
+        return attention
+
+    def build_feed_forward(self, x_shape):
+        feed_forward = FeedForward(self.hidden_units, self.activation, dtype=self.dtype_policy, name="feed_forward")
+        feed_forward.build(x_shape)
+        return feed_forward
+
+    def build_residual(self, name, x_shape):
+        residual = Residual(self.norm, self.dropout, dtype=self.dtype_policy, name=name)
+        residual.build(x_shape)
+        return residual
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "hidden_units": self.hidden_units,
+            "dropout": self.dropout,
+            "norm": self.norm,
+            "activation": self.activation,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rotary": self.rotary,
+        }
+
+
+@register
+class EncoderBlock(Block):
+    """Self-attention, then feed-forward, each inside a Residual (section 3.1, encoder).
+
+    Args:
+        num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre";
+        activation of the feed-forward, "relu", "gelu" or "swiglu";
+        num_key_value_heads, rotary: see `MultiHeadAttention`.
+    Call: x [B, S, D]; attention_mask bool [B|1, S|1, S], True = may attend (padding is False); mask or x_mask bool
+        [B, S], Keras's mask (see masking.py).
+    Returns: [B, S, D].
+    """
+
+    def build(self, x_shape):
+        self.attention = self.build_attention("attention", x_shape)
+        self.feed_forward = self.build_feed_forward(x_shape)
+        self.attention_residual = self.build_residual("attention_residual", x_shape)
+        self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
+
+    def encode(self, x, attend, training=None):
+        """x [B, S, D], attend: [B, S, D] -> [B, S, D] -> [B, S, D]."""
+        x = self.attention_residual(x, sublayer=attend, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+
+    def call(self, x, attention_mask=None, training=None, mask=None, x_mask=None):
+        valid = all_valid(mask, x_mask)
+
+        def attend(y):
+            return self.attention(y, attention_mask=attention_mask, query_mask=valid, training=training)
+
+        return self.encode(x, attend, training)
+
+    def explain(self, x, attention_mask=None):
+        """As `call` -> [B, S, D], and the weights of the attention [B, N, S, S]: who attends to whom."""
+        weights, bias = None, mask_bias(attention_mask)
+
+        def attend(y):
+            nonlocal weights
+            keys, values = self.attention.project(y)
+            weights = self.attention.attention_weights(y, keys, bias)
+            return self.attention.attend(y, keys, values, bias)
+
+        return self.encode(x, attend), weights
+
+
+@register
+class DecoderBlock(Block):
+    """Masked self-attention, attention over the encoder's output, feed-forward (section 3.1, decoder).
+
+    Without an encoder, that is built without the shape of a memory, the middle part is left out: a block of a
+    language model (Liu et al. 2018, section 4.2.3). `call` decodes all positions at once, `step` one position with a
+    cache of the keys and values of the earlier ones. Both run `decode`; they differ in where the self-attention's keys
+    and values come from.
+
+    Args: as `EncoderBlock` has them; only the self-attention is rotary.
+    Call: x [B, T, D]; memory [B, S, D]; cross_mask bool [B|1, T|1, S], True = may attend; mask or x_mask bool [B, T],
+        memory_mask bool [B, S], Keras's masks (see masking.py). The causal mask is built in.
+    Returns: [B, T, D].
+    """
+
+    def build(self, x_shape, memory_shape=None):
+        self.self_attention = self.build_attention("self_attention", x_shape)
+        self.self_residual = self.build_residual("self_residual", x_shape)
+        self.cross_attention: Any = None
+        if memory_shape is not None:
+            self.cross_attention = self.build_attention("cross_attention", x_shape, memory_shape)
+            self.cross_residual = self.build_residual("cross_residual", x_shape)
+        self.feed_forward = self.build_feed_forward(x_shape)
+        self.feed_forward_residual = self.build_residual("feed_forward_residual", x_shape)
+
+    def compute_output_shape(self, x_shape, memory_shape=None):
+        return x_shape
+
+    def decode(self, x, attend_self, attend_memory=None, training=None):
+        """x [B, T, D], attend_self and attend_memory: [B, T, D] -> [B, T, D] -> [B, T, D]."""
+        x = self.self_residual(x, sublayer=attend_self, training=training)
+        if attend_memory is not None:
+            x = self.cross_residual(x, sublayer=attend_memory, training=training)
+        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+
+    def cross_attend(self, memory, cross_bias, training=None):
+        """memory: what `project` returned -> the attention on it, [B, T, D] -> [B, T, D]; None for None."""
+
+        def attend_memory(y):
+            return self.cross_attention.attend(y, *memory, cross_bias, training=training)
+
+        return None if memory is None else attend_memory
+
+    def call(self, x, memory=None, cross_mask=None, training=None, mask=None, x_mask=None, memory_mask=None):
+        if (memory is None) != (self.cross_attention is None):
+            had, has = ("no memory" if absent is None else "a memory" for absent in (self.cross_attention, memory))
+            raise ValueError(f"the block was built with {had} and is called with {has}; it must be the same.")
+
+        valid, cross_bias = all_valid(mask, x_mask), mask_bias(mask_sources(cross_mask, memory_mask))
+
+        def attend_self(y):
+            return self.self_attention(y, causal=True, query_mask=valid, training=training)
+
+        return self.decode(x, attend_self, self.cross_attend(self.project(memory), cross_bias, training), training)
+
+    def explain(self, x, memory, cross_mask=None):
+        """As `call` -> [B, T, D], and the weights of both attentions, [B, N, T, T] and [B, N, T, S]."""
+        own = across = None
+        memory, bias = self.project(memory), mask_bias(cross_mask)
+
+        def attend_self(y):
+            nonlocal own
+            keys, values = self.self_attention.project(y)
+            own = self.self_attention.attention_weights(y, keys, causal=True)
+            return self.self_attention.attend(y, keys, values, causal=True)
+
+        def attend_memory(y):
+            nonlocal across
+            across = self.cross_attention.attention_weights(y, memory[0], bias)
+            return self.cross_attention.attend(y, *memory, bias)
+
+        return self.decode(x, attend_self, attend_memory), own, across
+
+    def project(self, memory):
+        """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
+        return None if memory is None else self.cross_attention.project(memory)
+
+    def step(self, rows, position, cache, memory=None, cross_bias=None):
+        """One position, of K hypotheses of each row of the batch.
+
+        Args: rows x [B K, D]; position int [B|1, 1], where they stand in the sequence; cache: a `BlockCache`; memory:
+            what `project` returned; cross_bias [B, 1, 1, S], for its scores (see `mask_bias`).
+        Returns: [B K, D], the cache with the keys and values of this position.
+        """
+        hypotheses = cache.bias.shape[2]
+
+        def attend_self(y):
+            nonlocal cache
+            attention = self.self_attention
+            cache = cache.write(*attention.project_rows(y, hypotheses, position))
+            return attention.attend_rows(y, hypotheses, cache.keys, cache.values, cache.bias, start=position)
+
+        def attend_memory(y):
+            return self.cross_attention.attend_rows(y, hypotheses, *memory, cross_bias)
+
+        return self.decode(rows, attend_self, None if memory is None else attend_memory), cache
+
+    def read(self, x):
+        """Like `call` without a memory: x [B, T, D] -> [B, T, D], and the keys and values of its T positions."""
+        keys = values = None
+
+        def attend_self(y):
+            nonlocal keys, values
+            keys, values = self.self_attention.project(y)
+            return self.self_attention.attend(y, keys, values, causal=True)
+
+        return self.decode(x, attend_self), (keys, values)
+
+    def start(self, batch, dtype):
+        """-> keys and values of no position, for `batch` rows."""
+        attention = self.self_attention
+        empty = ops.zeros((batch, attention.groups, 0, attention.head_width), dtype=dtype)
+        return empty, empty

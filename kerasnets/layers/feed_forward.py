@@ -1,0 +1,59 @@
+"""The position-wise feed-forward network: Vaswani et al. 2017, section 3.3.   B batch, T positions, D width."""
+
+import keras
+from keras import ops
+
+from kerasnets.layers.checks import check_counts
+from kerasnets.layers.linear import Linear
+from kerasnets.layers.masking import MaskedLayer
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+ACTIVATIONS = ("relu", "gelu", "swiglu")
+
+
+@register
+class FeedForward(MaskedLayer):
+    """Two linear layers with an activation between them, at every position alike (section 3.3).
+
+        relu:    max(0, x W₁ + b₁) W₂ + b₂                            eq. 2
+        gelu:    h Φ(h) W₂ + b₂  with  h = x W₁ + b₁                  Hendrycks & Gimpel 2016; Φ: normal distribution
+        swiglu:  (h σ(h) ⊙ (x V + c)) W₂ + b₂  with  h = x W₁ + b₁    Shazeer 2020, eq. 6, who leaves out b and c
+
+    Args: hidden_units, the width between the two (with swiglu two thirds of it have as many weights, since there are
+        three matrices); activation, "relu", "gelu" or "swiglu".
+    Call: x [B, T, D].
+    Returns: [B, T, D].
+    """
+
+    def __init__(self, hidden_units, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        check_counts(hidden_units=hidden_units)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}.")
+        self.hidden_units, self.activation = hidden_units, activation
+
+    def build(self, x_shape):
+        self.hidden = self.build_linear("hidden", self.hidden_units, x_shape)
+        if self.activation == "swiglu":
+            self.gate = self.build_linear("gate", self.hidden_units, x_shape)
+        self.out = self.build_linear("out", x_shape[-1], (*x_shape[:-1], self.hidden_units))
+
+    def build_linear(self, name, units, x_shape):
+        linear = Linear(units, dtype=self.dtype_policy, name=name)
+        linear.build(x_shape)
+        return linear
+
+    def call(self, x):
+        hidden = self.hidden(x)
+        if self.activation == "relu":
+            return self.out(ops.relu(hidden))
+        if self.activation == "gelu":
+            return self.out(ops.gelu(hidden, approximate=False))
+        return self.out(ops.silu(hidden) * self.gate(x))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return super().get_config() | {"hidden_units": self.hidden_units, "activation": self.activation}

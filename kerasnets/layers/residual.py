@@ -1,0 +1,48 @@
+"""Residual connections with their normalization: Vaswani et al. 2017, section 3.1.   B batch, T positions, D width."""
+
+import keras
+
+from kerasnets.layers.checks import check_shares
+from kerasnets.layers.masking import MaskedLayer
+from kerasnets.layers.normalization import LayerNormalization
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+@register
+class Residual(MaskedLayer):
+    """Adds what a sublayer f changes to its input, and normalizes: before f or after the sum.
+
+        post:  norm(x + dropout(f(x)))        Vaswani et al. 2017, section 3.1: needs a warm-up of the learning rate
+        pre:   x + dropout(f(norm(x)))        Xiong et al. 2020: trains from the start; the sum is never normalized,
+                                              so that a stack of such blocks ends with one more normalization
+
+    No other layer knows on which side the normalization stands.
+
+    Args: norm, "post" or "pre"; dropout.
+    Call: x [B, T, D]; sublayer, a function from [B, T, D] to the same shape.
+    Returns: [B, T, D].
+    """
+
+    def __init__(self, norm="post", dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if norm not in ("post", "pre"):
+            raise ValueError(f'norm is {norm!r}; it must be "post" or "pre".')
+        check_shares(dropout=dropout)
+        self.norm, self.dropout = norm, dropout
+
+    def build(self, x_shape):
+        self.normalization = LayerNormalization(dtype=self.dtype_policy, name="normalization")
+        self.normalization.build(x_shape)
+        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+
+    def call(self, x, sublayer, training=None):
+        if self.norm == "pre":
+            return x + self.drop(sublayer(self.normalization(x)), training=training)
+        return self.normalization(x + self.drop(sublayer(x), training=training))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return super().get_config() | {"norm": self.norm, "dropout": self.dropout}

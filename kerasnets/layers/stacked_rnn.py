@@ -1,0 +1,128 @@
+"""RNNs side by side and one above another.   B batch, T time steps, D width of the input, P width of the output."""
+
+import keras
+from keras import ops
+
+from kerasnets.layers.checks import check_shares
+from kerasnets.layers.masking import all_valid
+from kerasnets.layers.rnn import RNN, RecurrentLayer
+
+register = keras.saving.register_keras_serializable("kerasnets")
+
+
+def describe_rnn(rnn):
+    """-> the kind of a layer and its options, for an error."""
+    options = [name for name in ("reverse", "stateful") if getattr(rnn, name, False)]
+    return " ".join([type(rnn).__name__, *options])
+
+
+@register
+class Bidirectional(RecurrentLayer):
+    """One RNN from the first step to the last and one back, side by side (Schuster & Paliwal 1997).
+
+    Args: rnn: an `RNN` that reads forward; the other is made like it, with weights of its own.
+    Call: x [B, T, D]; states: those of both (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
+    Returns: outputs of both, one behind the other [B, T, 2P]; their last states.
+    """
+
+    def __init__(self, rnn, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(rnn, RNN) or rnn.reverse or rnn.stateful:
+            raise ValueError(f"rnn is {describe_rnn(rnn)}; it must be an RNN that reads forward and is not stateful.")
+        self.rnn = rnn
+        self.backward = type(rnn).from_config(rnn.get_config() | {"reverse": True, "name": f"{rnn.name}_backward"})
+
+    def build(self, x_shape):
+        for rnn in (self.rnn, self.backward):
+            if not rnn.built:  # one that comes from a file is built
+                rnn.build(x_shape)
+
+    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
+        states = (None, None) if states is None else states
+        options = {"valid": valid, "x_mask": all_valid(mask, x_mask), "training": training}
+        forward, forward_states = self.rnn(x, states=states[0], **options)
+        backward, backward_states = self.backward(x, states=states[1], **options)
+        return ops.concatenate([forward, backward], axis=-1), (forward_states, backward_states)
+
+    def compute_output_shape(self, x_shape):
+        (*shape, width), states = self.rnn.compute_output_shape(x_shape)
+        return (*shape, 2 * width), (states, states)
+
+    def get_config(self):
+        return super().get_config() | {"rnn": keras.saving.serialize_keras_object(self.rnn)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**(config | {"rnn": keras.saving.deserialize_keras_object(config["rnn"])}))
+
+
+@register
+class StackedRNN(RecurrentLayer):
+    """RNNs one above another: each reads the outputs of the one below (Graves 2013, section 2).
+
+    Args:
+        rnns: from the lowest to the highest, each an `RNN` or `Bidirectional`.
+        dropout: share of each one's output that training sets to zero, the highest one's too; never from step to step
+            (Zaremba et al. 2014).
+    Call: x [B, T, D]; states: those of each RNN (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
+    Returns: outputs of the highest [B, T, P]; the last states of each.
+    """
+
+    def __init__(self, rnns, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if not rnns or not all(isinstance(rnn, RNN | Bidirectional) for rnn in rnns):
+            raise ValueError(
+                f"rnns is {[describe_rnn(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
+            )
+        check_shares(dropout=dropout)
+        self.rnns, self.dropout = list(rnns), dropout
+        self.drops = [
+            keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))
+        ]
+
+    def build(self, x_shape):
+        for rnn in self.rnns:
+            if not rnn.built:  # one that comes from a file is built
+                rnn.build(x_shape)
+            x_shape, _ = rnn.compute_output_shape(x_shape)
+
+    def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
+        states, after = [None] * len(self.rnns) if states is None else states, []
+        x_mask = all_valid(mask, x_mask)
+        for rnn, drop, state in zip(self.rnns, self.drops, states, strict=True):
+            x, state = rnn(x, states=state, valid=valid, training=training, x_mask=x_mask)
+            x = drop(x, training=training)
+            after.append(state)
+        return x, after
+
+    def step(self, x, states):
+        """One time step, of RNNs that read forward: x [B, D], states -> output [B, P], states."""
+        after = []
+        for rnn, state in zip(self.rnns, states, strict=True):
+            x, state = rnn.step(x, state)
+            after.append(state)
+        return x, after
+
+    def reset_states(self):
+        for rnn in self.rnns:
+            if isinstance(rnn, RNN):
+                rnn.reset_states()
+
+    def start(self, batch):
+        """-> states before the first step, of RNNs that read forward."""
+        return [rnn.cell.get_initial_state(batch) for rnn in self.rnns]
+
+    def compute_output_shape(self, x_shape):
+        after = []
+        for rnn in self.rnns:
+            x_shape, states = rnn.compute_output_shape(x_shape)
+            after.append(states)
+        return x_shape, after
+
+    def get_config(self):
+        rnns = [keras.saving.serialize_keras_object(rnn) for rnn in self.rnns]
+        return super().get_config() | {"rnns": rnns, "dropout": self.dropout}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**(config | {"rnns": [keras.saving.deserialize_keras_object(rnn) for rnn in config["rnns"]]}))
