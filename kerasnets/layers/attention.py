@@ -98,8 +98,10 @@ class MultiHeadAttention(MaskedLayer):
         return self.out(self.join_heads(outputs))
 
     def queries(self, rows, length, start=0):
-        """rows [B T, D] -> [B, N, T, H]."""
-        queries = self.split_heads(self.query(rows), length)
+        """rows [B T, D] -> [B, N, T, H], divided by √H."""
+        # Divided as rows, not as heads: where a number multiplies what is then multiplied by the keys, TensorFlow 2.21's
+        # optimizer makes a fused product that breaks the search's graph.
+        queries = self.split_heads(self.query(rows) * self.head_width**-0.5, length)
         return rotate(queries, start) if self.rotary else queries
 
     def split_heads(self, rows, length):

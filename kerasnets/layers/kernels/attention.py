@@ -1,9 +1,7 @@
-"""softmax(Q Kᵀ / √H + bias) V: Vaswani et al. 2017, section 3.2.1.
+"""softmax(Q Kᵀ + bias) V, with queries that are divided by √H: Vaswani et al. 2017, section 3.2.1.
 
 B batch, T target, S source, N heads, H width of a head, G heads of keys and values (N unless they are grouped).
 """
-
-import math
 
 import keras
 from keras import ops
@@ -16,16 +14,16 @@ FEW = 8  # queries at most for which a softmax of several operations is faster t
 
 
 def plain_attention(queries, keys, values, bias=0.0):
-    """softmax(Q Kᵀ / √H + bias) V (eq. 1), for queries [B, N, T, H], keys and values [B, N, S, H] -> [B, N, T, H]."""
-    scores = ops.matmul(queries, transpose_last_two(keys)) / math.sqrt(queries.shape[-1]) + bias
-    return ops.matmul(ops.softmax(scores), values)
+    """softmax(Q Kᵀ + bias) V (eq. 1), for queries [B, N, T, H], keys and values [B, N, S, H] -> [B, N, T, H]."""
+    return ops.matmul(ops.softmax(ops.matmul(queries, transpose_last_two(keys)) + bias), values)
 
 
 def attention(queries, keys, values, bias=None, causal=False, drop=None):
     """`plain_attention` by the fastest way, with a softmax in float32 at least: in half precision it would overflow.
 
     Args:
-        queries [B, N, T, H]; keys and values [B, G, S, H], where each of the G heads serves N / G heads of queries.
+        queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], where each of the G heads serves N / G heads of
+            queries.
         bias [B|1, 1, T|1, S], added to the scores: `mask_bias`, for example; None for none.
         causal: whether a query sees only the key of its own position and the keys before it; T = S.
         drop: a function for the weights [B, N, T, S], dropout in training; None for none.
@@ -37,7 +35,7 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
     if keras.backend.backend() != "tensorflow":
         return stock_attention(queries, keys, values, bias, causal)
     keys, values = (repeat_heads(x, queries.shape[1]) for x in (keys, values))
-    queries, length = scale(queries), queries.shape[2]
+    length = queries.shape[2]
     known = length is not None and (bias is None or bias.shape[2] is not None)
     if causal and known and length > BLOCK:
         return causal_attention_in_blocks(queries, keys, values, bias)
@@ -52,9 +50,9 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
 
 
 def attention_weights(queries, keys, bias=None, causal=False):
-    """softmax(Q Kᵀ / √H + bias) [B, N, T, S], in float32 at least; arguments as `attention` has them."""
+    """softmax(Q Kᵀ + bias) [B, N, T, S], in float32 at least; arguments as `attention` has them."""
     keys = repeat_heads(keys, queries.shape[1])
-    scores = ops.matmul(scale(queries), transpose_last_two(keys))
+    scores = ops.matmul(queries, transpose_last_two(keys))
     return ops.softmax(add_bias(scores, causal_bias(queries, keys, bias) if causal else bias))
 
 
@@ -67,7 +65,7 @@ def scaled_dot_product_attention(queries, keys, values, *bias):
     The softmax's gradient needs Σ dP ⊙ P of each row; as Σ dO ⊙ O it takes no pass over the T S scores (Dao et al.
     2022, appendix B.2). The bias gets no gradient.
 
-    Args: queries [B, N, T, H], divided by √H; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], or none.
+    Args: queries [B, N, T, H]; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], or none.
     Returns: [B, N, T, H].
     """
     exact = ops.softmax(add_bias(ops.matmul(queries, transpose_last_two(keys)), *bias))
@@ -110,7 +108,7 @@ def stock_attention(queries, keys, values, bias=None, causal=False):
             bias = ops.maximum(bias, -3e4)  # MASKED would be infinite
         bias, causal = ops.cast(bias, queries.dtype), False
     rows = [ops.transpose(x, (0, 2, 1, 3)) for x in (queries, keys, values)]
-    return ops.transpose(ops.dot_product_attention(*rows, bias=bias, is_causal=causal), (0, 2, 1, 3))
+    return ops.transpose(ops.dot_product_attention(*rows, bias=bias, scale=1.0, is_causal=causal), (0, 2, 1, 3))
 
 
 def causal_mask(length, sources=None):
@@ -142,11 +140,6 @@ def add_bias(scores, bias=None):
     """-> scores + bias, in float32 at least."""
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     return scores if bias is None else scores + ops.cast(bias, scores.dtype)
-
-
-def scale(queries):
-    """Q / √H: there are fewer queries than scores, or as many."""
-    return queries * queries.shape[-1] ** -0.5
 
 
 def repeat_heads(heads, num_heads):
