@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from layer_checks import normal, probe
 
-from kerasnets.layers import LSTMCell
+from kerasnets.layers import LSTM, LSTMCell
 from kerasnets.layers.kernels import attention as attention_kernel
+from kerasnets.layers.kernels import lstm as lstm_kernel
 from kerasnets.layers.kernels.affine import affine, plain_affine
 from kerasnets.layers.kernels.attention import (
     attention,
@@ -206,6 +207,17 @@ def test_a_cell_runs_over_time_as_the_definition_says(valid):
     hs, (h, c) = run_lstm(cell, tf.constant(x), states, valid)
     expected, cells = plain_lstm(cell.project(tf.constant(x)), cell.recurrent_kernel, states, valid)
     for ours, theirs in [(hs, expected), (h, expected[-1]), (c, cells[-1])]:
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_stock_layer_of_a_gpu_has_the_weights_of_the_cell_and_gives_the_same_numbers(monkeypatch):
+    monkeypatch.setattr(lstm_kernel, "on_gpu", lambda: True)
+    layer, x = LSTM(5, reverse=True), tf.constant(normal(3, 6, 4))
+    layer.build((None, None, 4))
+    assert layer.stock is not None and LSTM(5, peepholes=True)(x) and len(layer.weights) == 3
+    states = normal(3, 5), normal(3, 5, seed=1)
+    stock, layer.stock = layer(x, states), None
+    for ours, theirs in zip(tf.nest.flatten(layer(x, states)), tf.nest.flatten(stock), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

@@ -26,7 +26,6 @@ from kerasnets.layers.recurrent_attention import AdditiveAttention, Multiplicati
 from kerasnets.layers.residual import Residual
 from kerasnets.layers.rnn import LSTM, RNN
 from kerasnets.layers.stacked_rnn import Bidirectional, StackedRNN
-from kerasnets.layers.tied_embedding import TiedEmbedding
 
 __all__ = [
     "LSTM",
@@ -50,5 +49,4 @@ __all__ = [
     "ResidualBlock",
     "SimpleRNNCell",
     "StackedRNN",
-    "TiedEmbedding",
 ]

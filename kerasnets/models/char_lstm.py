@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import LSTM, StackedRNN, TiedEmbedding
+from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.tied_logits import tied_logits
 from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -33,7 +34,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     def build(self, input_shape):
         policy = self.dtype_policy
-        self.embedding = TiedEmbedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
+        self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
         rnns = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
         self.rnns = StackedRNN(rnns, self.dropout, dtype=policy, name="rnns")
         self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
@@ -56,7 +57,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     def logits(self, x):
         """x [..., U] -> [..., V] in float32."""
-        return self.embedding.logits(x) if self.out is None else self.out(x)
+        return tied_logits(x, self.embedding) if self.out is None else self.out(x)
 
     def initial_states(self, batch):
         return self.rnns.start(batch)

@@ -4,15 +4,9 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import (
-    LSTM,
-    AdditiveAttention,
-    Bidirectional,
-    MultiplicativeAttention,
-    StackedRNN,
-    TiedEmbedding,
-)
+from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
 from kerasnets.layers.checks import check_counts
+from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
 from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -58,7 +52,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         policy, count = self.dtype_policy, range(self.num_layers)
         # Used as it is on the way out, where a scale of 1/√D starts the logits at about 1.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
-        self.embedding = TiedEmbedding(
+        self.embedding = keras.layers.Embedding(
             self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
         )
         encoder = [Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in count]
@@ -101,7 +95,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
 
     def logits(self, h, memory, training=None):
         """h [B, T, U], memory from `encode` -> [B, T, V]."""
-        return self.embedding.logits(self.combined(h, memory, training))
+        return tied_logits(self.combined(h, memory, training), self.embedding)
 
     def combined(self, h, memory, training=None):
         """h [B, T, U] -> h̃ [B, T, D]."""
@@ -132,7 +126,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         an LSTM.
         """
         memory, states = self.encode(source)
-        return (self.embedding.logits_kernel(), memory), states
+        return (tied_logits_kernel(self.embedding), memory), states
 
     def step(self, token, index, memory, cache):
         """token int [B] or [B, K] -> logits [*, V] for the next one, cache. An LSTM needs no index."""

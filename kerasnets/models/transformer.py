@@ -3,17 +3,11 @@
 import keras
 from keras import ops
 
-from kerasnets.layers import (
-    DecoderBlock,
-    EncoderBlock,
-    LayerNormalization,
-    LearnedPositions,
-    PositionalEncoding,
-    TiedEmbedding,
-)
+from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
 from kerasnets.layers.cache import KeyValueCache
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.kernels.attention import mask_bias
+from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -65,7 +59,7 @@ class TokenTransformer(keras.Model):
     def build_embedding(self, name, vocabulary_size):
         # Multiplied by √D on the way in, and unit variance there; used as it is on the way out.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
-        embedding = TiedEmbedding(
+        embedding = keras.layers.Embedding(
             vocabulary_size, self.width, embeddings_initializer=initializer, dtype=self.dtype_policy, name=name
         )
         embedding.build((None, None))
@@ -101,7 +95,7 @@ class TokenTransformer(keras.Model):
 
     def logits(self, x):
         """x [..., D] -> [..., V] in float32."""
-        return self.embedding.logits(x)
+        return tied_logits(x, self.embedding)
 
     def decode_step(self, token, slot, position, kernel, cache, memory=None):
         """What the `step` of both decoders shares.
@@ -218,7 +212,7 @@ class Transformer(TokenTransformer):
         batch = ops.shape(source)[0]
         blocks = [block.start(batch, encoded.dtype) for block in self.decoder]
         cache = KeyValueCache(blocks, ops.zeros((batch, 1, 0), "bool"))
-        return (self.embedding.logits_kernel(), memory), cache.extend(length)
+        return (tied_logits_kernel(self.embedding), memory), cache.extend(length)
 
     def step(self, token, index, memory, cache):
         """token int [B], or [B, K] for K hypotheses of each row, at position `index` -> logits [*, V], cache."""

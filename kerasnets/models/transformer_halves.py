@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers.cache import KeyValueCache
+from kerasnets.layers.tied_logits import tied_logits_kernel
 from kerasnets.models.transformer import TokenTransformer, as_hypotheses, normalized
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -69,7 +70,7 @@ class DecoderTransformer(TokenTransformer):
         valid = prompt != 0
         cache = KeyValueCache(blocks, ops.expand_dims(valid, 1)).extend(length)
         lengths = ops.sum(ops.cast(valid, "int32"), axis=1, keepdims=True)
-        return ((self.embedding.logits_kernel(), ops.shape(prompt)[1]), lengths), cache
+        return ((tied_logits_kernel(self.embedding), ops.shape(prompt)[1]), lengths), cache
 
     def step(self, token, index, memory, cache):
         """token int [B] or [B, K], `index` places after its prompt -> logits [*, V] for the next one, cache."""

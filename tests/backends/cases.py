@@ -73,7 +73,6 @@ LAYERS = {
     "Linear": Case(lambda: layers.Linear(4), sequence()),
     "PositionalEncoding": Case(layers.PositionalEncoding, sequence(), {"start": 3}),
     "LearnedPositions": Case(lambda: layers.LearnedPositions(9), sequence()),
-    "TiedEmbedding": Case(lambda: layers.TiedEmbedding(9, 4), {"inputs": tokens(B, T)}),
     "EncoderBlock": Case(lambda: layers.EncoderBlock(2, 8, 0.3), sequence(attention_mask=MASK)),
     "DecoderBlock": Case(lambda: layers.DecoderBlock(2, 8, 0.3, "pre"), sequence(memory=MEMORY)),
 }

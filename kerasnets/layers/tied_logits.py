@@ -1,0 +1,15 @@
+"""Logits by the matrix that embeds the tokens: x Eᵀ (Press & Wolf 2017).   V vocabulary, D width."""
+
+from keras import ops
+
+from kerasnets.layers.kernels.affine import laid_out_transpose
+
+
+def tied_logits(x, embedding):
+    """x [..., D]; embedding: a `keras.layers.Embedding` of E [V, D] -> [..., V] in float32: how well x fits a token."""
+    return ops.cast(ops.matmul(x, ops.transpose(ops.cast(embedding.embeddings, x.dtype))), "float32")
+
+
+def tied_logits_kernel(embedding):
+    """-> Eᵀ [D, V] in the compute dtype, laid out once for every step of a search: reading a transpose takes longer."""
+    return laid_out_transpose(ops.cast(embedding.embeddings, embedding.compute_dtype))
