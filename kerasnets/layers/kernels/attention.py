@@ -22,7 +22,7 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
     """`plain_attention` by the fastest way, with a softmax in float32 at least: in half precision it would overflow.
 
     Args:
-        queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], where each of the G heads serves N / G heads of
+        queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], each of whose G heads serves N / G heads of
             queries.
         bias [B|1, 1, T|1, S], added to the scores: `mask_bias`, for example; None for none.
         causal: whether a query sees only the key of its own position and the keys before it; T = S.
