@@ -99,8 +99,8 @@ class MultiHeadAttention(MaskedLayer):
 
     def queries(self, rows, length, start=0):
         """rows [B T, D] -> [B, N, T, H], divided by √H."""
-        # Divided as rows and not as heads: of a number times the heads times the keys, TensorFlow 2.21's optimizer makes
-        # one fused operation, which breaks the graphs of searches.
+        # Divided as rows and not as heads: of a number times the heads times the keys, TensorFlow's optimizer (2.21)
+        # makes one fused operation, which breaks the graphs of searches.
         queries = self.split_heads(self.query(rows) * self.head_width**-0.5, length)
         return rotate(queries, start) if self.rotary else queries
 
