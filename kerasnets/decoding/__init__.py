@@ -1,8 +1,7 @@
 """Search over a model's `start` and `step`; knows no model."""
 
 from kerasnets.decoding.buckets import by_length
-from kerasnets.decoding.loop import loop
 from kerasnets.decoding.sampling import Options, draw, sample, uniform
 from kerasnets.decoding.search import beam_search, greedy
 
-__all__ = ["Options", "beam_search", "by_length", "draw", "greedy", "loop", "sample", "uniform"]
+__all__ = ["Options", "beam_search", "by_length", "draw", "greedy", "sample", "uniform"]

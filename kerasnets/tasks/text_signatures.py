@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import decoding
+from kerasnets.decoding.loop import loop
 from kerasnets.tasks.requests import (
     require,
     require_bytes,
@@ -195,7 +196,7 @@ class TextSignatures:
             return place + size, self.model.run(part, cache, valid=part != 0)[1]
 
         cache = [tuple(states) for states in self.model.initial_states(rows)]
-        _, cache = decoding.loop(lambda place, _: place < longest, read_some, (tf.constant(0), cache))
+        _, cache = loop(lambda place, _: place < longest, read_some, (tf.constant(0), cache))
         return tf.gather(ids, lengths - 1, batch_dims=1), cache
 
     def read(self, prompt):
