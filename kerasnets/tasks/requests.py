@@ -71,10 +71,10 @@ def require_utf8(text: tf.Tensor) -> tf.Tensor:
         return tf.identity(text)
 
 
-def require_text(text: tf.Tensor, name: str, bytes: int, rows: int = MOST_ROWS, blank: bool = False) -> tf.Tensor:
-    """text string [B] -> the same, if it has at most `rows` rows, each of at most so many bytes, and every row is UTF-8
+def require_text(text: tf.Tensor, name: str, most: int, rows: int = MOST_ROWS, blank: bool = False) -> tf.Tensor:
+    """text string [B] -> the same, if it has at most `rows` rows, each of at most `most` bytes, and every row is UTF-8
     and has something in it; `blank`: white space will do."""
-    text = require_utf8(require_bytes(require_rows(text, name, rows), name, bytes))
+    text = require_utf8(require_bytes(require_rows(text, name, rows), name, most))
     text = tf.strings.regex_replace(text, "^\ufeff", "", replace_global=False)  # a byte order mark is no part of it
     filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
