@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from manager_helpers import Inline, Loader, add_versions, latest, new_manager, refusal, states
 from serving_helpers import wait_until
 
-from serving.errors import StatusError
+from serving.errors import MAX_MESSAGE_CHARACTERS, StatusError
 from serving.storage import ModelConfig, VersionPolicy, aspired_versions, find_models, find_versions
 
 ALL = VersionPolicy(all=VersionPolicy.All())
@@ -405,8 +405,12 @@ def test_no_request_sees_a_closed_version(make, tmp_path):
 @pytest.mark.parametrize("name", ["..", "../m", "m/1", "/", "m\0", "a" * 100_000, "ünï", "m ", "%2e%2e", "."])
 def test_names_are_looked_up_and_never_become_paths(make, name):
     manager = make(1)
-    assert refusal(manager.use, name) == f"NOT_FOUND: Servable not found for request: Latest({name})"
-    assert refusal(manager.use, "m", None, name) == f"INVALID_ARGUMENT: Unrecognized servable version label: {name}"
+    for arguments, code, message in [
+        ((name,), "NOT_FOUND", f"Servable not found for request: Latest({name})"),
+        (("m", None, name), "INVALID_ARGUMENT", f"Unrecognized servable version label: {name}"),
+    ]:
+        long = len(message) > MAX_MESSAGE_CHARACTERS
+        assert refusal(manager.use, *arguments) == f"{code}: {message[:MAX_MESSAGE_CHARACTERS]}{'...' * long}"
     assert manager.versions(name) == []
 
 

@@ -36,11 +36,19 @@ def terminate(channel):
 
 def begin(profile):
     """A profile that is being recorded, until it is ended."""
-    recording = profile.future(ProfileRequest(duration_ms=600_000), timeout=300)
-    # Until it has begun, another begins and ends.
-    wait_until(
-        lambda: profile.future(ProfileRequest(duration_ms=1), timeout=60).code() is grpc.StatusCode.ALREADY_EXISTS
-    )
+
+    def start():
+        return profile.future(ProfileRequest(duration_ms=600_000), timeout=300)
+
+    def has_begun():
+        nonlocal recording
+        if recording.done():  # it came while one of the short ones below was being recorded, and was refused
+            recording = start()
+        short = profile.future(ProfileRequest(duration_ms=1), timeout=60)
+        return short.code() is grpc.StatusCode.ALREADY_EXISTS
+
+    recording = start()
+    wait_until(has_begun)
     return recording
 
 
