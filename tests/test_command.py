@@ -15,9 +15,10 @@ from kerasnets.interrupts import interrupts_deferred
 
 # A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.
 PROGRAM = """
-import atexit, os, sys, threading, time
+import atexit, os, signal, sys, threading, time
 from kerasnets.command import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 sys.modules["tensorflow"] = threading
 atexit.register(print, "finalized")
 
@@ -56,6 +57,15 @@ def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(argum
     assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", message)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is a KeyboardInterrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_waits_for_code_that_would_swallow_it():
     passed = []
 
