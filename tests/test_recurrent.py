@@ -326,7 +326,7 @@ def test_the_stock_loop_that_a_gpu_gets_gives_the_same(monkeypatch):
     fused = LSTM(5)
     fused.build((None, None, 4))
     fused.set_weights(ours.get_weights())
-    assert fused.fused is not None and len(fused.weights) == 3
+    assert fused.stock is not None and len(fused.weights) == 3
     x, h, c = tensors([normal(3, 7, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
     result, gradients = value_and_gradients(
         lambda: fused(x, (h, c), training=True), [x, h, c, *fused.trainable_variables]

@@ -128,7 +128,7 @@ def translation_requests(opened):
     computed = [*refusals, (["a"] * 6399 + [sentence], "together more than 6,400")]
     alpha = {"length_penalty": np.ones(1, np.float32)}
     yield "serving_default", [{"text": ["a"] * ROWS}], [({"text": t}, said) for t, said in searched]
-    yield "beam_search", [{"text": ["a"] * 2000 + [sentence]}], [({"text": t} | alpha, s) for t, s in searched]
+    yield "beam_search", [{"text": ["a"] * 2000 + [sentence]} | alpha], [({"text": t} | alpha, s) for t, s in searched]
     wrong = [({"text": t, "translation": ["a"]}, said) for t, said in computed]
     wrong += [({"text": ["a"] * ROWS, "translation": ["a" * (longest + 1)]}, "translation 0 is")]
     wrong += [({"text": ["a"] * ROWS, "translation": [sentence]}, "translation has 10000 rows of up to")]

@@ -399,21 +399,21 @@ def test_window_loss_is_the_models_over_windows(opened):
 
 
 BLANKS = " \n" * 200
+WORDS = "Some words\nMore of them\n\n" + BLANKS
 PROMPTS = {
-    "blanks before the words": (BLANKS + "words without a capital", ["words without a capital"]),
-    "blanks alone": (BLANKS, ["Some words", "More of them"]),  # of the training text
-    "unknown characters": ("\u4e2d\u6587" * 50, ["Some words", "More of them"]),
-    "no words": ("12 + 34 = 46", ["Some words", "More of them"]),
-    "lines": ("One line\nTwo lines\n  Three lines", ["One line", "Two lines"]),
+    "lines": (WORDS, "One line\nTwo lines\n  Three lines", ["One line", "Two lines"]),
+    "blanks alone": (WORDS, BLANKS, ["Some words", "More of them"]),  # of the training text
+    "unknown characters": (WORDS, "\u4e2d\u6587" * 50, ["Some words", "More of them"]),
+    "no words": (WORDS, "12 + 34 = 46", ["Some words", "More of them"]),
+    "no capitals": ("some words\n" + BLANKS, BLANKS + "words without a capital", ["words without a capital"]),
 }
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_examples_are_prompts_that_the_network_reads(name):
     """So that whatever has been trained can be exported."""
-    test, prompts = PROMPTS[name]
+    train, test, prompts = PROMPTS[name]
     task = TextGenerationTask(TextGeneration())
-    train = "Some words\nMore of them\n\n" + BLANKS
     task.data = TextSplits(train, train, test, "a text")
     task.vocabulary = CharacterVocabulary.build(train + "abcdefghijklmnopqrstuvwxyzTO")
     assert [example["prompt"] for example in task.examples()] == prompts

@@ -177,8 +177,9 @@ class TextGenerationTask:
         beginning = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
         for text in texts:
             lines = [line for line in dict.fromkeys(beginning.findall(text)) if self._readable(line)]
+            count = min(5, len(lines))
             if lines:
-                return [{"prompt": lines[n * len(lines) // 5]} for n in range(min(5, len(lines)))]
+                return [{"prompt": lines[n * len(lines) // count]} for n in range(count)]
         parts = (text[match.start() :][:40].strip() for text in texts if (match := re.search(r"\S", text)))
         prompt = next((part for part in parts if self._readable(part)), None)
         if prompt is None:
