@@ -131,7 +131,7 @@ def translation_requests(opened):
     yield "beam_search", [{"text": ["a"] * 2000 + [sentence]} | alpha], [({"text": t} | alpha, s) for t, s in searched]
     wrong = [({"text": t, "translation": ["a"]}, said) for t, said in computed]
     wrong += [({"text": ["a"] * ROWS, "translation": ["a" * (longest + 1)]}, "translation 0 is")]
-    wrong += [({"text": ["a"] * ROWS, "translation": [sentence]}, "translation has 10000 rows of up to")]
+    wrong += [({"text": ["a"] * 3000, "translation": [sentence]}, "translation has 3000 rows of up to")]
     yield "score", [{"text": [sentence] * together, "translation": [sentence]}], wrong
     yield "explain", [{"text": [sentence] * together}], [({"text": t}, said) for t, said in computed]
 
