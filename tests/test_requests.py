@@ -118,7 +118,7 @@ def translation_requests(opened):
     limit, task = opened.task.config.max_length, opened.task
     longest = translator.most_bytes(task.vocabulary, limit)
     sentence = "\U0001f600" * ((limit - 1) // 4)  # a subword for each byte
-    together = translator.TOGETHER // limit
+    together = translator.TOGETHER // (limit + 1)  # with its end
     refusals = [
         (["a"] * (ROWS + 1), "text has 10001 rows, more than the limit of 10,000"),
         (["a", "a" * (longest + 1)], f"text 1 is {longest + 1} bytes long, more than the limit of"),
