@@ -37,7 +37,7 @@ def running(app: App, listener: socket.socket) -> Iterator[None]:
         app,
         http="h11",  # the one of uvicorn's parsers that limits the size of headers
         ws="none",
-        log_level="critical",  # else requests that are no HTTP, or are cut off at the end, write a line each
+        log_level="critical",  # else every malformed or truncated request writes a line
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )

@@ -35,7 +35,7 @@ def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> di
     A split that has changed since the training is scored with a sentence that says so, also in "data_changes" of the
     metrics.
 
-    Raises: RequestError if what is there is no model or damaged, or if the data have changed so that the score would
+    Raises: RequestError if there is no model, if it is damaged, or if the data have changed so that the score would
         mean nothing: see `fingerprint.check_scored`.
     """
     read_config(path)

@@ -193,8 +193,8 @@ def check_unchanged(directory: Path, task: Any) -> None:
 def check_scored(directory: Path, task: Any, split: str) -> str | None:
     """Compares the data of which `split` is to be scored with those of the training.
 
-    A test split alone may change: whoever adds to it wants it scored. Where the training split is another as well, the
-    splits may have been cut anew, and what is scored may have been trained on.
+    The scored split alone may change: a user who adds examples to it wants them scored. If the training split has
+    changed too, the splits may have been cut anew, and the scored examples may have been trained on.
 
     Returns: what has changed, if the score can be had all the same.
     Raises: RequestError if the classes are others, or both the training split and the scored one.

@@ -33,7 +33,7 @@ class Control:
     whole: bool = True
 
     def number(self, value: Any) -> Any:
-        """The control's value, an int or a float; ``Problem`` where it is no such number."""
+        """The control's value, an int or a float; ``Problem`` if it is something else."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not self.least <= value <= self.most or (self.whole and value % 1):  # NaN is not >= least
             kind = "a whole number" if self.whole else "a number"

@@ -143,7 +143,7 @@ class PairSplits:
 def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
     """Names that belong to splits -> {our name of a split: its name there}.
 
-    Raises: DataError if one is no name of a split or two are names of the same.
+    Raises: DataError if a name is unknown, or if two names stand for the same split.
     """
     found: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (name.lower() == "eval", name)):  # "eval" takes what is left

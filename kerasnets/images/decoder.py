@@ -47,7 +47,7 @@ def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (~headers.animated_webp(files), ["is an animated WebP: save its first image as PNG"]),
     ]
     faults = tf.zeros_like(files)
-    for valid, sentence in reversed(checks):  # the first fault is told
+    for valid, sentence in reversed(checks):  # the first failed check counts
         faults = tf.where(valid, faults, tf.strings.join(sentence))
     return files, faults
 

@@ -82,8 +82,8 @@ def first_image(file: tf.Tensor) -> tf.Tensor:
     def skip(place: tf.Tensor, colour: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Behind the extension at `place`; which colour is transparent, -1 for none."""
         control = at(place + 1) == 0xF9
-        told = tf.where(at(place + 3) % 2 == 1, at(place + 6), -1)
-        return chain_end(data, place + 2), tf.where(control, told, colour)
+        transparent = tf.where(at(place + 3) % 2 == 1, at(place + 6), -1)
+        return chain_end(data, place + 2), tf.where(control, transparent, colour)
 
     colours = table_size(at(10))
     place, colour = tf.while_loop(

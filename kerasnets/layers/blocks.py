@@ -36,7 +36,7 @@ class Block(MaskedLayer):
         self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
 
     def build_attention(self, name, x_shape, memory_shape=None):
-        """Positions turn queries and keys of one sequence alone: those of another sequence are no distances."""
+        """-> an attention, which is rotary only within one sequence: between two, positions have no distance."""
         attention = MultiHeadAttention(
             self.num_heads,
             num_key_value_heads=self.num_key_value_heads,

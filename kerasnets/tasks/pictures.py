@@ -10,9 +10,7 @@ import tensorflow as tf
 from kerasnets.images import decoder
 from kerasnets.tasks.requests import require, require_none, require_rows
 
-AT_ONCE = (
-    4  # files that are decoded side by side: each may take as much memory as `images.decoder.MOST_PIXELS` asks for
-)
+AT_ONCE = 4  # files that are decoded side by side, each of up to `images.decoder.MOST_PIXELS`
 
 
 def decode(files: tf.Tensor, rows: int, columns: int, name: str) -> tf.Tensor:
