@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kerasnets.images import decoder
-from kerasnets.tasks.requests import require, require_none, require_rows
+from kerasnets.tasks.requests import require, require_none
 
 AT_ONCE = 4  # files that are decoded side by side, each of up to `images.decoder.MOST_PIXELS`
 
@@ -19,7 +19,7 @@ def decode(files: tf.Tensor, rows: int, columns: int, name: str) -> tf.Tensor:
 
     Files that are refused or broken are named by a sentence with their row.
     """
-    files, faults = decoder.examine(require_rows(files, name))
+    files, faults = decoder.examine(files)
     with tf.control_dependencies([require_none(faults, name)]):
         files = tf.identity(files)
     spec = tf.TensorSpec((rows, columns, 3), tf.float32)
