@@ -11,7 +11,7 @@ test: .venv/installed  ## all tests, the slow ones too; a file of tests in one o
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/installed  ## ten minutes of the server under load, then a third of it with batches
-	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/test_survival_soak.py
+	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/survival/test_survival_soak.py
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends

@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import suppress
 
-from serving.server import main
+from serving.server.process import main
 
 status = main(sys.argv[1:])
 for stream in (sys.stdout, sys.stderr):

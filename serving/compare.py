@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from serving.client import DEFAULT_SIGNATURE, Client, ModelSpec, ServingError
+from serving.client import Client, ModelSpec, ServingError
+from serving.compare_inputs import Row, read_rows
 from serving.errors import UsageError
-from serving.instances import Row, read_rows
+from serving.protocol import DEFAULT_SIGNATURE
 
 RESAMPLES, SEED = 10_000, 0
 Answers = dict[str, list]  # {output: value of each row}: bytes, a number, or an array

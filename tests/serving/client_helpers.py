@@ -15,9 +15,9 @@ from typing import Any
 
 import grpc
 
-from serving.client_async import AsyncClient
-from serving.errors import CODE_NAMES, HTTP_STATUSES
-from serving.wire import CLASSES, encode
+from serving.client import AsyncClient
+from serving.client.wire import CLASSES, encode
+from serving.protocol import CODE_NAMES, HTTP_STATUSES
 
 
 class BlockingClient:

@@ -24,7 +24,7 @@ from serving_helpers import (
 )
 
 if TYPE_CHECKING:
-    from serving.servable import Servable
+    from serving.engine.servable import Servable
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servable]:
     """Version 7 of a model of many signatures, loaded in this process."""
     from tensorflow.core.protobuf import config_pb2
 
-    from serving.servable import Servable
+    from serving.engine.servable import Servable
 
     path = tmp_path_factory.mktemp("heads") / "7"
     build_heads(path)

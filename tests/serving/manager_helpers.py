@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import StatusError
-from serving.lifecycle import ModelManager, Timing
-from serving.storage import ModelConfig
+from serving.models.manager import ModelManager, Timing
+from serving.models.storage import ModelConfig
 
 
 class Loaded:
@@ -29,12 +29,12 @@ class Loader:
         self.loaded: dict[int, Loaded] = {}
         self.order: list[int] = []
         self.failures: dict[int, int] = {}
-        self.gate = threading.Event()
-        self.gate.set()
+        self.admission = threading.Event()
+        self.admission.set()
 
     def __call__(self, model: str, number: int, path: str) -> Loaded:
         self.order.append(number)
-        self.gate.wait(30)
+        self.admission.wait(30)
         if self.failures.get(number, 0) > 0:
             self.failures[number] -= 1
             raise StatusError("DATA_LOSS", "half written")

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.gate import Gate
-from serving.http_messages import Reply, Request
-from serving.metrics import Metrics
-from serving.observers import Observers
-from serving.predict import Settings
-from serving.rest_api import RestApi, RestOptions
-from serving.servable import Signature
+from serving.api.admission import AdmissionControl
+from serving.api.predict import Settings
+from serving.engine.servable import Signature
+from serving.rest.api import RestApi, RestOptions
+from serving.rest.messages import Reply, Request
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.observers import Observers
 
 
 def signature_of(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Signature:
@@ -88,8 +88,8 @@ def api_of(
 ) -> tuple[RestApi, Log]:
     log = Log()
     options = RestOptions(hosts=hosts, extensions=True, cors=cors, metrics_path="/metrics")
-    gate = Gate(tokens, most_requests, 10_000_000)
-    return RestApi(model, model, gate, Observers(Metrics(), log), Settings(), options), log
+    admission = AdmissionControl(tokens, most_requests, 10_000_000)
+    return RestApi(model, model, admission, Observers(Metrics(), log), Settings(), options), log
 
 
 def request(method: str, target: str, body: object = b"", **headers: str) -> Request:

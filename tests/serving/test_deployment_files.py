@@ -23,9 +23,16 @@ from google.protobuf import text_format
 from serving_helpers import ROOT, Server
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.configuration import METRICS_PATH, Monitoring, read_batching, read_certificates, read_file, read_monitoring
 from serving.errors import StatusError
-from serving.flags import Flags, channel_arguments, check, parse
+from serving.settings.configuration import (
+    METRICS_PATH,
+    Monitoring,
+    read_batching,
+    read_certificates,
+    read_file,
+    read_monitoring,
+)
+from serving.settings.flags import Flags, channel_arguments, check, parse
 
 CONFIG = ROOT / "serving" / "config"
 MANIFESTS = CONFIG / "kubernetes"
@@ -189,7 +196,7 @@ def test_the_batching_parameters_are_complete_and_agree():
 
 
 def _message(name: str) -> str:
-    text = (ROOT / "serving" / "configuration.proto").read_text()
+    text = (ROOT / "serving" / "settings" / "configuration.proto").read_text()
     return re.search(rf"^message {name} \{{\n(.*?)^\}}", text, re.MULTILINE | re.DOTALL)[1]
 
 

@@ -1,0 +1,317 @@
+"""Classify, Regress and MultiInference: examples in, with the original server's order of checks and its texts.
+
+All three feed serialized tf.Examples to the one input of a signature and differ in what they expect of its outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from google.protobuf import text_format
+from tensorflow import as_dtype
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    inference_pb2,
+    input_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from serving.api.predict import Settings
+from serving.engine.servable import Call, Servable
+from serving.engine.tensors import MOST_REPEATED_BYTES
+from serving.errors import StatusError, invalid_argument
+from serving.protocol import DEFAULT_SIGNATURE
+
+SignatureDef: TypeAlias = meta_graph_pb2.SignatureDef
+Fetched: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
+
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"  # the aliases that the methods know
+
+
+class Classification:
+    """A signature seen as a classifier: string examples [batch] to labels and scores [batch, classes]."""
+
+    def __init__(self, definition: SignatureDef, settings: Settings) -> None:
+        _check_method_name(definition, settings, "classification", CLASSIFY)
+        _check_one_input(definition)
+        if len(definition.outputs) not in (1, 2):
+            raise invalid_argument(f"Expected one or two output Tensors, found {len(definition.outputs)}")
+        _check_alias(definition.inputs, INPUTS, "classification inputs", definition)
+        tensors = {alias: info.name for alias, info in definition.outputs.items() if alias in (CLASSES, SCORES)}
+        if not tensors:
+            raise invalid_argument(
+                f'Expected classification signature outputs to contain at least one of "{CLASSES}" or "{SCORES}". '
+                f"Signature was: {text_format.MessageToString(definition)}"
+            )
+        self._tensors = dict(sorted(tensors.items()))
+        self.fetches = tuple(self._tensors.values())
+
+    def read(self, fetched: Fetched, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Labels (bytes) and scores (float32), both [examples, classes]; None for what the signature lacks."""
+        arrays = {alias: fetched[tensor] for alias, tensor in self._tensors.items()}
+        for alias, dtype in ((CLASSES, "DT_STRING"), (SCORES, "DT_FLOAT")):
+            if alias in arrays:
+                _check_classes(alias, arrays[alias], dtype, examples)
+        labels, scores = arrays.get(CLASSES), arrays.get(SCORES)
+        if labels is not None and scores is not None and labels.shape[1] != scores.shape[1]:
+            raise invalid_argument(
+                f"Tensors class and score should match in dim_size(1). Got {labels.shape[1]} vs. {scores.shape[1]}"
+            )
+        return labels, scores
+
+    def fill(self, result: classification_pb2.ClassificationResult, fetched: Fetched, examples: int) -> None:
+        """Write one Classifications per example; a label that is no text shows U+FFFD where it is none."""
+        labels, scores = self.read(fetched, examples)
+        for example in range(examples):
+            classes = result.classifications.add().classes
+            if labels is not None:
+                classes.extend(
+                    classification_pb2.Class(label=label.decode("utf-8", "replace")) for label in labels[example]
+                )
+            if scores is None:
+                continue
+            for index, score in enumerate(scores[example].tolist()):
+                (classes[index] if labels is not None else classes.add()).score = score
+
+
+class Regression:
+    """A signature seen as a regressor: string examples [batch] to values [batch] or [batch, 1]."""
+
+    def __init__(self, definition: SignatureDef, settings: Settings) -> None:
+        _check_method_name(definition, settings, "regression", REGRESS)
+        _check_one_input(definition)
+        if len(definition.outputs) != 1:
+            raise invalid_argument("Expected one output Tensor.")
+        _check_alias(definition.inputs, INPUTS, "regression inputs", definition)
+        _check_alias(definition.outputs, OUTPUTS, "regression outputs", definition)
+        self._tensor = definition.outputs[OUTPUTS].name
+        self.fetches = (self._tensor,)
+
+    def read(self, fetched: Fetched, examples: int) -> np.ndarray:
+        """Values (float32) [examples]."""
+        array = fetched[self._tensor]
+        if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
+            raise invalid_argument(
+                "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
+                f"{_brackets(array.shape)}"
+            )
+        if array.shape[0] != examples:
+            raise invalid_argument(f"Input batch size did not match output batch size: {examples} vs. {array.shape[0]}")
+        if array.dtype != np.float32:
+            raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {_type_name(array)}")
+        return array.ravel()
+
+    def fill(self, result: regression_pb2.RegressionResult, fetched: Fetched, examples: int) -> None:
+        """Write one Regression per example."""
+        result.regressions.extend(
+            regression_pb2.Regression(value=value) for value in self.read(fetched, examples).tolist()
+        )
+
+
+def classify(
+    servable: Servable, number: int, request: classification_pb2.ClassificationRequest, settings: Settings
+) -> Call:
+    """The run that answers a ClassificationRequest from version `number`."""
+    return _answered_by(Classification, classification_pb2.ClassificationResponse, servable, number, request, settings)
+
+
+def regress(servable: Servable, number: int, request: regression_pb2.RegressionRequest, settings: Settings) -> Call:
+    """The run that answers a RegressionRequest from version `number`."""
+    return _answered_by(Regression, regression_pb2.RegressionResponse, servable, number, request, settings)
+
+
+def _answered_by(kind: Any, response: Any, servable: Servable, number: int, request: Any, settings: Settings) -> Call:
+    """The run of the signature that a request names, seen as a head of one kind."""
+    name = signature_name(request.model_spec)
+    head = kind(definition_of(servable, name), settings)
+    examples = serialized_examples(request.input)
+    spec = _answered_spec(request.model_spec, number)
+
+    def finish(fetched: Fetched) -> Any:
+        answer = response(model_spec=spec)
+        head.fill(answer.result, fetched, len(examples))
+        return answer
+
+    return call_of(servable, name, head.fetches, examples, finish)
+
+
+def first_spec(request: inference_pb2.MultiInferenceRequest) -> model_pb2.ModelSpec:
+    """The ModelSpec that says which version answers all tasks: the first one's, or an empty one."""
+    return request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+
+
+def multi_inference(
+    servable: Servable, number: int, request: inference_pb2.MultiInferenceRequest, settings: Settings
+) -> Call:
+    """The one run that answers all tasks of a MultiInferenceRequest, each from a signature of version `number`."""
+    heads: dict[str, Classification | Regression] = {}  # in the order of the tasks
+    for task in request.tasks:
+        name = _task_signature(task, request.tasks[0], heads)
+        heads[name] = _head(task, _requested_definition(servable, name), settings)
+    examples = serialized_examples(request.input)
+    feeds: Fetched = {}
+    for name in sorted(heads):  # in one order for the same heads, as the runtime compiles one run for each
+        _check_sendable(servable, name)
+        feeds |= servable.signatures[name].feeds({INPUTS: examples})
+    fetches = tuple(sorted({tensor for head in heads.values() for tensor in head.fetches}))
+    specs = [_answered_spec(task.model_spec, number) for task in request.tasks]
+
+    def finish(arrays: list[np.ndarray]) -> inference_pb2.MultiInferenceResponse:
+        fetched = dict(zip(fetches, arrays, strict=True))
+        response = inference_pb2.MultiInferenceResponse()
+        for spec, head in zip(specs, heads.values(), strict=True):
+            result = response.results.add(model_spec=spec)
+            if isinstance(head, Classification):
+                head.fill(result.classification_result, fetched, len(examples))
+            else:
+                head.fill(result.regression_result, fetched, len(examples))
+        return response
+
+    return Call(feeds, fetches, finish, len(examples))
+
+
+def signature_name(spec: model_pb2.ModelSpec) -> str:
+    return spec.signature_name or DEFAULT_SIGNATURE
+
+
+def definition_of(servable: Servable, name: str) -> SignatureDef:
+    """The signature that a request for Classify or Regress names."""
+    definition = servable.signature_defs.get(name)
+    if definition is None:
+        raise invalid_argument(f"No signature was found with the name: {name}")
+    return definition
+
+
+def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
+    """Serialized tf.Examples [examples] of a request; a common context stands in front of each.
+
+    Joined bytes are merged messages: a feature of the example replaces one of the context.
+    """
+    if request_input.HasField("example_list_with_context"):
+        listed = request_input.example_list_with_context
+        context = listed.context.SerializeToString()
+        check_context(len(context), len(listed.examples))
+        return as_examples([context + example.SerializeToString() for example in listed.examples])
+    return as_examples([example.SerializeToString() for example in request_input.example_list.examples])
+
+
+def check_context(size: int, examples: int) -> None:
+    """INVALID_ARGUMENT for a context, of `size` bytes, that is too large to stand in front of so many examples."""
+    if size * max(0, examples - 1) > MOST_REPEATED_BYTES:
+        raise invalid_argument(
+            f"A context of {size} bytes is repeated for each of {examples} examples; a request may repeat "
+            f"{MOST_REPEATED_BYTES} bytes: send a smaller context, or fewer examples at once."
+        )
+
+
+def repeated_context_bytes(request: Any) -> int:
+    """How many bytes the context of a request becomes."""
+    listed = request.input.example_list_with_context
+    return len(listed.examples) * listed.context.ByteSize()
+
+
+def as_examples(serialized: list[bytes]) -> np.ndarray:
+    """Array [examples] for the runtime; a request must hold one at least."""
+    if not serialized:
+        raise invalid_argument("Input is empty.")
+    array = np.empty(len(serialized), object)
+    array[:] = serialized
+    return array
+
+
+def call_of(
+    servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[Fetched], Any]
+) -> Call:
+    """A run of signature `name` on examples; `finish` gets what is fetched by tensor name."""
+    _check_sendable(servable, name)
+    return Call(
+        servable.signatures[name].feeds({INPUTS: examples}),
+        fetches,
+        lambda arrays: finish(dict(zip(fetches, arrays, strict=True))),
+        len(examples),
+    )
+
+
+def _check_sendable(servable: Servable, name: str) -> None:
+    """INVALID_ARGUMENT if the signature's examples or results are none that can be sent, such as ragged tensors."""
+    signature = servable.signatures[name]
+    signature.check_inputs()
+    signature.fetches(alias for alias in signature.outputs if alias in (CLASSES, SCORES, OUTPUTS))
+
+
+def _task_signature(
+    task: inference_pb2.InferenceTask, first: inference_pb2.InferenceTask, before: dict[str, Any]
+) -> str:
+    """Name of the signature that a task evaluates, which must be another one than those `before`."""
+    if not task.model_spec.name:
+        raise invalid_argument("Found ModelSpec with an empty model name.")
+    if task.model_spec.name != first.model_spec.name:
+        raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+    name = signature_name(task.model_spec)
+    if name in before:
+        raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+    return name
+
+
+def _requested_definition(servable: Servable, name: str) -> SignatureDef:
+    definition = servable.signature_defs.get(name)
+    if definition is None:
+        raise invalid_argument(f"Requested signature not found in model graph: {name}")
+    return definition
+
+
+def _head(
+    task: inference_pb2.InferenceTask, definition: SignatureDef, settings: Settings
+) -> Classification | Regression:
+    if task.method_name == CLASSIFY:
+        return Classification(definition, settings)
+    if task.method_name == REGRESS:
+        return Regression(definition, settings)
+    raise StatusError("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
+
+
+def _answered_spec(asked: model_pb2.ModelSpec, number: int) -> model_pb2.ModelSpec:
+    """Whom an answer comes from: the model as it was called, the actual version, the signature; never a label."""
+    spec = model_pb2.ModelSpec(name=asked.name, signature_name=signature_name(asked))
+    spec.version.value = number
+    return spec
+
+
+def _check_method_name(definition: SignatureDef, settings: Settings, kind: str, expected: str) -> None:
+    if settings.check_method_name and definition.method_name != expected:
+        raise invalid_argument(f"Expected {kind} signature method_name to be {expected}. Was: {definition.method_name}")
+
+
+def _check_one_input(definition: SignatureDef) -> None:
+    if len(definition.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+
+
+def _check_alias(infos: Any, alias: str, what: str, definition: SignatureDef) -> None:
+    if alias not in infos:
+        raise invalid_argument(f"No {what} found in SignatureDef: {text_format.MessageToString(definition)}")
+
+
+def _check_classes(alias: str, array: np.ndarray, dtype: str, examples: int) -> None:
+    """`array` is what a signature calls `classes` or `scores`."""
+    if array.ndim != 2:
+        raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_brackets(array.shape)}")
+    if _type_name(array) != dtype:
+        raise invalid_argument(f"Expected {alias} Tensor of {dtype}. Got: {_type_name(array)}")
+    if array.shape[0] != examples:
+        raise invalid_argument(f"Expected {alias} output batch size of {examples}. Got: {array.shape[0]}")
+
+
+def _type_name(array: np.ndarray) -> str:
+    return types_pb2.DataType.Name(as_dtype(array.dtype).as_datatype_enum)
+
+
+def _brackets(shape: tuple[int, ...]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"

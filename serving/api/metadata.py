@@ -1,0 +1,77 @@
+"""GetModelMetadata and GetModelStatus, for gRPC as messages and for REST as JSON."""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+from serving.api.predict import choice, use_of
+from serving.errors import StatusError, invalid_argument
+from serving.models.manager import ModelManager
+from serving.protocol import CODES
+
+SIGNATURES = "signature_def"  # the only metadata field there is
+MOST_FIELDS = 100  # repeated ones are allowed, and looked at on the event loop
+STATES = get_model_status_pb2.ModelVersionStatus.State
+
+
+def get_metadata(
+    manager: ModelManager, request: get_model_metadata_pb2.GetModelMetadataRequest
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """All signatures of one version, packed as SignatureDefMap."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    if not request.metadata_field:
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    if len(request.metadata_field) > MOST_FIELDS:
+        raise invalid_argument(
+            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; it may have {MOST_FIELDS}"
+        )
+    for name in request.metadata_field:
+        if name != SIGNATURES:
+            raise invalid_argument(f"Metadata field {name} is not supported")
+    with use_of(manager, request) as version:
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for name, definition in version.servable.signature_defs.items():
+            signatures.signature_def[name].CopyFrom(definition)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = version.model
+        response.model_spec.version.value = version.number
+        response.metadata[SIGNATURES].Pack(signatures)
+        return response
+
+
+def get_status(
+    manager: ModelManager, request: get_model_status_pb2.GetModelStatusRequest
+) -> get_model_status_pb2.GetModelStatusResponse:
+    """State of one version or of all, highest first. A label is ignored, as the original server does."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    name, number, _ = choice(request.model_spec)
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for known, state, error in manager.versions(name):
+        if number in (None, known):
+            status = response.model_version_status.add(version=known, state=STATES.Value(state)).status
+            status.error_code = CODES[error.code] if error else CODES["OK"]
+            status.error_message = error.message if error else ""
+    if not response.model_version_status:
+        missing = "any versions" if number is None else f"version {number}"
+        raise StatusError("NOT_FOUND", f"Could not find {missing} of model {name}")
+    return response
+
+
+def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> str:
+    """{"model_spec": ..., "metadata": {"signature_def": ...}}; proto3 JSON has no such form of an Any."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata[SIGNATURES].Unpack(signatures)
+    spec, signature_map = message_json(response.model_spec), message_json(signatures)
+    return f'{{\n"model_spec":{spec},\n"metadata": {{"{SIGNATURES}": {signature_map}}}\n}}\n'
+
+
+def message_json(message: Message) -> str:
+    """Proto JSON with snake_case names, defaults printed and one space of indentation."""
+    text = json_format.MessageToJson(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
+    )
+    return text + "\n"

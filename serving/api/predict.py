@@ -1,0 +1,158 @@
+"""Predict: from a request to a response, with the original server's order of checks and its texts."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.apis import model_pb2, predict_pb2
+
+from serving.engine.servable import Call, Servable, Signature
+from serving.engine.tensors import MOST_BYTES, MOST_REPEATED_BYTES, TensorProto, from_proto, repeated_bytes, to_proto
+from serving.errors import StatusError, invalid_argument
+from serving.models.manager import ModelManager, Use
+from serving.protocol import DEFAULT_SIGNATURE
+
+METHOD_NAMES = (
+    "tensorflow/serving/predict",
+    "tensorflow/serving/classify",
+    "tensorflow/serving/regress",
+)
+MOST_NAMES = 100  # in a message
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the server's flags say of every answer."""
+
+    check_method_name: bool = False
+    answer_as_content: bool = False
+    most_bytes: int = MOST_BYTES  # of an input
+
+
+def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest, settings: Settings) -> Call:
+    """The run that answers a PredictRequest from version `number`; its response is a PredictResponse."""
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+    if settings.check_method_name:
+        _check_method_name(signature)
+    _check_count(request.inputs, signature)
+    signature.check_inputs()
+    _check_repeated(repeated_bytes(request.inputs.values()))
+    arrays = _arrays(request.inputs, signature, settings.most_bytes)
+    outputs = _outputs(request.output_filter, signature)
+    fetches = signature.fetches(outputs)
+    model = request.model_spec.name
+
+    def finish(fetched: list[np.ndarray]) -> predict_pb2.PredictResponse:
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = model
+        response.model_spec.version.value = number
+        response.model_spec.signature_name = name
+        for alias, array in zip(outputs, fetched, strict=True):
+            to_proto(array, signature.output_types[alias], response.outputs[alias], settings.answer_as_content)
+        return response
+
+    return Call(signature.feeds(arrays), fetches, finish)
+
+
+def asked_spec(request: Any) -> model_pb2.ModelSpec:
+    """The ModelSpec of a request."""
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    return request.model_spec
+
+
+def use_of(manager: ModelManager, request: Any) -> Use:
+    """The version that the request's model_spec asks for."""
+    return manager.use(*choice(asked_spec(request)))
+
+
+def choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
+    """Name, version and label of a ModelSpec; at most one of the latter two is set."""
+    which = spec.WhichOneof("version_choice")
+    return (
+        spec.name,
+        spec.version.value if which == "version" else None,
+        spec.version_label if which == "version_label" else None,
+    )
+
+
+def _check_method_name(signature: Signature) -> None:
+    if signature.method_name not in METHOD_NAMES:
+        names = ", ".join(METHOD_NAMES)
+        raise StatusError(
+            "INTERNAL",
+            f"Expected prediction signature method_name to be one of {{{names}}}. Was: {signature.method_name}",
+        )
+
+
+def _check_count(given: Mapping[str, object], signature: Signature) -> None:
+    wanted = signature.inputs
+    if len(given) == len(wanted) or (len(given) < len(wanted) and signature.defaults):
+        return
+    raise invalid_argument(
+        f"input size does not match signature: {len(given)}!={len(wanted)} len({{{_join(given)}}}) != "
+        f"len({{{_join(wanted)}}}). Sent extra: {{{_join(set(given) - set(wanted))}}}. "
+        f"Missing but required: {{{_join(set(wanted) - set(given))}}}."
+    )
+
+
+def _check_repeated(size: int) -> None:
+    if size > MOST_REPEATED_BYTES:
+        raise invalid_argument(
+            f"The inputs hold fewer values than their shapes say, and to repeat the last ones takes {size} bytes of "
+            f"memory; a request may repeat {MOST_REPEATED_BYTES}: send all values, or fewer."
+        )
+
+
+def _join(names: Iterable[str]) -> str:
+    """Names in order; of very many, which clients may send, the first ones."""
+    first = heapq.nsmallest(MOST_NAMES + 1, names)
+    return ",".join([*first[:MOST_NAMES], "..."] if len(first) > MOST_NAMES else first)
+
+
+def _arrays(
+    given: Mapping[str, TensorProto], signature: Signature, most_bytes: int = MOST_BYTES
+) -> dict[str, np.ndarray]:
+    """Arrays of all inputs of the signature, from the request or the signature's defaults."""
+    arrays = {}
+    used = 0
+    for alias, tensor in signature.inputs.items():
+        if alias in given:  # a look-up of a missing key would add it to the message
+            arrays[alias] = from_proto(given[alias], alias, most_bytes)
+            used += 1
+        elif alias in signature.defaults:
+            arrays[alias] = signature.defaults[alias]
+        else:
+            raise invalid_argument(
+                f"Signature input alias: {alias}(feed name: {tensor.tensor}) not found in request and no "
+                f"default value provided. Inputs expected to be in the request {{{_join(given)}}}, "
+                f"or default input alias set: {_join(signature.defaults)}"
+            )
+    if used != len(given):
+        known = [alias for alias in given if alias in signature.inputs]
+        raise invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {_join(known)}, request input: {_join(given)}"
+        )
+    return arrays
+
+
+def _outputs(output_filter: Iterable[str], signature: Signature) -> tuple[str, ...]:
+    """Outputs to fetch: those of the filter, or all."""
+    chosen: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {alias} "
+                f"Outputs expected to be in the set {{{_join(signature.outputs)}}}."
+            )
+        if alias in chosen:
+            raise invalid_argument(f"duplicate output tensor alias: {alias}")
+        chosen.append(alias)
+    return tuple(chosen) or signature.all_outputs

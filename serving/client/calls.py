@@ -1,0 +1,296 @@
+"""What the client's methods do, step by step, without sending anything.
+
+Each is a generator of steps: it yields what is to be done (`Send`, `Sleep`, ...), is sent the reply, or has the
+failure thrown into it, and returns the answer. `Client` and `AsyncClient` carry the steps out, each in its way.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from serving.client.errors import InvalidArgument, NotFound, ServingError, Unavailable, failure, invalid, late
+from serving.client.types import Classification, Metadata, ModelSpec, Tensors, VersionStatus
+from serving.client.values import Features, converted, definite, features, rows_of, zeros
+
+METADATA_SECONDS = 5.0  # what is known of a model may be as old as this: a new version can rename an output
+FIRST_BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds; each wait doubles the one before
+STATE = "state"  # what a stream gives back and takes again
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the request and reply with the answer, within so many seconds."""
+
+    request: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Open:
+    """Send the request and reply with the open body of its answer, which `Read` takes."""
+
+    request: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Read:
+    """Reply with the next bytes of a body, none at its end."""
+
+    body: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sleep:
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Hand the outputs to the user of a stream."""
+
+    outputs: Tensors
+
+
+T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+
+
+# A request, and what reads its answer.
+Question = tuple[Any, Callable[[Any], Any]]
+
+
+class Events(Protocol):
+    """Reads what a stream delivers."""
+
+    def feed(self, chunk: bytes, outputs: Mapping[str, Any]) -> Iterator[Tensors | None]:
+        """The outputs that `chunk` completes, None at the end of the stream."""
+        ...
+
+
+class Format(Protocol):
+    """How requests are written and answers are read: pure functions, for gRPC and for REST."""
+
+    address: str
+    describes_outputs: bool  # whether an answer tells the names and dtypes of its outputs
+
+    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Any: ...
+
+    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
+        """None where the answer has others than the metadata's `outputs`."""
+        ...
+
+    def read_version(self, answer: Any) -> int | None: ...
+
+    def classify(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> Question: ...
+
+    def regress(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> Question: ...
+
+    def metadata(self, spec: ModelSpec) -> Question: ...
+
+    def status(self, spec: ModelSpec) -> Question: ...
+
+    def models(self) -> Question: ...
+
+    def ready(self) -> Question: ...
+
+    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Any, Events] | None:
+        """The request, and what reads the body of its answer; None where the protocol has no streams."""
+        ...
+
+
+class Deadline:
+    """The end of a request as a whole, tries and waits included."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._address, self._seconds = address, seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds.
+
+        Raises: DeadlineExceeded.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise late(self._address, self._seconds)
+        return left
+
+
+class Calls:
+    """The steps of all methods; `retries` is how often a request is sent again where the server is unavailable."""
+
+    def __init__(self, form: Format, retries: int) -> None:
+        self._form, self._retries = form, retries
+        self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the look
+
+    def predict(
+        self, spec: ModelSpec, inputs: Mapping[str, Any], signature: str, timeout: float
+    ) -> Steps[tuple[Tensors, int | None]]:
+        """-> the outputs, and the version that gave them where the answer tells it."""
+        deadline = Deadline(self._form.address, timeout)
+        try:
+            arrays = yield from self._arrays(spec, signature, inputs, deadline)
+            answer = yield from self._ask(self._form.predict(spec, signature, arrays), deadline)
+            outputs = yield from self._outputs(spec, signature, answer, deadline)
+            return outputs, self._form.read_version(answer)
+        except ServingError:
+            self._metadata.pop(spec, None)  # it may describe a version that has been replaced
+            raise
+
+    def classify(
+        self,
+        spec: ModelSpec,
+        examples: Sequence[Mapping[str, Any]],
+        signature: str,
+        context: Mapping[str, Any] | None,
+        timeout: float,
+    ) -> Steps[list[list[Classification]]]:
+        shared = None if context is None else features(context)
+        question = self._form.classify(spec, signature, list(map(features, examples)), shared)
+        return (yield from self._answer(question, Deadline(self._form.address, timeout)))
+
+    def regress(
+        self,
+        spec: ModelSpec,
+        examples: Sequence[Mapping[str, Any]],
+        signature: str,
+        context: Mapping[str, Any] | None,
+        timeout: float,
+    ) -> Steps[Any]:
+        shared = None if context is None else features(context)
+        question = self._form.regress(spec, signature, list(map(features, examples)), shared)
+        return (yield from self._answer(question, Deadline(self._form.address, timeout)))
+
+    def metadata(self, spec: ModelSpec, timeout: float) -> Steps[Metadata]:
+        return (yield from self._answer(self._form.metadata(spec), Deadline(self._form.address, timeout)))
+
+    def status(self, spec: ModelSpec, timeout: float) -> Steps[list[VersionStatus]]:
+        return (yield from self._answer(self._form.status(spec), Deadline(self._form.address, timeout)))
+
+    def models(self, timeout: float) -> Steps[dict[str, dict[int, str]]]:
+        return (yield from self._answer(self._form.models(), Deadline(self._form.address, timeout)))
+
+    def ready(self, timeout: float) -> Steps[bool]:
+        request, read = self._form.ready()
+        try:
+            return self._understood(read, (yield Send(request, timeout)))
+        except Unavailable:
+            return False
+
+    def stream(
+        self, spec: ModelSpec, inputs: Mapping[str, Any], steps: int, signature: str, timeout: float
+    ) -> Steps[None]:
+        """Delivers the outputs of each call of a signature that goes on from its own `state`."""
+        if steps < 1:
+            raise invalid(f"a stream of {steps} steps is none; give 1 or more")
+        deadline = Deadline(self._form.address, timeout)
+        description = (yield from self._known(spec, deadline, fresh=True)).get(signature)
+        if description is None:  # the server says which there are
+            yield from self.predict(spec, inputs, signature, timeout)
+            raise failure("FAILED_PRECONDITION", f"'{spec.name}' has no signature '{signature}'")
+        if STATE not in description["inputs"] or STATE not in description["outputs"]:
+            raise invalid(f"signature '{signature}' of '{spec.name}' has no '{STATE}' to go on from; it cannot stream")
+        arrays = yield from self._arrays(spec, signature, inputs, deadline)
+        stream = self._form.stream(spec, signature, arrays, steps)
+        if stream is not None and rows_of(arrays) == 1:  # as its servers have it
+            request, events = stream
+            described = {name: tensor for name, tensor in description["outputs"].items() if name != STATE}
+            try:
+                body = yield from self._retried(lambda seconds: Open(request, seconds), deadline)
+            except (InvalidArgument, NotFound) as error:
+                if not error.message.startswith("Malformed request"):  # as a server says that has no streams
+                    raise
+            else:
+                yield from self._events(body, events, described, timeout)
+                return
+        state = zeros(description["inputs"][STATE], rows_of(arrays))
+        for _ in range(steps):
+            outputs, version = yield from self.predict(spec, arrays | {STATE: state}, signature, timeout)
+            if version is not None:
+                spec = ModelSpec(spec.name, version)  # a state is of use to the version alone that gave it
+            state = outputs.pop(STATE)
+            yield Deliver(outputs)
+
+    def _events(self, body: Any, events: Events, outputs: Mapping[str, Any], timeout: float) -> Steps[None]:
+        """Delivers what the events of a body hold, each of which may take as long as `timeout`."""
+        deadline = Deadline(self._form.address, timeout)
+        while chunk := (yield Read(body, deadline.left())):
+            for answer in events.feed(chunk, outputs):
+                if answer is None:
+                    return
+                yield Deliver(answer)
+                deadline = Deadline(self._form.address, timeout)
+        raise failure("UNAVAILABLE", f"{self._form.address} ended the stream before it was done")
+
+    def _answer(self, question: Question, deadline: Deadline) -> Steps[Any]:
+        request, read = question
+        answer = yield from self._ask(request, deadline)
+        return self._understood(read, answer)
+
+    def _understood(self, read: Callable[..., T], *answer: Any) -> T:
+        """What an answer says.
+
+        Raises: Unknown where it is none of a model server.
+        """
+        try:
+            return read(*answer)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            text = f"{self._form.address} answers as no model server does ({type(error).__name__}: {error})"
+            raise failure("UNKNOWN", text) from None
+
+    def _ask(self, request: Any, deadline: Deadline) -> Steps[Any]:
+        return (yield from self._retried(lambda seconds: Send(request, seconds), deadline))
+
+    def _retried(self, step: Callable[[float], Send | Open], deadline: Deadline) -> Steps[Any]:
+        """The step, done again after a wait where the server is unavailable, as long as the deadline allows it."""
+        backoff = FIRST_BACKOFF
+        for tries_left in range(self._retries, -1, -1):
+            try:
+                return (yield step(deadline.left()))
+            except Unavailable:
+                wait = backoff * random.uniform(0.5, 1.0)  # so that clients that failed together do not return together
+                if tries_left == 0 or wait >= deadline.left():
+                    raise
+            yield Sleep(wait)
+            backoff = min(2 * backoff, MOST_BACKOFF)
+        raise AssertionError("a try returns or raises")
+
+    def _known(self, spec: ModelSpec, deadline: Deadline, fresh: bool = False) -> Steps[Metadata]:
+        """Metadata of `spec`, kept for some seconds unless it has to be `fresh`; forgotten when a request fails."""
+        known = self._metadata.get(spec)
+        if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
+            known = (time.monotonic(), (yield from self._answer(self._form.metadata(spec), deadline)))
+            self._metadata[spec] = known
+        return known[1]
+
+    def _arrays(self, spec: ModelSpec, signature: str, inputs: Mapping[str, Any], deadline: Deadline) -> Steps[Tensors]:
+        arrays = {}
+        for name, value in inputs.items():
+            array = definite(name, value)
+            if array is None:
+                known = yield from self._known(spec, deadline)
+                wanted = known.get(signature, {}).get("inputs", {}).get(name, {}).get("dtype")
+                array = converted(name, value, wanted, signature)
+            arrays[name] = array
+        return arrays
+
+    def _outputs(self, spec: ModelSpec, signature: str, answer: Any, deadline: Deadline) -> Steps[Tensors]:
+        for fresh in (False, True):  # what is known may describe a version that has been replaced
+            known: Metadata = {}
+            if not self._form.describes_outputs:
+                known = yield from self._known(spec, deadline, fresh)
+            described = known.get(signature, {}).get("outputs", {})
+            outputs = self._understood(self._form.read_predict, answer, described)
+            if outputs is not None:
+                return outputs
+        raise failure("INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says")

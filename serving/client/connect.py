@@ -1,0 +1,46 @@
+"""From an address to what sends requests there; only the library of the protocol in use is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.client.calls import Calls
+from serving.client.errors import invalid
+from serving.client.types import Tls
+
+SCHEMES = ("grpc", "grpcs", "http", "https")
+
+
+def connect(address: str, token: str | None, tls: Tls | None, retries: int, asynchronous: bool) -> tuple[Calls, Any]:
+    """-> the steps of the client's methods, and the transport that carries them out.
+
+    Raises: InvalidArgument for what cannot be; OSError for files of `tls` that cannot be read.
+    """
+    scheme = address.partition("://")[0] if "://" in address else "grpc"
+    if scheme not in SCHEMES:
+        raise invalid(
+            f"'{address}' is no address; give HOST:PORT or unix:PATH for gRPC, or {':// or '.join(SCHEMES)}://"
+        )
+    if tls is not None and not scheme.endswith("s"):
+        secure = "grpcs" if scheme == "grpc" else "https"
+        raise invalid(
+            f"certificates are for TLS, but '{address}' is not; use {secure}://{address.rpartition('://')[2]}"
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise invalid("a token is one word of printable ASCII characters")
+    if retries < 0:
+        raise invalid(f"{retries} retries are not possible; give 0 or more")
+    transport: Any
+    if scheme.startswith("http"):
+        from serving.client.rest import RestFormat
+
+        address = address.rstrip("/")
+        if asynchronous:
+            from serving.client.http_async import AsyncHttpTransport as transport
+        else:
+            from serving.client.http import HttpTransport as transport
+        return Calls(RestFormat(address), retries), transport(address, token, tls)
+    from serving.client.grpc import AsyncGrpcTransport, GrpcFormat, GrpcTransport
+
+    transport = AsyncGrpcTransport if asynchronous else GrpcTransport
+    return Calls(GrpcFormat(address), retries), transport(address, token, tls)

@@ -1,0 +1,198 @@
+"""How the client's REST requests travel: over connections that are kept for the next one, with and without asyncio."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import httpcore
+
+from serving.client.errors import ServingError, late, unavailable
+from serving.client.rest import Http, read_answer
+from serving.client.types import Tls
+
+KEPT_CONNECTIONS = 32
+SLICE = 2**20  # bytes written at once: what is left of a longer piece would be copied for each part that went out
+
+
+class Clock:
+    """Takes the place of the timeouts of a request's reads and writes, so that all of them together end in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.set(seconds)
+
+    def set(self, seconds: float) -> None:
+        self.seconds, self._end = seconds, time.monotonic() + seconds
+
+    def left(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout
+        return left
+
+
+class TimedStream(httpcore.NetworkStream):
+    """A connection whose timeouts are a Clock."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: Any = None) -> bytes:
+        return self._stream.read(max_bytes, timeout.left())
+
+    def write(self, buffer: bytes, timeout: Any = None) -> None:
+        for start in range(0, len(buffer), SLICE):
+            self._stream.write(buffer[start : start + SLICE], timeout.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: Any = None
+    ) -> httpcore.NetworkStream:
+        return TimedStream(self._stream.start_tls(ssl_context, server_hostname, timeout.left()))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class TimedBackend(httpcore.NetworkBackend):
+    """Makes TimedStreams."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: Any = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        return TimedStream(self._backend.connect_tcp(host, port, timeout.left(), local_address, socket_options))
+
+
+class Opened:
+    """Notes whether a request had to make a connection, or used one that the server may have closed meanwhile."""
+
+    def __init__(self) -> None:
+        self.connected = False
+
+    def __call__(self, event: str, details: Any) -> None:
+        self.connected |= event == "connection.connect_tcp.started"
+
+
+# A host that makes no sense is a ValueError.
+# With asyncio, httpcore lets an alert of TLS through as it is, such as one that asks for a certificate.
+CLOSED = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError, ssl.SSLError)
+FAILURES = (*CLOSED, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, ValueError)
+
+
+class Http11:
+    """What requests with and without asyncio have in common: options, headers, and what failures mean."""
+
+    def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
+        self._address = address
+        self._headers = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
+        if token:
+            self._headers.append(("Authorization", f"Bearer {token}"))
+        self._options: dict[str, Any] = {
+            "ssl_context": _ssl_context(tls or Tls()) if address.startswith("https://") else None,
+            "max_connections": None,
+            "max_keepalive_connections": KEPT_CONNECTIONS,
+        }
+
+    def _arguments(self, request: Http) -> dict[str, Any]:
+        try:
+            url = httpcore.URL(self._address + request.path)
+        except ValueError as error:
+            raise unavailable(self._address, str(error)) from None
+        return {"method": request.method, "url": url, "headers": self._headers, "content": request.body}
+
+    def failure(self, error: Exception, seconds: float) -> ServingError:
+        """What to raise for one of FAILURES."""
+        timed_out = isinstance(error, (httpcore.TimeoutException, TimeoutError))
+        if timed_out and not isinstance(error, httpcore.ConnectTimeout):
+            return late(self._address, seconds)
+        return unavailable(self._address, str(error) or type(error).__name__)
+
+
+class HttpTransport(Http11):
+    """Requests over connections that threads may share."""
+
+    def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
+        super().__init__(address, token, tls)
+        self._pool = httpcore.ConnectionPool(**self._options, network_backend=TimedBackend())
+
+    def send(self, request: Http, seconds: float) -> Any:
+        with closing(HttpBody(self, request, seconds)) as body:
+            return read_answer(self._address, request, body.status, body.read_all())
+
+    def open(self, request: Http, seconds: float) -> HttpBody:
+        body = HttpBody(self, request, seconds)
+        if body.status == 200:
+            return body
+        with closing(body):
+            read_answer(self._address, request, body.status, body.read_all())
+        raise AssertionError("another status is a failure")
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def begin(self, request: Http, clock: Clock) -> Any:
+        """-> the context of an answer whose head has come, and the answer.
+
+        A kept connection that the server has closed is no failure: a request to which nothing came back is sent again.
+        """
+        timeout = {"connect": clock, "read": clock, "write": clock}
+        while True:
+            opened = Opened()
+            context = self._pool.stream(**self._arguments(request), extensions={"timeout": timeout, "trace": opened})
+            try:
+                return context, context.__enter__()
+            except CLOSED:
+                if opened.connected:
+                    raise
+
+
+class HttpBody:
+    """An answer whose body is still to be read."""
+
+    def __init__(self, transport: HttpTransport, request: Http, seconds: float) -> None:
+        self._transport, self._clock = transport, Clock(seconds)
+        try:
+            self._context, self._response = transport.begin(request, self._clock)
+        except FAILURES as error:
+            raise transport.failure(error, seconds) from None
+        self._chunks = self._response.iter_stream()
+        self.status: int = self._response.status
+
+    def read(self, seconds: float) -> bytes:
+        """The next bytes, none at the end."""
+        self._clock.set(seconds)
+        return self._next()
+
+    def read_all(self) -> bytes:
+        """The whole body, within the time that opening it has left."""
+        return b"".join(iter(self._next, b""))
+
+    def close(self) -> None:
+        """Ends the request, if its answer is not read to the end."""
+        self._context.__exit__(None, None, None)
+
+    def _next(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except FAILURES as error:
+            raise self._transport.failure(error, self._clock.seconds) from None
+
+
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.authority)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

@@ -1,0 +1,89 @@
+"""How the client's REST requests travel with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpcore
+
+from serving.client.http import CLOSED, FAILURES, Http11, Opened
+from serving.client.rest import Http, read_answer
+from serving.client.types import Tls
+
+
+class AsyncOpened(Opened):
+    """Opened, in the form that asyncio asks for."""
+
+    async def __call__(self, event: str, details: Any) -> None:  # type: ignore[override]
+        super().__call__(event, details)
+
+
+class AsyncHttpTransport(Http11):
+    """Requests over connections of one event loop."""
+
+    def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
+        super().__init__(address, token, tls)
+        self._pool = httpcore.AsyncConnectionPool(**self._options)
+
+    async def send(self, request: Http, seconds: float) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._begin(request)
+                try:
+                    content = b"".join([chunk async for chunk in body.chunks])
+                finally:
+                    await body.close()
+        except FAILURES as error:
+            raise self.failure(error, seconds) from None
+        return read_answer(self._address, request, body.status, content)
+
+    async def open(self, request: Http, seconds: float) -> AsyncHttpBody:
+        try:
+            async with asyncio.timeout(seconds):
+                body = await self._begin(request)
+                if body.status == 200:
+                    return body
+                try:
+                    content = b"".join([chunk async for chunk in body.chunks])
+                finally:
+                    await body.close()
+        except FAILURES as error:
+            raise self.failure(error, seconds) from None
+        read_answer(self._address, request, body.status, content)
+        raise AssertionError("another status is a failure")
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+    async def _begin(self, request: Http) -> AsyncHttpBody:
+        """As HttpTransport.begin."""
+        while True:
+            opened = AsyncOpened()
+            context = self._pool.stream(**self._arguments(request), extensions={"trace": opened})
+            try:
+                return AsyncHttpBody(self, context, await context.__aenter__())
+            except CLOSED:
+                if opened.connected:
+                    raise
+
+
+class AsyncHttpBody:
+    """An answer whose body is still to be read."""
+
+    def __init__(self, transport: AsyncHttpTransport, context: Any, response: httpcore.Response) -> None:
+        self._transport, self._context = transport, context
+        self.chunks = response.aiter_stream()
+        self.status = response.status
+
+    async def read(self, seconds: float) -> bytes:
+        """The next bytes, none at the end."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(self.chunks, b"")
+        except FAILURES as error:
+            raise self._transport.failure(error, seconds) from None
+
+    async def close(self) -> None:
+        """Ends the request, if its answer is not read to the end."""
+        await self._context.__aexit__(None, None, None)

@@ -1,0 +1,339 @@
+"""Dynamic batching: requests that wait at the same time run as one batch, as TensorFlow Serving's batching session.
+
+TensorFlow's own batching operation is not used. It batches the calls of a function, and half of the SavedModels have
+none: those of TensorFlow 1 are one flat graph. It cannot pad inputs of different lengths, needs a thread for every
+request that waits, fails all requests of a batch for one, and tells nobody how full its batches are. Here a batch is
+put together in the event loop, where requests wait anyway, without locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from serving.engine.deadline import Deadline
+from serving.engine.tensors import STRING_BYTES
+from serving.engine.workers import Workers
+from serving.errors import StatusError, invalid_argument
+from serving.settings.configuration import Batching
+
+MOST_PADDING_BYTES = 256 * 1024 * 1024  # of a batch
+Arrays = dict[str, np.ndarray]
+Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds that it has)
+
+
+Observer = Callable[[list[float], int, int, list[int]], None]
+"""Told of each batch: microseconds that its tasks waited, size, size with padding, sizes of the tasks."""
+
+
+@dataclass(eq=False)
+class Task:
+    """Rows of one request, which run together with those of others."""
+
+    feeds: Arrays
+    size: int
+    future: asyncio.Future[list[np.ndarray]]
+    enqueued: float  # time.monotonic()
+    deadline: Deadline
+
+
+@dataclass(eq=False)
+class Batch:
+    """Tasks that run together; open as long as it is the last of its queue and has room."""
+
+    opened: float
+    tasks: list[Task] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(eq=False)
+class Queue:
+    """Batches that wait, of one set of inputs and outputs of one version."""
+
+    key: tuple[Any, ...]
+    run: Run
+    fetches: tuple[str, ...]
+    batches: deque[Batch] = field(default_factory=deque)
+
+
+class Scheduler:
+    """Puts requests into batches and runs these, at most `num_batch_threads` at once over all queues.
+
+    Everything but `_process` happens in the thread of the event loop.
+    """
+
+    def __init__(
+        self, parameters: Batching, loop: asyncio.AbstractEventLoop, workers: Workers, observe: Observer | None = None
+    ) -> None:
+        self.parameters = parameters
+        self._loop, self._workers, self._observe = loop, workers, observe
+        self._timeout = parameters.batch_timeout_micros / 1e6
+        # Of a request that is split, a part is at most as large as an execution.
+        self._most = (
+            parameters.max_execution_batch_size or parameters.max_batch_size
+            if parameters.enable_large_batch_splitting
+            else parameters.max_batch_size
+        )
+        self._queues: dict[tuple[Any, ...], Queue] = {}
+        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def submit(
+        self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], deadline: Deadline
+    ) -> asyncio.Future[Any]:
+        """A future of the arrays of `fetches`: those rows of a batch's results that belong to these feeds.
+
+        Tasks share a batch if they have the same owner (a loaded version), names of feeds, and fetches.
+        """
+        size = _batch_size(feeds)
+        if not size:  # nothing to put together, and no row to fill up with
+            return self._workers.submit(run, feeds, fetches, deadline.seconds_left())
+        if size > self.parameters.max_batch_size:
+            raise invalid_argument(
+                f"Task size {size} is larger than maximum input batch size {self.parameters.max_batch_size}"
+            )
+        # Only rows of one shape can be put together, unless they may be padded.
+        padded = self.parameters.pad_variable_length_inputs
+        shapes = () if padded else tuple(array.shape[1:] for array in feeds.values())
+        key = (owner, tuple(feeds), fetches, shapes)
+        queue = self._queues.get(key) or Queue(key, run, fetches)
+        parts = self._parts(queue, size)
+        count = self._enqueued(queue)
+        new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
+        if count + new > self.parameters.max_enqueued_batches:
+            raise StatusError(
+                "UNAVAILABLE",
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{count} batches enqueued and max_enqueued_batches is {self.parameters.max_enqueued_batches}",
+            )
+        futures, start = [], 0
+        for part in parts:
+            rows = {name: array[start : start + part] for name, array in feeds.items()} if len(parts) > 1 else feeds
+            futures.append(self._enqueue(queue, rows, part, deadline))
+            start += part
+        self._dispatch()
+        if len(futures) == 1:
+            return futures[0]
+        return asyncio.ensure_future(_joined(futures, parts), loop=self._loop)
+
+    def _room(self, queue: Queue) -> int:
+        """Rows that fit into the open batch."""
+        return self._most - queue.batches[-1].size if queue.batches else 0
+
+    def _parts(self, queue: Queue, size: int) -> list[int]:
+        """Sizes of the tasks of a request: one, unless it is split to fill batches up."""
+        if not self.parameters.enable_large_batch_splitting:
+            return [size]
+        parts, room = [], self._room(queue) or self._most
+        while size > room:
+            parts.append(room)
+            size, room = size - room, self._most
+        return [*parts, size]
+
+    def _enqueued(self, queue: Queue) -> int:
+        """Batches that wait for the same run, also those of rows of other shapes: else these would have no deadline."""
+        return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
+
+    def _enqueue(self, queue: Queue, feeds: Arrays, size: int, deadline: Deadline) -> asyncio.Future[list[np.ndarray]]:
+        now = time.monotonic()
+        self._queues[queue.key] = queue
+        if not queue.batches or size > self._room(queue):
+            queue.batches.append(Batch(now))
+        batch = queue.batches[-1]
+        task = Task(feeds, size, self._loop.create_future(), now, deadline)
+        batch.tasks.append(task)
+        batch.size += size
+        return task.future
+
+    def _dispatch(self) -> None:
+        """Run what is due: full batches and those that have waited long enough, the oldest first."""
+        now = time.monotonic()
+        while self._running < self.parameters.num_batch_threads:
+            queues = [queue for queue in self._queues.values() if queue.batches and self._due(queue, now)]
+            if not queues:
+                break
+            oldest = min(queues, key=lambda queue: queue.batches[0].opened)
+            batch = oldest.batches.popleft()
+            if not oldest.batches:
+                del self._queues[oldest.key]  # shapes and versions come and go
+            self._start(oldest, batch, now)
+        self._set_timer(now)
+
+    def _due(self, queue: Queue, now: float) -> bool:
+        batch = queue.batches[0]
+        full = batch.size >= self._most or len(queue.batches) > 1
+        return full or now - batch.opened >= self._timeout
+
+    def _set_timer(self, now: float) -> None:
+        """Come back when the next batch has waited long enough; if all threads are busy, the next to end comes back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running < self.parameters.num_batch_threads:
+            opened = [queue.batches[0].opened for queue in self._queues.values() if queue.batches]
+            if opened:
+                self._timer = self._loop.call_later(max(min(opened) + self._timeout - now, 0.0), self._dispatch)
+
+    def _start(self, queue: Queue, batch: Batch, now: float) -> None:
+        batch.tasks = [task for task in batch.tasks if _wanted(task)]
+        batch.size = sum(task.size for task in batch.tasks)
+        if not batch.tasks:
+            return
+        self._running += 1
+        waits = [1e6 * (now - task.enqueued) for task in batch.tasks]
+        done = self._workers.submit(self._process, queue, batch, waits)
+        done.add_done_callback(lambda done: self._ended(batch, done))
+
+    def _ended(self, batch: Batch, done: asyncio.Future[list[Any]]) -> None:
+        self._running -= 1
+        error = done.exception()
+        outcomes = [error] * len(batch.tasks) if error else done.result()
+        for task, outcome in zip(batch.tasks, outcomes, strict=True):
+            if task.future.done():  # cancelled
+                continue
+            if isinstance(outcome, BaseException):
+                task.future.set_exception(outcome)
+            else:
+                task.future.set_result(outcome)
+        self._dispatch()
+
+    def _process(self, queue: Queue, batch: Batch, waits: list[float]) -> list[Any]:
+        """Results or the error of each task, in a thread.
+
+        If the batch fails, its tasks run one by one, so that a bad request fails alone.
+        """
+        tasks = batch.tasks
+        processed = next((n for n in self.parameters.allowed_batch_sizes if n >= batch.size), batch.size)
+        if self._observe is not None:
+            self._observe(waits, batch.size, processed, [task.size for task in tasks])
+        try:
+            return self._together(queue, tasks, batch.size, processed)
+        except Exception as error:
+            if len(tasks) == 1:
+                return [error]
+        outcomes: list[Any] = []
+        for task in tasks:
+            processed = next((n for n in self.parameters.allowed_batch_sizes if n >= task.size), task.size)
+            try:
+                outcomes += self._together(queue, [task], task.size, processed)
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _together(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
+        """Results of each task, from one run of all."""
+        seconds = _seconds_left(tasks)
+        if len(tasks) == 1 and processed == size:
+            return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
+        rows = {name: [task.feeds[name] for task in tasks] for name in tasks[0].feeds}
+        if self.parameters.pad_variable_length_inputs:
+            rows = {name: _of_one_shape(arrays) for name, arrays in rows.items()}
+        if (processed - size) * sum(_row_bytes(arrays[0]) for arrays in rows.values()) > MOST_PADDING_BYTES:
+            processed = size  # of large rows not so many more; a run of another size is slower at most
+        feeds = {name: _merged(arrays, processed - size) for name, arrays in rows.items()}
+        results = queue.run(feeds, queue.fetches, seconds)
+        _check_outputs(results, processed)
+        ends = np.cumsum([task.size for task in tasks]).tolist()
+        return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
+
+
+def _batch_size(feeds: Arrays) -> int:
+    """The first dimension, which all inputs must share."""
+    sizes = set()
+    for array in feeds.values():
+        if array.ndim == 0:
+            raise invalid_argument("Batching Run() input tensors must have at least one dimension")
+        sizes.add(array.shape[0])
+    if len(sizes) > 1:
+        raise invalid_argument(
+            "Batching Run() input tensors supplied in a given call must have equal 0th-dimension size"
+        )
+    return sizes.pop() if sizes else 0
+
+
+def _wanted(task: Task) -> bool:
+    """Whether somebody still waits for it; the future of one that is too late has failed."""
+    try:
+        task.deadline.seconds_left()
+    except StatusError as error:
+        if not task.future.done():
+            task.future.set_exception(error)
+    return not task.future.done()
+
+
+def _seconds_left(tasks: list[Task]) -> float | None:
+    """Until the latest deadline, which is that of the batch; None if a task has none."""
+    ends = [task.deadline.end for task in tasks if task.deadline.end is not None]
+    return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
+
+
+def _merged(arrays: list[np.ndarray], padding: int) -> np.ndarray:
+    """Rows of all tasks, and `padding` times the first row again."""
+    if padding:
+        arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _row_bytes(array: np.ndarray) -> int:
+    """Memory of the first row."""
+    row = array[:1]
+    return sum(map(_element_bytes, row.ravel())) if array.dtype.kind == "O" else row.nbytes
+
+
+def _element_bytes(element: Any) -> int:
+    return STRING_BYTES + len(element) if isinstance(element, bytes) else element.nbytes
+
+
+def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Arrays grown at the ends of all axes but the first to the largest among them; each is filled up with its first
+    element, which suits strings and numbers alike. RESOURCE_EXHAUSTED if they would grow by more than a batch may."""
+    ranks = {array.ndim for array in arrays}
+    if len(ranks) > 1:
+        raise StatusError("FAILED_PRECONDITION", "Tensors of a batch must have the same number of dimensions")
+    shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    new = sum((len(a) * math.prod(shape) - a.size) * _element_bytes(a.flat[0]) for a in arrays if a.size)
+    if new > MOST_PADDING_BYTES:  # one long row would make many short ones as long: each task runs alone
+        raise StatusError("RESOURCE_EXHAUSTED", f"The rows of a batch are too different: {new} bytes to fill them up")
+    grown = []
+    for array in arrays:
+        if list(array.shape[1:]) != shape:
+            whole = np.zeros((array.shape[0], *shape), array.dtype)
+            if array.size:
+                whole.fill(array.flat[0])
+            whole[tuple(slice(0, size) for size in array.shape)] = array
+            array = whole
+        grown.append(array)
+    return grown
+
+
+def _check_outputs(arrays: list[np.ndarray], rows: int) -> None:
+    """Outputs can be taken apart, or put together, if each has a row for every row of the inputs."""
+    for array in arrays:
+        if array.ndim == 0:
+            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+        if array.shape[0] != rows:
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+                "tensors",
+            )
+
+
+async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
+    """The results of the parts of a request, of these sizes, as those of the whole."""
+    try:
+        parts = await asyncio.gather(*futures)
+    except BaseException:
+        for future in futures:
+            future.cancel()  # the whole has failed
+        raise
+    for part, size in zip(parts, sizes, strict=True):
+        _check_outputs(part, size)
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

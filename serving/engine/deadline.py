@@ -1,0 +1,24 @@
+"""How long a request may still take."""
+
+from __future__ import annotations
+
+import time
+
+from serving.errors import StatusError
+
+
+class Deadline:
+    """Ends after `seconds` (None: never), or when the client is gone and the request is given up."""
+
+    __slots__ = ("end", "given_up")
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.given_up = False
+
+    def seconds_left(self) -> float | None:
+        """More than 0, or None for any time; DEADLINE_EXCEEDED if nobody waits any more."""
+        left = None if self.end is None else self.end - time.monotonic()
+        if self.given_up or (left is not None and left <= 0):
+            raise StatusError("DEADLINE_EXCEEDED", "Timed out waiting for notification")
+        return left

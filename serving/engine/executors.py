@@ -1,0 +1,186 @@
+"""How a graph is run: compiled once for some feeds and fetches, and with or without TensorFlow's threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBufferFromString
+
+from serving.engine.tensors import MAX_DIMENSIONS
+
+# Operations that neither wait nor loop, and take a time that the shapes of their inputs tell. Not among them: what
+# makes sizes of values (Fill, Range, Tile, Pad), decodes, reads files, or runs functions in a way of its own.
+NAMES = """
+Abs Add AddN AddV2 All Any ArgMax ArgMin AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Cast Ceil ClipByValue
+ConcatV2 Const Conv2D Cos DepthwiseConv2dNative Div DivNoNan Elu Equal Erf Exp ExpandDims Expm1 Floor FloorDiv
+FloorMod FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherV2 Greater GreaterEqual Identity IdentityN
+L2Loss LRN LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum
+Mean Min Minimum Mul MulNoNan Neg NoOp NotEqual OnesLike Pack PartitionedCall Placeholder Pow Prod Rank ReadVariableOp
+RealDiv Reciprocal Relu Relu6 Reshape Round Rsqrt Select SelectV2 Selu Shape Sigmoid Sign Sin Size Slice Softmax
+Softplus Softsign Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice
+Sub Sum Tanh TopKV2 Transpose Unpack VarHandleOp VariableV2 Xdivy ZerosLike
+"""
+CALCULATIONS = frozenset(NAMES.split())
+
+SHORT_SECONDS = 0.001  # what takes less gains nothing from threads that run its operations side by side
+QUICK_SECONDS = 0.00015  # what takes less holds the event loop up for a shorter time than a change of threads costs
+TRIALS = 5  # runs until something is decided
+MOST_SHAPES = 64  # whose times are remembered
+
+
+class Calculations:
+    """Which tensors of a graph depend on CALCULATIONS alone."""
+
+    def __init__(self, graph: graph_pb2.GraphDef) -> None:
+        self._nodes = {node.name: node for node in graph.node}
+        self._functions = {function.signature.name: function for function in graph.library.function}
+        self._known: dict[str, bool] = {}  # of functions
+
+    def make(self, tensor: str) -> bool:
+        """Whether they make a tensor such as "y:0"."""
+        seen: set[str] = set()
+        waiting = [_node_of(tensor)]
+        while waiting:
+            node = self._nodes.get(waiting.pop())
+            if node is None or not self._calculates(node):
+                return False
+            new = {_node_of(each) for each in node.input} - seen
+            seen |= new
+            waiting += new
+        return True
+
+    def _calculates(self, node: Any) -> bool:
+        if node.op not in CALCULATIONS and node.op not in self._functions:
+            return False
+        called = [value.func.name for value in node.attr.values() if value.WhichOneof("value") == "func"]
+        return all(self._function(name) for name in ([node.op] if node.op in self._functions else called))
+
+    def _function(self, name: str) -> bool:
+        if name not in self._known:
+            self._known[name] = False  # one that calls itself never ends
+            function = self._functions.get(name)
+            self._known[name] = function is not None and all(map(self._calculates, function.node_def))
+        return self._known[name]
+
+
+def _node_of(tensor: str) -> str:
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
+    """A tensor that equals one of strings and fails, with INVALID_ARGUMENT, where that has too many dimensions.
+
+    What is added to the graph looks at the real rank: the one that the graph declares is not kept, as inputs are not
+    checked for it. Other tensors need no check: the runtime makes it.
+    """
+    try:
+        strings = graph.get_tensor_by_name(tensor)
+    except (KeyError, ValueError):  # a signature may name what is not there; to run it fails
+        return tensor
+    if strings.dtype != tf.string:
+        return tensor
+    with graph.as_default(), graph.control_dependencies(None):
+        rank = tf.raw_ops.Rank(input=strings)
+        message = f"The output {tensor} has too many dimensions; it may have at most {MAX_DIMENSIONS}: "
+        check = tf.raw_ops.Assert(condition=tf.raw_ops.LessEqual(x=rank, y=MAX_DIMENSIONS), data=[message, rank])
+        with graph.control_dependencies([check]):
+            return tf.identity(strings).name
+
+
+class Executor(Protocol):
+    """What some distinct fetches need of a graph, for some feeds. Shapes are not checked, as Session.run would."""
+
+    fetches: tuple[str, ...]
+
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order."""
+
+    def quick(self, arrays: Iterable[np.ndarray]) -> bool:
+        """Whether a run is known to take less than a change of threads."""
+
+
+class SessionExecutor:
+    """A path that may wait or loop. It can be ended at a deadline, which costs some 70 microseconds a run."""
+
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
+        self._session, self.fetches = session, fetches
+        self._feeds, self._fetches = ([_output_of(session.graph, name) for name in names] for names in (feeds, fetches))
+
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order; DeadlineExceededError if it takes longer."""
+        feeds = dict(zip(self._feeds, arrays, strict=True))
+        options = config_pb2.RunOptions(timeout_in_ms=0 if seconds is None else max(1, int(1000 * seconds)))
+        buffer = TF_NewBufferFromString(options.SerializeToString())
+        try:
+            return self._session._call_tf_sessionrun(buffer, feeds, self._fetches, [], None)
+        finally:
+            TF_DeleteBuffer(buffer)
+
+    def quick(self, arrays: Iterable[np.ndarray]) -> bool:
+        return False
+
+
+def _output_of(graph: tf.Graph, name: str) -> Any:
+    return graph.get_tensor_by_name(name)._as_tf_output()
+
+
+class CallableExecutor:
+    """A path of calculations alone: a callable, which costs less than Session.run and runs to its end.
+
+    If it turns out to be short it goes without TensorFlow's threads, whose start takes longer than it does. Then its
+    runs are timed by the shapes of their feeds, which tell how long they take.
+    """
+
+    def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
+        self._session, self._feeds, self.fetches = session, feeds, fetches
+        self._run = self._compiled(inter_op_thread_pool=0)
+        self._trials, self._fastest = 0, float("inf")
+        self._short: bool | None = None  # None: not decided
+        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, slowest, fading)}
+
+    def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
+        """What is fetched, in order."""
+        arrays = tuple(arrays)
+        start = time.perf_counter()
+        fetched = self._run(*arrays)
+        taken = time.perf_counter() - start
+        if self._short:
+            self._remember(arrays, taken)
+        elif self._short is None:
+            self._decide(taken)
+        return fetched
+
+    def quick(self, arrays: Iterable[np.ndarray]) -> bool:
+        shapes = []
+        for array in arrays:
+            if array.dtype.kind == "O":  # the shape of strings does not tell how long they are
+                return False
+            shapes.append(array.shape)
+        runs, slowest = self._times.get(tuple(shapes), (0, 0.0))
+        return runs > TRIALS and slowest < QUICK_SECONDS
+
+    def _decide(self, seconds: float) -> None:
+        self._trials += 1
+        self._fastest = min(self._fastest, seconds)
+        if self._trials >= TRIALS and self._short is None:  # several threads may come here
+            if self._fastest < SHORT_SECONDS:
+                self._run = self._compiled(inter_op_thread_pool=-1)
+            self._short = self._fastest < SHORT_SECONDS
+
+    def _remember(self, arrays: tuple[np.ndarray, ...], seconds: float) -> None:
+        shapes = tuple(array.shape for array in arrays)
+        runs, slowest = self._times.get(shapes, (0, 0.0))
+        if runs or len(self._times) < MOST_SHAPES:
+            # The first runs warm up; later a slow one counts until a hundred others have been faster.
+            self._times[shapes] = (runs + 1, max(seconds, 0.97 * slowest) if runs >= TRIALS else 0.0)
+
+    def _compiled(self, inter_op_thread_pool: int) -> Callable[..., list[Any]]:
+        options = config_pb2.CallableOptions(feed=self._feeds, fetch=self.fetches)
+        options.run_options.inter_op_thread_pool = inter_op_thread_pool
+        return self._session._make_callable_from_options(options)

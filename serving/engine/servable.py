@@ -1,0 +1,275 @@
+"""A loaded version of a model: its session, its signatures, and what runs them."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+
+from serving.engine.batching import Scheduler
+from serving.engine.encodings import unsendable
+from serving.engine.executors import Calculations, CallableExecutor, Executor, SessionExecutor, with_checked_rank
+from serving.engine.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
+from serving.errors import StatusError, invalid_argument
+from serving.models.storage import SAVED_MODEL_NAMES
+from serving.protocol import CODE_NAMES, INIT_OPERATION
+
+SESSION_ERRORS = tf.errors.OpError
+CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
+NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
+MOST_PATHS = 64  # that are compiled for choices of outputs
+
+
+def status_of(error: tf.errors.OpError) -> StatusError:
+    """The runtime's own code and text, without the names of the functions that it came through."""
+    message = CALLERS.sub("", error.message)
+    if message == NO_ARRAY:
+        return invalid_argument("An output has more dimensions, or is larger, than an array of numpy may be.")
+    return StatusError(CODE_NAMES[error.error_code], message)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a graph, and what becomes of its results."""
+
+    feeds: dict[str, np.ndarray]  # {tensor name: array}
+    fetches: tuple[str, ...]  # tensor names, may repeat
+    finish: Callable[[list[np.ndarray]], Any]  # fetched arrays in that order -> the response
+    examples: int | None = None  # how many it holds, where the protocol counts them
+
+    def then(self, function: Callable[[Any], Any]) -> Call:
+        """This call, whose response is what `function` makes of it."""
+        return replace(self, finish=lambda arrays: function(self.finish(arrays)))
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a signature: the tensor that is fed, its DataType, numpy's dtype of it, and its declared shape."""
+
+    tensor: str
+    data_type: int
+    dtype: np.dtype
+    shape: list[int] | None = None  # None: of any rank; -1: of any size
+
+
+class Signature:
+    """A signature of a model: its inputs and outputs by alias."""
+
+    def __init__(self, name: str, definition: meta_graph_pb2.SignatureDef) -> None:
+        self.name = name
+        self.method_name = definition.method_name
+        self.inputs = {
+            alias: Input(info.name, info.dtype, _dtype(info), _shape(info.tensor_shape))
+            for alias, info in sorted(definition.inputs.items())
+        }
+        self.outputs = {alias: info.name for alias, info in sorted(definition.outputs.items())}
+        self.output_types = {alias: info.dtype for alias, info in definition.outputs.items()}
+        self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
+        self.all_outputs = tuple(self.outputs)
+        # {alias: what it is instead of a tensor that can be sent}
+        self.unsendable_inputs, self.unsendable_outputs = (
+            {alias: what for alias, info in sorted(infos.items()) if (what := unsendable(info))}
+            for infos in (definition.inputs, definition.outputs)
+        )
+        # The runtime numbers its arguments by tensor name; messages about them count in this order.
+        self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
+        self.fed = tuple(info.tensor for _, info in self._fed)
+
+    def check_inputs(self) -> None:
+        """INVALID_ARGUMENT if a request cannot hold what the signature takes."""
+        for alias, what in self.unsendable_inputs.items():
+            raise invalid_argument(
+                f'Input "{alias}" of signature "{self.name}" is {what}, which requests cannot hold: '
+                "export the model with a signature that takes tensors of numbers or strings."
+            )
+
+    def fetches(self, aliases: Iterable[str]) -> tuple[str, ...]:
+        """Tensor names of outputs, in order; INVALID_ARGUMENT for one that an answer cannot hold."""
+        names = []
+        for alias in aliases:
+            if what := self.unsendable_outputs.get(alias):
+                raise invalid_argument(
+                    f'Output "{alias}" of signature "{self.name}" is {what}, which answers cannot hold: ask for other '
+                    "outputs (output_filter of gRPC) or export the model with tensors of numbers or strings."
+                )
+            names.append(self.outputs[alias])
+        return tuple(names)
+
+    def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{alias: array} of all inputs -> {tensor name: array}.
+
+        Dtypes and ranks are checked, for the runtime does not survive all; sizes are the graph's business.
+        """
+        feeds = {}
+        for index, (alias, wanted) in enumerate(self._fed):
+            array = arrays[alias]
+            check_dimensions(array.ndim, alias)
+            if array.dtype != wanted.dtype:
+                given = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
+                raise invalid_argument(
+                    f"Expects arg[{index}] to be {dtype_name(wanted.data_type)} but {given} is provided"
+                )
+            feeds[wanted.tensor] = array
+        return feeds
+
+
+def _dtype(info: Any) -> np.dtype:
+    """numpy's dtype of an input; object where a request cannot hold it."""
+    return np.dtype(object) if unsendable(info) else numpy_dtype(info.dtype)
+
+
+def _shape(shape: Any) -> list[int] | None:
+    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
+
+
+def read_signatures(definitions: dict[str, meta_graph_pb2.SignatureDef]) -> dict[str, Signature]:
+    """The signatures that can be called."""
+    return {name: Signature(name, each) for name, each in definitions.items() if name != INIT_OPERATION}
+
+
+class Servable:
+    """One SavedModel in a session and graph of its own."""
+
+    def __init__(
+        self,
+        path: str,
+        tags: Sequence[str],
+        config: config_pb2.ConfigProto,
+        scheduler: Scheduler | None = None,
+        observe: Callable[[float], None] = lambda microseconds: None,
+    ) -> None:
+        """`scheduler` puts its calls into batches; `observe` is told of each run."""
+        self.path, self.scheduler, self._observe = path, scheduler, observe
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        self._lock = threading.Lock()
+        self._executors: dict[tuple[tuple[str, ...], tuple[str, ...]], Executor] = {}
+        try:
+            meta_graph = _load(self._session, path, tags)
+            # Copies: a part of a message keeps the whole of it in memory.
+            self.signature_defs = {name: copy.deepcopy(each) for name, each in meta_graph.signature_def.items()}
+            self.signatures = read_signatures(self.signature_defs)
+            calculations = Calculations(meta_graph.graph_def)
+            outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
+            calculated = {name for name in outputs if calculations.make(name)}
+            self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
+            self._session._extend_graph()  # by what checks ranks
+            self._calculated = {self._checked[name] for name in calculated}
+        except BaseException:
+            self._session.close()
+            raise
+
+    def run(
+        self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
+    ) -> list[np.ndarray]:
+        """Arrays of `fetches` in their order; may be called by several threads at once.
+
+        What waits or loops is ended after `seconds`, with DEADLINE_EXCEEDED.
+        """
+        start = time.perf_counter()
+        fetches = self._checked_of(fetches)
+        try:
+            path = self._executor(tuple(feeds), fetches)
+            fetched = dict(zip(path.fetches, path.run(feeds.values(), seconds), strict=True))
+            return [_as_array(fetched[name]) for name in fetches]
+        except SESSION_ERRORS as error:
+            raise status_of(error) from None
+        except UnicodeDecodeError as error:  # of a message that quotes a string of the request; its code is lost
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from None
+        finally:
+            self._observe(1e6 * (time.perf_counter() - start))
+
+    def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
+        """Whether the event loop may run this itself."""
+        path = self._executors.get((tuple(feeds), tuple(sorted(set(self._checked_of(fetches))))))
+        return path is not None and path.quick(feeds.values())
+
+    def close(self) -> None:
+        self.signatures = {}
+        self._executors = {}  # these release their executors, which have to go before the session
+        self._session.close()
+        trim_memory()
+
+    def _checked_of(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
+        """The tensors to fetch in place of `fetches`, which fail instead of ending the process."""
+        return tuple(self._checked.get(name, name) for name in fetches)
+
+    def _executor(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Executor:
+        """What is compiled for these feeds and at least these fetches.
+
+        Clients choose outputs: of many choices not each gets a path of its own, which takes memory.
+        """
+        names = tuple(sorted(set(fetches)))
+        path = self._executors.get((feeds, names))
+        if path is not None:
+            return path
+        with self._lock:
+            if len(self._executors) >= MOST_PATHS:
+                names = tuple(sorted({*names, *self._outputs_of(feeds)}))
+            if (feeds, names) not in self._executors:
+                if len(self._executors) >= 2 * MOST_PATHS:  # of many choices of inputs, which MultiInference gives
+                    self._executors.pop(next(iter(self._executors)))
+                kind = CallableExecutor if self._calculated.issuperset(names) else SessionExecutor
+                try:
+                    self._executors[feeds, names] = kind(self._session, feeds, names)
+                except (KeyError, ValueError) as error:  # a signature may name tensors that the graph does not have
+                    raise invalid_argument(str(error.args[0])) from None
+            return self._executors[feeds, names]
+
+    def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
+        """All outputs of the signatures that have these inputs."""
+        signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
+        return {
+            self._checked[name]
+            for signature in signatures
+            for alias, name in signature.outputs.items()
+            if alias not in signature.unsendable_outputs
+        }
+
+
+def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
+    """A fetched tensor; the session gives a scalar string as plain bytes."""
+    return np.array(output, dtype=object) if isinstance(output, bytes) else np.asarray(output)
+
+
+def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
+    """Load graph and variables; the V1 loader takes every SavedModel, old ones too. Errors as in C++."""
+    if not any(os.path.exists(os.path.join(path, name)) for name in SAVED_MODEL_NAMES):
+        raise StatusError(
+            "NOT_FOUND", f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
+        )
+    try:
+        with session.graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(session, list(tags), path)
+            session.graph._functions.clear()  # copies for who builds on at the graph
+            return meta_graph
+    except SESSION_ERRORS as error:
+        raise status_of(error) from None
+    except (OSError, DecodeError) as error:
+        raise StatusError("DATA_LOSS", f"Can't parse {path}/saved_model.pb as binary proto ({error})") from None
+    except RuntimeError as error:
+        if "MetaGraphDef" not in str(error):
+            raise
+        raise StatusError(
+            "NOT_FOUND",
+            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect "
+            "available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+        ) from None
+
+
+def trim_memory() -> None:
+    """Return free memory to the system: preparing a graph takes several times as much as it keeps, and glibc holds on
+    to the rest. Do nothing on other C libraries."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -1,0 +1,175 @@
+"""Between TensorProto and numpy arrays, as tolerant and in the same form as TensorFlow's C++ runtime."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.dtypes import as_dtype
+
+from serving.errors import invalid_argument
+from serving.protocol import MAX_MESSAGE_BYTES
+
+TensorProto: TypeAlias = tensor_pb2.TensorProto
+
+# {DataType: field of its values}; tensor_content is the alternative for all but strings.
+VALUE_FIELDS = {
+    types_pb2.DT_FLOAT: "float_val",
+    types_pb2.DT_DOUBLE: "double_val",
+    types_pb2.DT_INT32: "int_val",
+    types_pb2.DT_UINT8: "int_val",
+    types_pb2.DT_INT16: "int_val",
+    types_pb2.DT_INT8: "int_val",
+    types_pb2.DT_UINT16: "int_val",
+    types_pb2.DT_STRING: "string_val",
+    types_pb2.DT_INT64: "int64_val",
+    types_pb2.DT_BOOL: "bool_val",
+    types_pb2.DT_UINT32: "uint32_val",
+    types_pb2.DT_UINT64: "uint64_val",
+    types_pb2.DT_HALF: "half_val",
+    types_pb2.DT_BFLOAT16: "half_val",
+    types_pb2.DT_COMPLEX64: "scomplex_val",
+    types_pb2.DT_COMPLEX128: "dcomplex_val",
+}
+# Complex numbers are pairs of their parts.
+PARTS: dict[int, np.dtype[Any]] = {
+    types_pb2.DT_COMPLEX64: np.dtype(np.float32),
+    types_pb2.DT_COMPLEX128: np.dtype(np.float64),
+}
+HALVES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # half_val holds their bits as integers
+HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
+
+# Wire tags of float_val and double_val. Packed floats are their raw memory, so an array becomes a field by
+# prefixing tag and length; appending one Python float after the other takes a hundred times as long.
+PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
+
+
+STRING_BYTES = 64  # that a string takes in arrays of numpy and of the runtime, besides its own bytes
+MOST_BYTES = MAX_MESSAGE_BYTES  # of a tensor, as of a message
+MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: what stands in it once and becomes many values or examples
+
+# NumPy's iterators end here. The runtime reads and writes arrays of strings with them and does not check that it got
+# one: an array of more dimensions would end the process.
+MAX_DIMENSIONS = 32
+
+
+def dtype_name(dtype: int) -> str:
+    """Name of a DataType as the runtime's messages write it: float, int32, string, half."""
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
+
+
+@functools.cache
+def numpy_dtype(dtype: int) -> np.dtype:
+    """numpy's dtype of a DataType; object for strings. TypeError for what is no DataType."""
+    return np.dtype(as_dtype(dtype).as_numpy_dtype)
+
+
+def check_dimensions(count: int, alias: str) -> None:
+    """INVALID_ARGUMENT for a tensor of more dimensions than the runtime takes."""
+    if count > MAX_DIMENSIONS:
+        raise invalid_argument(f"{alias} has {count} dimensions; a tensor may have at most {MAX_DIMENSIONS}.")
+
+
+def from_proto(proto: TensorProto, alias: str, most_bytes: int = MOST_BYTES) -> np.ndarray:
+    """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor, or one of more than `most_bytes`."""
+    check_dimensions(len(proto.tensor_shape.dim), alias)  # first: the sizes of very many take long to multiply
+    try:
+        return _decode(proto, most_bytes)
+    except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
+        raise invalid_argument(f"tensor parsing error: {alias}") from None
+
+
+def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
+    dtype = numpy_dtype(proto.dtype)
+    if proto.tensor_shape.unknown_rank:
+        raise ValueError("a tensor has a rank")
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if any(size < 0 for size in shape):
+        raise ValueError("a tensor has no unknown dimensions")
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
+    values = getattr(proto, VALUE_FIELDS[proto.dtype])
+    size = math.prod(shape)
+    if size * dtype.itemsize > most_bytes:
+        raise ValueError("a tensor fits into memory")
+    most = 2 * size if proto.dtype in PARTS else size
+    return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)
+
+
+def repeated_bytes(protos: Iterable[TensorProto]) -> int:
+    """Memory for the values that short lists stand for: few bytes of a message may become gigabytes."""
+    return sum(map(_repeated_bytes, protos))
+
+
+def _repeated_bytes(proto: TensorProto) -> int:
+    """Of one tensor; 0 also if it is none, which `from_proto` says."""
+    field, dims = VALUE_FIELDS.get(proto.dtype), proto.tensor_shape.dim
+    if field is None or proto.tensor_content or len(dims) > MAX_DIMENSIONS:
+        return 0
+    values = getattr(proto, field)
+    given = len(values) // 2 if proto.dtype in PARTS else len(values)
+    missing = max(0, math.prod(max(0, dim.size) for dim in dims) - given)
+    if proto.dtype != types_pb2.DT_STRING:
+        return missing * numpy_dtype(proto.dtype).itemsize
+    return missing * (STRING_BYTES + (len(values[-1]) if values else 0))
+
+
+def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
+    """Array [size]; a short list is continued with its last value, an empty one with zeros."""
+    if data_type in PARTS:
+        pairs = np.fromiter(values, PARTS[data_type], len(values)).view(dtype)  # ValueError for half a number
+        array = np.zeros(size, dtype)
+        array[: len(pairs)] = pairs[:size]
+        array[len(pairs) :] = pairs[-1:] if len(pairs) else 0
+        return array
+    stored = HALF_BITS if data_type in HALVES else dtype
+    strings = data_type == types_pb2.DT_STRING
+    if strings:
+        array = np.full(size, b"", object)
+    else:
+        array = np.zeros(size, stored)
+    count = len(values)
+    if count:
+        array[:count] = values if strings else _numbers(values, stored, count)
+        array[count:] = array[count - 1]
+    return array.view(dtype) if stored != dtype else array
+
+
+def _numbers(values: Sequence[Any], dtype: np.dtype, count: int) -> np.ndarray:
+    """Array [count]; what a small integer type cannot hold wraps around, as a cast in C++."""
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        return np.fromiter(values, np.int64, count).astype(dtype)
+    return np.fromiter(values, dtype, count)
+
+
+def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: bool = False) -> None:
+    """Write an array into `proto`: into float_val and the like, or (`as_content`) as raw memory."""
+    proto.dtype = data_type
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if as_content and data_type != types_pb2.DT_STRING:
+        proto.tensor_content = array.tobytes()
+    elif data_type in PACKED_TAGS:
+        data = array.tobytes()
+        proto.MergeFromString(PACKED_TAGS[data_type] + _varint(len(data)) + data)
+    elif data_type in VALUE_FIELDS:
+        flat = array.ravel()
+        if data_type in HALVES or data_type in PARTS:
+            flat = flat.view(PARTS.get(data_type, HALF_BITS))
+        getattr(proto, VALUE_FIELDS[data_type]).extend(flat.tolist())
+    else:
+        proto.tensor_content = array.tobytes()
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, lowest first."""
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)

@@ -1,0 +1,228 @@
+"""A version that is a TensorFlow Lite model: the same face as a SavedModel's, a pool of interpreters behind it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from flatbuffers import flexbuffers
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from serving.engine.servable import SESSION_ERRORS, read_signatures, status_of
+from serving.engine.tensors import check_dimensions
+from serving.errors import StatusError, invalid_argument
+from serving.models.storage import TFLITE_NAME
+from serving.protocol import DEFAULT_SIGNATURE
+
+log = logging.getLogger("serving")
+METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures, if it has them
+PREDICT = "tensorflow/serving/predict"
+MAX_DIMENSIONS = 8  # some kernels keep shapes in arrays of this length and write past their ends
+
+MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, DecodeError)  # of damaged buffers
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the model that is fed or fetched."""
+
+    index: int
+    name: str
+    info: meta_graph_pb2.TensorInfo
+
+
+class TFLiteServable:
+    """One TFLite model; at most `interpreters` requests run at the same time, others wait."""
+
+    scheduler = None  # its calls are not put into batches
+
+    def __init__(self, path: str, interpreters: int) -> None:
+        self.path = path
+        self._content = _read(os.path.join(path, TFLITE_NAME))
+        self._permits = threading.Semaphore(interpreters)
+        first = Interpreter(self._content)
+        self._free = deque([first])  # more are made when they are needed
+        self._inputs = first.tensors(first.lite.get_input_details(), "Input")
+        self._outputs = first.tensors(first.lite.get_output_details(), "Output")
+        self.signature_defs = self._signature_defs()
+        self.signatures = read_signatures(self.signature_defs)
+
+    def run(
+        self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
+    ) -> list[np.ndarray]:
+        """Arrays of `fetches` in their order; may be called by several threads at once. An interpreter cannot be ended.
+
+        Inputs take the shapes of the arrays. What the model cannot run is the request's fault: INVALID_ARGUMENT.
+        """
+        with self._interpreter() as interpreter:
+            interpreter.run([(self._inputs[name], array) for name, array in feeds.items()])
+            return [interpreter.fetch(self._outputs[name]) for name in fetches]
+
+    def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
+        """Never known: interpreters are waited for."""
+        return False
+
+    def close(self) -> None:
+        self.signatures = {}
+        self._free.clear()
+
+    @contextmanager
+    def _interpreter(self) -> Iterator[Interpreter]:
+        with self._permits:
+            try:
+                interpreter = self._free.pop()
+            except IndexError:
+                interpreter = Interpreter(self._content)
+            yield interpreter
+            # One that failed is given up: its memory is not laid out, and its next error would repeat this one.
+            self._free.append(interpreter)
+
+    def _signature_defs(self) -> dict[str, meta_graph_pb2.SignatureDef]:
+        """The model's own signatures, or one that is made of its tensors."""
+        try:
+            definitions = _stored_signature_defs(self._content)
+        except MALFORMED as error:
+            raise invalid_argument(f"Invalid SignatureDefs found in TfLite model: {error}") from None
+        for definition in definitions.values():
+            for kind, infos, known in (
+                ("input", definition.inputs, self._inputs),
+                ("output", definition.outputs, self._outputs),
+            ):
+                for alias, info in infos.items():
+                    info.name = _known_name(info.name, known, f"Signature {kind} {alias}")
+        if definitions:
+            return definitions
+        log.warning("%s has no signature; its tensors are the inputs and outputs of one", self.path)
+        made = meta_graph_pb2.SignatureDef(method_name=PREDICT)
+        for field, tensors in ((made.inputs, self._inputs), (made.outputs, self._outputs)):
+            for name, tensor in sorted(tensors.items()):
+                field[_short(name)].CopyFrom(tensor.info)
+        return {DEFAULT_SIGNATURE: made}
+
+
+class Interpreter:
+    """The runtime's state for one request at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        try:
+            self.lite = _library()[0](model_content=content)
+        except ValueError as error:
+            raise invalid_argument(f"Cannot build FlatBufferModel from buffer. {error}") from None
+        try:
+            self.lite.allocate_tensors()
+        except RuntimeError as error:
+            raise StatusError("INTERNAL", f"Cannot build Interpreter from buffer. {error}") from None
+        # {index: shape} of the inputs that memory is laid out for
+        self._shapes: dict[int, tuple[int, ...]] = {
+            details["index"]: tuple(details["shape"].tolist()) for details in self.lite.get_input_details()
+        }
+
+    def tensors(self, details: list[dict[str, Any]], kind: str) -> dict[str, Tensor]:
+        """{name: tensor} of what the runtime lists as inputs or outputs."""
+        tensors: dict[str, Tensor] = {}
+        for each in details:
+            name = each["name"]
+            if name in tensors:
+                raise StatusError("ALREADY_EXISTS", f"{kind} tensor name: {name} has multiple indices")
+            info = meta_graph_pb2.TensorInfo(name=name, dtype=tf.as_dtype(each["dtype"]).as_datatype_enum)
+            for size in each["shape"].tolist():
+                info.tensor_shape.dim.add(size=size)
+            tensors[name] = Tensor(each["index"], name, info)
+        return tensors
+
+    def run(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
+        """Feed and compute; the outputs can be fetched afterwards."""
+        self._resize(feeds)
+        for tensor, array in feeds:
+            self._attempt("Failed to set input tensor", self.lite.set_tensor, tensor.index, array)
+        self._attempt("Failed to invoke TfLite interpreter", self.lite.invoke)
+
+    def fetch(self, tensor: Tensor) -> np.ndarray:
+        """The output after a run. Its rank is checked first, for the runtime does not."""
+        ranks = {details["index"]: len(details["shape"]) for details in self.lite.get_output_details()}
+        check_dimensions(ranks[tensor.index], tensor.name)
+        value = self._attempt(f"Failed to get output tensor: {tensor.name}", self.lite.get_tensor, tensor.index)
+        return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+
+    def _resize(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
+        """Lay out memory for the shapes of the arrays, where they differ from those of the last run."""
+        changed = [(tensor, array) for tensor, array in feeds if self._shapes[tensor.index] != array.shape]
+        if not changed:
+            return
+        for tensor, array in changed:
+            _check_dimensions(tensor, array)
+            what = f"Failed to resize input tensor: {tensor.name} to {list(array.shape)}"
+            self._attempt(what, self.lite.resize_tensor_input, tensor.index, array.shape)
+        self._attempt("Failed to allocate tensors", self.lite.allocate_tensors)
+        self._shapes |= {tensor.index: array.shape for tensor, array in changed}
+
+    @staticmethod
+    def _attempt(what: str, step: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except (RuntimeError, ValueError, OverflowError) as error:
+            raise invalid_argument(f"{what}: {error}") from None
+
+
+@functools.cache
+def _library() -> tuple[Any, Any]:
+    """The class of the interpreter and the module of the model's format: LiteRT's, or else those of TensorFlow."""
+    try:
+        from ai_edge_litert import interpreter, schema_py_generated
+    except ImportError:
+        from tensorflow.lite.python import interpreter, schema_py_generated
+    return interpreter.Interpreter, schema_py_generated.Model
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except SESSION_ERRORS as error:
+        raise status_of(error) from None
+
+
+def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.SignatureDef]:
+    """{name: signature} of the model's metadata, a map of serialized messages; empty where there is none."""
+    model = _library()[1].GetRootAs(content, 0)
+    for index in range(model.MetadataLength()):
+        entry = model.Metadata(index)
+        if entry.Name() == METADATA:
+            stored = flexbuffers.GetRoot(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()).AsMap
+            return {
+                key.AsKey: meta_graph_pb2.SignatureDef.FromString(value.AsStringBytes)
+                for key, value in zip(stored.Keys, stored.Values, strict=True)
+            }
+    return {}
+
+
+def _check_dimensions(tensor: Tensor, array: np.ndarray) -> None:
+    """Kernels read as many sizes as the model declares: with fewer or more they read or write what is not theirs."""
+    declared = len(tensor.info.tensor_shape.dim)
+    # A model declares none for a scalar and for any number.
+    if array.ndim != declared and (declared or array.ndim > MAX_DIMENSIONS):
+        expected = f"expected {declared}" if declared else f"expected at most {MAX_DIMENSIONS}"
+        raise invalid_argument(f"Failed to resize input tensor: {tensor.name} to {array.ndim} dimensions, {expected}")
+
+
+def _known_name(name: str, known: dict[str, Tensor], whose: str) -> str:
+    """The model's tensor that a signature means; early converters stripped the suffix `:0` of the model's names."""
+    for candidate in (name, _short(name)):
+        if candidate in known:
+            return candidate
+    raise StatusError("INTERNAL", f"Unknown tensor '{name}'.\n\t{whose} references an unknown tensor")
+
+
+def _short(name: str) -> str:
+    return name.partition(":")[0]

@@ -1,0 +1,1 @@
+"""From directories to loaded versions."""

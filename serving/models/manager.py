@@ -1,0 +1,345 @@
+"""Versions come and go: looked for, loaded, warmed up, found by requests, unloaded. No TensorFlow.
+
+State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (gone or failed).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serving.errors import StatusError, invalid_argument
+from serving.models.storage import (
+    ModelConfig,
+    ModelServerConfig,
+    check_labels,
+    check_logging,
+    check_platforms,
+    check_same_platforms,
+    find_aspired,
+    models_of,
+)
+from serving.models.version import Model, Use, Version
+from serving.settings.flags import THREADS
+
+log = logging.getLogger("serving")
+TICK_SECONDS = 0.1
+
+
+class Loaded(Protocol):
+    """What a loader returns."""
+
+    def close(self) -> None: ...
+
+
+Loader = Callable[[str, int, str], Any]  # (model name, version, path) -> Loaded
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often to look and to try: seconds, except for `retries`."""
+
+    poll: float = 1.0  # 0: only at the start and for a new configuration; negative: never
+    retries: int = 5
+    retry_interval: float = 60.0  # negative: none
+
+
+class ModelManager:
+    """Keeps the loaded versions equal to those that the configuration and the disk ask for.
+
+    `find` gives the models to serve; it is asked again at every poll, so it can find new ones. The start loads with
+    many threads, what comes later with `load_threads`. `free_labels`: labels not yet in use may point anywhere.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], list[ModelConfig]],
+        load: Loader,
+        timing: Timing,
+        load_threads: int = 0,
+        unload_threads: int = 0,
+        free_labels: bool = False,
+    ) -> None:
+        self._find, self._load, self._timing, self._free_labels = find, load, timing, free_labels
+        self._models: dict[str, Model] = {}
+        self._configs: dict[str, ModelConfig] = {}
+        # What requests read, without a lock: replaced as a whole or entry by entry, never changed in place.
+        self._labels: dict[str, dict[str, int]] = {}
+        self._serving: dict[str, dict[int | None, Version]] = {}  # AVAILABLE ones; None: the highest
+        self._changed = threading.Condition()
+        self._reloading = threading.Lock()
+        self._generation = 0  # of the configuration
+        self._problems: set[str] = set()
+        self._stopped = threading.Event()
+        self._load_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
+        self._unload_pool = ThreadPoolExecutor(max(unload_threads, 1), thread_name_prefix="unload")
+        self._load_threads = max(load_threads, 1)
+        self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+
+    def start(self) -> None:
+        """Load what there is; returns when every model has an available version, raises if one cannot.
+
+        A model without any version is waited for.
+        """
+        try:
+            self._configure(self._find())
+        except OSError as error:
+            self._report([f"the models directory cannot be read: {error}"])
+        self._poll()
+        self._thread.start()
+        self._wait(self._configs, "servable(s)")
+        with self._changed:
+            initial = self._load_pool
+            self._load_pool = ThreadPoolExecutor(self._load_threads, thread_name_prefix="load")
+        initial.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """Stop looking and loading; what is loaded goes with the process."""
+        self._stopped.set()
+        for pool in (self._load_pool, self._unload_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def use(self, name: str, number: int | None = None, label: str | None = None) -> Use:
+        """The version that a request asks for, held until the end of its `with`. Any thread may call this."""
+        if not name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        if label is not None:
+            number = self._labels.get(name, {}).get(label)
+            if number is None:
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
+        while (versions := self._serving.get(name)) and (version := versions.get(number)):
+            version.holds.append(None)
+            if version.state == "AVAILABLE":  # else it goes just now, and the next look will not find it
+                return Use(version)
+            version.holds.pop()
+        asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        raise StatusError("NOT_FOUND", f"Servable not found for request: {asked}")
+
+    def versions(self, name: str) -> list[tuple[int, str, StatusError | None]]:
+        """Number, state and error of all versions ever seen of a model, highest first."""
+        with self._changed:
+            model = self._models.get(name)
+            found = [] if model is None else list(model.versions.values())
+            found.sort(key=lambda version: -version.number)
+            return [(v.number, v.state, v.error if v.state == "END" else None) for v in found]
+
+    def models(self) -> list[str]:
+        """Names of the configured models, in the order of the configuration."""
+        return list(self._configs)
+
+    def labels(self, name: str) -> dict[str, int]:
+        """Version numbers by label; none of an unknown model."""
+        return dict(self._labels.get(name, {}))
+
+    def ready(self) -> bool:
+        """Every configured model has an available version."""
+        return all(name in self._serving for name in self._configs)
+
+    def reload(self, config: ModelServerConfig, wait: bool = True) -> None:
+        """Replace the whole list of models; returns when every new one has an available version.
+
+        A models directory is not looked through any more.
+        Raises StatusError: what is wrong with the configuration (then nothing changed), which models could not be
+        loaded (the others are served), or ABORTED if another configuration came before these were.
+        """
+        if config.WhichOneof("config") is None:
+            log.info("Taking no action for empty config.")
+            return
+        if config.WhichOneof("config") != "model_config_list":
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                "Cannot transition to requested config. It is only legal to transition from one ModelConfigList "
+                "to another.",
+            )
+        models = models_of(config)
+        with self._reloading:
+            check_same_platforms(self._configs, models)
+            for model in models:
+                self._check_labels(model)
+            check_platforms(models)
+            new = {model.name for model in models} - set(self._configs)
+            with self._changed:
+                self._find = lambda: models
+                self._configure(models)
+                generation = self._generation
+        self._poll()
+        if wait:
+            self._wait(new, "model(s)", generation)
+        check_logging(models)
+
+    def _check_labels(self, model: ModelConfig) -> None:
+        in_use = self._labels.get(model.name, {})
+        movable = [label for label, number in model.labels.items() if in_use.get(label, number) == number]
+        available = [number for number in self._serving.get(model.name, {}) if number is not None]
+        check_labels(model, available, movable if self._free_labels else ())
+
+    def _configure(self, models: list[ModelConfig]) -> None:
+        """Take these models and no others; versions of the others are to go."""
+        configs = {model.name: model for model in models}
+        with self._changed:
+            if configs == self._configs:
+                return
+            self._generation += 1
+            self._configs = configs
+            self._labels = {name: config.labels for name, config in configs.items()}
+            for name in configs:
+                self._models.setdefault(name, Model(name))
+            for model in self._models.values():
+                if model.name not in configs:
+                    self._aspire(model, {})
+            self._changed.notify_all()
+
+    def _wait(self, names: Iterable[str], what: str, generation: int | None = None) -> None:
+        """Until the models have settled; StatusError for those that failed."""
+        with self._changed:
+            models = [self._models[name] for name in names]
+            # A models directory may lose a model again; what a reload waits for stays.
+            while any(not model.settled() for model in models if generation or model.name in self._configs):
+                if self._stopped.is_set():
+                    raise StatusError("CANCELLED", "The server stops before all models are available")
+                if generation not in (None, self._generation):
+                    raise StatusError("ABORTED", "Another configuration came before all models were available")
+                self._changed.wait(TICK_SECONDS)
+            failures = [failure for model in models if (failure := model.failure())]
+        if failures:
+            causes = "".join(f"{{{version} due to error: {version.error}}}, " for version in failures)
+            raise StatusError("UNKNOWN", f"{len(failures)} {what} did not become available: {{{causes}}}")
+
+    def _run(self) -> None:
+        next_poll = time.monotonic() + self._timing.poll
+        while not self._stopped.wait(TICK_SECONDS):
+            try:
+                if self._timing.poll > 0 and next_poll <= time.monotonic():
+                    self._poll()
+                    next_poll = time.monotonic() + self._timing.poll
+                with self._changed:
+                    for model in self._models.values():
+                        self._advance(model)
+            except Exception:  # this thread must go on, whatever happens to one model
+                log.exception("Looking after the models failed")
+
+    def _poll(self) -> None:
+        """Compare the disk with what is known. A missing base path postpones it all: the disk may be away."""
+        if self._timing.poll < 0:
+            return
+        find = self._find
+        try:
+            configs = find()
+            found = {config.name: find_aspired(config) for config in configs}
+        except OSError as error:
+            self._report([f"no version changes, because a directory cannot be read: {error}"])
+            return
+        self._report([problem for _, problems in found.values() for problem in problems])
+        with self._changed:
+            if find is not self._find:
+                return  # another configuration came meanwhile, and with it another poll
+            self._configure(configs)
+            for name, (paths, _) in found.items():
+                self._aspire(self._models[name], paths)
+                self._advance(self._models[name])
+
+    def _report(self, problems: Iterable[str]) -> None:
+        """Log what was not so at the last poll."""
+        for problem in set(problems) - self._problems:
+            log.warning("%s", problem)
+        self._problems = set(problems)
+
+    def _aspire(self, model: Model, paths: dict[int, str]) -> None:
+        """Mark which versions should be loaded; one that ended comes back only after it was not wanted."""
+        for number, path in paths.items():
+            known = model.versions.get(number)
+            if known is None or (known.state == "END" and not known.aspired):
+                model.versions[number] = Version(model.name, number, path)
+            elif known.state == "UNLOADING":
+                known.successor = path
+            else:
+                known.aspired = True
+        for version in model.versions.values():
+            if version.number not in paths:
+                version.aspired, version.successor = False, ""
+
+    def _advance(self, model: Model) -> None:
+        """Start what is due: loads first, so that a model stays available while its version changes."""
+        now = time.monotonic()
+        for version in model.in_state("START") + model.in_state("LOADING"):
+            if version.busy:
+                continue
+            if not version.aspired:
+                self._set(version, "END")
+            elif version.next_attempt <= now:
+                self._set(version, "LOADING")
+                self._submit(self._load_pool, self._load_version, version)
+        available = model.in_state("AVAILABLE")
+        unwanted = [version for version in available if not version.aspired]
+        nothing_wanted = not any(version.aspired for version in model.versions.values())
+        if unwanted and (len(unwanted) < len(available) or nothing_wanted or len(unwanted) > 1):
+            self._set(unwanted[-1], "UNLOADING")
+        for version in model.in_state("UNLOADING"):
+            if not version.busy and not version.holds:
+                self._submit(self._unload_pool, self._unload_version, version)
+
+    def _submit(self, pool: ThreadPoolExecutor, work: Callable[[Version], None], version: Version) -> None:
+        if not self._stopped.is_set():
+            version.busy = True
+            pool.submit(work, version)
+
+    def _load_version(self, version: Version) -> None:
+        log.info("Loading servable version %s from %s", version, version.path)
+        error = None
+        try:
+            servable = self._load(version.model, version.number, version.path)
+        except StatusError as failure:
+            error = StatusError(failure.code, failure.message)  # without the frames of what failed and all they hold
+        except Exception as failure:  # a broken SavedModel can break its loader in any way
+            error = StatusError("UNKNOWN", f"{type(failure).__name__}: {failure}")
+        with self._changed:
+            version.busy, version.error = False, error
+            if error is None:
+                version.servable = servable
+                self._set(version, "AVAILABLE")
+            else:
+                version.attempts += 1
+                left = max(self._timing.retries + 1 - version.attempts, 0)
+                version.next_attempt = time.monotonic() + self._timing.retry_interval
+                if not left:
+                    self._set(version, "END")
+        # Not under the lock: whoever reads the log may be slow.
+        if error is None:
+            log.info("Successfully loaded servable version %s", version)
+        else:
+            log.error("Loading servable: %s failed: %s (%d more attempts)", version, error, left)
+
+    def _unload_version(self, version: Version) -> None:
+        try:
+            version.servable.close()
+        except Exception:  # it is gone all the same
+            log.exception("Closing servable version %s failed", version)
+        with self._changed:
+            version.servable, version.busy = None, False
+            self._set(version, "END")
+            if version.successor:
+                self._models[version.model].versions[version.number] = Version(
+                    version.model, version.number, version.successor
+                )
+        log.info("Unloaded servable version %s", version)
+
+    def _set(self, version: Version, state: str) -> None:
+        """Change the state, and what requests can find: before it is not available, after it is."""
+        if version.state == "AVAILABLE":
+            self._publish(version.model, without=version)
+        version.state = state
+        if state == "AVAILABLE":
+            self._publish(version.model)
+        self._changed.notify_all()
+
+    def _publish(self, name: str, without: Version | None = None) -> None:
+        available = [version for version in self._models[name].in_state("AVAILABLE") if version is not without]
+        if available:
+            self._serving[name] = {None: available[0], **{version.number: version for version in available}}
+        else:
+            self._serving.pop(name, None)

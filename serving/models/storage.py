@@ -1,0 +1,265 @@
+"""Which models and versions there should be: configuration files and version directories. No TensorFlow."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+
+from serving.errors import StatusError, UsageError, invalid_argument
+from serving.settings.configuration import read_file
+from serving.settings.flags import Flags
+
+VersionPolicy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
+ModelServerConfig: TypeAlias = model_server_config_pb2.ModelServerConfig
+INT64_MAX = 2**63 - 1
+SAVED_MODEL_NAMES = ("saved_model.pb", "saved_model.pbtxt")
+TFLITE_NAME = "model.tflite"
+WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
+PLATFORM = "tensorflow"
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve: `policy` picks versions of `base_path`, `labels` names some of them."""
+
+    name: str
+    base_path: str
+    policy: VersionPolicy = field(default_factory=VersionPolicy)
+    labels: dict[str, int] = field(default_factory=dict)
+    platform: str = PLATFORM
+    model_type: int = model_server_config_pb2.MODEL_TYPE_UNSPECIFIED  # an older way to name the platform
+    logs_requests: bool = False
+
+
+def configured_models(flags: Flags) -> list[ModelConfig]:
+    """The models that the flags name, checked; with --models_dir those that are there now."""
+    if flags.model_config_file:
+        models = models_of(read_config_file(flags.model_config_file))
+        if not flags.allow_version_labels_for_unavailable_models:
+            for model in models:  # labels are looked at before anything is loaded
+                check_labels(model, available=())
+        check_platforms(models)
+        check_logging(models)
+        return models
+    if flags.models_dir:
+        return find_models(flags.models_dir) if os.path.isdir(flags.models_dir) else []
+    if not flags.model_base_path:
+        raise UsageError(
+            "no model to serve: give --models_dir=DIR, --model_base_path=DIR (with --model_name=NAME) "
+            "or --model_config_file=FILE."
+        )
+    models = [ModelConfig(flags.model_name, flags.model_base_path)]
+    _check_paths(models)
+    return models
+
+
+def read_config_file(path: str) -> ModelServerConfig:
+    """A text-format ModelServerConfig."""
+    return read_file(path, ModelServerConfig())
+
+
+def models_of(config: ModelServerConfig) -> list[ModelConfig]:
+    """Models of a configuration; none if it is empty. Names and paths are checked, see also check_platforms."""
+    if config.WhichOneof("config") == "custom_model_config":
+        raise invalid_argument("Only a model_config_list is supported in a ModelServerConfig")
+    models = [
+        ModelConfig(
+            m.name,
+            m.base_path,
+            m.model_version_policy,
+            dict(m.version_labels),
+            m.model_platform,
+            m.model_type,
+            m.HasField("logging_config"),
+        )
+        for m in config.model_config_list.config
+    ]
+    names = set()
+    for model in models:
+        if model.name in names:
+            raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
+        names.add(model.name)
+    _check_paths(models)
+    return models
+
+
+def _check_paths(models: list[ModelConfig]) -> None:
+    for model in models:
+        if not os.path.isabs(model.base_path) and not URI.match(model.base_path):
+            raise invalid_argument(
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
+            )
+
+
+def check_labels(model: ModelConfig, available: Iterable[int], movable: Iterable[str] = ()) -> None:
+    """Labels point to versions that are `available`; those in `movable` may point anywhere."""
+    for label, number in model.labels.items():
+        if label not in movable and number not in available:
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                f"Request to assign label to version {number} of model {model.name}, "
+                "which is not currently available for inference",
+            )
+
+
+def platform_of(model: ModelConfig) -> str:
+    """The platform that a configuration names in one of two ways."""
+    kind = "ModelServerConfig::model_type (deprecated)"
+    if model.model_type == model_server_config_pb2.MODEL_TYPE_UNSPECIFIED:
+        if not model.platform:
+            raise invalid_argument(
+                f"Illegal setting neither {kind} nor ModelServerConfig::model_platform, model name is {model.name}"
+            )
+        return model.platform
+    if model.platform:
+        raise invalid_argument(f"Illegal setting both {kind} and ModelServerConfig::model_platform.")
+    if model.model_type != model_server_config_pb2.TENSORFLOW:
+        raise invalid_argument(f"ModelServerConfig::model_type choice {model.model_type} not supported.")
+    return PLATFORM
+
+
+def check_platforms(models: Iterable[ModelConfig]) -> None:
+    """Every model is TensorFlow's."""
+    for model in models:
+        platform = platform_of(model)
+        if platform != PLATFORM:
+            raise invalid_argument(f"Model {model.name} requests unsupported platform {platform}")
+
+
+def check_same_platforms(old: dict[str, ModelConfig], new: Iterable[ModelConfig]) -> None:
+    """No model changes its platform."""
+    for model in new:
+        if model.name in old:
+            before, after = platform_of(old[model.name]), platform_of(model)
+            if before != after:
+                raise invalid_argument(
+                    f"Illegal to change a model's platform. For model {model.name} platform was {before} "
+                    f"and new platform requested is {after}"
+                )
+
+
+def check_logging(models: Iterable[ModelConfig]) -> None:
+    """The original server as it is published cannot log requests either."""
+    if any(model.logs_requests for model in models):
+        raise invalid_argument("No request-logger-creator provided.")
+
+
+def find_models(directory: str) -> list[ModelConfig]:
+    """Every sub-directory of `directory` that has a numeric version directory; OSError if it is missing."""
+    with os.scandir(directory) as entries:
+        # What begins with a dot is hidden: something that is being copied, say.
+        paths = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return [ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)]
+
+
+def _has_version(path: str) -> bool:
+    try:
+        return bool(find_versions(path))
+    except OSError:  # not readable, or removed just now
+        return False
+
+
+def find_versions(base_path: str) -> dict[int, str]:
+    """{version: path} of every entry whose name is an int64; OSError if `base_path` is missing."""
+    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # of 1 and 001 the last one wins
+
+
+def _entries(base_path: str) -> dict[int, list[str]]:
+    versions: dict[int, list[str]] = {}
+    for name in sorted(os.listdir(base_path)):
+        if re.fullmatch(r"-?[0-9]+", name) and abs(int(name)) <= INT64_MAX:
+            versions.setdefault(int(name), []).append(os.path.join(base_path, name))
+    return versions
+
+
+def read_regular_file(path: str, most_bytes: int) -> bytes:
+    """The first `most_bytes` of a file; OSError for what is no file, of which a read might never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def find_aspired(model: ModelConfig) -> tuple[dict[int, str], list[str]]:
+    """{version: path} of what should be loaded, and what is odd about the directory; OSError if it is missing."""
+    entries = _entries(model.base_path)
+    odd = [
+        f"{' and '.join(paths)} are the same version of model {model.name}: {paths[-1]} is served"
+        for paths in entries.values()
+        if len(paths) > 1
+    ]
+    if not entries:
+        odd.append(f"no versions of model {model.name} under {model.base_path}: they are directories such as 1/")
+    if model.policy.WhichOneof("policy_choice") == "specific":
+        odd += [
+            f"version {number} of model {model.name}, which its policy names, is not in {model.base_path}"
+            for number in model.policy.specific.versions
+            if number not in entries
+        ]
+    return {number: entries[number][-1] for number in aspired_versions(model.policy, entries)}, odd
+
+
+def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
+    """Versions that should be loaded, of those that are present."""
+    present = sorted(present)
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return set(present)
+    if choice == "specific":
+        return set(present) & set(policy.specific.versions)
+    count = policy.latest.num_versions or 1
+    return set(present[-count:])
+
+
+def check_present(flags: Flags, models: list[ModelConfig]) -> None:
+    """Refuse a start that could never serve: the original server would wait forever with its ports closed."""
+    if flags.models_dir and not flags.model_config_file:
+        if not os.path.isdir(flags.models_dir):
+            raise UsageError(
+                f"the models directory {flags.models_dir} does not exist: give --models_dir a directory "
+                "that holds NAME/VERSION/saved_model.pb."
+            )
+        if not models:
+            raise UsageError(
+                f"the models directory {flags.models_dir} holds no model: put at least one "
+                "SavedModel there as NAME/VERSION/, where VERSION is a number."
+            )
+    tflite = (TFLITE_NAME,) if flags.prefer_tflite_model or flags.platform_config_file else ()
+    for model in models:
+        _check_model(model, SAVED_MODEL_NAMES + tflite)
+
+
+def _check_model(model: ModelConfig, names: tuple[str, ...]) -> None:
+    try:
+        versions = find_versions(model.base_path)
+    except OSError as error:
+        raise UsageError(
+            f"the directory {model.base_path} of model {model.name} cannot be read ({error.strerror}): "
+            "give the base path of a model, which holds one SavedModel per numeric version directory."
+        ) from None
+    wanted_versions = aspired_versions(model.policy, versions)
+    if not wanted_versions:
+        wanted = "one of the configured versions" if versions else "a version directory such as 1/"
+        raise UsageError(
+            f"the directory {model.base_path} of model {model.name} holds nothing to serve: "
+            f"put {wanted} with a SavedModel into it."
+        )
+    paths = [versions[number] for number in sorted(wanted_versions)]
+    if not any(os.path.exists(os.path.join(path, name)) for path in paths for name in names):
+        raise UsageError(
+            f"the version {paths[-1]} of model {model.name} holds no SavedModel: put saved_model.pb and what "
+            "belongs to it there, or remove the directory."
+        )

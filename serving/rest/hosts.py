@@ -1,0 +1,60 @@
+"""Which host a request is for (RFC 9112, section 3.2), and whether the server answers for it.
+
+A web page can give its own host name an address of this machine (DNS rebinding). The browser then takes the server for
+a part of the page's site and lets the page read its answers, but it still sends the page's host name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from serving.errors import StatusError, invalid_argument
+from serving.rest.messages import Request
+from serving.settings.hosts import NAME, is_ipv6, normalized
+
+AUTHORITY = re.compile(rf"(?:\[([^]]*)\]|({NAME.pattern}))(?::[0-9]*)?")
+ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+class Misdirected(StatusError):
+    """A request is for a host or a scheme that this server does not answer for (RFC 9110, section 7.4)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("PERMISSION_DENIED", message)
+
+
+def resolve(request: Request, allowed: frozenset[str] | None) -> Request:
+    """The request with its target as path and query (or *), which may also come with a scheme and a host.
+
+    Raises: INVALID_ARGUMENT for a target or a Host that HTTP does not have; Misdirected for a host that is not allowed.
+    """
+    target, header = request.target, request.headers.get(b"host")
+    if header is None and request.version >= "1.1":
+        raise invalid_argument("The request has no Host header: HTTP/1.1 needs one.")
+    host = None if header is None else _host_of(header.decode("latin-1"))
+    if match := ABSOLUTE_FORM.fullmatch(target):
+        scheme, authority, target = match.groups()
+        host = _host_of(authority)  # whatever the Host header says
+        if not host:
+            raise invalid_argument(f"Malformed request: {request.method} {request.target}")
+        if scheme.lower() == "https" and not request.secured:
+            raise Misdirected("The request is for https, but this port does not use TLS: send it to http.")
+        if not target.startswith("/"):
+            target = "*" if request.method == "OPTIONS" and not target else f"/{target}"
+    elif (request.method, target) != ("OPTIONS", "*") and (request.method == "CONNECT" or not target.startswith("/")):
+        raise invalid_argument(f"Malformed request: {request.method} {target}")
+    # Only HTTP/1.0 has requests for no host: load balancers send them, browsers do not.
+    if allowed is not None and host is not None and host not in allowed:
+        raise Misdirected(
+            f"This server does not answer for the host '{host}': call it by a host that it answers for, or start it "
+            "with this one in --rest_api_allowed_hosts."
+        )
+    return request._replace(target=target)
+
+
+def _host_of(authority: str) -> str:
+    """The host of HOST or HOST:PORT; of several Host headers, which come joined, it is none."""
+    match = AUTHORITY.fullmatch(authority.strip(" \t"))
+    if match is None or (match[1] and not is_ipv6(match[1])):
+        raise invalid_argument(f"The request is for the host {authority!r}: send one host name or address.")
+    return normalized(match[1] or match[2])

@@ -1,0 +1,142 @@
+"""Server-sent events of a model that writes step by step: its output `state` becomes its input `state`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from serving.api.admission import AdmissionControl
+from serving.engine.deadline import Deadline
+from serving.engine.runner import LARGE_BYTES, Runner, memory_of
+from serving.engine.servable import Call, Signature
+from serving.errors import StatusError, invalid_argument
+from serving.models.manager import Use
+from serving.rest.json_text import debug, parse
+from serving.rest.request import read_columns, signature_name
+from serving.rest.response import LARGE_JSON_RESULT, check_json, columnar_json
+from serving.telemetry.observers import Record
+
+STATE = "state"
+STREAM_SIGNATURE = "stream"
+MOST_STEPS = 10_000
+
+
+async def events(
+    runner: Runner,
+    admission: AdmissionControl,
+    use: Use,
+    body: bytes | bytearray,
+    timeout: float | None,
+    record: Record,
+) -> AsyncGenerator[bytes]:
+    """The events of a request, once its first step is done: what is wrong with a request is an ordinary error.
+
+    Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
+    step that fails or takes longer than `timeout` seconds (None: no deadline) ends it with `event: error`. All steps
+    are of one version. `record` learns what becomes of it.
+    """
+    stream = _events(runner, admission, use, body, timeout, record)
+    await anext(stream)
+    return stream
+
+
+async def _events(
+    runner: Runner,
+    admission: AdmissionControl,
+    use: Use,
+    body: bytes | bytearray,
+    timeout: float | None,
+    record: Record,
+) -> AsyncGenerator[bytes]:
+    with ExitStack() as hold:
+        large = len(body) > LARGE_BYTES
+        document = await runner.work(parse, body) if large else parse(body)
+        record.signature = signature_name(document) or STREAM_SIGNATURE
+        version = hold.enter_context(use)
+        record.version = version.number
+        signature = _signature(version.servable.signatures, record.signature)
+        steps = _steps(document)
+        arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        for step in range(steps):
+            try:
+                async with asyncio.timeout(timeout):
+                    call = Call(signature.feeds(arrays), signature.fetches(signature.all_outputs), list)
+                    fetched = await runner.run(hold, version, "stream", call, Deadline(timeout))
+                    outputs = dict(zip(signature.all_outputs, fetched, strict=True))
+                    arrays[STATE] = outputs.pop(STATE)
+                    large = sum(map(memory_of, outputs.values())) > LARGE_JSON_RESULT
+                    line = await runner.work(_line, outputs, signature) if large else _line(outputs, signature)
+            except (StatusError, TimeoutError) as error:
+                if step == 0:
+                    raise
+                yield _failed(error, record)
+                return
+            if step == 0:
+                hold.enter_context(admission.counted())
+                yield b""  # what `events` waits for
+            yield b"data: %s\n\n" % line
+        yield b"event: done\ndata: {}\n\n"
+
+
+def _signature(signatures: dict[str, Signature], name: str) -> Signature:
+    signature = signatures.get(name)
+    if signature is None:
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    into, out = signature.inputs.get(STATE), signature.output_types.get(STATE)
+    if into is None or into.data_type != out:
+        raise invalid_argument(
+            f'Signature "{name}" cannot be streamed: it needs an input and an output "{STATE}" of one type; its inputs '
+            f"are {', '.join(signature.inputs)}, its outputs {', '.join(signature.outputs)}."
+        )
+    signature.check_inputs()
+    signature.fetches(signature.all_outputs)
+    for alias, data_type in signature.output_types.items():
+        if alias != STATE:
+            check_json(data_type)
+    return signature
+
+
+def _steps(document: dict[str, Any]) -> int:
+    steps = document.get("steps", 1)
+    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        raise invalid_argument(f"'steps' is {debug(steps)}; it must be a whole number from 1 to {MOST_STEPS}.")
+    return steps
+
+
+def _first_arrays(document: dict[str, Any], signature: Signature) -> dict[str, np.ndarray]:
+    """Inputs of the first step; the state is zeros of the size that the signature declares."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, dict):
+        raise invalid_argument("Missing 'inputs' key: give an object with a list for each input but the state.")
+    wanted = {alias: info for alias, info in signature.inputs.items() if alias != STATE}
+    given = {**{alias: signature.defaults[alias].tolist() for alias in wanted if alias in signature.defaults}, **inputs}
+    arrays = read_columns(given, wanted)
+    rows = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    if rows != {1}:
+        raise invalid_argument("A stream is of one row: give each input as a list of one value.")
+    state = signature.inputs[STATE]
+    arrays[STATE] = np.zeros([1, *(max(size, 0) for size in (state.shape or [])[1:])], state.dtype)
+    return arrays
+
+
+def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
+    """{"name": value, ...} on one line, values as in an answer to a columnar request."""
+    if not outputs:
+        return b"{}"
+    text = columnar_json({name: (signature.output_types[name], array) for name, array in outputs.items()})
+    values = json.loads(text)["outputs"]
+    if len(outputs) == 1:
+        values = {next(iter(outputs)): values}
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _failed(error: StatusError | TimeoutError, record: Record) -> bytes:
+    record.code, message = "DEADLINE_EXCEEDED", "Timed out waiting for notification"
+    if isinstance(error, StatusError):
+        record.code, message = error.code, error.message
+    return b"event: error\ndata: %s\n\n" % json.dumps({"error": message, "code": record.code}).encode()

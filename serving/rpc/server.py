@@ -1,0 +1,282 @@
+"""The gRPC face: PredictionService and ModelService, and beside them health checks and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving.api.admission import AdmissionControl
+from serving.api.inference import classify, first_spec, multi_inference, regress, repeated_context_bytes
+from serving.api.metadata import get_metadata, get_status
+from serving.api.predict import Settings, asked_spec, choice, predict
+from serving.engine.runner import LARGE_BYTES, Runner
+from serving.engine.servable import Call
+from serving.engine.tensors import repeated_bytes
+from serving.errors import StatusError, UsageError, invalid_argument
+from serving.models.manager import ModelManager, Version
+from serving.models.reload import handle_reload
+from serving.protocol import CODE_NAMES
+from serving.rpc.profiler import SERVICE as PROFILER_SERVICE
+from serving.rpc.profiler import Profiler, ProfileRequest, TerminateRequest
+from serving.telemetry.observers import Observers, Record
+
+log = logging.getLogger("serving")
+MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
+PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+
+Prepare = Callable[[Any, int, Any, Settings], Call]
+# (request, its record, seconds that it has) -> response, or its bytes
+Answer = Callable[[Any, Record, float | None], Awaitable[Message | bytes]]
+
+
+class Method(NamedTuple):
+    """Of one method: the class of its requests, and what makes the response."""
+
+    request: Any
+    answer: Answer
+
+
+class GrpcApi:
+    """Answers the methods of all services; knows no sockets."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        runner: Runner,
+        admission: AdmissionControl,
+        observers: Observers,
+        settings: Settings,
+        profiler: Profiler | None = None,
+        allow_reload: bool = True,
+    ) -> None:
+        self._manager, self._runner, self._admission, self._observers = manager, runner, admission, observers
+        self._settings, self._allow_reload = settings, allow_reload
+        self.methods: dict[str, dict[str, Method]] = {
+            PREDICTION_SERVICE: {
+                "Predict": Method(
+                    predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, _repeated_bytes)
+                ),
+                "Classify": Method(
+                    classification_pb2.ClassificationRequest,
+                    self._running("Classify", classify, asked_spec, repeated_context_bytes),
+                ),
+                "Regress": Method(
+                    regression_pb2.RegressionRequest,
+                    self._running("Regress", regress, asked_spec, repeated_context_bytes),
+                ),
+                "MultiInference": Method(
+                    inference_pb2.MultiInferenceRequest,
+                    self._running("MultiInference", multi_inference, first_spec, repeated_context_bytes),
+                ),
+                "GetModelMetadata": Method(get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
+            },
+            MODEL_SERVICE: {
+                "GetModelStatus": Method(get_model_status_pb2.GetModelStatusRequest, self._status),
+                "HandleReloadConfigRequest": Method(model_management_pb2.ReloadConfigRequest, self._reload),
+            },
+        }
+        if profiler is not None:
+            self.methods[PROFILER_SERVICE] = {
+                "Profile": Method(ProfileRequest, lambda request, record, seconds: profiler.profile(request)),
+                "Terminate": Method(TerminateRequest, lambda request, record, seconds: profiler.terminate(request)),
+            }
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What a gRPC server needs. Requests come as bytes, so that what is no message is refused with a sentence."""
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.unary_unary_rpc_method_handler(self._handler(name, method))
+                    for name, method in methods.items()
+                },
+            )
+            for service, methods in self.methods.items()
+        ]
+
+    def _handler(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            record = Record("GRPC", name, context.peer(), len(data))
+            start = time.perf_counter()
+            message = ""
+            try:
+                with self._admission.admitted():
+                    response = await self._response(data, method, record, context.time_remaining())
+                record.response_bytes = len(response)
+                return response
+            except StatusError as error:
+                record.code, message = error.code, error.message
+            except asyncio.CancelledError:
+                record.code = "CANCELLED"
+                raise
+            except Exception as error:  # a fault of this server must not look like one of the client
+                log.exception("request failed")
+                record.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+            finally:
+                self._observers.ended(record, time.perf_counter() - start)
+            await context.abort(grpc.StatusCode[record.code], _cut(message))
+            raise AssertionError("abort raises")
+
+        return handle
+
+    async def _response(self, data: bytes, method: Method, record: Record, seconds: float | None) -> bytes:
+        read = method.request.FromString
+        try:
+            request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
+        except DecodeError:
+            raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
+        response = await method.answer(request, record, seconds)
+        return response if isinstance(response, bytes) else response.SerializeToString()
+
+    def _running(
+        self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any], weigh: Callable[[Any], int]
+    ) -> Answer:
+        """A method that runs signatures of the model that `spec_of` finds in the request.
+
+        `weigh` says how many bytes a small request stands for, which may be more than came.
+        """
+
+        async def answer(request: Any, record: Record, seconds: float | None) -> bytes:
+            spec = spec_of(request)
+            self._observers.asks(record, name, spec)
+
+            def prepared(version: Version) -> Call:
+                record.version = version.number
+                call = prepare(version.servable, version.number, request, self._settings)
+                return call.then(lambda response: response.SerializeToString())  # where the response is made
+
+            large = record.request_bytes > LARGE_BYTES
+            size = record.request_bytes if large else max(record.request_bytes, weigh(request))
+            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
+
+        return answer
+
+    async def _metadata(self, request: Any, record: Record, seconds: float | None) -> Message:
+        self._observers.asks(record, "GetModelMetadata", request.model_spec)
+        return get_metadata(self._manager, request)
+
+    async def _status(self, request: Any, record: Record, seconds: float | None) -> Message:
+        self._observers.asks(record, "GetModelStatus", request.model_spec)
+        return get_status(self._manager, request)
+
+    async def _reload(self, request: Any, record: Record, seconds: float | None) -> Message:
+        if not self._allow_reload:
+            raise StatusError(
+                "PERMISSION_DENIED",
+                "This server was started with --allow_config_reload=false: change its --model_config_file, "
+                "which it reads again with --model_config_file_poll_wait_seconds.",
+            )
+        # Loading may take minutes: not one of the threads that run models.
+        response = await asyncio.to_thread(handle_reload, self._manager, request, self._observers.metrics.value)
+        if response.status.error_code:
+            raise StatusError(CODE_NAMES[response.status.error_code], response.status.error_message)
+        return response
+
+
+def _cut(message: str) -> str:
+    """A message of bearable length. Bytes count, as in the original: each may take three in the header."""
+    encoded = message.encode("utf-8", "backslashreplace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def _repeated_bytes(request: predict_pb2.PredictRequest) -> int:
+    """Memory for what its tensors repeat."""
+    return repeated_bytes(request.inputs.values())
+
+
+def _authorization(metadata: Any) -> str | None:
+    for name, value in metadata or ():
+        if name == "authorization":
+            return value if isinstance(value, str) else value.decode("latin-1")
+    return None
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Asks for a token before it reads a message. The `free` service needs none."""
+
+    def __init__(self, admission: AdmissionControl, observers: Observers, free: str) -> None:
+        self._admission, self._observers, self._free = admission, observers, f"/{free}/"
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        if not details.method.startswith(self._free):
+            try:
+                self._admission.check_token(_authorization(details.invocation_metadata))
+            except StatusError as error:
+                return self._refusing(details.method, error)
+        return await continuation(details)
+
+    def _refusing(self, method: str, error: StatusError) -> grpc.RpcMethodHandler:
+        """Answers any method, of one message or many."""
+
+        async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
+            record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0, code=error.code)
+            self._observers.ended(record, 0.0)
+            await context.abort(grpc.StatusCode[error.code], error.message)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """gRPC takes a client that goes before its answer comes for a fault of the server, with a traceback."""
+    return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
+
+
+class GrpcServer:
+    """A gRPC server on `addresses` (HOST:PORT or unix:PATH)."""
+
+    def __init__(
+        self,
+        handlers: Iterable[grpc.GenericRpcHandler],
+        addresses: Iterable[str],
+        most_bytes: int,
+        credentials: grpc.ServerCredentials | None,
+        arguments: Iterable[tuple[str, Any]],
+        add_services: Callable[[grpc.aio.Server], None],
+        interceptors: Iterable[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", most_bytes),
+            ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
+            *arguments,
+        ]
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_told)
+        self._server = grpc.aio.server(options=options, interceptors=tuple(interceptors))
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+        add_services(self._server)
+        self._credentials = credentials
+        for address in addresses:
+            self._add(address)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new calls; those in flight get `grace_seconds` to end."""
+        await self._server.stop(grace_seconds)
+
+    def _add(self, address: str) -> None:
+        try:
+            if self._credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise UsageError(f"gRPC cannot listen at {address} ({error}): give another --port.") from None

@@ -1,0 +1,110 @@
+"""Loads one version: reads it, gives it its batches, and warms it up."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from serving.api.predict import Settings
+from serving.engine.batching import Scheduler
+from serving.engine.servable import Servable, trim_memory
+from serving.engine.tflite import TFLiteServable
+from serving.engine.workers import Workers
+from serving.errors import StatusError
+from serving.models.storage import TFLITE_NAME
+from serving.server.warmup import warm_up
+from serving.settings.configuration import Batching, read_model_batching
+from serving.settings.load_options import LoadOptions
+from serving.telemetry.metrics import Metrics
+
+log = logging.getLogger("serving")
+T = TypeVar("T")
+UNKNOWN_OPERATION = "Op type not registered"  # the runtime's words
+
+
+class Loader:
+    """A call with name, number and path of a version loads it; called by the manager's threads."""
+
+    def __init__(
+        self,
+        bundle: LoadOptions,
+        settings: Settings,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        workers: Workers,
+    ) -> None:
+        self._bundle, self._settings, self._metrics = bundle, settings, metrics
+        self._loop, self._workers = loop, workers
+        # One for all versions that have no parameters of their own: its threads are shared.
+        self._scheduler = None if bundle.batching is None else self._new_scheduler(bundle.batching)
+
+    def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
+        servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.load(path, *told))
+        try:
+            if self._bundle.warm_up:
+                self._warm_up(servable, model, number)
+        except BaseException:
+            servable.close()
+            raise
+        trim_memory()
+        return servable
+
+    def _read(self, path: str) -> Servable | TFLiteServable:
+        bundle = self._bundle
+        if bundle.prefer_tflite and os.path.exists(os.path.join(path, TFLITE_NAME)):
+            return TFLiteServable(path, bundle.tflite_pools * bundle.tflite_interpreters_per_pool)
+        scheduler = self._scheduler
+        if bundle.batching is not None and bundle.batching_per_model:
+            own = read_model_batching(path, bundle.batching)
+            scheduler = None if own is None else self._new_scheduler(own)
+        try:
+            return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+        except StatusError as error:
+            if UNKNOWN_OPERATION not in error.message or not import_operations():
+                raise
+        return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+
+    def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
+        records = 0
+
+        def replay() -> None:
+            nonlocal records
+            records = warm_up(servable, number, self._settings, self._bundle.warm_up_iterations)
+
+        self._timed(replay, lambda code, taken: self._metrics.warmup(servable.path, code, taken, records))
+        log.info("Replayed %d warm-up requests of %s version %d", records, model, number)
+
+    def _timed(self, work: Callable[[], T], tell: Callable[[str, float], None]) -> T:
+        """The result of `work`; its status and microseconds are told."""
+        start, code = time.perf_counter(), "OK"
+        try:
+            return work()
+        except StatusError as error:
+            code = str(error)
+            raise
+        finally:
+            tell(code, 1e6 * (time.perf_counter() - start))
+
+    def _new_scheduler(self, parameters: Batching) -> Scheduler:
+        return Scheduler(parameters, self._loop, self._workers, self._metrics.batch)
+
+
+def import_operations() -> bool:
+    """Register the operations of TF Text, if it is installed and has not been imported; -> whether there are new ones.
+
+    Few graphs use them: only then are they worth the time.
+    """
+    if "tensorflow_text" in sys.modules:
+        return False
+    try:
+        importlib.import_module("tensorflow_text")
+    except ImportError as error:
+        log.warning("The operations of TF Text are not there (pip install 'kerasnets[text]' brings them): %s", error)
+        return False
+    return True

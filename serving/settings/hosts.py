@@ -1,0 +1,57 @@
+"""The hosts that the server answers for."""
+
+from __future__ import annotations
+
+import re
+import socket
+from ipaddress import ip_address
+
+from serving.errors import UsageError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# RFC 3986, section 3.2.2; the port does not matter: the connection has come to it already.
+NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
+
+
+def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
+    """The hosts that requests may be for; None: any.
+
+    Args:
+        address: the server listens at it. It decides where `listed` is empty: on loopback the names of this machine are
+            allowed, elsewhere any host is.
+        listed: hosts without ports, separated by commas; * stands for any.
+    Raises: UsageError if `listed` cannot be read.
+    """
+    if not listed:
+        return frozenset({*LOOPBACK, normalized(address)}) if _is_loopback(address) else None
+    hosts = [host.strip() for host in listed.split(",")]
+    for host in hosts:
+        is_name = host == "*" or ("*" not in host and NAME.fullmatch(host))
+        if not host or not (is_name or is_ipv6(host.strip("[]"))):
+            raise UsageError(
+                f"--rest_api_allowed_hosts={listed} cannot be read at {host!r}: give host names or addresses without "
+                "ports, separated by commas, or * for any host."
+            )
+    return None if "*" in hosts else frozenset(map(normalized, hosts))
+
+
+def normalized(host: str) -> str:
+    """A host as it is compared: lower case, without a final dot; one form for each address."""
+    host = host.strip("[]").lower().removesuffix(".")
+    return str(ip_address(host)) if ":" in host else host
+
+
+def is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server at this address or name."""
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:  # the server will not start there either
+        return False
+    return all(ip_address(address.partition("%")[0]).is_loopback for address in addresses)

@@ -1,0 +1,94 @@
+"""Charts of the status page: bars in HTML, with what they show in words; and numbers for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serving.status.markup import Markup, join, tag
+from serving.telemetry.metrics import Latency
+
+FEWEST_BUCKETS = 8
+LABELS = 4  # below a chart
+LAST_LABEL = 0.85  # where there is still room for one
+
+
+def latency_chart(latency: Latency) -> Markup:
+    """How many requests took how long; a bar is a bucket of the histogram."""
+    filled = [index for index, count in enumerate(latency.counts) if count]
+    if not filled:
+        return join()
+    first, last = max(filled[0] - 1, 0), min(filled[-1] + 1, len(latency.bounds))
+    while last - first + 1 < FEWEST_BUCKETS:
+        first, last = max(first - 1, 0), min(last + 1, len(latency.bounds))
+    counts = latency.counts[first : last + 1]
+    limits = [0.0, *latency.bounds]
+    titles = [
+        f"{duration(limits[index])} to {duration(limits[index + 1])}: {plural(latency.counts[index], 'request')}"
+        if index + 1 < len(limits)
+        else f"over {duration(limits[index])}: {plural(latency.counts[index], 'request')}"
+        for index in range(first, last + 1)
+    ]
+    step = -(-len(counts) // LABELS)
+    labels = {place: duration(limits[first + place]) for place in range(0, int(LAST_LABEL * len(counts)), step)}
+    words = f"Latency of {plural(latency.count, 'request')}: half below {duration(latency.quantile(0.5))}, "
+    words += f"99 % below {duration(latency.quantile(0.99))}"
+    return _bars(counts, titles, labels, words)
+
+
+def recent_chart(counts: Sequence[int]) -> Markup:
+    """How many requests ended in each of the last seconds, the oldest first."""
+    seconds = len(counts)
+    titles = [f"{seconds - place} s ago: {plural(count, 'request')}" for place, count in enumerate(counts)]
+    labels = {place: f"−{seconds - place} s" for place in range(0, seconds, seconds // LABELS)}
+    words = f"{plural(sum(counts), 'request')} in the last {seconds} seconds, at most {max(counts)} in one"
+    return _bars(counts, titles, labels, words)
+
+
+def _bars(counts: Sequence[int], titles: Sequence[str], labels: dict[int, str], words: str) -> Markup:
+    most = max(max(counts), 1)
+    bars = [
+        tag("i", title=title, class_="none" if not count else None, style=f"height:{100 * count / most:.1f}%")
+        for count, title in zip(counts, titles, strict=True)
+    ]
+    axis = [tag("span", text, style=f"left:{100 * place / len(counts):.2f}%") for place, text in labels.items()]
+    return join(
+        tag("div", *bars, class_="bars", role="img", aria_label=words),
+        tag("div", *axis, class_="axis", aria_hidden="true"),
+    )
+
+
+def duration(microseconds: float | None) -> str:
+    """With about three digits: 340 µs, 1.1 ms, 12 s."""
+    if microseconds is None:
+        return "–"
+    for size, unit in ((1e6, "s"), (1e3, "ms")):
+        if microseconds >= 0.9995 * size:
+            return f"{_digits(microseconds / size)} {unit}"
+    return f"{_digits(microseconds)} µs"
+
+
+def rate(requests: int, seconds: float) -> str:
+    """Requests per second."""
+    return _digits(requests / seconds)
+
+
+def elapsed(seconds: float) -> str:
+    """How long something has been, in its two largest units."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _digits(value: float) -> str:
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,178 @@
+"""Which graphs run where, and that a graph which waits ends at its deadline."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from serving_helpers import build_example
+from tensorflow.core.protobuf import config_pb2
+
+from serving.engine.executors import TRIALS, CallableExecutor, SessionExecutor
+from serving.engine.servable import MOST_PATHS, Servable
+from serving.engine.tensors import MAX_DIMENSIONS
+from serving.errors import StatusError
+
+
+def long_loop(x):
+    return {"y": tf.while_loop(lambda i, y: i < 10**9, lambda i, y: (i + 1, y + 1), (tf.constant(0), x))[1]}
+
+
+@pytest.fixture(scope="module")
+def servable(tmp_path_factory):
+    path = tmp_path_factory.mktemp("example") / "1"
+    build_example(path)
+    servable = Servable(str(path), ["serve"], config_pb2.ConfigProto())
+    yield servable
+    servable.close()
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory):
+    """Models of TensorFlow 2 and 1 that take an hour."""
+    new, old = (tmp_path_factory.mktemp("loops") / name for name in ("new", "old"))
+    function = tf.function(long_loop, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    tf.saved_model.save(tf.Module(), str(new), signatures={"serving_default": function})
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.disable_control_flow_v2()
+        x = tf.compat.v1.placeholder(tf.float32, [None])
+        tf.compat.v1.saved_model.simple_save(session, str(old), {"x": x}, long_loop(x))
+        tf.compat.v1.enable_control_flow_v2()
+    servables = [Servable(str(path), ["serve"], config_pb2.ConfigProto()) for path in (new, old)]
+    yield servables
+    for servable in servables:
+        servable.close()
+
+
+def call(servable, name, seconds=None, **arrays):
+    signature = servable.signatures[name]
+    feeds, fetches = signature.feeds(arrays), tuple(signature.outputs.values())
+    answer = servable.run(feeds, fetches, seconds)
+    return answer, servable._executor(tuple(feeds), fetches), servable.quick(feeds, fetches)
+
+
+def test_short_runs_become_quick_and_stay_right(servable):
+    x = np.ones((1, 2), np.float32)
+    answers = []
+    for _ in range(3 * TRIALS + 200):
+        (y,), path, quick = call(servable, "matrix", x=x)
+        answers.append(y.tolist())
+    assert isinstance(path, CallableExecutor) and quick
+    assert answers == answers[:1] * len(answers)
+    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "of other shapes than were timed"
+
+
+def test_what_depends_on_values_is_not_quick(tmp_path):
+    """Two bytes of a request may ask for a second of work."""
+
+    def fill(n):
+        return {"y": tf.reduce_sum(tf.fill([n[0], 1], 1.0))}
+
+    function = tf.function(fill, input_signature=[tf.TensorSpec([None], tf.int32, "n")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    for _ in range(3 * TRIALS + 100):
+        _, path, quick = call(servable, "serving_default", n=np.array([2], np.int32))
+    servable.close()
+    assert isinstance(path, SessionExecutor) and not quick
+
+
+def test_errors_that_quote_bytes_of_the_request(tmp_path):
+    function = tf.function(
+        lambda s: {"y": tf.strings.to_number(s)}, input_signature=[tf.TensorSpec([None], tf.string, "s")]
+    )
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    with pytest.raises(StatusError) as caught:
+        call(servable, "serving_default", s=np.array([b"\xff\xfe"], object))
+    servable.close()
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith("StringToNumberOp could not correctly convert string: \ufffd")
+
+
+@pytest.mark.parametrize("name", ["put", "take"])
+def test_what_may_wait_never_is_quick(servable, name):
+    if name == "take":
+        call(servable, "put", x=np.ones(1, np.float32))
+    _, path, quick = call(servable, name, x=np.ones(1, np.float32))
+    assert isinstance(path, SessionExecutor) and not quick
+
+
+def test_errors_of_quick_runs_are_those_of_the_graph(servable):
+    for _ in range(3 * TRIALS):
+        call(servable, "check", text=np.array([b"a"], object))
+        with pytest.raises(StatusError, match="empty text is not allowed") as caught:
+            call(servable, "check", text=np.array([b""], object))
+        assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_what_waits_is_ended_at_its_deadline(servable):
+    def take_what_is_there():
+        while True:
+            call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
+
+    with pytest.raises(StatusError) as caught:
+        take_what_is_there()
+    assert (caught.value.code, caught.value.message) == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_loop_is_ended_at_its_deadline(loops, index):
+    with pytest.raises(StatusError) as caught:
+        call(loops[index], "serving_default", seconds=0.3, x=np.ones(1, np.float32))
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_inputs_are_not_checked_against_the_declared_shape(servable, loops):
+    """Clients do feed other ranks than a signature says; the graph decides."""
+    assert call(servable, "serving_default", x=np.float32(2))[0][0] == 3
+    assert call(servable, "put", x=np.ones((2, 2), np.float32))[0][0].shape == (2, 2)
+
+
+def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
+    """Every order and choice gets what it asks for, and not every one is compiled."""
+    names = [f"y{i}" for i in range(8)]
+
+    def powers(x):
+        return {name: x + float(i) for i, name in enumerate(names)}
+
+    function = tf.function(powers, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    signature = servable.signatures["serving_default"]
+    feeds = signature.feeds({"x": np.zeros(1, np.float32)})
+    for choice in range(1, 2**8):
+        chosen = [name for i, name in enumerate(names) if choice >> i & 1]
+        for order in (chosen, chosen[::-1]):
+            answer = servable.run(feeds, tuple(signature.outputs[name] for name in order))
+            assert [float(y[0]) for y in answer] == [float(name[1:]) for name in order]
+    assert len(servable._executors) <= MOST_PATHS + 1
+    servable.close()
+
+
+def test_ranks_that_the_runtime_does_not_survive(tmp_path):
+    """Inputs and outputs of so many dimensions are refused, also where a graph declares fewer."""
+    specs = [tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.int32, "shape")]
+    reshape = tf.function(lambda text, shape: {"y": tf.reshape(text, shape)}, input_signature=specs)
+    grow = tf.function(lambda text: {"y": text[:, None, None]}, input_signature=specs[:1])
+    lengths = tf.function(lambda text, shape: {"y": tf.reshape(tf.strings.length(text), shape)}, input_signature=specs)
+    signatures = {"reshape": reshape, "grow": grow, "lengths": lengths}
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures=signatures)
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    text = np.array([b"a"], object)
+
+    def reshaped(rank, name="reshape"):
+        return call(servable, name, text=text, shape=np.ones(rank, np.int32))[0][0]
+
+    assert reshaped(MAX_DIMENSIONS).tolist() == text.reshape([1] * MAX_DIMENSIONS).tolist()
+    for rank in (33, 64, 65, 253):
+        with pytest.raises(StatusError, match=f"has too many dimensions; it may have at most 32: .*{rank}") as caught:
+            reshaped(rank)
+        assert caught.value.code == "INVALID_ARGUMENT"
+    assert reshaped(64, "lengths").ndim == 64
+    with pytest.raises(StatusError, match="more dimensions, or is larger, than an array of numpy") as caught:
+        reshaped(65, "lengths")
+    assert caught.value.code == "INVALID_ARGUMENT"
+    with pytest.raises(StatusError, match="it may have at most 32: .*34"):
+        call(servable, "grow", text=text.reshape([1] * 32))
+    with pytest.raises(StatusError, match="text has 33 dimensions"):
+        call(servable, "grow", text=text.reshape([1] * 33))
+    servable.close()

@@ -1,0 +1,209 @@
+"""Which host a request is for, and whether the server answers for it: names, targets, and the server itself."""
+
+import asyncio
+import json
+
+import pytest
+from rest_helpers import Model, api_of, request, signature_of
+from serving_helpers import Server
+from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, read_answer, request_bytes
+from tensorflow.core.framework import types_pb2
+
+from serving.client.errors import PermissionDenied
+from serving.client.rest import Http
+from serving.client.rest import read_answer as read_json
+from serving.errors import StatusError, UsageError
+from serving.rest.hosts import Misdirected, resolve
+from serving.settings.hosts import allowed_hosts
+
+LOCAL = allowed_hosts("127.0.0.1", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "listed", "expected"),
+    [
+        ("127.0.0.1", "", {"localhost", "127.0.0.1", "::1"}),
+        ("::1", "", {"localhost", "127.0.0.1", "::1"}),
+        ("localhost", "", {"localhost", "127.0.0.1", "::1"}),
+        ("127.0.0.5", "", {"localhost", "127.0.0.1", "::1", "127.0.0.5"}),
+        ("0.0.0.0", "", None),
+        ("::", "", None),
+        ("192.0.2.1", "", None),
+        ("0.0.0.0", "Models.Example., [0:0::1],192.0.2.1,::2", {"models.example", "::1", "192.0.2.1", "::2"}),
+        ("127.0.0.1", "models.example", {"models.example"}),
+        ("127.0.0.1", "*", None),
+    ],
+)
+def test_which_hosts_are_allowed(address, listed, expected):
+    assert allowed_hosts(address, listed) == expected
+
+
+@pytest.mark.parametrize(
+    "listed", ["a,,b", " ", "models.example:8501", "[::1]:8501", "http://models.example", "a b", "*.example"]
+)
+def test_lists_of_hosts_that_cannot_be_read(listed):
+    with pytest.raises(UsageError, match="cannot be read at .*: give host names or addresses without ports"):
+        allowed_hosts("127.0.0.1", listed)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:8501", "localhost.", "localhost.:1", "127.0.0.1:8501", "[::1]", "[0::1]:"]
+)
+def test_hosts_of_this_machine(host):
+    assert resolve(request("GET", "/", host=host), LOCAL).target == "/"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8501",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "127.0.0.2",
+        "2130706433",
+        "[::2]",
+        "",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_other_hosts_are_refused(host, method):
+    asked = request(method, "/v1/models", host=host)
+    with pytest.raises(Misdirected, match="This server does not answer for the host .*--rest_api_allowed_hosts"):
+        resolve(asked, LOCAL)
+    assert resolve(asked, None) == asked  # as TensorFlow Serving does
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost, localhost", "a b", "localhost/", "me@localhost", "[::1", "[localhost]", "::1"]
+)
+@pytest.mark.parametrize("allowed", [LOCAL, None])
+def test_what_is_no_host(host, allowed):
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: The request is for the host .*: send one host"):
+        resolve(request("GET", "/", host=host), allowed)
+
+
+def test_requests_for_no_host():
+    """HTTP/1.1 does not have them; in HTTP/1.0 they are usual, and no browser sends them."""
+    asked = request("GET", "/")
+    asked.headers.clear()
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: The request has no Host header"):
+        resolve(asked, None)
+    assert resolve(asked._replace(version="1.0"), LOCAL).target == "/"
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "target"),
+    [
+        ("POST", "http://127.0.0.1:8501/v1/models/m:predict", "/v1/models/m:predict"),
+        ("GET", "HTTP://localhost", "/"),
+        ("GET", "http://localhost?a=http://b", "/?a=http://b"),
+        ("GET", "http://[::1]:8501/a?b", "/a?b"),
+        ("OPTIONS", "http://localhost", "*"),
+        ("OPTIONS", "http://localhost/", "/"),
+        ("OPTIONS", "*", "*"),
+        ("GET", "//evil.example/a", "//evil.example/a"),
+    ],
+)
+def test_forms_of_targets(method, sent, target):
+    assert resolve(request(method, sent, host="localhost"), LOCAL).target == target
+
+
+def test_a_host_in_the_target_replaces_the_header():
+    with pytest.raises(Misdirected):
+        resolve(request("GET", "http://evil.example/"), LOCAL)
+    assert resolve(request("GET", "http://localhost/", host="evil.example"), LOCAL).target == "/"
+
+
+def test_https_needs_tls():
+    asked = request("GET", "https://localhost/a")
+    with pytest.raises(Misdirected, match="does not use TLS"):
+        resolve(asked, LOCAL)
+    assert resolve(asked._replace(secured=True), LOCAL).target == "/a"
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("CONNECT", "localhost:1"),
+        ("CONNECT", "/"),
+        ("GET", "*"),
+        ("GET", "ftp://localhost/"),
+        ("GET", "http://"),
+        ("GET", "http:///a"),
+        ("GET", "localhost:8501"),
+        ("OPTIONS", "*a"),
+    ],
+)
+def test_targets_that_http_does_not_have(method, target):
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: Malformed request: "):
+        resolve(request(method, target), None)
+
+
+def a_model() -> Model:
+    signature = signature_of("serving_default", {"x": types_pb2.DT_FLOAT}, {"y": types_pb2.DT_FLOAT})
+    return Model(signature, lambda feeds: [feeds["x:0"]])
+
+
+TARGETS = ["/", "/v1/models", "/v1/models/m/metadata", "/healthz", "/readyz", "/metrics", "/v1/models/m:predict"]
+
+
+@pytest.mark.parametrize("cors", [False, True])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_rebound_names_find_nothing(method, target, cors):
+    """Neither before the body comes nor after, and with no token it is the host that is told of."""
+    api, log = api_of(a_model(), ("token",), cors, hosts=LOCAL)
+    asked = request(method, target, host="evil.example", origin="http://evil.example")
+    for reply in (api.refuse(asked, 5), asyncio.run(api.answer(asked))):
+        assert reply.status == 421
+        assert "does not answer for the host 'evil.example'" in json.loads(reply.body)["error"]
+    assert [code for _, code, _ in log.ended] == ["PERMISSION_DENIED"] * 2
+
+
+def test_the_client_tells_what_the_server_says():
+    with pytest.raises(PermissionDenied, match="does not answer for the host"):
+        read_json("a", Http("/v1/models"), 421, b'{"error": "This server does not answer for the host"}')
+
+
+def test_targets_with_a_host_lead_to_the_same_answers():
+    api, _ = api_of(a_model(), hosts=LOCAL)
+    bodies = []
+    for before in ("", "http://127.0.0.1:8501"):
+        reply = asyncio.run(api.answer(request("POST", before + "/v1/models/m:predict", {"instances": [1.0]})))
+        assert reply.status == 200
+        bodies.append(reply.body)
+        assert asyncio.run(api.answer(request("GET", before + "/healthz"))).body == b"ok\n"
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("host", ["", "http://127.0.0.1:8501", "http://localhost"])
+def test_a_running_server_takes_targets_with_its_host(server: Server, host: str):
+    status, _, body = exchange(server, request_bytes("POST", f"{host}/v1/models/example/versions/1:predict", GOOD_BODY))
+    assert (status, json.loads(body)) == (200, GOOD_ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /v1/models/example HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"OPTIONS /v1/models/example HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n", 421),
+        (b"GET http://evil.example/v1/models/example HTTP/1.1\r\nHost: localhost\r\n", 421),
+        (b"GET https://localhost/v1/models/example HTTP/1.1\r\nHost: localhost\r\n", 421),
+        (b"POST /v1/models/example:predict HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n", 421),
+        (b"GET /v1/models/example HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        (b"GET /v1/models/example HTTP/1.1\r\nHost: evil.example\r\nX: y\r\nhost: localhost\r\n", 400),
+        (b"GET /v1/models/example HTTP/1.1\r\n", 400),
+        (b"GET /v1/models/example HTTP/1.0\r\n", 200),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n", 200),
+        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost:1\r\n", 400),
+        (b"CONNECT evil.example:1 HTTP/1.1\r\nHost: evil.example:1\r\n", 400),
+    ],
+)
+def test_a_running_server_looks_at_hosts(server: Server, head: bytes, status: int):
+    with connect(server) as connection:
+        connection.sendall(head + b"\r\n")
+        answered, headers, body = read_answer(connection)
+    assert answered == status, body
+    assert (status == 200) or len(json.loads(body)["error"]) > 20
+    assert not head.startswith(b"OPTIONS *") or headers["allow"] == "GET, POST, OPTIONS"

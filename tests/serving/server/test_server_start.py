@@ -1,0 +1,294 @@
+"""Starting the server: what it refuses, how it says so, and models that change while it runs."""
+
+import asyncio
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from importlib.metadata import version
+
+import grpc
+import numpy as np
+import pytest
+from serving_helpers import ROOT, START_SECONDS, add_warmup, free_port, wait_until
+
+from serving.api.predict import Settings
+from serving.client import Client, ServingError
+from serving.errors import StatusError, UsageError
+from serving.models.manager import ModelManager, Timing
+from serving.server.loader import Loader
+from serving.server.process import _bind, _OneLine
+from serving.settings.flags import Flags, parse, usage
+from serving.settings.load_options import load_options_of
+from serving.telemetry.metrics import Metrics
+
+
+def empty_model(path):
+    """What looks like a version until it is loaded."""
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").touch()
+
+
+def start(*arguments):
+    """Exit status, stdout and stderr of a server that is not expected to run."""
+    command = [sys.executable, "-m", "serving", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("flag", ["models_dir", "model_base_path"])
+def test_missing_directory(tmp_path, flag):
+    status, _, stderr = start(f"--{flag}={tmp_path}/nothing")
+    assert status == 2
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert f"{tmp_path}/nothing" in stderr
+
+
+@pytest.mark.parametrize("flag", ["models_dir", "model_base_path"])
+def test_empty_directory(tmp_path, flag):
+    status, _, stderr = start(f"--{flag}={tmp_path}")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert re.search(r"holds (no model|nothing to serve): put", stderr)
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_port_in_use(tmp_path, flag):
+    empty_model(tmp_path / "m" / "1")
+    ports = {"port": free_port(), "rest_api_port": free_port()}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports[flag] = taken.getsockname()[1]
+        status, _, stderr = start(f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items()))
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert f"--{flag}={ports[flag]} cannot be used at 127.0.0.1 (Address already in use)" in stderr
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_port_reserved_by_a_server_that_still_loads(flag):
+    reserved = _bind("127.0.0.1", 0, flag)
+    with reserved, pytest.raises(UsageError, match="Address already in use"):
+        _bind("127.0.0.1", reserved.getsockname()[1], flag).close()
+
+
+def test_a_port_taken_before_the_server_listens_is_a_sentence():
+    from serving.rest.http import HttpServer
+    from serving.rest.messages import Reply
+
+    with socket.socket() as other, socket.socket() as own:
+        for each in (other, own):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        own.bind(other.getsockname())
+        other.listen()
+        server = HttpServer(None, own, timeout=1.0, most_bytes=1, refuse=lambda size: Reply(413))
+        with pytest.raises(UsageError, match="--rest_api_port=[0-9]+ cannot be used at 127.0.0.1"):
+            asyncio.run(server.start())
+
+
+def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    status, _, stderr = start(f"--models_dir={tmp_path}")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert f"the version {tmp_path}/m/1 of model m holds no SavedModel" in stderr
+
+
+def test_no_model_named():
+    status, _, stderr = start()
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "--models_dir=DIR" in stderr
+
+
+def test_bad_configuration_file(tmp_path):
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list { config { nme: 'm' } }")
+    status, stdout, stderr = start(f"--model_config_file={config}")
+    assert status == 255
+    assert stdout == f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'\n"
+    assert stderr.startswith("Error parsing text-format tensorflow.serving.ModelServerConfig: 1:")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            'config { name: "m" base_path: "/a" } config { name: "m" base_path: "/b" }',
+            "INVALID_ARGUMENT: Illegal to list model m multiple times in config list",
+        ),
+        (
+            'config { name: "m" base_path: "a" }',
+            "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=a",
+        ),
+        (
+            'config {{ name: "m" base_path: "{path}" version_labels {{ key: "stable" value: 1 }} }}',
+            (
+                "FAILED_PRECONDITION: Request to assign label to version 1 of model m, "
+                "which is not currently available for inference"
+            ),
+        ),
+    ],
+)
+def test_refused_configurations(tmp_path, text, error):
+    empty_model(tmp_path / "m" / "1")
+    config = tmp_path / "models.config"
+    config.write_text(f"model_config_list {{ {text.format(path=tmp_path / 'm') if '{path}' in text else text} }}")
+    status, stdout, _ = start(f"--model_config_file={config}")
+    assert (status, stdout) == (255, f"Failed to start server. Error: {error}\n")
+
+
+def test_shipped_configuration_is_valid():
+    from serving.models.storage import models_of, read_config_file
+
+    models = models_of(read_config_file(str(ROOT / "serving" / "config" / "models.config")))
+    assert {model.name: model.base_path for model in models} == {
+        name: f"/models/{name}" for name in ("image_classification", "text_generation", "translation")
+    }
+
+
+def test_flags():
+    flags = parse(["--port=1", "--models_dir=a=b", "--enable_model_warmup=false", "--rest_api_enable_cors_support"])
+    assert (flags.port, flags.models_dir) == (1, "a=b")
+    assert (flags.enable_model_warmup, flags.rest_api_enable_cors_support) == (False, True)
+    with pytest.raises(UsageError, match="--port=x cannot be read: give a whole number"):
+        parse(["--port=x"])
+
+
+def test_unknown_flags_are_printed_and_skipped(capsys):
+    assert parse(["--nonsense=1", "--port=7"]) == Flags(port=7)
+    assert capsys.readouterr().err == "unknown argument: --nonsense=1\n" + usage()
+
+
+def test_help_and_version():
+    assert start("--help") == (0, usage(), "")
+    assert start("--version")[:2] == (0, f"TensorFlow Library: {version('tensorflow')}\n")
+
+
+@pytest.fixture
+def manage():
+    """manage(base_path, retries) -> a manager of the model `m` that loads real SavedModels."""
+    managers = []
+
+    def manage(base_path, retries=0, interval=0.1):
+        from serving.models.storage import ModelConfig
+
+        manager = ModelManager(
+            lambda: [ModelConfig("m", str(base_path))],
+            Loader(load_options_of(Flags()), Settings(), Metrics(), asyncio.new_event_loop(), None),
+            Timing(0.05, retries, interval),
+            load_threads=1,
+        )
+        managers.append(manager)
+        return manager
+
+    yield manage
+    for manager in managers:
+        manager.stop()
+
+
+def failure(manager):
+    with pytest.raises(StatusError) as caught:
+        manager.start()
+    return caught.value.message
+
+
+def test_directory_without_a_saved_model(tmp_path, manage):
+    (tmp_path / "1").mkdir()
+    assert failure(manage(tmp_path)) == (
+        "1 servable(s) did not become available: {{{name: m version: 1} due to error: NOT_FOUND: Could not find "
+        f"SavedModel .pb or .pbtxt at supplied export directory path: {tmp_path}/1}}, }}"
+    )
+
+
+def test_corrupted_saved_model(tmp_path, manage):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"\xff" * 100)
+    assert f"DATA_LOSS: Can't parse {tmp_path}/1/saved_model.pb as binary proto" in failure(manage(tmp_path))
+
+
+def test_failing_warmup_fails_the_load(tmp_path, store, manage):
+    path = store.publish(store.number(1), tmp_path, 1)
+    add_warmup(path, "nope", x=[1.0])
+    assert 'FAILED_PRECONDITION: Serving signature key "nope" not found.' in failure(manage(tmp_path))
+
+
+def test_half_written_saved_model_heals(tmp_path, store, manage):
+    """The graph is there, the variables come later."""
+    complete = store.publish(store.example, tmp_path / "aside", 1)
+    partial = tmp_path / "m" / "1"
+    partial.mkdir(parents=True)
+    shutil.copy(complete / "saved_model.pb", partial)
+    manager = manage(tmp_path / "m", retries=1000)
+    starting = threading.Thread(target=manager.start)
+    starting.start()
+    wait_until(lambda: [state for _, state, _ in manager.versions("m")] == ["LOADING"])
+    shutil.copytree(complete, partial, dirs_exist_ok=True)
+    starting.join(60)
+    assert manager.versions("m")[0][1] == "AVAILABLE"
+
+
+def test_warmup_was_replayed(server):
+    assert "Replayed 1 warm-up requests of example version 1" in server.log.read_text()
+
+
+def test_versions_change_without_a_failed_request(server, store):
+    """Requests go on while version 2 replaces version 1; each is answered by one of them."""
+    stop, answers, failures = threading.Event(), [], []
+
+    def ask():
+        with Client(server.grpc) as client:
+            while not stop.is_set():
+                try:
+                    answers.append(client.predict("number", {"x": np.zeros(1, np.float32)})["y"][0])
+                except ServingError as error:
+                    failures.append(error)
+                stop.wait(0.005)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        wait_until(lambda: 1 in answers)
+        store.publish(store.number(2), server.models / "number", 2)
+        wait_until(lambda: 2 in answers)
+        with Client(server.rest) as client:
+            wait_until(lambda: [s.state for s in client.status("number")] == ["AVAILABLE", "END"])
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not failures
+    assert set(answers) == {1.0, 2.0}
+    assert answers == sorted(answers), "no answer of the old version after one of the new"
+
+
+def test_what_clients_write_is_no_line_of_the_log():
+    record = logging.LogRecord("serving", logging.INFO, "", 0, "no model %s", ("a\n2026 I forged \x1b[31m",), None)
+    assert _OneLine("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
+
+
+def test_a_watch_of_the_health_does_not_hold_up_the_end(tmp_path, store):
+    """Balancers keep such a stream open; it is no request that is waited for."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    store.publish(store.number(1), tmp_path / "models" / "m", 1)
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "serving", f"--models_dir={tmp_path}/models", f"--port={port}"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--enable_grpc_healthcheck_service", "--drain_seconds=300"],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: "Running gRPC" in log.read_text() or process.poll() is not None, START_SECONDS)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
+            states = [next(watch).status]
+            process.terminate()
+            states.append(next(watch).status)
+            assert process.wait(60) == 0
+        assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+    finally:
+        process.kill()
+        process.wait(30)

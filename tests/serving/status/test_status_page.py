@@ -1,0 +1,386 @@
+"""The status page: what it tells, that it is well-formed, and that nobody's names become HTML."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from serving.errors import StatusError
+from serving.status import page as status_page
+from serving.status.charts import duration, elapsed, latency_chart, recent_chart
+from serving.status.markup import EMPTY_ELEMENTS, Markup, tag
+from serving.status.model_card import MOST_BYTES, MOST_CHARACTERS, card_lines
+from serving.status.page import SCRIPT, page
+from serving.telemetry.metrics import Latency, Metrics
+
+HOSTILE = "<script>alert('x')</script>\"&'><img src=x onerror=y>"
+
+
+class Servable:
+    def __init__(self, **definitions: meta_graph_pb2.SignatureDef) -> None:
+        self.signature_defs = definitions
+
+
+class Manager:
+    """Models of which the latest version is loaded from `path`."""
+
+    def __init__(self, path: str = "/missing", **models: list[tuple[int, str, StatusError | None]]) -> None:
+        self._models, self._path = models, path
+        self.servables = {name: Servable(serving_default=definition()) for name in models}
+        self.label = {name: {} for name in models}
+
+    def models(self) -> list[str]:
+        return list(self._models)
+
+    def labels(self, name: str) -> dict[str, int]:
+        return self.label[name]
+
+    def versions(self, name: str) -> list[tuple[int, str, StatusError | None]]:
+        return self._models[name]
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Any]:
+        number = next((number for number, state, _ in self._models[name] if state == "AVAILABLE"), None)
+        if number is None:
+            raise StatusError("NOT_FOUND", "Servable not found")
+        yield SimpleNamespace(number=number, path=self._path, servable=self.servables[name])
+
+
+def definition(input_name: str = "x", output_name: str = "y") -> meta_graph_pb2.SignatureDef:
+    made = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    made.inputs[input_name].dtype = types_pb2.DT_FLOAT
+    for size in (-1, 28):
+        made.inputs[input_name].tensor_shape.dim.add(size=size)
+    made.outputs[output_name].dtype = types_pb2.DT_STRING
+    made.outputs[output_name].tensor_shape.unknown_rank = True
+    return made
+
+
+class Reader(HTMLParser):
+    """Reads a page: elements with their attributes, text, and whether every element is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open = "", []
+        self.scripts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs))
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY_ELEMENTS:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "script":
+            self.scripts.append(data)
+        elif not self._open or self._open[-1] != "style":
+            self.text += data + " "
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.elements if name in attributes]
+
+
+def words(html: str) -> str:
+    return re.sub(r"\s+", " ", Reader(html).text)
+
+
+def test_versions_with_states_labels_and_errors():
+    error = StatusError("DATA_LOSS", "Can't parse it")
+    gone = [(number, "END", None) for number in (6, 5, 4, 3, 2, 1, 0)]
+    manager = Manager(half=[(9, "END", error), (8, "LOADING", None), (7, "AVAILABLE", None), *gone], empty=[])
+    manager.label["half"] = {"stable": 7, "canary": 8, "lost": 42}
+    told = words(page(manager, Metrics()))
+    assert "models available 1 of 2" in told
+    assert "half Available" in told and "empty Unavailable" in told
+    assert "9 Failed DATA_LOSS: Can't parse it" in told
+    assert "8 Loading canary" in told and "7 Available stable" in told
+    assert "Unloaded: 6, 5, 4, 3, 2 and 2 more" in told
+    assert "Labels of versions that are not there: lost" in told
+
+
+def test_signatures_and_a_request_to_copy():
+    told = words(page(Manager(half=[(7, "AVAILABLE", None)]), Metrics()))
+    assert "Signatures of version 7 serving_default predict · 1 input, 1 output" in told
+    assert "Input x float32 [?, 28]" in told and "Output y string any" in told
+    assert "curl http://localhost:8501/v1/models/half:predict" in told
+    assert 'client.predict("half", {"x": np.ones((1, 28), np.float32)})' in told
+
+
+def test_the_first_signature_is_open_and_the_operation_that_initializes_is_none():
+    manager = Manager(m=[(1, "AVAILABLE", None)])
+    names = ("a", "serving_default", "b", "__saved_model_init_op")
+    manager.servables["m"] = Servable(**dict.fromkeys(names, definition()))
+    reader = Reader(page(manager, Metrics()))
+    details = [attributes for name, attributes in reader.elements if name == "details"]
+    assert [("open" in attributes) for attributes in details] == [True, False, False]
+    assert reader.text.index("serving_default") < reader.text.index(" a ") < reader.text.index(" b ")
+    assert "__saved_model_init_op" not in reader.text
+
+
+def test_load_and_latency():
+    now = [100.0]
+    metrics = Metrics(lambda: now[0])
+    for _ in range(30):
+        metrics.request("half", "Predict", "REST", "OK", 2000)
+    metrics.started("half")
+    now[0] += 120
+    for _ in range(90):
+        metrics.request("half", "Predict", "GRPC", "OK", 50_000)
+    now[0] += 1
+    reader = Reader(page(Manager(half=[(1, "AVAILABLE", None)]), metrics))
+    told = re.sub(r"\s+", " ", reader.text)
+    assert "requests per second 1.5 in flight 1 median" in told, "90 requests in a minute"
+    assert "answered 120" in told and "up 2 min 1 s" in told
+    charts = reader.attributes("aria-label")
+    assert "90 requests in the last 60 seconds, at most 90 in one" in charts
+    assert any(label.startswith("Latency of 120 requests: half below ") for label in charts)
+
+
+def test_a_server_without_models_or_requests():
+    told = words(page(Manager(), Metrics()))
+    assert "models available 0 of 0" in told and "No model is configured." in told
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "half\x00\x1b", "\ud800", " ", "模型", "a" * 5000])
+def test_names_stay_text(tmp_path, name):
+    (tmp_path / "assets.extra").mkdir()
+    card = {"task": name, "data": {"dataset": name, "licence": name}, "metrics": {"validation": {name: 1.5}}}
+    (tmp_path / "assets.extra" / "model_card.json").write_text(json.dumps(card))
+    wire = name.encode("utf-8", "replace").decode()  # a message holds no half characters
+    manager = Manager(str(tmp_path), **{name: [(2, "END", StatusError("UNKNOWN", name)), (1, "AVAILABLE", None)]})
+    manager.servables[name] = Servable(**{wire: definition(wire, wire)})
+    manager.label[name] = {name: 1, name + "2": 5}
+    metrics = Metrics()
+    metrics.request(name, "Predict", "REST", "OK", 10)
+    html = page(manager, metrics)
+    html.encode()
+    reader = Reader(html)
+    assert reader.scripts == [SCRIPT], "one script, and it is ours"
+    assert "img" not in {element for element, _ in reader.elements}
+    for _, attributes in reader.elements:
+        assert not [key for key in attributes if key.startswith("on")]
+    if name == HOSTILE:
+        assert reader.text.count(HOSTILE) >= 8
+
+
+def test_nothing_comes_from_elsewhere():
+    reader = Reader(page(Manager(a=[(1, "AVAILABLE", None)], b=[]), Metrics()))
+    assert not reader.attributes("src")
+    assert all(link == "data:," or link.startswith("#") for link in reader.attributes("href"))
+    [policy] = [text for text in reader.attributes("content") if "default-src" in text]
+    digest = base64.b64encode(hashlib.sha256(reader.scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy and "default-src 'none'" in policy
+
+
+def test_links_lead_to_the_models():
+    reader = Reader(page(Manager(**{"a b": [], "ä%&": [], HOSTILE: []}), Metrics()))
+    ids = reader.attributes("id")
+    assert len(ids) == len(set(ids))
+    links = [link for link in reader.attributes("href") if link.startswith("#")]
+    assert len(links) == 3 and {link[1:] for link in links} < set(ids)
+    assert not any(" " in one for one in ids)
+
+
+def test_files_of_a_version_are_read_once(tmp_path):
+    (tmp_path / "assets.extra").mkdir()
+    card = tmp_path / "assets.extra" / "model_card.json"
+    card.write_text('{"task": "before"}')
+    manager = Manager(str(tmp_path), m=[(1, "AVAILABLE", None)])
+    assert "Task before" in words(page(manager, Metrics()))
+    card.write_text('{"task": "after"}')
+    assert "Task before" in words(page(manager, Metrics()))
+    manager.servables["m"] = Servable(serving_default=definition())
+    assert "Task after" in words(page(manager, Metrics())), "another version at the same place"
+
+
+def test_main_lines_of_a_model_card():
+    card = {
+        "task": "translation",
+        "intended_use": "Translates.",
+        "limits": "",
+        "network": {"kind": "transformer", "parameters": 1234567},
+        "data": {"dataset": "multi30k", "description": "Captions", "licence": "CC BY-NC-SA 4.0"},
+        "metrics": {
+            "validation": {"loss": 9.0},
+            "evaluations": [{"split": "test", "bleu": 31.23456, "chrf": 55, "signature": "x"}],
+        },
+    }
+    lines = {name: " | ".join(map(str, values)) for name, values in card_lines(card)}
+    assert lines == {
+        "Task": "translation",
+        "Intended use": "Translates.",
+        "Data": "multi30k | <span>Captions</span>",
+        "Licence": "CC BY-NC-SA 4.0",
+        "Parameters": "1,234,567",
+        "Metrics": "<span>test: bleu 31.23, chrf 55</span>",
+    }
+    card["metrics"]["evaluations"] = []
+    assert dict(card_lines(card))["Metrics"] == ["<span>validation: loss 9</span>"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("task", "data", "metrics", "network", "intended_use", "limits", "created")
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, ANYTHING)) | ANYTHING)
+def test_any_card_can_be_shown(card):
+    for name, values in card_lines(card):
+        Reader(tag("dl", tag("dt", name), tag("dd", *values)))
+
+
+LARGE = 10**400  # than any float
+DEEP = "[" * 10_000 + "]" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cannot be read as JSON (Expecting value"),
+        (b"{", "cannot be read as JSON (Expecting property name"),
+        (b'{"task": "\xff"}', "cannot be read as JSON (it is not UTF-8)"),
+        (DEEP.encode(), "cannot be read as JSON (its values are nested too deeply)"),
+        (b'{"task": %s}' % (b"9" * 5000), "cannot be read as JSON (Exceeds the limit (4300 digits)"),
+        (b" " * (MOST_BYTES + 1), "has more than 1,048,576 bytes"),
+        (f'{{"network": {{"parameters": {LARGE}}}}}'.encode(), "Parameters 10,000,000"),
+        (f'{{"metrics": {{"evaluations": [{{"loss": {LARGE}, "bleu": NaN}}]}}}}'.encode(), "loss 1.000e+400, bleu nan"),
+        (b'{"metrics": {"validation": {"loss": -Infinity, "right": false}}}', "validation: loss -inf"),
+        (b'{"task": "\\ud800"}', "Task ?"),
+        (b'{"limits": "%s"}' % (b"x" * 100_000), f"{'x' * MOST_CHARACTERS}…"),
+        (b"[1]", "Signatures of version 1"),
+    ],
+)
+def test_any_card_stays_in_its_place(tmp_path, content, told):
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "model_card.json").write_bytes(content)
+    text = words(two_models(tmp_path))
+    assert told in text
+    assert text.count("Signatures of version 1") == 2, "all else is shown"
+
+
+def two_models(path) -> str:
+    """A page with a model whose files lie at `path`, and another."""
+    manager = Manager(str(path), bad=[(1, "AVAILABLE", None)], good=[(1, "AVAILABLE", None)])
+    html = page(manager, Metrics())
+    html.encode()
+    return html
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "loop", "device", "socket"])
+def test_what_lies_in_the_place_of_files(tmp_path, kind):
+    """A read of some of these would never end."""
+    (tmp_path / "assets.extra").mkdir()
+    files = [tmp_path / "assets.extra" / name for name in ("model_card.json", "tf_serving_warmup_requests")]
+    for file in files:
+        if kind == "directory":
+            file.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(file)
+        elif kind == "socket":
+            os.mknod(file, stat.S_IFSOCK | 0o600)
+        else:
+            file.symlink_to(file if kind == "loop" else "/dev/zero")
+    text = words(two_models(tmp_path))
+    assert text.count("model_card.json cannot be read (") == 2
+    assert text.count("Signatures of version 1") == 2
+
+
+def test_a_card_that_could_not_be_read_is_read_again(tmp_path):
+    """It may have been in the middle of being copied."""
+    (tmp_path / "assets.extra").mkdir()
+    card = tmp_path / "assets.extra" / "model_card.json"
+    manager = Manager(str(tmp_path), m=[(1, "AVAILABLE", None)])
+    card.write_text('{"task": "who')
+    assert "cannot be read as JSON" in words(page(manager, Metrics()))
+    card.write_text('{"task": "whole"}')
+    assert "Task whole" in words(page(manager, Metrics()))
+
+
+@pytest.mark.parametrize("part", ["show_all", "_versions", "_load"])
+def test_a_fault_in_one_part_leaves_the_others(tmp_path, monkeypatch, caplog, part):
+    right, calls = getattr(status_page, part), []
+
+    def sometimes(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ArithmeticError("a fault of the server")
+        return right(*arguments)
+
+    monkeypatch.setattr(status_page, part, sometimes)
+    text = words(two_models(tmp_path))
+    assert text.count("cannot be shown: the server's log says why.") == 1
+    assert "a fault of the server" in caplog.text
+    assert "Signatures of version 1" in text and "good Available" in text
+
+
+def test_bars_are_as_high_as_their_counts():
+    heights = re.findall(r"height:([\d.]+)%", recent_chart([0, 1, 2, 4] * 15))
+    assert [float(height) for height in heights[:4]] == [0, 25, 50, 100] and len(heights) == 60
+    bounds = tuple(10.0 * 2**n for n in range(12))
+    counts = [0] * 13
+    counts[5], counts[6], counts[12] = 1, 2, 4
+    chart = latency_chart(Latency(bounds, tuple(counts)))
+    titles = Reader(chart).attributes("title")
+    assert "160 µs to 320 µs: 1 request" in titles and "over 20.5 ms: 4 requests" in titles
+    assert titles[0].endswith(": 0 requests"), "an empty bucket before the first"
+    assert latency_chart(Latency(bounds, (0,) * 13)) == ""
+
+
+DURATIONS = {
+    None: "–",
+    0: "0 µs",
+    3.7: "3.7 µs",
+    340.1: "340 µs",
+    999.4: "999 µs",
+    999.6: "1 ms",
+    1100: "1.1 ms",
+    20_822: "20.8 ms",
+    999_700: "1 s",
+    12_345_678: "12.3 s",
+    1.47e9: "1,470 s",
+}
+
+
+@pytest.mark.parametrize(("microseconds", "text"), DURATIONS.items())
+def test_durations_have_a_unit_that_fits(microseconds, text):
+    assert duration(microseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0 s"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min"), (90000, "1 d 1 h")],
+)
+def test_time_since_the_start(seconds, text):
+    assert elapsed(seconds) == text
+
+
+def test_markup_escapes_all_but_itself():
+    assert tag("p", "<&>", Markup("<br>"), None, 5, title='"<') == '<p title="&quot;&lt;">&lt;&amp;&gt;<br>5</p>'
+    assert tag("details", open=True, hidden=False, id=None) == "<details open></details>"
+    assert tag("meta", http_equiv="x") == '<meta http-equiv="x">'
