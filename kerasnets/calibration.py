@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.run_files import write
 
 FILE, DIAGRAM = "calibration.json", "reliability.png"

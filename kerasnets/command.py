@@ -15,8 +15,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from kerasnets.checks import RequestError
 from kerasnets.config import from_dict
+from kerasnets.config.checks import RequestError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 

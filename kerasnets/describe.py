@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError, check
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import Config
+from kerasnets.config.checks import RequestError, check
 from kerasnets.run_files import check_json
 
 DESCRIPTION = """Prints a row for each layer of a network: the shape that comes out, parameters, multiply-adds for one

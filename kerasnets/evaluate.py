@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import fingerprint
-from kerasnets.checks import choose
 from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.config.checks import choose
 from kerasnets.loading import extra_of, is_saved_model, open_model, read_config
 from kerasnets.run_files import write_json
 

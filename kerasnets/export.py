@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets import artifacts, calibration, card, deployment, fingerprint
+from kerasnets import calibration, fingerprint
 from kerasnets import config as configuration
 from kerasnets import examples as example_file
-from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.config.checks import RequestError, choose
 from kerasnets.run_files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
+from kerasnets.saved_model import artifacts, deployment
+from kerasnets.saved_model import model_card as card
 from kerasnets.verify import table
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
@@ -98,7 +100,7 @@ def export(
     deployment.update_config(models_dir, name, int(version.name), label)
     print(table(report))
     if storage != "float32":
-        from kerasnets.compression import summary
+        from kerasnets.saved_model.compression import summary
 
         print(summary(report["weights"]))
     print(f"exported and verified: {version}")
@@ -119,7 +121,7 @@ def write(
 
     Returns: the report of `verify.py`, with what `compression` and `formats` tell.
     """
-    from kerasnets import compression, recording
+    from kerasnets.saved_model import compression, recording
     from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
@@ -137,7 +139,7 @@ def write(
     weights = compression.card(task, compressed)
     others: dict[str, Any] = {}
     if formats:
-        from kerasnets.formats import write_all
+        from kerasnets.saved_model.formats import write_all
 
         with compressed.rounded() as rounded:
             others = write_all(rounded, formats, path / EXTRA)
@@ -177,8 +179,8 @@ def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     """
     import tensorflow as tf
 
-    from kerasnets import recording
-    from kerasnets.simplification import simplify
+    from kerasnets.saved_model import recording
+    from kerasnets.saved_model.simplification import simplify
 
     signatures = compressed.signatures(task)
     # Keras's ExportArchive would hold the functions as well, which TensorFlow traces once more to save them.

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.data.splits import SPLITS, DataError
 from kerasnets.run_files import DATA, read_json, write_json
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.run_files import MODEL, check_json, check_model, load_model
 
 

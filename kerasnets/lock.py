@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 
 FILE = ".lock"
 

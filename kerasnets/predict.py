@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kerasnets.checks import RequestError
 from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.config.checks import RequestError
 from kerasnets.loading import open_model, read_config
 
 DESCRIPTION = """Answers each input: with the classes of an image (a path), the continuation of a text or the

@@ -7,9 +7,9 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets import lock
-from kerasnets.checks import RequestError, choose
 from kerasnets.command import flat
 from kerasnets.config import Config, Training
+from kerasnets.config.checks import RequestError, choose
 from kerasnets.run_files import (
     CONFIG,
     DATA,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.interrupts import interrupts_deferred
 
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"

@@ -15,9 +15,9 @@ from typing import Any
 
 from kerasnets import config as configuration
 from kerasnets import lock
-from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config
+from kerasnets.config.checks import RequestError, choose
 from kerasnets.examples import instances
 from kerasnets.resume import RESUMABLE, look_at, named_values, with_values
 from kerasnets.run_files import CONFIG, EXAMPLES, check_json, write

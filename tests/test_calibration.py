@@ -11,7 +11,7 @@ from small_runs import TASKS, small
 
 from kerasnets import calibration
 from kerasnets.calibration import BINS, HIGHEST, LOWEST, Bins, expected_error, fit, load, sums
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.evaluate import evaluate
 from kerasnets.loading import open_model
 from kerasnets.train import train

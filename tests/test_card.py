@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from small_runs import TASKS
 
-from kerasnets import card, recording
 from kerasnets.data import licences
 from kerasnets.export import EXTRA
+from kerasnets.saved_model import model_card as card
+from kerasnets.saved_model import recording
 
 # What a card holds: {key: its type, a tuple of types, or the same again for a table}; None: may be null.
 TEXT, NUMBER = str, (int, float)

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from small_runs import small
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import ConvNetModel
 from kerasnets.describe import describe
 from kerasnets.evaluate import evaluate
 from kerasnets.export import export, tell_changes
 from kerasnets.loading import open_model
 from kerasnets.lock import locked
-from kerasnets.networks import ConvNetModel
 from kerasnets.train import train
 
 TASK = "image_classification"

@@ -9,8 +9,8 @@ import sys
 import pytest
 from small_runs import ROOT
 
-from kerasnets.checks import RequestError
 from kerasnets.command import sentence
+from kerasnets.config.checks import RequestError
 from kerasnets.interrupts import interrupts_deferred
 
 # A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.

@@ -12,9 +12,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from kerasnets import config as configuration
 from kerasnets import examples, verify
-from kerasnets.checks import RequestError
-from kerasnets.compression import CompressedModel, StoredWeight, card, is_worth, quality, summary
+from kerasnets.config.checks import RequestError
 from kerasnets.export import export, save
+from kerasnets.saved_model.compression import CompressedModel, StoredWeight, card, is_worth, quality, summary
 from kerasnets.tasks import make_task
 
 

@@ -10,9 +10,9 @@ import tomllib
 import pytest
 
 from kerasnets import config
-from kerasnets.checks import RequestError
 from kerasnets.command import Options, with_dashes
 from kerasnets.config import PRESETS, TASKS, from_dict, load, load_preset, presets, save, to_dict
+from kerasnets.config.checks import RequestError
 
 SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
 

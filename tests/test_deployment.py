@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from small_runs import ROOT, TASKS, free_port
 from tensorflow_serving.config import model_server_config_pb2
 
-from kerasnets import deployment
+from kerasnets.saved_model import deployment
 from serving.client import Client, ServingError
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from layer_checks import normal
 
 from kerasnets import describe as program
-from kerasnets.checks import RequestError
 from kerasnets.config import TASKS, load_preset, presets
+from kerasnets.config.checks import RequestError
 from kerasnets.layers import ConvBlock, LocallyConnected2D
 from kerasnets.models import (
     CharLSTM,

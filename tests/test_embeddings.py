@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasnets.checks import RequestError
 from kerasnets.config import Translation
-from kerasnets.embeddings import VectorsError, read_vectors
-from kerasnets.networks import TransformerModel
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import TransformerModel
+from kerasnets.data.word_vectors import VectorsError, read_vectors
 from kerasnets.tasks.translation import TranslationTask
 
 GLOVE = "the 0.1 -0.2 3e-1\ndog 1 2 3\n. . . 4 5 6\nBär -1 -2 -3\n"

@@ -9,9 +9,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from kerasnets import deployment, recording, verify
-from kerasnets.checks import RequestError
+from kerasnets import verify
+from kerasnets.config.checks import RequestError
 from kerasnets.export import EXTRA, export
+from kerasnets.saved_model import deployment, recording
 
 
 def test_versions_count_up(runs, tmp_path):

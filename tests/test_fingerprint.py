@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasnets import fingerprint
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.data.splits import ImageSplits, PairSplits, TextSplits
 
 

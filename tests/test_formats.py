@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasnets import artifacts, formats
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.export import export
 from kerasnets.models import (
     CharLSTM,
@@ -19,6 +18,7 @@ from kerasnets.models import (
     SequenceGenerator,
     Transformer,
 )
+from kerasnets.saved_model import artifacts, formats
 from kerasnets.verify import golden_answers
 
 PIXELS, TOKENS = (None, 8, 8, 1), (None, None)

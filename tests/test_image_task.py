@@ -12,11 +12,11 @@ from PIL import Image
 from requests_refused import refused
 
 from kerasnets.config import ImageClassification
+from kerasnets.config.networks import ConvNetModel, SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.examples import load
 from kerasnets.images import decoder, gif, headers
 from kerasnets.loading import open_model
 from kerasnets.models import ConvNet
-from kerasnets.networks import ConvNetModel, SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks import pictures
 from kerasnets.tasks.explanations import grad_cam
 from kerasnets.tasks.image_classification import ImageClassificationTask, example_message

@@ -7,7 +7,7 @@ import sys
 import pytest
 from small_runs import ROOT
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.lock import locked
 
 HOLDER = """

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kerasnets import train as training_program
-from kerasnets.checks import RequestError
 from kerasnets.command import Options
 from kerasnets.config import TASKS, from_dict, load, load_preset, model_kinds, save, to_dict
-from kerasnets.networks import ConvNetModel, Seq2SeqLSTMModel, SequenceClassifierModel
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import ConvNetModel, Seq2SeqLSTMModel, SequenceClassifierModel
 from kerasnets.train import taken
 
 OTHERS = [(task, kind) for task in TASKS for kind in list(model_kinds(task))[1:]]

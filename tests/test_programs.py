@@ -15,7 +15,7 @@ import pytest
 from small_runs import ROOT, TASKS, small
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.evaluate import evaluate, table
 from kerasnets.examples import load
 from kerasnets.predict import main as predict_program

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.resume import RESUMABLE, look_at, named_values, with_values
 
 

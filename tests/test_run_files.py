@@ -8,7 +8,7 @@ import pytest
 
 from kerasnets import config as configuration
 from kerasnets import run_files
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.run_files import RESULTS, check_json, check_model, is_whole_model, read_json, write
 
 

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from small_runs import TASKS
 
-from kerasnets import card
 from kerasnets.examples import load
 from kerasnets.loading import open_model
+from kerasnets.saved_model import model_card as card
 from serving.client import Client, ServingError
 
 

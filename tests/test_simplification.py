@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from kerasnets.simplification import simplify
+from kerasnets.saved_model.simplification import simplify
 
 
 @pytest.fixture(scope="module")

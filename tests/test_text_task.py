@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from layer_checks import assert_close
 from requests_refused import refused
 
-from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
+from kerasnets.config.checks import RequestError
 from kerasnets.data.sources import TextSplits
 from kerasnets.evaluate import evaluate
 from kerasnets.loading import open_model

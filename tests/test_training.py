@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasnets.checks import RequestError
 from kerasnets.config import Training
+from kerasnets.config.checks import RequestError
 from kerasnets.data.batches import to_dataset, varying
 from kerasnets.models import CharLSTM, ConvNet, Transformer
 from kerasnets.tasks.losses import cross_entropy

@@ -9,11 +9,11 @@ from requests_refused import refused
 from test_search import log_softmax, plain_beams, plain_greedy
 
 from kerasnets import config as configuration
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import Seq2SeqLSTMModel
 from kerasnets.data.splits import PairSplits
 from kerasnets.examples import load
 from kerasnets.loading import open_model
-from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks import make_task
 from kerasnets.tasks.translation import TranslationTask
 from kerasnets.tasks.translator import BEAMS, Translator

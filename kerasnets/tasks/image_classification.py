@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import calibration
-from kerasnets.checks import RequestError
 from kerasnets.config import ImageClassification
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.data.splits import SPLITS, Reading, describe
 from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
-from kerasnets.networks import SequenceClassifierModel, SequenceGeneratorModel
 from kerasnets.tasks import pictures
 from kerasnets.tasks.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.graphs import one_a_model

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import calibration
-from kerasnets.checks import RequestError
 from kerasnets.config import TextGeneration
+from kerasnets.config.checks import RequestError
 from kerasnets.data.batches import text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
 from kerasnets.data.splits import SPLITS, Reading, describe

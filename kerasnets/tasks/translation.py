@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets import calibration
-from kerasnets.checks import RequestError
 from kerasnets.config import Translation
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import Seq2SeqLSTMModel
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.data.splits import LeftOut, Reading, describe
-from kerasnets.embeddings import VectorsError, WordVectors, read_vectors
+from kerasnets.data.word_vectors import VectorsError, WordVectors, read_vectors
 from kerasnets.models import Seq2SeqLSTM, Transformer
-from kerasnets.networks import Seq2SeqLSTMModel
 from kerasnets.tasks.graphs import one_a_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.checks import RequestError
+from kerasnets.config.checks import RequestError
 from kerasnets.training.checkpoints import Checkpoints
 from kerasnets.training.progress import Progress
 from kerasnets.training.protocol import Metrics, Task

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from kerasnets.checks import choose
 from kerasnets.config import STRATEGIES
+from kerasnets.config.checks import choose
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

@@ -19,8 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.artifacts import check_storage
 from kerasnets.data.splits import DataError
+from kerasnets.saved_model.artifacts import check_storage
 
 TABLES = ("embeddings", "table")  # variables of which a row, not a column, belongs together
 LEAST = 8  # weights that share a scale; fewer are not worth one

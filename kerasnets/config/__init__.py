@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from kerasnets.checks import RequestError, check, check_counts, check_share, choose
-from kerasnets.networks import (
+from kerasnets.config.checks import RequestError, check, check_counts, check_share, choose
+from kerasnets.config.networks import (
     CharLSTMModel,
     ConvNetModel,
     Seq2SeqLSTMModel,
@@ -142,7 +142,7 @@ TASKS: dict[str, type[Config]] = {
 }
 STRATEGIES = ("auto", "one_device", "mirrored")
 DEFAULT_PRESETS = {"image_classification": "small", "text_generation": "small", "translation": "tiny"}
-PRESETS = Path(__file__).parent / "configs"
+PRESETS = Path(__file__).parents[1] / "presets"
 
 
 def model_kinds(task: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def presets(task: str) -> list[str]:
 
 
 def load_preset(task: str, name: str | None = None) -> Config:
-    """-> the configuration that `configs/TASK/NAME.toml` describes."""
+    """-> the configuration that `presets/TASK/NAME.toml` describes."""
     choose("task", task, TASKS)
     name = choose(f"preset of {task}", name or DEFAULT_PRESETS[task], presets(task))
     return from_dict(TASKS[task], tomllib.loads((PRESETS / task / f"{name}.toml").read_text("utf-8")))

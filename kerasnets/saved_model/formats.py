@@ -22,9 +22,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.artifacts import FORMATS
 from kerasnets.command import stderr_held_back
 from kerasnets.models import CharLSTM, ConvNet, SequenceClassifier, SequenceGenerator, Transformer
+from kerasnets.saved_model.artifacts import FORMATS
 
 TOLERANCE = 1e-4  # of logits, or of their largest where that is above 1
 SIZES = ((1, 12), (3, 7))  # rows and steps with which a file is tried

@@ -4,7 +4,7 @@ network is written."""
 import importlib.util
 from collections.abc import Iterable
 
-from kerasnets.checks import RequestError, choose
+from kerasnets.config.checks import RequestError, choose
 
 STORAGES = ("float32", "float16", "int8")
 FORMATS = {"litert": "model.tflite", "onnx": "model.onnx"}

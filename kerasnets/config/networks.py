@@ -5,7 +5,7 @@ snake case. The doc string of a field is its help on the command line.
 from dataclasses import dataclass
 from typing import Literal
 
-from kerasnets.checks import check, check_counts, check_share
+from kerasnets.config.checks import check, check_counts, check_share
 
 
 @dataclass(frozen=True)
