@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from kerasnets.config import from_dict
+from kerasnets.config import flat, from_dict
 from kerasnets.config.checks import RequestError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -201,15 +201,6 @@ class Options:
             given["model"] = {"kind": self.config.model.kind} | given["model"]
             values.config = from_dict(type(self.config), given)
         return values
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dataclasses -> {"model.units": 256, ...}."""
-    values: dict[str, Any] = {}
-    for name, value in vars(config).items():
-        nested = hasattr(value, "__dataclass_fields__")
-        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return values
 
 
 def underscores(argument: str) -> str:

@@ -10,7 +10,8 @@ from kerasnets import config as configuration
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import Config
 from kerasnets.config.checks import RequestError, check
-from kerasnets.run_files import check_json
+from kerasnets.run import config_file
+from kerasnets.run.files import check_json
 
 DESCRIPTION = """Prints a row for each layer of a network: the shape that comes out, parameters, multiply-adds for one
 example and how much of the input one output sees; and how many weights a convolution saves against layers that share
@@ -42,7 +43,7 @@ def describe(what: str, length: int = 1, image_size: int | None = None) -> Any:
     """-> the description of the network of a run directory or a preset; no data are read."""
     directory = Path(what)
     if directory.is_dir():
-        task, _, config = configuration.load(directory / "config.toml")
+        task, _, config = config_file.load(directory / "config.toml")
         if image_size is not None:
             raise RequestError(f"image_size is {image_size}; it is for presets, and {what} is a run.")
         check_json(directory, task)

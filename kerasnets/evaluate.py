@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kerasnets import fingerprint
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config.checks import choose
 from kerasnets.loading import extra_of, is_saved_model, open_model, read_config
-from kerasnets.run_files import write_json
+from kerasnets.run import fingerprint
+from kerasnets.run.files import write_json
 
 DESCRIPTION = """Scores a model on a split of the data it was trained on, prints a table and writes
 evaluation-SPLIT.json into the run directory. An exported SavedModel is scored through its signatures, as a server

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets import calibration, fingerprint
-from kerasnets import config as configuration
-from kerasnets import examples as example_file
+from kerasnets.calibration.temperature import FILE as CALIBRATION
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config.checks import RequestError, choose
-from kerasnets.run_files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
+from kerasnets.run import config_file, fingerprint
+from kerasnets.run import examples as example_file
+from kerasnets.run.files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
 from kerasnets.saved_model import artifacts, deployment
 from kerasnets.saved_model import model_card as card
 from kerasnets.verify import table
@@ -75,7 +75,7 @@ def export(
     Raises: RequestError if the run has no model yet; RuntimeError if the verification fails, or, with the SavedModel in
         place, if one of the other formats could not be written.
     """
-    task_name, _, config = configuration.load(run_dir / "config.toml")
+    task_name, _, config = config_file.load(run_dir / "config.toml")
     if not (run_dir / MODEL).exists():
         raise RequestError(f"{run_dir} has no model yet; train at least one epoch of it.")
     check_json(run_dir, task_name, (EXAMPLES,), RESULTS)
@@ -131,7 +131,7 @@ def write(
     requests = task.requests(example_file.load(run_dir / "examples.json"))
     compressed = compression.CompressedModel(model, storage)
     save(task, compressed, requests, path)
-    for file in (CONFIG, EXAMPLES, calibration.FILE):
+    for file in (CONFIG, EXAMPLES, CALIBRATION):
         if (run_dir / file).exists():
             shutil.copy(run_dir / file, path / EXTRA)
     fingerprint.copy_without_names(run_dir, path / EXTRA)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasnets import config as configuration
 from kerasnets.config.checks import RequestError
-from kerasnets.run_files import MODEL, check_json, check_model, load_model
+from kerasnets.run import config_file
+from kerasnets.run.files import MODEL, check_json, check_model, load_model
 
 
 @dataclass
@@ -33,7 +33,7 @@ def read_config(path: Path) -> tuple[str, str, Any]:
     if not is_saved_model(path) and not (path / "model.keras").exists():
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
     directory = extra_of(path)
-    task, preset, config = configuration.load(directory / "config.toml")
+    task, preset, config = config_file.load(directory / "config.toml")
     check_json(directory, task)
     if not is_saved_model(path):
         check_model(path / MODEL)

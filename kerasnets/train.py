@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets import config as configuration
-from kerasnets import lock
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config
 from kerasnets.config.checks import RequestError, choose
-from kerasnets.examples import instances
-from kerasnets.resume import RESUMABLE, look_at, named_values, with_values
-from kerasnets.run_files import CONFIG, EXAMPLES, check_json, write
+from kerasnets.run import config_file, lock
+from kerasnets.run.examples import instances
+from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
+from kerasnets.run.resume import RESUMABLE, look_at, named_values, with_values
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
 Started again with the same run directory, it goes on from the end of its last whole epoch."""
@@ -128,7 +128,7 @@ def train(
         made, run_directory = prepare(task, preset, config, run_dir, stack)
         if changes:
             run_directory.check_epochs(config.training.epochs)
-            configuration.save(run_dir / CONFIG, task, preset, config)
+            config_file.save(run_dir / CONFIG, task, preset, config)
         return run_training(task, preset, made, run_directory, strategy, changes)
 
 
@@ -136,9 +136,9 @@ def run_training(
     task_name: str, preset: str, task: Any, run_directory: Any, strategy: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """-> what metrics.json holds, of a prepared run, at its end."""
-    from kerasnets.calibration import FILE, calibrate
+    from kerasnets.calibration.temperature import FILE, calibrate
+    from kerasnets.training.loop import make_strategy
     from kerasnets.training.loop import train as run_loop
-    from kerasnets.training.strategies import make_strategy
 
     config, run_dir = task.config, run_directory.path
     distribution = make_strategy(strategy)
@@ -163,9 +163,9 @@ def prepare(
     Args: stack: what holds the lock of a directory that is made here.
     """
     start_tensorflow()
-    from kerasnets import fingerprint
+    from kerasnets.run import fingerprint
+    from kerasnets.run.directory import RunDirectory
     from kerasnets.tasks import make_task
-    from kerasnets.training.run import RunDirectory
 
     begun = (run_dir / CONFIG).exists()
     if begun:
@@ -187,7 +187,7 @@ def prepare(
         made.save(run_dir)
         write(run_dir / EXAMPLES, examples)
         fingerprint.write(run_dir, fingerprint.take(made))
-        configuration.save(run_dir / CONFIG, task, preset, config)  # last: it says that the run has begun
+        config_file.save(run_dir / CONFIG, task, preset, config)  # last: it says that the run has begun
     return made, run_directory
 
 
@@ -195,8 +195,7 @@ def try_out(task: str, preset: str, config: Config, directory: Path, strategy: s
     """Three steps, a validation, an export and its verification; prints what they took."""
     made, run_directory = prepare(task, preset, config, directory / "run")
     from kerasnets.export import export
-    from kerasnets.training.loop import Trainer
-    from kerasnets.training.strategies import make_strategy
+    from kerasnets.training.loop import Trainer, make_strategy
 
     distribution = make_strategy(strategy)
     trainer = Trainer(made, distribution, made.steps_per_epoch * config.training.epochs)

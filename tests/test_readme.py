@@ -2,9 +2,9 @@
 
 Four kinds are not run as they stand. Translators are smaller than the commands ask for. What trains on real data for
 minutes is tried with --dry-run where those data are there. Dry runs do not export here: the README's other commands do,
-and tests/test_networks.py exports what is tried with real data alone. What needs a Docker engine or a cluster is left
-out, and so is what runs in the environment of Apache Beam, for which there is tests/test_pipelines.py. `make demo` is
-`python -m demos.quickstart`, which tests/demos runs.
+and tests/kerasnets/test_networks.py exports what is tried with real data alone. What needs a Docker engine or a
+cluster is left out, and so is what runs in the environment of Apache Beam, for which there is tests/test_pipelines.py.
+`make demo` is `python -m demos.quickstart`, which tests/demos runs.
 """
 
 import importlib

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from small_runs import TASKS
 
-from kerasnets.examples import load
 from kerasnets.loading import open_model
+from kerasnets.run.examples import load
 from kerasnets.saved_model import model_card as card
 from serving.client import Client, ServingError
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
-
 from kerasnets.config.checks import RequestError, check, check_counts, check_share, choose
 from kerasnets.config.networks import (
     CharLSTMModel,
@@ -23,7 +21,6 @@ from kerasnets.config.networks import (
     SequenceGeneratorModel,
     TransformerModel,
 )
-from kerasnets.run_files import write
 
 C = typing.TypeVar("C")
 
@@ -165,27 +162,6 @@ def load_preset(task: str, name: str | None = None) -> Config:
     return from_dict(TASKS[task], tomllib.loads((PRESETS / task / f"{name}.toml").read_text("utf-8")))
 
 
-def save(path: Path, task: str, preset: str, config: Config) -> None:
-    write(path, tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}))
-
-
-def load(path: Path) -> tuple[str, str, Config]:
-    """-> task, preset and configuration of a run, from its config.toml."""
-    try:
-        text = path.read_text("utf-8")
-        values = tomllib.loads(text)
-        task, preset = values.pop("task"), values.pop("preset")
-    except FileNotFoundError:
-        raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
-    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    choose("task", task, TASKS)
-    # The network's table is the last one: what is cut off must not be filled up with defaults.
-    if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
-        raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
-    return task, preset, from_dict(TASKS[task], values)
-
-
 def to_dict(config: object) -> dict[str, Any]:
     """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write.
 
@@ -231,3 +207,12 @@ def typed(hint: Any, value: Any, name: str) -> Any:
         return float(value)
     check(type(value) is hint, name, value, f"of type {hint.__name__}")
     return value
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dataclasses -> {"model.units": 256, ...}."""
+    values: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        nested = hasattr(value, "__dataclass_fields__")
+        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values

@@ -35,3 +35,10 @@ def check_rank(attention_mask):
     if attention_mask is not None and len(attention_mask.shape) != 3:
         shape = tuple(attention_mask.shape)
         raise ValueError(f"attention_mask is of rank {len(shape)}, {shape}; it must be [B|1, T|1, S], of rank 3.")
+
+
+def valid_steps(sequence, valid=None):
+    """-> bool [B, T]: `valid` if it is given, else where tokens are no padding, 0; None: all steps are valid."""
+    if valid is None and len(sequence.shape) == 2 and "int" in keras.backend.standardize_dtype(sequence.dtype):
+        return sequence != 0
+    return valid

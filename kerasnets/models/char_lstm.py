@@ -6,7 +6,7 @@ from keras import ops
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
 from kerasnets.layers.tied_logits import tied_logits
-from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows
+from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
 

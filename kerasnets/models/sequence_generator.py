@@ -5,7 +5,8 @@ from keras import ops
 
 from kerasnets.layers import LSTM, StackedRNN
 from kerasnets.layers.checks import check_counts
-from kerasnets.models.parts import RecurrentSearch, as_hypotheses, as_rows, build_given, with_layer
+from kerasnets.models.given_layers import build_given, with_layer
+from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
 

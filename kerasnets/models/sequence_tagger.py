@@ -4,8 +4,8 @@ import keras
 
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
 from kerasnets.layers.checks import check_counts
-from kerasnets.layers.masking import all_valid
-from kerasnets.models.parts import build_given, valid_steps, with_layer
+from kerasnets.layers.masking import all_valid, valid_steps
+from kerasnets.models.given_layers import build_given, with_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 

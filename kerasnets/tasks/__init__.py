@@ -15,5 +15,5 @@ CLASSES = {
 
 def make_task(name: str, config: Config, directory: Path | None = None) -> Any:
     """-> the task; with the vocabulary or the classes that a run or an export left in `directory`, if it is given."""
-    module = importlib.import_module(f"kerasnets.tasks.{name}")
+    module = importlib.import_module(f"kerasnets.tasks.{name}.task")
     return getattr(module, CLASSES[name])(config, directory)

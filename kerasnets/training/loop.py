@@ -15,11 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.config.checks import RequestError
+from kerasnets.config import STRATEGIES
+from kerasnets.config.checks import RequestError, choose
+from kerasnets.run.directory import RunDirectory
 from kerasnets.training.checkpoints import Checkpoints
 from kerasnets.training.progress import Progress
 from kerasnets.training.protocol import Metrics, Task
-from kerasnets.training.run import RunDirectory
 from kerasnets.training.schedules import make_optimizer
 from kerasnets.training.step import make_step
 
@@ -257,3 +258,14 @@ class Clock:
 
     def status(self) -> str:
         return f"loss {self.loss:.4f}"
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """ "one_device": the first GPU, else the CPU; "mirrored": all GPUs (else all logical CPUs), each with a copy of the
+    weights and a share of the batch; "auto": mirrored where there are several GPUs."""
+    choose("strategy", name, STRATEGIES)
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.OneDeviceStrategy(devices[0])

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from page_helpers import Manager, Servable, words
 from serving_helpers import CONFIG, Server, example_of
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -22,7 +23,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-from test_status_page import Manager, Servable, words
 
 from serving.client import Client, InvalidArgument
 from serving.compare import main as compare

@@ -1,0 +1,177 @@
+"""Temperature scaling (Guo et al. 2017, section 4.2): one number that makes a network's probabilities honest.
+
+A network is calibrated if of all answers that it is 80 % sure of, 80 % are right. Trained networks mostly are too sure;
+softmax(logits / T) with a T above 1 is less sure, and no answer changes, since the order of the logits stays.
+
+    N examples, V classes or tokens
+"""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasnets.calibration.bins import BINS, Bins, sums
+from kerasnets.calibration.diagram import draw
+from kerasnets.config.checks import RequestError
+from kerasnets.run.files import write
+
+FILE, DIAGRAM = "calibration.json", "reliability.png"
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures: examples without a mistake would ask for 0, and mere noise for infinity
+GRID = 16  # temperatures that are tried in one pass over the examples
+
+Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration.json holds.
+
+    Attributes:
+        temperature: T, in LOWEST..HIGHEST.
+        bounded: whether T is one of these two, and the best one lies beyond it.
+        examples: of the validation split: pictures, characters or tokens.
+        nll_before, nll_after: negative log-likelihood in nats per example, with T = 1 and with T.
+        ece_before, ece_after: expected calibration error, 0..1.
+        bins_before, bins_after: what a reliability diagram shows.
+    """
+
+    temperature: float
+    bounded: bool
+    examples: int
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    bins_before: Bins
+    bins_after: Bins
+
+
+def load_temperature(directory: Path | None) -> float:
+    """-> the temperature that calibration.json in `directory` tells; 1.0, which changes nothing, without the file."""
+    if directory is None or not (directory / FILE).exists():
+        return 1.0
+    try:
+        temperature = float(json.loads((directory / FILE).read_text("utf-8"))["temperature"])
+    except (ValueError, KeyError, TypeError):
+        temperature = math.nan
+    if not LOWEST <= temperature <= HIGHEST:
+        raise RequestError(
+            f"{directory / FILE} has no temperature from {LOWEST} to {HIGHEST}; remove it to do without calibration."
+        )
+    return temperature
+
+
+def calibrate(task: Any, model: Any, run_dir: Path) -> Calibration:
+    """Fits the temperature on the validation split, and writes calibration.json and reliability.png.
+
+    Args: task with `held_out(model)` -> iterator of logits float32 [N, V] and labels int [N], which is called anew for
+        each of three passes, so that never more than a batch is held.
+    Raises: ValueError if there are no examples, or logits that are no numbers.
+    """
+    calibration = fit(lambda: task.held_out(model))
+    write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
+    draw(calibration, run_dir / DIAGRAM)
+    print(
+        f"temperature {calibration.temperature:.3f}: expected calibration error {calibration.ece_before:.4f} before, "
+        f"{calibration.ece_after:.4f} after ({calibration.examples:,} validation examples)",
+        file=sys.stderr,
+    )
+    if calibration.bounded:
+        print(
+            f"the best temperature lies outside {LOWEST} to {HIGHEST}; a larger validation split would tell it better.",
+            file=sys.stderr,
+        )
+    return calibration
+
+
+def fit(batches: Batches) -> Calibration:
+    """-> the temperature that minimizes the negative log-likelihood of softmax(logits / T), and what it changes."""
+    temperature = best_temperature(batches)
+    before, after = Totals(1.0), Totals(temperature)
+    for logits, labels in batches():
+        before.add(logits, labels)
+        after.add(logits, labels)
+    return Calibration(
+        temperature,
+        temperature in (LOWEST, HIGHEST),
+        before.examples,
+        before.nll,
+        after.nll,
+        before.bins.error,
+        after.bins.error,
+        before.bins,
+        after.bins,
+    )
+
+
+def best_temperature(batches: Batches) -> float:
+    """The likelihood is convex in 1 / T, so that its slope has one zero: looked for on a grid, then between the two
+    grid points around it on a finer one. What the slope does in between is as good as a straight line."""
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    for _ in range(2):
+        grid = np.linspace(low, high, GRID)
+        slopes = likelihood_slopes(batches, np.exp(-grid))  # falls from left to right
+        if not slopes.any():
+            return 1.0  # all classes are alike whatever T is
+        if slopes[0] <= 0:
+            return LOWEST
+        if slopes[-1] >= 0:
+            return HIGHEST
+        right = int(np.argmax(slopes < 0))
+        low, high = grid[right - 1], grid[right]
+    return float(np.exp(low + (high - low) * slopes[right - 1] / (slopes[right - 1] - slopes[right])))
+
+
+def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
+    """-> for each β = 1 / T the derivative of the summed -log softmax(β z)[label], which is the sum of
+
+        (mean of z under softmax(β z)) - z[label]        over all examples
+
+    Raises: ValueError if there are no examples, or logits that are no numbers.
+    """
+    slopes, examples = np.zeros(len(inverses)), 0
+    for logits, labels in batches():
+        if not np.isfinite(logits).all():
+            raise ValueError("calibration found logits that are NaN or infinite; train with a lower learning rate.")
+        below = logits - logits.max(axis=1, keepdims=True)  # [N, V], 0 at the top
+        examples += len(labels)
+        slopes -= below[np.arange(len(labels)), labels].sum(dtype=np.float64)
+        weights = np.empty_like(below)
+        for n, inverse in enumerate(inverses):
+            np.exp(np.multiply(below, np.float32(inverse), out=weights), out=weights)
+            slopes[n] += (np.einsum("nv,nv->n", weights, below) / weights.sum(axis=1)).sum(dtype=np.float64)
+    if not examples:
+        raise ValueError("calibration found no example in the validation split; give a larger one.")
+    return slopes
+
+
+class Totals:
+    """Sums over batches of examples, with one temperature."""
+
+    def __init__(self, temperature: float):
+        self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        below = (logits - logits.max(axis=1, keepdims=True)) / np.float32(self.temperature)
+        total = np.exp(below).sum(axis=1)  # the most probable class has exp(0) of it
+        self.loss += (np.log(total) - below[np.arange(len(labels)), labels]).sum(dtype=np.float64)
+        self.sums += sums(1 / total, logits.argmax(axis=1) == labels)
+
+    @property
+    def examples(self) -> int:
+        return int(self.sums[2].sum())
+
+    @property
+    def nll(self) -> float:
+        return float(self.loss) / self.examples
+
+    @property
+    def bins(self) -> Bins:
+        return Bins.of(self.sums)

@@ -1,0 +1,31 @@
+"""config.toml: all that is needed to repeat a run."""
+
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from kerasnets.config import TASKS, Config, from_dict, to_dict
+from kerasnets.config.checks import RequestError, choose
+from kerasnets.run.files import write
+
+
+def save(path: Path, task: str, preset: str, config: Config) -> None:
+    write(path, tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}))
+
+
+def load(path: Path) -> tuple[str, str, Config]:
+    """-> task, preset and configuration of a run, from its config.toml."""
+    try:
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text)
+        task, preset = values.pop("task"), values.pop("preset")
+    except FileNotFoundError:
+        raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
+    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
+    choose("task", task, TASKS)
+    # The network's table is the last one: what is cut off must not be filled up with defaults.
+    if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
+        raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
+    return task, preset, from_dict(TASKS[task], values)

@@ -1,0 +1,227 @@
+"""What a run was trained on, `data.json` in its directory, by which data that have changed since are noticed.
+
+    dataset       as it was given
+    classes       of images: their names, in the order of the labels
+    splits        {split: {"examples": images, characters or pairs, "sha256": of what was read}}
+    files         {path: {"bytes", "sha256"}} of the user's own data (`folder:`, `file:`), relative to the data
+    files_sha256  of `files`; an export keeps it without them, since names of files can be private
+
+Data are the same if their files are, whatever a later version reads in them (decoders of JPEG differ by a shade from
+machine to machine), or if what was read of them is (a file that nobody reads may come and go).
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasnets.config.checks import RequestError
+from kerasnets.data.splits import SPLITS, DataError
+from kerasnets.run.files import DATA, read_json, write_json
+
+UNITS = {"image_classification": "images", "text_generation": "characters", "translation": "pairs"}
+VERBS = {"added": ("was added", "were added"), "changed": ("changed", "changed"), "gone": ("is gone", "are gone")}
+MOST_NAMES = 3  # of changed files that a sentence names
+Fingerprint = dict[str, Any]
+
+
+def take(task: Any) -> Fingerprint:
+    """-> the fingerprint of the data of a task, which it reads.
+
+    Raises: DataError if the data cannot be had.
+    """
+    data = task.data
+    files = list_files(task.config.dataset)
+    classes = {"classes": list(data.classes)} if hasattr(data, "classes") else {}
+    splits = {}
+    for name in SPLITS:
+        part = getattr(data, name)
+        # The pixels of a prepared set depend on the machine's decoder; its labels say enough of which set it is.
+        content = part[1] if classes and files is None else part
+        splits[name] = {"examples": len(part) if isinstance(part, str) else len(part[1]), "sha256": digest(content)}
+    return {"dataset": task.config.dataset, **classes, "splits": splits} | summary(files)
+
+
+def summary(files: Mapping[str, Any] | None) -> Fingerprint:
+    if files is None:
+        return {}
+    return {"files": dict(files), "files_sha256": digest(json.dumps(files, sort_keys=True))}
+
+
+def digest(content: Any) -> str:
+    """-> SHA-256 of a text, lists of texts, an array or a tuple of arrays."""
+    sha = hashlib.sha256()
+    arrays = content if isinstance(content, tuple) else (content,)
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        for array in arrays:
+            sha.update(f"{array.dtype}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).data)
+    else:
+        sha.update(json.dumps(content).encode())
+    return sha.hexdigest()
+
+
+def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
+    """-> size and SHA-256 of each file of the user's own data, hidden ones left out; None of any other data set, and
+    where there is nothing."""
+    form, colon, place = dataset.partition(":")
+    root = Path(place)
+    if not colon or form not in ("folder", "file") or not root.exists():
+        return None
+    if root.is_file():
+        return {root.name: describe_file(root)}
+    paths, seen = [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            paths += [Path(folder, name) for name in names if not name.startswith(".")]
+        seen.add(real)
+    paths = sorted(path for path in paths if path.is_file())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release Python's lock
+        return {
+            path.relative_to(root).as_posix(): described
+            for path, described in zip(paths, pool.map(describe_file, paths), strict=True)
+        }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def same_files(before: Fingerprint, now: Fingerprint) -> bool:
+    return "files_sha256" in before and before["files_sha256"] == now.get("files_sha256")
+
+
+def changed_splits(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """-> the splits that have other examples than before, or examples of other classes."""
+    key = "examples" if same_files(before, now) else "sha256"
+    if before.get("classes") != now.get("classes"):
+        return list(SPLITS)
+    if "splits" not in before:  # nothing else is known
+        return []
+    return [name for name in SPLITS if before["splits"][name][key] != now["splits"][name][key]]
+
+
+def difference(before: Fingerprint, now: Fingerprint, unit: str) -> str | None:
+    """-> what has changed, for the middle of a sentence, or None.
+
+    Args: unit of the examples: images, characters, pairs.
+    """
+    changed = changed_splits(before, now)
+    if not changed:
+        return None
+    if classes := class_difference(before.get("classes", []), now.get("classes", [])):
+        return classes
+    parts = file_difference(before, now)
+    for name in SPLITS:
+        old, new = before["splits"][name]["examples"], now["splits"][name]["examples"]
+        if old != new:
+            parts.append(f"{name} has {new:,} {unit[:-1] if new == 1 else unit} and had {old:,}")
+    return ", ".join(parts) or f"{' and '.join(changed)} held other {unit}, as many as now"
+
+
+def class_difference(before: list[str], now: list[str]) -> str:
+    new, gone = [name for name in now if name not in before], [name for name in before if name not in now]
+    if len(gone) == len(new) == 1:
+        return f"class {gone[0]!r} is now {new[0]!r}"
+    parts = [
+        f"{'class' if len(names) == 1 else 'classes'} {', '.join(map(repr, names))} {VERBS[kind][len(names) > 1]}"
+        for kind, names in (("added", new), ("gone", gone))
+        if names
+    ]
+    return ", ".join(parts) or ("the classes have another order" if before != now else "")
+
+
+def file_difference(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """-> "3 files were added (...)", "1 changed (...)" and so on."""
+    if "files" not in before or "files" not in now:
+        differ = "files_sha256" in before and not same_files(before, now)
+        return ["files were changed, added or removed"] if differ else []
+    old, new = before["files"], now["files"]
+    kinds = {
+        "added": [name for name in new if name not in old],
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+        "gone": [name for name in old if name not in new],
+    }
+    parts: list[str] = []
+    for kind, names in kinds.items():
+        if names:
+            noun = "" if parts else " file" if len(names) == 1 else " files"
+            examples = ", ".join([*names[:MOST_NAMES], *["..."][: len(names) > MOST_NAMES]])
+            parts.append(f"{len(names)}{noun} {VERBS[kind][len(names) > 1]} ({examples})")
+    return parts
+
+
+def write(directory: Path, fingerprint: Fingerprint) -> None:
+    write_json(directory / DATA, fingerprint)
+
+
+def copy_without_names(run_dir: Path, extra: Path) -> None:
+    """Copies data.json of a run into an export, without the names of files."""
+    if (run_dir / DATA).exists():
+        write(extra, {name: value for name, value in read_json(run_dir / DATA).items() if name != "files"})
+
+
+def load(directory: Path, task: Any) -> Fingerprint:
+    """-> what `write` left in a run directory or in `assets.extra`, with the classes that the model itself knows; these
+    alone, and a sentence on standard error, if there is no such file."""
+    fingerprint = {}
+    if (directory / DATA).exists():
+        fingerprint = read_json(directory / DATA)
+    else:
+        print(f"{directory / DATA} is missing: data that have changed since would not be noticed.", file=sys.stderr)
+    return fingerprint | ({"classes": list(task.classes)} if hasattr(task, "classes") else {})
+
+
+def check_unchanged(directory: Path, task: Any) -> None:
+    """Raises: RequestError if the data of a run that goes on are not those that it began with."""
+    if changes := difference(load(directory, task), take(task), UNITS[task.name]):
+        raise RequestError(
+            f"{directory} was begun with other data: {changes}; put the data back as they were, or give another "
+            "--run-dir."
+        )
+
+
+def check_scored(directory: Path, task: Any, split: str) -> str | None:
+    """Compares the data of which `split` is to be scored with those of the training.
+
+    The scored split alone may change: a user who adds examples to it wants them scored. If the training split has
+    changed too, the splits may have been cut anew, and the scored examples may have been trained on.
+
+    Returns: what has changed, if the score can be had all the same.
+    Raises: RequestError if the classes are others, or both the training split and the scored one.
+    """
+    before, now = load(directory, task), take(task)
+    changes, changed = difference(before, now, UNITS[task.name]), changed_splits(before, now)
+    if changes is None or split not in changed:
+        return None
+    if "train" in changed:
+        raise RequestError(
+            f"{task.config.dataset} is not what the model was trained on: {changes}; put the data back as they were or "
+            "train again, since what is scored may have been trained on, or be of other classes."
+        )
+    return changes
+
+
+def check_exported(directory: Path, task: Any, read: bool) -> str | None:
+    """-> what has changed in the data of a run; None also if they are gone, as on another machine.
+
+    Args: read: whether the data will be read in any case. Otherwise they are, which takes time, only if files of the
+        user's own data have changed.
+    """
+    before = load(directory, task)
+    files = None if read else list_files(task.config.dataset)
+    if not read and (files is None or same_files(before, summary(files))):
+        return None
+    try:
+        return difference(before, take(task), UNITS[task.name])
+    except DataError as error:
+        return None if read else str(error)

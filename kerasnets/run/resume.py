@@ -1,0 +1,95 @@
+"""Whether a training can go on in a run directory, and with which options."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kerasnets import config as configuration
+from kerasnets.config import Config, Training, flat
+from kerasnets.config.checks import RequestError, choose
+from kerasnets.run import config_file, lock
+from kerasnets.run.files import (
+    CONFIG,
+    DATA,
+    EXAMPLES,
+    METRICS,
+    MODEL,
+    VOCABULARIES,
+    is_partial,
+    is_whole_model,
+    read_json,
+)
+
+# What a run writes before its config.toml, and writes again if it was ended in between.
+FIRST_FILES = {*VOCABULARIES.values(), EXAMPLES, DATA, lock.FILE}
+# What may be another when a run goes on: neither the network nor the vocabulary nor the batches depend on it.
+RESUMABLE = tuple(f"training.{field.name}" for field in dataclasses.fields(Training) if field.name != "batch_size")
+
+
+def named_values(text: str) -> dict[str, str]:
+    """ "training.learning-rate=1e-3,training.clip-norm=0.5" -> {"training.learning_rate": "1e-3", ...}"""
+    values = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        values[choose("option for --resume-with", name.strip().replace("-", "_"), RESUMABLE)] = value.strip()
+    return values
+
+
+def with_values(config: Config, values: Mapping[str, str]) -> Config:
+    """-> the configuration with other values of the options in RESUMABLE."""
+    training = configuration.to_dict(config.training)
+    for name, value in values.items():
+        field = name.removeprefix("training.")
+        kind = type(training[field])
+        try:
+            training[field] = kind(value)
+        except ValueError:
+            raise RequestError(f"{name} is {value!r}; it must be of type {kind.__name__}.") from None
+    return dataclasses.replace(config, training=configuration.from_dict(Training, training, "training."))
+
+
+def look_at(
+    run_dir: Path, task: str, preset: str, config: Config, resume_with: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """-> the metrics of a run that is already finished there, or None; the options that `resume_with` changes,
+    {name: [before, after]}.
+
+    Raises: RequestError if another run is there, or none that could go on.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RequestError(f"{run_dir} is a file; give a directory as --run-dir.")
+    if not (run_dir / CONFIG).exists():
+        names = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+        if any(name not in FIRST_FILES and not is_partial(name) for name in names):
+            raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
+        if resume_with:
+            raise RequestError(f"{run_dir} holds no run to go on with; give the values as options of their own.")
+        return None, {}
+    there, _, earlier = config_file.load(run_dir / CONFIG)
+    if there != task:
+        raise RequestError(f"{run_dir} holds a run of {there}, not of {task}; give another --run-dir.")
+    if earlier.model.kind != config.model.kind:
+        change = f"model was {earlier.model.kind!r} and is now {config.model.kind!r}"
+        raise RequestError(f"{run_dir} holds a run with other options ({change}); give another --run-dir.")
+    old, new = flat(earlier), flat(config)
+    changes = {name: [old[name], new[name]] for name in new if old[name] != new[name] and name != "data_dir"}
+    refuse_changes(run_dir, {name: change for name, change in changes.items() if name not in resume_with})
+    finished = read_json(run_dir / METRICS) if (run_dir / METRICS).exists() else None
+    if finished and changes:
+        raise RequestError(f"{run_dir} is finished; give another --run-dir to train with other options.")
+    if finished and not is_whole_model(run_dir / MODEL):
+        finished = None  # it is written again
+    return finished, changes
+
+
+def refuse_changes(run_dir: Path, changes: Mapping[str, Any]) -> None:
+    """Raises: RequestError if there are changes of options; it says which way there is to go on."""
+    if not changes:
+        return
+    text = "; ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in changes.items())
+    way_out = "give another --run-dir"
+    if all(name in RESUMABLE for name in changes):
+        values = ",".join(f"{name}={new}" for name, (_, new) in changes.items())
+        way_out += f", or go on with these values by --resume-with {values}"
+    raise RequestError(f"{run_dir} holds a run with other options ({text}); {way_out}.")

@@ -1,0 +1,323 @@
+"""Image classification: a class for a picture."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.calibration.bins import expected_error
+from kerasnets.calibration.temperature import load_temperature
+from kerasnets.config import ImageClassification
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import SequenceClassifierModel, SequenceGeneratorModel
+from kerasnets.data.batches import image_batch, to_dataset
+from kerasnets.data.sources import ImageSplits, load_images
+from kerasnets.data.splits import SPLITS, Reading, describe
+from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
+from kerasnets.tasks.graphs import one_a_model
+from kerasnets.tasks.image_classification import pictures
+from kerasnets.tasks.image_classification.explanations import grad_cam, gradient_times_input
+from kerasnets.tasks.image_classification.spelling import Spelling
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.requests import require, require_rows, rows_of
+
+TOP = 5
+EVALUATION_BATCH = 500
+TOGETHER = 1_000_000  # pixels of the model's size in a request: they bound the memory of the network's maps
+
+
+class ImageClassificationTask:
+    """Pictures [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
+
+    name = "image_classification"
+    best, best_is = "accuracy", "highest"
+
+    def __init__(self, config: ImageClassification, directory: Path | None = None):
+        self.config, self.directory = config, directory
+
+    @functools.cached_property
+    def data(self) -> ImageSplits:
+        size = self.config.image_size
+        data = load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
+        return data if self.directory is None else with_labels_of(data, self.classes)
+
+    @functools.cached_property
+    def _saved(self) -> dict[str, Any]:
+        if self.directory is None:
+            return {"classes": list(self.data.classes), "shape": list(self.data.train[0].shape[1:])}
+        return json.loads((self.directory / "classes.json").read_text("utf-8"))
+
+    @property
+    def classes(self) -> list[str]:
+        return self._saved["classes"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, channels of every picture."""
+        return tuple(self._saved["shape"])
+
+    @property
+    def rows(self) -> int:
+        """Most pictures of a request."""
+        return rows_of(self.shape[0] * self.shape[1], TOGETHER)
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        return {"rows": self.rows}
+
+    def save(self, directory: Path) -> None:
+        (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
+
+    def split_sizes(self) -> dict[str, Any]:
+        sizes = {name: len(getattr(self.data, name)[1]) for name in SPLITS}
+        return describe(self.data, sizes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        return self.data.reading
+
+    def model(self) -> keras.Model:
+        options, pictures = self.config.model, (None, *self.shape)
+        if isinstance(options, SequenceGeneratorModel):
+            sizes = {name: value for name, value in vars(options).items() if name != "filters"}
+            encoder = ConvNet(options.width, options.filters)  # its "classes" are the features of the vector
+            model = SequenceGenerator(self.spelling.vocabulary_size, encoder, **sizes)
+            model.build({"given": pictures, "target": (None, None)})
+            return model
+        if isinstance(options, SequenceClassifierModel):
+            model = SequenceClassifier(len(self.classes), PixelRows(), **vars(options))
+        else:
+            model = ConvNet(len(self.classes), **vars(options))
+        model.build(pictures)
+        return model
+
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        return Spelling(self.classes)
+
+    @property
+    def spells(self) -> bool:
+        """Whether the network writes the name of the class."""
+        return isinstance(self.config.model, SequenceGeneratorModel)
+
+    def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
+        """pixels [B, Y, X, C] -> [B, classes], without dropout."""
+        return self.spelling.logits(model, pixels) if self.spells else model(pixels, training=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.data.train[1]) // self.examples_per_step)
+
+    @property
+    def examples_per_step(self) -> int:
+        return self.config.training.batch_size
+
+    def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
+        images, labels = self.data.train
+        seed = self.config.seed
+
+        def batch(step: int) -> dict[str, np.ndarray]:
+            chosen = image_batch(images, labels, self.examples_per_step, seed, step)
+            random = np.random.default_rng((seed, step))
+            return chosen | {"pixels": self.augment(chosen["pixels"], random)}
+
+        return to_dataset(batch, start, stop)
+
+    def augment(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """uint8 [B, Y, X, C] -> shifted by up to `augmentation` pixels, black coming in, and perhaps mirrored."""
+        reach, (count, rows, columns, _) = self.config.augmentation, pixels.shape
+        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        down, right = random.integers(0, 2 * reach + 1, (2, count, 1))
+        y = (down + np.arange(rows))[:, :, np.newaxis]
+        x = (right + np.arange(columns))[:, np.newaxis, :]
+        if self.config.flip:
+            x = np.where(random.random((count, 1, 1)) < 0.5, x[:, :, ::-1], x)
+        return padded[np.arange(count)[:, np.newaxis, np.newaxis], y, x]
+
+    def initial_carry(self) -> tuple:
+        return ()
+
+    def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        pixels, labels, smoothing = batch["pixels"], batch["labels"], self.config.training.label_smoothing
+        if self.spells:
+            losses = self.spelling.losses(model, pixels, labels, smoothing, training)
+        else:
+            losses = cross_entropy(model(pixels, training=training), labels, smoothing)
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return load_temperature(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, classes] and labels [N] of the validation pictures, a batch at a time."""
+        pixels, labels = self.data.validation
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            yield self._logits(model)(tf.constant(pixels[part], tf.float32)).numpy(), labels[part]
+
+    @one_a_model
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> `logits` as a graph that is traced once, however often it is called for."""
+        return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
+
+    def validate(self, model: keras.Model) -> dict[str, float]:
+        pixels, labels = self.data.validation
+        probabilities = self._probabilities(self._classifier(model), pixels)
+        return measure(probabilities, labels)
+
+    @one_a_model
+    def _classifier(self, model: keras.Model) -> Callable:
+        return self.signatures(model)["pixels"]
+
+    def _probabilities(self, classify: Callable, pixels: np.ndarray) -> np.ndarray:
+        size = min(EVALUATION_BATCH, self.rows)
+        batches = np.array_split(pixels, range(size, len(pixels), size))
+        return np.concatenate(
+            [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
+        )
+
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
+        """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: the true class,
+        columns: the answer) and each class's share of right answers."""
+        pixels, labels = getattr(self.data, split)
+        probabilities = self._probabilities(signatures["pixels"], pixels)
+        answers = probabilities.argmax(axis=-1)
+        confusion = np.zeros((len(self.classes), len(self.classes)), int)
+        np.add.at(confusion, (labels, answers), 1)
+        recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+        return measure(probabilities, labels) | {
+            "ece": expected_error(probabilities, labels),
+            "examples": len(labels),
+            "classes": self.classes,
+            "class_accuracy": [round(float(x), 4) for x in recall],
+            "confusion_matrix": confusion.tolist(),
+        }
+
+    def signatures(self, model: keras.Model) -> dict[str, Any]:
+        shape, names = self.shape, tf.constant(self.classes)
+        top = min(TOP, len(self.classes))
+        files = tf.TensorSpec((None,), tf.string, "image_bytes")
+
+        def best(logits):
+            score, place = tf.math.top_k(self.probabilities(logits), top)
+            return {"label": tf.gather(names, place), "score": score}
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, "pixels")])
+        def pixels(pixels):
+            pixels = require_pixels(require_rows(pixels, "pixels", self.rows))
+            return {"probabilities": self.probabilities(self.logits(model, pixels))}
+
+        @tf.function(input_signature=[files])
+        def serving_default(image_bytes):
+            return best(self.logits(model, self.decode(require_rows(image_bytes, "image_bytes", self.rows))))
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "inputs")])
+        def classify(inputs):
+            files = read_examples(require_rows(inputs, "inputs", self.rows))
+            scores = self.probabilities(self.logits(model, self.decode(files)))
+            return {"classes": tf.repeat(names[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
+
+        @tf.function(input_signature=[files])
+        def explain(image_bytes):
+            files = require_rows(image_bytes, "image_bytes", self.rows)
+            logits, heatmap, feature_maps = self.explain(model, self.decode(files))
+            return best(logits) | {"heatmap": heatmap, "feature_maps": feature_maps}
+
+        return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """logits [B, classes] -> the classes' calibrated probabilities."""
+        return tf.nn.softmax(logits / self.temperature)
+
+    def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X] in 0..1 for the best class; feature maps [B, y, x, n]."""
+        if isinstance(model, SequenceClassifier):
+            return gradient_times_input(model, pixels)
+        if self.spells:
+            return grad_cam(model.encoder, functools.partial(self.spelling.logits_of_vector, model), pixels)
+        return grad_cam(model, tf.identity, pixels)
+
+    def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), brought to the model's
+        size and to its number of channels."""
+        rows, columns, channels = self.shape
+        pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")
+        # Gray pictures were decoded to three equal channels; the weights of gray add up to 0.9999.
+        return tf.round(tf.image.rgb_to_grayscale(pixels)) if channels == 1 else pixels
+
+    def examples(self) -> list[dict[str, Any]]:
+        """The first test picture of each of up to ten classes, as PNG."""
+        images, labels = self.data.test
+        first = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
+        return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in first]
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        """-> a request for each signature, made of the examples."""
+        files = np.array([example["image_bytes"] for example in examples], object)
+        return {
+            "serving_default": {"image_bytes": files},
+            "pixels": {"pixels": self.decode(tf.constant(files)).numpy()},
+            "classify": {"inputs": np.array([example_message(file) for file in files], object)},
+            "explain": {"image_bytes": files},
+        }
+
+    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+        """The path of a picture -> its best classes."""
+        try:
+            data = Path(given).read_bytes()
+        except OSError as error:
+            raise RequestError(f"{given} cannot be read ({error.strerror}); give the path of a picture.") from None
+        answer = signatures["serving_default"](image_bytes=tf.constant([data]))
+        best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
+        return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+
+
+def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
+    """-> the data with the labels of a trained model's classes, if they have the same ones in another order."""
+    if set(data.classes) != set(classes) or list(data.classes) == classes:
+        return data
+    labels = np.array([classes.index(name) for name in data.classes], np.int32)
+    train, validation, test = ((part[0], labels[part[1]]) for part in (data.train, data.validation, data.test))
+    return dataclasses.replace(data, train=train, validation=validation, test=test, classes=tuple(classes))
+
+
+def require_pixels(pixels: tf.Tensor) -> tf.Tensor:
+    """pixels [B, Y, X, C] -> the same, if all are numbers from 0 to 255."""
+    valid = tf.reduce_all((pixels >= 0) & (pixels <= 255), axis=(1, 2, 3))  # not so for NaN
+    with tf.control_dependencies([require(valid, "pixels", "has values that are not numbers from 0 to 255")]):
+        return tf.identity(pixels)
+
+
+def read_examples(inputs: tf.Tensor) -> tf.Tensor:
+    """Serialized tf.Examples [B] -> their feature `image_bytes` [B]."""
+
+    def one(data: tf.Tensor) -> tf.Tensor:
+        feature = tf.io.FixedLenFeature((), tf.string)
+        return tf.io.parse_single_example(data, {"image_bytes": feature})["image_bytes"]
+
+    wrong = "is no serialized tf.Example that has one string as its feature image_bytes"
+    return pictures.each(one, inputs, tf.TensorSpec((), tf.string), "inputs", wrong)
+
+
+def example_message(file: bytes) -> bytes:
+    """-> what `read_examples` reads."""
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
+    return tf.train.Example(features=tf.train.Features(feature={"image_bytes": value})).SerializeToString()
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """probabilities [N, classes], labels [N] -> accuracy; loss in nats."""
+    right = probabilities.argmax(axis=-1) == labels
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return {"accuracy": float(right.mean()), "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}

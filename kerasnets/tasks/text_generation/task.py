@@ -1,0 +1,255 @@
+"""Text generation: the next character of a text, and the one after it."""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.calibration.temperature import load_temperature
+from kerasnets.config import TextGeneration
+from kerasnets.config.checks import RequestError
+from kerasnets.data.batches import text_batch, text_steps, to_dataset
+from kerasnets.data.sources import TextSplits, load_text
+from kerasnets.data.splits import SPLITS, Reading, describe
+from kerasnets.models import CharLSTM
+from kerasnets.tasks.graphs import one_a_model
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.requests import MOST_BYTES, rows_of
+from kerasnets.tasks.text_generation.signatures import TOGETHER, TextSignatures
+from kerasnets.tasks.text_generation.state import state_size
+from kerasnets.text.characters import CharacterVocabulary
+
+FILE = "characters.json"
+WINDOW = 256  # characters of a window that is scored from an empty state
+
+
+class TextGenerationTask:
+    """A plain text; `CharLSTM`, trained by truncated back-propagation with carried states; nats per character."""
+
+    name = "text_generation"
+    best, best_is = "loss", "lowest"
+
+    def __init__(self, config: TextGeneration, directory: Path | None = None):
+        self.config, self.directory = config, directory
+
+    @functools.cached_property
+    def data(self) -> TextSplits:
+        return load_text(self.config.dataset, self.config.data_dir)
+
+    @functools.cached_property
+    def vocabulary(self) -> CharacterVocabulary:
+        if self.directory is not None:
+            return CharacterVocabulary.load(self.directory / FILE)
+        return CharacterVocabulary.build(self.data.train)
+
+    def save(self, directory: Path) -> None:
+        self.vocabulary.save(directory / FILE)
+
+    def split_sizes(self) -> dict[str, Any]:
+        if not self._readable(self.data.validation[1:]):  # of the first character nothing is foretold
+            raise RequestError("the validation text has no character of the training text; give another text.")
+        return describe(self.data, {name: len(getattr(self.data, name)) for name in SPLITS}, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        return self.data.reading
+
+    def model(self) -> keras.Model:
+        model = CharLSTM(self.vocabulary.size, **vars(self.config.model))
+        model.build((None, None))
+        return model
+
+    @functools.cached_property
+    def _training_ids(self) -> np.ndarray:
+        return self.vocabulary.encode_python(self.data.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return text_steps(self._training_ids, self.config.training.batch_size, self.config.sequence_length)
+
+    @property
+    def examples_per_step(self) -> int:
+        """Characters."""
+        return self.config.training.batch_size * self.config.sequence_length
+
+    def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
+        def batch(step: int) -> dict[str, np.ndarray]:
+            rows, length = self.config.training.batch_size, self.config.sequence_length
+            return text_batch(self._training_ids, rows, length, self.config.seed, step)
+
+        return to_dataset(batch, start, stop)
+
+    def initial_carry(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        shape = self.config.training.batch_size, self.config.model.units
+        return [(np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(self.config.model.num_layers)]
+
+    def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        kept = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from empty states
+        states = [(h * kept, c * kept) for h, c in carry]
+        logits, states = model.run(batch["inputs"], states, training=training)
+        losses = cross_entropy(logits, batch["targets"], self.config.training.label_smoothing)
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
+
+    def validate(self, model: keras.Model) -> dict[str, float]:
+        """As `evaluate`, but from 16 places of the text at once, for speed."""
+        ids = self.vocabulary.encode_python(self.data.validation)
+        return per_character(self._score(model, ids, rows=places(ids)))
+
+    def _score(self, model: keras.Model, ids: np.ndarray, rows: int) -> float:
+        """-> mean loss in nats per character of `rows` equal parts of the text, each read in one pass."""
+        states, total, count = model.initial_states(rows), 0.0, 0
+        for inputs, targets in windows(ids, rows):
+            loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
+            total, count = total + float(loss), count + targets.size
+        return total / count
+
+    @one_a_model
+    def _losses(self, model: keras.Model) -> Callable:
+        """-> `score` of the model."""
+        return tf.function(functools.partial(score, model), reduce_retracing=True)
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return load_temperature(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, V - 1] and the characters [N] that they should tell, of the validation text as `validate` reads
+        it, a window at a time. Id 0, which stands for unknown characters and is never written, is left out."""
+        ids = self.vocabulary.encode_python(self.data.validation)
+        rows = places(ids)
+        states = model.initial_states(rows)
+        for inputs, labels in windows(ids, rows):
+            logits, states = self._logits(model)(tf.constant(inputs), states)
+            yield logits.numpy()[labels != 0][:, 1:], labels[labels != 0] - 1
+
+    @one_a_model
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
+
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
+        """-> loss (nats a character) and bits_per_character of one pass over the split with carried state, which takes
+        the model itself; window_loss, of windows of 256 characters that each start from an empty state, from the
+        calibrated probabilities that `explain` gives."""
+        text = getattr(self.data, split)
+        ids = self.vocabulary.encode_python(text)
+        metrics = {} if model is None else per_character(self._score(model, ids, rows=1))
+        if len(ids) > WINDOW:
+            metrics["window_loss"] = window_loss(signatures["explain"], text)
+        elif model is None:
+            raise RequestError(f"the {split} split has {len(ids)} characters; a SavedModel is scored on {WINDOW + 1}.")
+        return metrics | {
+            "characters": len(ids) - 1,
+            "bytes": len(text.encode()),
+            "unknown_characters": int((ids == 0).sum()),
+            "scored": f"{self.data.parts[split]}, but for the first character, which has nothing before it",
+        }
+
+    def signatures(self, model: keras.Model) -> dict[str, Any]:
+        return self._signatures(model).all()
+
+    def defaults(self, model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
+        """-> what TensorFlow Serving gives for an input that a request leaves out, of each signature that has such."""
+        return self._signatures(model).defaults()
+
+    def _signatures(self, model: keras.Model) -> TextSignatures:
+        return TextSignatures(model, self.vocabulary, self.config.max_length, self.temperature)
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        rows = rows_of(state_size(self.vocabulary.size, self.config.model))
+        return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Beginnings of lines of words, from places far apart, of the test text; or of the first split that has any;
+        or else the first characters that are not blank."""
+        texts = [getattr(self.data, name) for name in reversed(SPLITS)]
+        beginning = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
+        for text in texts:
+            lines = [line for line in dict.fromkeys(beginning.findall(text)) if self._readable(line)]
+            count = min(5, len(lines))
+            if lines:
+                return [{"prompt": lines[n * len(lines) // count]} for n in range(count)]
+        parts = (text[match.start() :][:40].strip() for text in texts if (match := re.search(r"\S", text)))
+        prompt = next((part for part in parts if self._readable(part)), None)
+        if prompt is None:
+            raise RequestError("the text has no beginning that the network could read as a prompt; give another text.")
+        return [{"prompt": prompt}]
+
+    def _readable(self, text: str) -> bool:
+        """Whether a character of a text is known."""
+        return bool(self.vocabulary.encode_python(text).any())
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        """-> a request for each signature, made of the examples."""
+        prompts = np.array([example["prompt"] for example in examples], object)
+        rows, length = len(prompts), min(50, self.config.max_length)
+        generate = {
+            "prompt": prompts,
+            "length": np.full(rows, length, np.int32),
+            "temperature": np.linspace(0, 1, rows, dtype=np.float32),
+            "top_k": np.full(rows, 10, np.int32),
+            "top_p": np.full(rows, 0.9, np.float32),
+            "seed": np.arange(rows, dtype=np.int64),
+        }
+        state = np.zeros((rows, state_size(self.vocabulary.size, self.config.model)), np.float32)
+        unlimited = {"top_k": np.zeros(rows, np.int32), "top_p": np.ones(rows, np.float32)}
+        return {
+            "serving_default": {"prompt": prompts},
+            "generate": generate,
+            "next_char": {"prompt": prompts},
+            "stream": generate | unlimited | {"state": state},
+            "sample": generate | {"repetition_penalty": np.full(rows, 1.2, np.float32), "state": state},
+            "explain": {"text": prompts},
+        }
+
+    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+        """A prompt -> the prompt with its continuation."""
+        return given + signatures["serving_default"](prompt=tf.constant([given.encode()]))["text"][0].numpy().decode()
+
+
+def places(ids: np.ndarray) -> int:
+    """-> from how many places of a text `validate` reads at once."""
+    return min(16, len(ids) // 2)
+
+
+def windows(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A text as `rows` equal parts, which are read side by side -> ids and those that follow them, each
+    [rows, at most WINDOW], one window after the other."""
+    length = (len(ids) - 1) // rows
+    inputs, targets = (ids[n : n + rows * length].reshape(rows, length) for n in (0, 1))
+    for start in range(0, length, WINDOW):
+        part = np.s_[:, start : start + WINDOW]
+        yield inputs[part], targets[part]
+
+
+def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
+    """inputs and targets int [B, T] -> summed loss, states."""
+    logits, states = model.run(inputs, states, training=False)
+    return tf.reduce_sum(cross_entropy(logits, targets)), states
+
+
+def per_character(loss: float) -> dict[str, float]:
+    return {"loss": loss, "bits_per_character": loss / math.log(2)}
+
+
+def window_loss(explain: Callable, text: str) -> float:
+    """-> mean loss in nats per character of windows of the text that each start from an empty state: of each, as with
+    the whole text, all but the first character."""
+    starts = range(0, len(text) - WINDOW, WINDOW)
+    parts = [text[start : start + WINDOW + 1] for start in starts]
+    total = 0.0
+    for first in range(0, len(parts), 64):
+        probability = explain(text=tf.constant(parts[first : first + 64]))["probability"].numpy()
+        total -= float(np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64).sum())
+    return total / (len(parts) * WINDOW)

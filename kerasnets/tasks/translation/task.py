@@ -1,0 +1,268 @@
+"""Translation: a sentence in another language."""
+
+import dataclasses
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.calibration.temperature import load_temperature
+from kerasnets.config import Translation
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import Seq2SeqLSTMModel
+from kerasnets.data.batches import LengthBuckets, to_dataset
+from kerasnets.data.sources import PairSplits, load_pairs
+from kerasnets.data.splits import LeftOut, Reading, describe
+from kerasnets.data.word_vectors import VectorsError, WordVectors, read_vectors
+from kerasnets.models import Seq2SeqLSTM, Transformer
+from kerasnets.tasks.graphs import one_a_model
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS
+from kerasnets.tasks.translation.translator import SEARCHED, Translator, most_bytes
+from kerasnets.text.subwords import SubwordVocabulary
+from kerasnets.text.units import MARKS, SPACE, normalize
+
+FILE = "subwords.json"
+EVALUATION_BATCH = 1000
+
+
+class TranslationTask:
+    """Pairs of sentences; one subword vocabulary for both languages; BLEU and chrF."""
+
+    name = "translation"
+    best, best_is = "loss", "lowest"
+
+    def __init__(self, config: Translation, directory: Path | None = None):
+        self.config, self.directory = config, directory
+
+    @functools.cached_property
+    def data(self) -> PairSplits:
+        return load_pairs(self.config.dataset, self.config.data_dir, self.config.source, self.config.target)
+
+    @functools.cached_property
+    def vocabulary(self) -> SubwordVocabulary:
+        if self.directory is not None:
+            return SubwordVocabulary.load(self.directory / FILE)
+        sources, targets = self.data.train
+        return SubwordVocabulary.train([*sources, *targets], self.config.vocabulary_size)
+
+    def save(self, directory: Path) -> None:
+        self.vocabulary.save(directory / FILE)
+
+    def split_sizes(self) -> dict[str, Any]:
+        """Of train and validation, the pairs that are used; of test all, since those that are too long are scored as
+        sentences without a translation."""
+        sizes = {"train": len(self._training), "validation": len(self._validation), "test": len(self.data.test[0])}
+        return describe(self.data, sizes, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """Raises: RequestError for a split without a pair that is used."""
+        read = self.data.reading
+        left_out = list(read.left_out)
+        for split, buckets in {"train": self._training, "validation": self._validation}.items():
+            pairs = list(zip(*getattr(self.data, split), strict=True))
+            empty = sum(not (normalize(source) and normalize(target)) for source, target in pairs)
+            long = len(pairs) - len(buckets) - empty
+            for count, why in ((long, f"longer than {self.config.max_length} subwords"), (empty, "empty")):
+                if count:
+                    left_out.append(LeftOut("pairs", f"in {split} {why}", count, total=len(pairs)))
+        return Reading(read.read, tuple(left_out))
+
+    def model(self) -> keras.Model:
+        network = Seq2SeqLSTM if isinstance(self.config.model, Seq2SeqLSTMModel) else Transformer
+        options = vars(self.config.model)
+        if options.get("positions") == "learned":
+            options = options | {"max_length": self.config.max_length + 1}  # and the start or the end token
+        model = network(self.vocabulary.size, **options)
+        model.build({"source": (None, None), "target": (None, None)})
+        if self.config.embeddings is not None:
+            table = model.embedding.embeddings
+            table.assign(self._vectors.fill(table.numpy()))
+        return model
+
+    @functools.cached_property
+    def _vectors(self) -> WordVectors:
+        """Of the words of the vocabulary, as large as the embeddings that the model starts with."""
+        width = self.config.model.width
+        try:
+            vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
+        except VectorsError as error:
+            raise RequestError(str(error)) from None
+        if not vectors.found.any():
+            raise RequestError(f"{vectors.path} has no word of the vocabulary; give vectors of the same languages.")
+        spread = vectors.rows[vectors.found].std()
+        if not spread > 0:
+            raise RequestError(f"the vectors of {vectors.path} are all the same number; give vectors of words.")
+        print(vectors.report(), file=sys.stderr)
+        scale = width**-0.5 / spread
+        return dataclasses.replace(vectors, rows=vectors.rows * scale)
+
+    def _buckets(self, split: str) -> LengthBuckets:
+        sources, targets = getattr(self.data, split)
+        start, end = self.vocabulary.START, self.vocabulary.END
+        limit = self.config.max_length
+        pairs = [
+            ([*source, end], [start, *target, end])
+            for source, target in zip(self._tokenize(sources), self._tokenize(targets), strict=True)
+            if 0 < len(source) <= limit and 0 < len(target) <= limit
+        ]
+        if not pairs:
+            raise RequestError(f"no {split} pair has 1 to {limit} subwords a side; use a higher --max-length.")
+        budget = min(self.config.training.batch_size, max(len(pairs), 1) * (limit + 2))
+        return LengthBuckets([s for s, _ in pairs], [t for _, t in pairs], budget, self.config.seed)
+
+    def _tokenize(self, lines: list[str]) -> list[list[int]]:
+        return self.vocabulary.tokenize(tf.constant(lines)).to_list()
+
+    @functools.cached_property
+    def _training(self) -> LengthBuckets:
+        return self._buckets("train")
+
+    @functools.cached_property
+    def _validation(self) -> LengthBuckets:
+        return self._buckets("validation")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._training.steps_per_epoch
+
+    @property
+    def examples_per_step(self) -> float:
+        """Sentence pairs, on average."""
+        return len(self._training) / self.steps_per_epoch
+
+    def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
+        return to_dataset(self._training.batch, start, stop)
+
+    def initial_carry(self) -> tuple:
+        return ()
+
+    def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        smoothing = self.config.training.label_smoothing if training else 0.0
+        inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
+        logits = model({"source": batch["source"], "target": inputs}, training=training)
+        there = tf.cast(targets != self.vocabulary.PAD, tf.float32)
+        losses = cross_entropy(logits, targets, smoothing) * there
+        return tf.reduce_sum(losses), tf.reduce_sum(there), carry
+
+    def validate(self, model: keras.Model) -> dict[str, float]:
+        """-> loss in nats per subword, the end token counted."""
+        batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
+        results = [self._losses(model)(batch) for batch in batches]
+        return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+
+    @one_a_model
+    def _losses(self, model: keras.Model) -> Callable:
+        """-> summed loss and weight of a batch."""
+        return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        return load_temperature(self.directory)
+
+    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """-> logits [N, V] and the subwords [N] that they should tell, of the validation pairs, a batch at a time."""
+        for n in range(self._validation.steps_per_epoch):
+            batch = self._validation.batch(n)
+            inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
+            there = targets != self.vocabulary.PAD
+            logits = self._logits(model)(tf.constant(batch["source"]), tf.constant(inputs))
+            yield logits.numpy()[there], targets[there]
+
+    @one_a_model
+    def _logits(self, model: keras.Model) -> Callable:
+        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        return tf.function(
+            lambda source, target: model({"source": source, "target": target}, training=False), reduce_retracing=True
+        )
+
+    def evaluate(
+        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+    ) -> dict[str, Any]:
+        """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, greedily; beam_bleu and beam_chrf of the
+        first of `beam_search` with length penalty 1; the signatures of both scores."""
+        from sacrebleu.metrics import BLEU, CHRF
+
+        sources, references = getattr(self.data, split)
+        lengths = [len(ids) for ids in self._tokenize(sources)]
+        taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
+        bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
+        for prefix, translate in (("", self._greedy), ("beam_", self._beams)):
+            translations = [""] * len(sources)
+            for start in range(0, len(taken), rows):
+                batch = taken[start : start + rows]
+                answers = translate(signatures, tf.constant([normalize(sources[n]) for n in batch]))
+                for n, translation in zip(batch, answers.numpy(), strict=True):
+                    translations[n] = translation.decode()
+            for name, metric in (("bleu", bleu), ("chrf", chrf)):
+                scores[prefix + name] = metric.corpus_score(translations, [references]).score
+        return scores | {
+            "bleu_signature": str(bleu.get_signature()),
+            "chrf_signature": str(chrf.get_signature()),
+            "sentences": len(sources),
+            "refused": len(sources) - len(taken),  # empty or too long for the model: scored as empty translations
+            "direction": f"{self.config.source} to {self.config.target}",
+        }
+
+    @property
+    def _evaluation_rows(self) -> int:
+        """-> sentences of a request that no limit refuses, however long they are."""
+        limit = self.config.max_length
+        fitting = min(SEARCHED // (limit + 1), MOST_BYTES // most_bytes(self.vocabulary, limit))
+        return max(1, min(EVALUATION_BATCH, fitting))
+
+    @staticmethod
+    def _greedy(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+        return signatures["serving_default"](text=text)["translation"]
+
+    @staticmethod
+    def _beams(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+        return signatures["beam_search"](text=text, length_penalty=tf.ones(len(text)))["translations"][:, 0]
+
+    def signatures(self, model: keras.Model) -> dict[str, Any]:
+        return Translator(model, self.vocabulary, self.config.max_length, self.temperature).signatures()
+
+    @property
+    def request_limits(self) -> dict[str, int]:
+        """What bounds a request, for people."""
+        return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Test sentences, from places far apart."""
+        texts, limit = [normalize(text) for text in self.data.test[0]], self.config.max_length
+        fitting = [s for s, ids in zip(texts, self._tokenize(texts), strict=True) if 0 < len(ids) <= limit]
+        sentences = [s for s in fitting if len(s) <= 120] or fitting
+        if not sentences:
+            raise RequestError(f"no test sentence has at most {limit} subwords; use a higher --max-length.")
+        return [{"text": sentences[n * len(sentences) // 5]} for n in range(min(5, len(sentences)))]
+
+    def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+        """-> a request for each signature, made of the examples."""
+        text = np.array([example["text"] for example in examples], object)
+        return {
+            "serving_default": {"text": text},
+            "beam_search": {"text": text, "length_penalty": np.linspace(0, 1, len(text), dtype=np.float32)},
+            "score": {"text": text, "translation": text[::-1].copy()},
+            "explain": {"text": text},
+        }
+
+    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+        """A sentence -> its translation."""
+        return signatures["serving_default"](text=tf.constant([given.encode()]))["translation"][0].numpy().decode()
+
+
+def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
+    """-> the word that each piece is: "dog" for "▁dog", "," for ","; None for parts of words, bytes and symbols."""
+    words = []
+    for name in vocabulary.model.names:
+        begins = name.startswith(SPACE) and len(name) > 1
+        words.append(name[1:] if begins else name if re.fullmatch(f"[{MARKS}]+", name) else None)
+    return words

@@ -1,0 +1,169 @@
+"""What a translation's SavedModel offers, as graph functions: sentences in, sentences out.
+
+B rows, K beams, S source and T target subwords with their end tokens, L blocks, N heads, V vocabulary
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasnets import decoding
+from kerasnets.tasks.requests import require, require_rows, require_text, require_together, same_rows
+from kerasnets.text.subwords import SubwordVocabulary
+
+BEAMS = 5
+STEEPEST = 5.0  # length penalty
+TOGETHER = 6400  # rows times the subwords of the longest, where all are computed at once: they bound the memory
+SEARCHED = 100_000  # subwords of all sentences that are searched for, their ends counted: they bound the time
+
+
+class Translator:
+    """The signatures of a network that translates.
+
+    Args: model, a `Transformer` or `Seq2SeqLSTM`; its vocabulary; limit: most subwords of a sentence; temperature: what
+        divides the logits, so that probabilities are calibrated (see `kerasnets.calibration`).
+    """
+
+    def __init__(self, model: keras.Model, vocabulary: SubwordVocabulary, limit: int, temperature: float):
+        self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
+        self.bytes = most_bytes(vocabulary, limit)
+        # One graph of the search for both signatures that need it.
+        specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
+        self.greedy = tf.function(self._greedy, input_signature=specs)
+
+    def signatures(self) -> dict[str, Any]:
+        def of(function: Callable, **inputs: tf.DType) -> Any:
+            specs = [tf.TensorSpec((None,), dtype, name) for name, dtype in inputs.items()]
+            return tf.function(function, input_signature=specs)
+
+        return {
+            "serving_default": of(self.translate, text=tf.string),
+            "beam_search": of(self.beam_search, text=tf.string, length_penalty=tf.float32),
+            "score": of(self.score, text=tf.string, translation=tf.string),
+            "explain": of(self.explain, text=tf.string),
+        }
+
+    def translate(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Greedy -> translation string [B]; score float32 [B]: mean log probability of its subwords and its end."""
+        tokens, log_probability = self.greedy(*self.read_to_search(text))
+        count = tf.cast(tf.maximum(lengths_of(tokens), 1), tf.float32)
+        return {"translation": self.vocabulary.detokenize(tokens), "score": log_probability / count}
+
+    def beam_search(self, text: tf.Tensor, length_penalty: tf.Tensor) -> dict[str, tf.Tensor]:
+        """-> translations string [B, K], best first; scores float32 [B, K]: log probability / length^penalty."""
+        text = require_rows(text, "text")
+        length_penalty = same_rows(length_penalty, "length_penalty", text, "text")
+        sane = tf.math.is_finite(length_penalty) & (tf.abs(length_penalty) <= STEEPEST)
+        allowed = f"but must be a number from -{STEEPEST:.0f} to {STEEPEST:.0f} (0 compares sums, 1 means)"
+        with tf.control_dependencies([require(sane, "length_penalty", allowed, length_penalty)]):
+            source, lengths = self.read_to_search(text)
+
+        def search(rows, source, limits):
+            alpha = tf.gather(length_penalty, rows)
+            start, end = self.vocabulary.START, self.vocabulary.END
+            return decoding.beam_search(self.model, *self.start(source), start, end, limits, alpha, BEAMS)
+
+        # A tighter limit than that of greedy search: it bounds what a score can become (see `decoding.beam_search`).
+        limits = tf.minimum(2 * lengths + 10, self.limit + 1)
+        tokens, scores = decoding.by_length(search, source, lengths, limits, (BEAMS,))
+        sentences = self.vocabulary.detokenize(tf.reshape(tokens, [-1, tf.shape(tokens)[2]]))
+        return {"translations": tf.reshape(sentences, tf.shape(scores)), "scores": scores}
+
+    def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
+        """-> log_probability float32 [B]: of the translation's subwords and its end, summed, in nats."""
+        source, _ = self.read(text, "text")
+        # One translation for all rows is read once.
+        target, lengths = (same_rows(x, "translation", text, "text") for x in self.read(translation, "translation"))
+        source, target = together(source, "text"), together(target, "translation")
+        probabilities = self.of_tokens(self.model({"source": source, "target": self.shifted(target)}), target)
+        there = tf.sequence_mask(lengths, tf.shape(target)[1])
+        return {"log_probability": tf.reduce_sum(tf.where(there, probabilities, 0.0), axis=1)}
+
+    def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """-> the greedy translation; source_tokens, target_tokens string [B, S] and [B, T]: subwords, ▁ for a
+        space, and the end token, "" after it; token_probability float32 [B, T]; who looked at whom: cross_attention
+        [B, L, N, T, S], encoder_attention [B, L, N, S, S], 0 after the ends.
+
+        A `Seq2SeqLSTM` has one attention of one head, or none: L = 0; and none inside its encoder.
+        """
+        source, lengths = self.read(text, "text")
+        source = together(source, "text")
+        tokens, _ = self.greedy(source, lengths)
+        tokens = together(tokens, "translation")
+        logits, weights = self.model.explain({"source": source, "target": self.shifted(tokens)})
+        there, present = tf.sequence_mask(lengths_of(tokens), tf.shape(tokens)[1]), source != 0
+        cross, encoder = (
+            tf.where(rows[:, tf.newaxis, tf.newaxis, :, tf.newaxis], weights[side], 0.0)
+            for side, rows in (("cross", there), ("encoder", present))
+        )
+        return {
+            "translation": self.vocabulary.detokenize(tokens),
+            "source_tokens": tf.where(present, self.vocabulary.pieces(source), ""),
+            "target_tokens": tf.where(there, self.vocabulary.pieces(tokens), ""),
+            "token_probability": tf.where(there, tf.exp(self.of_tokens(logits, tokens)), 0.0),
+            "cross_attention": cross,
+            "encoder_attention": encoder,
+        }
+
+    def read(self, text: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number, the end's too, [B]."""
+        ids = self.vocabulary.tokenize(require_text(text, name, self.bytes))
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        allowed = f"subwords long, more than the limit of {self.limit}: give one sentence at a time"
+        with tf.control_dependencies([require(lengths <= self.limit, name, allowed, lengths)]):
+            end = tf.fill([ids.nrows(), 1], self.vocabulary.END)
+            return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
+
+    def read_to_search(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `read`, if a search of all rows together does not take too long."""
+        source, lengths = self.read(text, "text")
+        total = tf.reduce_sum(lengths)
+        sentence = ["text has ", tf.strings.as_string(total), f" subwords in all its rows, more than {SEARCHED:,}"]
+        few = tf.debugging.Assert(total <= SEARCHED, [tf.strings.join([*sentence, ": give fewer rows at a time"])])
+        with tf.control_dependencies([few]):
+            return tf.identity(source), lengths
+
+    def _greedy(self, source: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """source int [B, S] -> tokens int32 [B, T], log probability [B]."""
+        start, end = self.vocabulary.START, self.vocabulary.END
+
+        def search(rows, source, limits):
+            return decoding.greedy(self.model, *self.start(source), start, end, limits)
+
+        # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
+        limits = tf.minimum(3 * lengths + 20, self.limit + 1)
+        tokens, log_probability = decoding.by_length(search, source, lengths, limits)
+        return tokens[:, : tf.reduce_max(lengths_of(tokens))], log_probability
+
+    def start(self, source: tf.Tensor) -> tuple[Any, Any]:
+        """-> memory, cache of the model, with calibrated logits: the matrix they come from is divided."""
+        (table, of_rows), cache = self.model.start(source, 0)
+        return (table / self.temperature, of_rows), cache
+
+    def shifted(self, target: tf.Tensor) -> tf.Tensor:
+        """target [B, T] -> what tells each of its tokens: the start token and all before it."""
+        return tf.concat([tf.fill([tf.shape(target)[0], 1], self.vocabulary.START), target[:, :-1]], axis=1)
+
+    def of_tokens(self, logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
+        """logits [B, T, V] -> calibrated log probability of the tokens [B, T]."""
+        return tf.gather(tf.nn.log_softmax(logits / self.temperature), tokens, batch_dims=2)
+
+
+def most_bytes(vocabulary: SubwordVocabulary, limit: int) -> int:
+    """-> of a sentence: longer ones have more subwords than the limit, or white space that would be taken away."""
+    return limit * max(map(len, vocabulary.model.raw))
+
+
+def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
+    """tokens [B, T] -> how many there are up to the last that is no padding, [B]."""
+    places = tf.range(1, tf.shape(tokens)[1] + 1)
+    return tf.reduce_max(tf.where(tokens != 0, places, 0), axis=1)
+
+
+def together(tokens: tf.Tensor, name: str) -> tf.Tensor:
+    """-> tokens [B, T], if they are not too many to be computed at once."""
+    rows, longest = tf.unstack(tf.shape(tokens))
+    with tf.control_dependencies([require_together(rows, longest, name, "subwords", TOGETHER)]):
+        return tf.identity(tokens)

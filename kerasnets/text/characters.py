@@ -1,0 +1,74 @@
+"""Characters and their ids."""
+
+import collections
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.text.files import read
+
+REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
+
+
+class CharacterVocabulary(tf.Module):
+    """Characters and their ids: id 0 is any character not listed, the others count from 1 in the given order.
+
+    A character is one Unicode code point. `characters[id]` is the character; `characters[0]` is U+FFFD.
+    """
+
+    def __init__(self, characters: Sequence[str]):
+        super().__init__(name="characters")
+        listed = list(characters)
+        wrong = [c for c in listed if len(c) != 1 or c == REPLACEMENT or listed.count(c) > 1]
+        if wrong:
+            raise ValueError(f"a vocabulary lists single characters, each once, no U+FFFD; got {wrong[:5]}")
+        self.characters = (REPLACEMENT, *listed)
+        self.size = len(self.characters)
+        points = np.array([ord(c) for c in listed], np.int32)
+        order = np.argsort(points)
+        # Sorted code points and their ids; the sentinel keeps every search inside the table.
+        self._points = np.append(points[order], np.int32(0x110000))
+        self._ids = np.append(order + 1, 0).astype(np.int32)
+
+    @classmethod
+    def build(cls, text: str, minimum_count: int = 1) -> Self:
+        """The characters that occur at least `minimum_count` times in `text`, sorted by code point."""
+        counts = collections.Counter(text)
+        return cls(sorted(c for c, n in counts.items() if n >= minimum_count and c != REPLACEMENT))
+
+    def save(self, path: str | Path) -> None:
+        """Write one readable JSON file."""
+        document = {"format": "characters 1", "characters": list(self.characters[1:])}
+        Path(path).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        return cls(read(path, "characters 1")["characters"])
+
+    def encode(self, text: tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
+        """text string [B] -> int32 ragged [B, None]; a scalar gives a plain [T]."""
+        points = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
+        return tf.ragged.map_flat_values(self._find, points)
+
+    def _find(self, points: tf.Tensor) -> tf.Tensor:
+        place = tf.searchsorted(self._points, points)
+        found = tf.equal(tf.gather(self._points, place), points)
+        return tf.where(found, tf.gather(self._ids, place), 0)
+
+    def decode(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 [B, T] -> string [B]; id 0 shows as U+FFFD."""
+        return tf.strings.reduce_join(self.pieces(ids), axis=-1)
+
+    def pieces(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids int32 -> the character of each, string, same shape."""
+        return tf.gather(tf.constant(list(self.characters)), ids)
+
+    def encode_python(self, text: str) -> np.ndarray:
+        """text -> int32 [T], without TensorFlow: fast for a whole corpus."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int32)
+        place = np.searchsorted(self._points, points)
+        return np.where(self._points[place] == points, self._ids[place], 0).astype(np.int32)

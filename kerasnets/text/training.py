@@ -1,0 +1,45 @@
+"""Learns the pieces of a unigram model, by the library sentencepiece."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from kerasnets.text.unigram import FIRST_PIECE
+from kerasnets.text.units import SPACE
+
+
+def train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, float]]:
+    """Units of each line -> (piece, score in nats)."""
+    model = _train_model(cut, size)
+    ordinary = (i for i in range(3, model.get_piece_size()) if not model.is_byte(i))
+    return [(model.id_to_piece(i), round(model.get_score(i), 4)) for i in ordinary]
+
+
+def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
+    import sentencepiece  # only training needs it
+
+    # The trainer takes spaces for SPACE, a delimiter for the other cuts, and refuses NUL.
+    lines = ["\x01".join(line).replace("\x01" + SPACE, " ").lstrip(SPACE).replace("\0", "") for line in cut]
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=size,  # with bytes and three symbols; its are unknown, start and end
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            pretokenization_delimiter="\x01",
+            max_sentence_length=1 << 24,
+            num_threads=2,  # fixed: sums of floats depend on how they are divided
+            minloglevel=3,
+        )
+    except (RuntimeError, OSError) as error:
+        characters = len(set().union(*lines))
+        raise ValueError(
+            f"no vocabulary of {size} subwords for {len(lines)} lines of {characters} different characters: "
+            f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
+        ) from error
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

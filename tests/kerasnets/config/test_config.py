@@ -1,0 +1,275 @@
+"""The configuration: presets, wrong values, TOML round trips, and options on the command line."""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from kerasnets import config
+from kerasnets.command import Options, with_dashes
+from kerasnets.config import PRESETS, TASKS, from_dict, load_preset, presets, to_dict
+from kerasnets.config.checks import RequestError
+from kerasnets.run.config_file import load, save
+
+SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
+
+
+# Presets.
+
+
+@pytest.mark.parametrize(("task", "preset"), SHIPPED)
+def test_every_shipped_preset_loads(task, preset):
+    loaded = load_preset(task, preset)
+    assert type(loaded) is TASKS[task]
+    assert loaded.dataset
+    written = tomllib.loads((PRESETS / task / f"{preset}.toml").read_text("utf-8"))
+    assert json.loads(json.dumps(to_dict(loaded))) == json.loads(json.dumps(merged(to_dict(loaded), written)))
+
+
+def merged(values, more):
+    nested = {name: merged(values[name], value) for name, value in more.items() if isinstance(value, dict)}
+    return values | more | nested
+
+
+def test_every_task_has_its_default_preset():
+    assert set(config.DEFAULT_PRESETS) == set(TASKS)
+    for task, preset in config.DEFAULT_PRESETS.items():
+        assert preset in presets(task)
+        assert load_preset(task) == load_preset(task, preset)
+
+
+def test_unknown_tasks_and_presets_name_the_known_ones():
+    with pytest.raises(RequestError, match=r"'speech'.*image_classification, text_generation, translation"):
+        load_preset("speech")
+    with pytest.raises(RequestError, match=r"preset of translation 'huge'.*quick"):
+        load_preset("translation", "huge")
+
+
+# Values.
+
+
+def test_unknown_key_names_the_known_ones():
+    with pytest.raises(RequestError, match=r"no option model\.unit; known are .*model\.units.*model\.dropout"):
+        from_dict(TASKS["text_generation"], {"model": {"unit": 3}})
+    with pytest.raises(RequestError, match=r"no option epochs; known are .*training"):
+        from_dict(TASKS["text_generation"], {"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seed": "1"}, r"seed is '1'; it must be of type int"),
+        ({"seed": True}, r"seed is True; it must be of type int"),
+        ({"seed": 1.0}, r"seed is 1\.0"),
+        ({"dataset": 3}, r"dataset is 3; it must be of type str"),
+        ({"flip": 1}, r"flip is 1; it must be of type bool"),
+        ({"image_size": 2.5}, r"image_size is 2\.5"),
+        ({"training": 3}, r"training is 3; it must be a table"),
+        ({"training": {"epochs": 0}}, r"training\.epochs is 0; it must be 1 or more"),
+        ({"training": {"learning_rate": "fast"}}, r"training\.learning_rate is 'fast'"),
+        ({"training": {"learning_rate": -1}}, r"training\.learning_rate is -1\.0; it must be 0 or more"),
+        ({"training": {"beta_2": 1.0}}, r"training\.beta_2 is 1\.0"),
+        (
+            {"training": {"schedule": "linear"}},
+            r"training\.schedule is 'linear'; it must be 'cosine' or 'inverse_sqrt'",
+        ),
+        ({"model": {"filters": 32}}, r"model\.filters is 32; it must be a list"),
+        ({"model": {"filters": [32, "64"]}}, r"model\.filters is '64'"),
+        ({"seed": -1}, r"seed is -1; it must be 0 or more"),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_allowed(values, words):
+    with pytest.raises(RequestError, match=words):
+        from_dict(TASKS["image_classification"], values)
+
+
+def test_width_must_suit_the_heads():
+    with pytest.raises(
+        RequestError, match=r"model\.width is 10; it must be a multiple of model\.num_heads, which is 4"
+    ):
+        from_dict(TASKS["translation"], {"model": {"width": 10, "num_heads": 4}})
+
+
+def test_only_what_loses_nothing_is_converted():
+    made = from_dict(TASKS["image_classification"], {"training": {"learning_rate": 1}, "model": {"filters": [4, 5]}})
+    assert isinstance(made.training.learning_rate, float)
+    assert made.model.filters == (4, 5)
+    assert from_dict(TASKS["image_classification"], {"image_size": None}).image_size is None
+
+
+def test_configurations_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_preset("translation").seed = 1
+
+
+# Files.
+
+
+@pytest.mark.parametrize(("task", "preset"), SHIPPED)
+def test_saved_configuration_loads_as_it_was(task, preset, tmp_path):
+    changed = dataclasses.replace(load_preset(task, preset), seed=7, data_dir='a "strange" folder\\é')
+    save(tmp_path / "config.toml", task, preset, changed)
+    assert load(tmp_path / "config.toml") == (task, preset, changed)
+
+
+def test_missing_values_stay_missing(tmp_path):
+    given = TASKS["image_classification"](dataset="digits")
+    assert given.image_size is None
+    save(tmp_path / "config.toml", "image_classification", "quick", given)
+    assert load(tmp_path / "config.toml")[2] == given
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "has no config.toml: give the directory of a training run"),
+        ("task = ", "is not the configuration of a run"),
+        ("seed = 1", "is not the configuration of a run"),
+        (b"\xff\xfe", "is not the configuration of a run"),
+        ('task = "speech"\npreset = "quick"', "no task 'speech'"),
+        ('task = "translation"\npreset = "quick"\nlayers = 3\n[training]\n[model]\n', "no option layers; known are"),
+    ],
+)
+def test_wrong_file_is_a_sentence(text, words, tmp_path):
+    if text is not None:
+        (tmp_path / "config.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RequestError, match=words):
+        load(tmp_path / "config.toml")
+
+
+# The command line.
+
+
+def parsed(task, *arguments):
+    options = Options("kerasnets.train", "Trains.")
+    options.add("--run-dir")
+    options.add_config(load_preset(task, "quick"))
+    return options.parse(list(arguments))
+
+
+def test_no_options_give_the_preset():
+    for task in TASKS:
+        assert parsed(task).config == load_preset(task, "quick")
+
+
+def test_nested_options_replace_single_values():
+    preset = load_preset("text_generation", "quick")
+    made = parsed("text_generation", "--model.units=8", "--training.epochs", "2", "--seed", "5").config
+    assert made.model == dataclasses.replace(preset.model, units=8)
+    assert made.training == dataclasses.replace(preset.training, epochs=2)
+    assert made.seed == 5
+
+
+@pytest.mark.parametrize("dashes", ["--training.learning-rate", "--training.learning_rate"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_dashes_are_as_good_as_underscores(dashes, equals):
+    arguments = [f"{dashes}=1e-2"] if equals else [dashes, "1e-2"]
+    assert parsed("translation", *arguments).config.training.learning_rate == 0.01
+
+
+def test_values_keep_their_dashes_and_underscores():
+    made = parsed("text_generation", "--data-dir=my-own_folder", "--dataset", "file:a-b_c.txt", "--run-dir", "x-y_z")
+    assert made.config.data_dir == "my-own_folder"
+    assert made.config.dataset == "file:a-b_c.txt"
+    assert made.run_dir == "x-y_z"
+
+
+def test_lists_numbers_and_choices():
+    made = parsed("image_classification", "--model.filters=[4, 8]", "--image-size", "12", "--flip", "true").config
+    assert made.model.filters == (4, 8)
+    assert made.image_size == 12
+    assert made.flip is True
+    assert parsed("translation", "--model.norm=post").config.model.norm == "post"
+    assert parsed("image_classification", "--training.learning-rate=1").config.training.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.unit=3"], "unit"),
+        (["--epoch=3"], "epoch"),
+        (["--training.epochs=many"], "epochs"),
+        (["--training.epochs=0"], "epochs is 0"),
+        (["--training.schedule=linear"], "schedule"),
+    ],
+)
+def test_wrong_options_are_errors_that_name_them(arguments, words):
+    with pytest.raises((argparse.ArgumentError, RequestError), match=words):
+        parsed("text_generation", *arguments)
+
+
+def test_help_says_what_the_fields_say(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        parsed("translation", "--help")
+    assert exit_info.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in ("--training.learning-rate", "--model.num-heads", "--data-dir", "--run-dir", "--vocabulary-size"):
+        assert option in shown
+    assert "_" not in "".join(word for word in shown.split() if word.startswith("--"))
+    assert "Highest learning rate of Adam." in shown
+    assert "Subwords of the vocabulary that both languages share." in shown
+
+
+def test_help_changes_option_names_only():
+    assert with_dashes("--data_dir DATA_DIR  a_b --model.num_heads") == "--data-dir DATA_DIR  a_b --model.num-heads"
+
+
+# Programs.
+
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__")
+except SystemExit as error:
+    status = error.code
+heavy = {"tensorflow", "keras", "tensorflow_datasets", "sentencepiece"} & set(sys.modules)
+print(f"status {status}, imported {sorted(heavy)}")
+"""
+
+
+def program(*arguments):
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["kerasnets.train", "--help"],
+        ["kerasnets.train", "translation", "--help"],
+        ["kerasnets.evaluate", "--help"],
+        ["kerasnets.export", "--help"],
+        ["kerasnets.predict", "--help"],
+        ["kerasnets.describe", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_needs_no_tensorflow(arguments):
+    done = program(*arguments)
+    assert done.stdout.startswith(f"usage: python -m {arguments[0]}")
+    assert done.stdout.endswith("status 0, imported []\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["kerasnets.train"], "name the task to train: image_classification, text_generation, translation."),
+        (["kerasnets.train", "speech"], "there is no task 'speech'"),
+        (["kerasnets.train", "translation", "--preset", "huge"], "there is no preset of translation 'huge'"),
+        (["kerasnets.train", "translation", "--training.epochs=0"], "training.epochs is 0; it must be 1 or more."),
+        (["kerasnets.train", "translation", "--strategy=all"], "there is no strategy 'all'"),
+        (["kerasnets.describe", "resnet21"], "there is no run directory and no preset resnet21"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_request_is_one_sentence_and_status_2(arguments, words):
+    done = program(*arguments)
+    assert done.stdout == "status 2, imported []\n"
+    assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,85 @@
+"""The files of a run directory: written whole, and refused with a sentence if they are not."""
+
+import errno
+import json
+import zipfile
+
+import pytest
+
+from kerasnets import config as configuration
+from kerasnets.config.checks import RequestError
+from kerasnets.run import config_file
+from kerasnets.run import files as run_files
+from kerasnets.run.files import RESULTS, check_json, check_model, is_whole_model, read_json, write
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path, monkeypatch):
+    path = tmp_path / "classes.json"
+    write(path, "before")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(path, "after")
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["classes.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("classes.json", "put it back from a copy, or train again with another --run-dir."),
+        ("metrics.json", "remove it and give the train command of the run again, which writes it anew."),
+        ("evaluation-test.json", "remove it and evaluate again."),
+        ("calibration.json", "remove it to do without calibration."),
+    ],
+)
+def test_json_that_is_cut_off_anywhere_is_refused(tmp_path, name, way_out):
+    text = json.dumps({"classes": ["blau", "grün"], "shape": [8, 8, 3]}, ensure_ascii=False).encode()
+    for length in range(len(text)):
+        (tmp_path / name).write_bytes(text[:length])
+        with pytest.raises(RequestError, match=rf"{name} is damaged or cut off; {way_out}"):
+            read_json(tmp_path / name)
+    (tmp_path / name).unlink()
+    with pytest.raises(RequestError, match=rf"{name} is missing; {way_out}"):
+        read_json(tmp_path / name)
+
+
+def test_required_files_must_be_there_and_others_be_whole(tmp_path):
+    with pytest.raises(RequestError, match=r"characters.json is missing"):
+        check_json(tmp_path, "text_generation")
+    (tmp_path / "characters.json").write_text("{}")
+    check_json(tmp_path, "text_generation", (), RESULTS)
+    with pytest.raises(RequestError, match=r"examples.json is missing"):
+        check_json(tmp_path, "text_generation", ("examples.json",))
+    (tmp_path / "evaluation-train.json").write_text('{"loss": 1.')
+    with pytest.raises(RequestError, match=r"evaluation-train.json is damaged"):
+        check_json(tmp_path, "text_generation", optional=RESULTS)
+
+
+def test_a_model_is_whole_or_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    assert not is_whole_model(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", bytes(range(256)))
+    whole = path.read_bytes()
+    check_model(path)
+    changed = whole[:100] + b"x" + whole[101:]
+    for damaged in (b"", whole[:20], whole[: len(whole) // 2], whole[:-1], changed):
+        path.write_bytes(damaged)
+        with pytest.raises(RequestError, match="model.keras is damaged or cut off; give the train command of the run"):
+            check_model(path)
+
+
+def test_a_configuration_that_is_cut_off_is_not_filled_up_with_defaults(tmp_path):
+    path = tmp_path / "config.toml"
+    config_file.save(path, "translation", "quick", configuration.load_preset("translation", "quick"))
+    text = path.read_text()
+    for length in [*range(0, text.index("[model]"), 7), *range(text.index("[model]"), len(text))]:
+        if length and text[length - 1] == "\n" and "[model]\n" in text[:length]:
+            continue  # the end of an option of the network: nothing says that others followed
+        path.write_text(text[:length])
+        with pytest.raises(RequestError, match=r"config.toml is (cut off|not the configuration of a run)"):
+            config_file.load(path)

@@ -1,0 +1,214 @@
+"""The networks that a task can train (`--model`): chosen, trained, scored and exported like its default one."""
+
+import dataclasses
+import json
+from contextlib import nullcontext
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from kerasnets import train as training_program
+from kerasnets.command import Options
+from kerasnets.config import TASKS, from_dict, load_preset, model_kinds, to_dict
+from kerasnets.config.checks import RequestError
+from kerasnets.config.networks import ConvNetModel, Seq2SeqLSTMModel, SequenceClassifierModel
+from kerasnets.run.config_file import load, save
+from kerasnets.train import taken
+
+OTHERS = [(task, kind) for task in TASKS for kind in list(model_kinds(task))[1:]]
+# Small enough for seconds; `translation` learns little in them.
+SMALL = {
+    "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
+    "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
+    "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=2"],
+}
+
+
+# Choosing.
+
+
+def test_a_value_is_taken_out_of_the_arguments():
+    assert taken(["a", "--model", "b", "--c"], "--model") == ("b", ["a", "--c"])
+    assert taken(["--model=b", "a"], "--model") == ("b", ["a"])
+    assert taken(["--model.units", "3"], "--model") == (None, ["--model.units", "3"])
+    assert taken(["--model"], "--model") == (None, ["--model"])
+
+
+def chosen(*arguments):
+    """-> the configuration that a command line makes."""
+    made = {}
+
+    def keep(task, preset, config, *rest):
+        made["config"] = config
+
+    original, training_program.train = training_program.train, keep
+    try:
+        training_program.main(list(arguments))
+    finally:
+        training_program.train = original
+    return made["config"]
+
+
+def test_the_network_decides_which_options_there_are():
+    config = chosen("image_classification", "--preset=quick", "--model", "sequence_classifier", "--model.units=7")
+    assert config.model == SequenceClassifierModel(units=7)
+    assert config.training == load_preset("image_classification", "quick").training
+    with pytest.raises(Exception, match=r"model\.filters"):
+        chosen("image_classification", "--model=sequence_classifier", "--model.filters=[3]")
+
+
+def test_without_a_choice_it_is_the_presets_network():
+    assert chosen("translation", "--preset", "quick").model == load_preset("translation", "quick").model
+    assert (
+        chosen("translation", "--preset=quick", "--model=transformer").model
+        == load_preset("translation", "quick").model
+    )
+
+
+def test_unknown_networks_name_the_known_ones():
+    with pytest.raises(RequestError, match=r"network of translation 'gru'.*seq2seq_lstm, transformer"):
+        chosen("translation", "--model", "gru")
+    with pytest.raises(RequestError, match=r"no model 'gru'.*seq2seq_lstm, transformer"):
+        from_dict(TASKS["translation"], {"model": {"kind": "gru"}})
+
+
+def test_help_lists_networks_and_the_options_of_the_chosen_one(capsys):
+    for kind, option in [("transformer", "--model.num-heads"), ("seq2seq_lstm", "--model.attention")]:
+        with pytest.raises(SystemExit):
+            training_program.main(["translation", "--model", kind, "--help"])
+        printed = capsys.readouterr().out
+        assert "--model NAME" in printed and "transformer, seq2seq_lstm" in " ".join(printed.split())
+        assert option in printed
+
+
+@pytest.mark.parametrize(("task", "kind"), [(task, kind) for task in TASKS for kind in model_kinds(task)])
+def test_a_saved_configuration_says_which_network_it_is(task, kind, tmp_path):
+    config = dataclasses.replace(load_preset(task), model=model_kinds(task)[kind]())
+    assert to_dict(config)["model"]["kind"] == kind
+    save(tmp_path / "config.toml", task, "small", config)
+    assert load(tmp_path / "config.toml")[2] == config
+
+
+def test_a_table_without_a_kind_is_the_default_network():
+    assert from_dict(TASKS["image_classification"], {"model": {"filters": [4]}}).model == ConvNetModel(filters=(4,))
+
+
+def test_sizes_that_do_not_suit_are_refused():
+    with pytest.raises(RequestError, match=r"model\.units is 7; it must be even"):
+        Seq2SeqLSTMModel(units=7)
+    with pytest.raises(RequestError, match=r"model\.width is 64; it must be the same as model\.units"):
+        from_dict(TASKS["text_generation"], {"model": {"tied": True}})
+
+
+def test_options_are_made_without_a_choice_too():
+    options = Options("program", "what it does")
+    options.add_config(load_preset("translation", "quick"))
+    assert options.parse(["--model.dropout=0.25"]).config.model.dropout == 0.25
+
+
+# Training.
+
+
+@pytest.fixture(scope="module", params=OTHERS, ids=[kind for _, kind in OTHERS])
+def trained(request, tmp_path_factory):
+    """-> task, kind, finished run directory."""
+    task, kind = request.param
+    run = tmp_path_factory.mktemp(kind)
+    training_program.main([task, "--preset=quick", f"--model={kind}", f"--run-dir={run}", *SMALL[kind]])
+    return task, kind, run
+
+
+def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
+    import tensorflow as tf
+
+    from kerasnets.evaluate import evaluate
+    from kerasnets.export import export
+    from kerasnets.run.examples import load as load_examples
+
+    task, _, run = trained
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    assert metrics["calibration"]["temperature"] > 0 and (run / "reliability.png").exists()
+    scores = evaluate(run, "validation")
+    model = tf.saved_model.load(str(export(run, tmp_path))).signatures["serving_default"]
+    examples = load_examples(run / "examples.json")
+    if task == "image_classification":
+        assert metrics["best"]["accuracy"] == pytest.approx(scores["accuracy"], abs=1e-6) and scores["accuracy"] > 0.5
+        answer = model(image_bytes=tf.constant([example["image_bytes"] for example in examples]))
+        assert np.mean(answer["label"].numpy()[:, 0] == [str(n).encode() for n in range(10)]) >= 0.5
+        assert np.all(answer["score"].numpy() <= 1)
+    else:
+        assert metrics["best"]["loss"] < 4 and scores["chrf"] > 5
+        answer = model(text=tf.constant([example["text"] for example in examples]))
+        assert all(answer["translation"].numpy())
+
+
+def test_another_network_in_the_same_directory_is_refused(trained):
+    task, kind, run = trained
+    default = next(iter(model_kinds(task)))
+    with pytest.raises(RequestError, match=f"model was '{kind}' and is now '{default}'"):
+        training_program.main([task, "--preset=quick", f"--run-dir={run}"])
+
+
+def test_a_finished_run_is_found_finished(trained, capsys):
+    task, kind, run = trained
+    training_program.main([task, "--preset=quick", f"--model={kind}", f"--run-dir={run}", *SMALL[kind]])
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_class_names_are_spelled_out():
+    import tensorflow as tf
+
+    from kerasnets.models import ConvNet, SequenceGenerator
+    from kerasnets.tasks.image_classification.spelling import END, START, Spelling
+
+    spelling = Spelling(["cat", "car", "a"])
+    assert spelling.vocabulary_size == 3 + 4  # a, c, r, t
+    assert [len(row[row != 0]) for row in spelling.ids] == [5, 5, 3]
+    assert all(row[0] == START and row[row != 0][-1] == END for row in spelling.ids)
+    model = SequenceGenerator(spelling.vocabulary_size, ConvNet(6, filters=(4,)), width=5, units=8)
+    model.build({"given": (None, 4, 4, 1), "target": (None, None)})
+    pixels = tf.random.stateless_uniform((2, 4, 4, 1), (0, 1)) * 255
+    logits = spelling.logits(model, pixels).numpy()
+    memory, cache = model.start(pixels, 5)
+    total, token = np.zeros(2), np.full(2, START)
+    for t, following in enumerate(spelling.ids[0][1:5]):
+        step, cache = model.step(token, t, memory, cache)
+        total += tf.nn.log_softmax(step).numpy()[:, following]
+        token = np.full(2, following)
+    assert logits[:, 0] == pytest.approx(total, abs=1e-5)
+    inferred = spelling.losses(model, pixels, tf.constant([0, 0]), 0.0, training=False).numpy()
+    assert -inferred == pytest.approx(total, abs=1e-5)
+    assert spelling.losses(model, pixels, tf.constant([2, 0]), 0.0, True).shape == (2,)
+
+
+# Real data, for a few steps, an evaluation and an export; those of `EXPORTED` are exported by other tests.
+
+TRANSLATION = ["translation", "--dataset=multi30k", "--vocabulary-size=1000"]
+REAL = {
+    "N to N": ["text_generation", "--dataset=tiny_shakespeare"],
+    "N to 1": ["image_classification", "--dataset=mnist", "--model=sequence_classifier"],
+    "1 to N": ["image_classification", "--dataset=cifar10", "--model=sequence_generator"],
+    "N to M": [*TRANSLATION, "--model=seq2seq_lstm"],
+    "sinusoidal": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=sinusoidal"],
+    "learned": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=learned"],
+    "rotary": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=rotary"],
+}
+EXPORTED = set(REAL) - {
+    "learned",
+    "rotary",
+}  # the same networks with bundled data: above, and by tests/kerasnets/test_export.py
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_every_shape_and_every_kind_of_positions_trains_on_real_data(name, data_dir, capsys):
+    export = patch("kerasnets.export.export") if name in EXPORTED else nullcontext()
+    with export as called:
+        training_program.main([*REAL[name], f"--data-dir={data_dir}", "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "later steps" in printed and "validation loss" in printed
+    if name in EXPORTED:
+        called.assert_called_once()
+    else:
+        assert "exported and verified" in printed

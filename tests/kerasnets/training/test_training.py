@@ -1,0 +1,598 @@
+"""Training: two devices as one, exact resumption, clipping, the run directory, schedules.
+
+Two devices must be made before TensorFlow starts, so this file runs itself as a program for them.
+"""
+
+import functools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasnets.config import Training
+from kerasnets.config.checks import RequestError
+from kerasnets.data.batches import to_dataset, varying
+from kerasnets.models import CharLSTM, ConvNet, Transformer
+from kerasnets.run.directory import RunDirectory
+from kerasnets.tasks.losses import cross_entropy
+from kerasnets.training.loop import Trainer, is_best, make_strategy, train
+from kerasnets.training.schedules import WarmUp, make_optimizer
+from kerasnets.training.step import make_step
+
+STEPS_PER_EPOCH = 3
+
+
+class StandIn:
+    """A task of random data; `stop_at` is the validation at which it fails, as if the process were ended there."""
+
+    best, best_is = "score", "highest"
+    steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
+    shapes_vary = False
+
+    def __init__(self, stop_at=None, **training):
+        options = {"epochs": 2, "clip_norm": 0.5, "weight_decay": 0.01, "learning_rate": 0.01} | training
+        self.config = SimpleNamespace(seed=3, training=Training(**options))
+        self.stop_at, self.validations = stop_at, 0
+
+    def training_batches(self, start, stop):
+        def batch(step):
+            return self.batch(step, np.random.default_rng([5, step]))
+
+        return to_dataset(varying(batch) if self.shapes_vary else batch, start, stop)
+
+    def initial_carry(self):
+        return ()
+
+    def validate(self, model):
+        self.validations += 1
+        if self.validations == self.stop_at:
+            raise InterruptedError
+        return {"score": float(sum(np.abs(v.numpy()).sum() for v in model.trainable_variables))}
+
+    def split_sizes(self):
+        return {"train": 8 * STEPS_PER_EPOCH}
+
+
+class Pictures(StandIn):
+    """Has batch normalization."""
+
+    def model(self):
+        model = ConvNet(3, filters=(4, 5))
+        model.build((None, None, None, 1))
+        return model
+
+    def batch(self, step, rng):
+        pixels = rng.integers(0, 255, (8, 8, 8, 1)) // np.arange(1, 9)[:, None, None, None]  # no two alike
+        return {"pixels": pixels.astype(np.uint8), "labels": rng.integers(0, 3, 8).astype(np.int32)}
+
+    def loss(self, model, batch, carry, training):
+        losses = cross_entropy(model(batch["pixels"], training=training), batch["labels"], 0.1)
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
+
+
+class Characters(StandIn):
+    """Carries the LSTM's states from step to step."""
+
+    dropout = 0.0
+
+    def model(self):
+        model = CharLSTM(7, width=4, units=6, num_layers=2, dropout=self.dropout)
+        model.build((None, None))
+        return model
+
+    def batch(self, step, rng):
+        tokens = rng.integers(1, 7, (8, 6)).astype(np.int32)
+        return {"inputs": tokens[:, :-1], "targets": tokens[:, 1:]}
+
+    def initial_carry(self):
+        rng = np.random.default_rng(2)  # rows differ, so that a mixed-up order shows
+        return [tuple(rng.normal(0, 1, (8, 6)).astype(np.float32) for _ in "hc") for _ in range(2)]
+
+    def loss(self, model, batch, carry, training):
+        logits, states = model.run(batch["inputs"], carry, training=training)
+        losses = cross_entropy(logits, batch["targets"])
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
+
+
+class CharactersWithDropout(Characters):
+    dropout = 0.4
+
+
+class Pairs(StandIn):
+    """Padding makes rows weigh differently; the shape of a batch changes from step to step, and one has an odd row."""
+
+    shapes_vary = True
+
+    def model(self):
+        model = Transformer(9, 8, 2, 12, num_blocks=1, dropout=0.0, norm="pre")
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
+
+    def batch(self, step, rng):
+        rows = 7 if step == 1 else 8
+        tokens = rng.integers(1, 9, (rows, 6 + step)).astype(np.int32)
+        tokens[np.arange(6 + step) >= np.linspace(1, 6 + step, rows).round()[:, None]] = 0  # short rows come first
+        return {"source": tokens, "target": tokens}
+
+    def loss(self, model, batch, carry, training):
+        target = batch["target"]
+        logits = model({"source": batch["source"], "target": target[:, :-1]}, training=training)
+        weights = tf.cast(target[:, 1:] != 0, tf.float32)
+        return tf.reduce_sum(weights * cross_entropy(logits, target[:, 1:])), tf.reduce_sum(weights), carry
+
+
+# Two devices.
+
+
+def three_steps(task, strategy):
+    """-> the loss and weight of each step, the weights after the last, the carry, the examples' shares of a batch."""
+    trainer = Trainer(task, strategy, steps=6)
+    # Adam divides by the size of the gradients: where they are rounding alone it would scale that up, and this compares
+    # what is more than rounding.
+    trainer.optimizer.epsilon = 1e-4
+    batches, results, shares = iter(trainer.batches(0)), [], []
+    for _ in range(3):
+        batch = next(batches)
+        shares.append([len(part) for part in strategy.experimental_local_results(next(iter(batch.values())))])
+        loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
+        results.append((float(loss), float(weight)))
+    assert trainer.step.experimental_get_tracing_count() == 1  # one graph, whatever the shapes
+    return results, values(trainer), trainer.collect(), shares
+
+
+def values(trainer):
+    """-> the variables of the model by their place and path, without the model's name, which counts up."""
+    variables = enumerate(trainer.model.variables)
+    return {f"{n}/{variable.path.partition('/')[2]}": variable.numpy() for n, variable in variables}
+
+
+def clipped_step(strategy):
+    """One step of a linear model whose devices have the gradients [3, 0] and [0, 4], of weight 2 -> its weights."""
+
+    class Linear(StandIn):
+        def loss(self, model, batch, carry, training):
+            return tf.reduce_sum(model(batch["x"])), tf.cast(len(batch["x"]), tf.float32), carry
+
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build(model.trainable_variables)
+    data = tf.data.Dataset.from_tensors({"x": tf.constant([[3.0, 0], [0, 4]])}).unbatch().batch(2)
+    data = strategy.experimental_distribute_dataset(data)
+    step = make_step(Linear(), model, optimizer, strategy, 0.5, data.element_spec, ())
+    step(next(iter(data)), ())
+    return model.get_weights()[0].ravel().tolist()
+
+
+def difference(ours, theirs):
+    """-> the largest difference between two nestings of arrays."""
+    pairs = zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True)
+    return max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0)
+
+
+def compare_devices():
+    """Prints, as JSON, how much two devices differ from one."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    one, two = make_strategy("one_device"), make_strategy("mirrored")
+    report = {
+        "replicas": [one.num_replicas_in_sync, two.num_replicas_in_sync, make_strategy("auto").num_replicas_in_sync]
+    }
+    for task in (Pictures, Characters, Pairs):
+        (losses, weights, carry, _), (losses2, weights2, carry2, shares) = (
+            three_steps(task(), one),
+            three_steps(task(), two),
+        )
+        assert list(weights) == list(weights2)
+        paths = [path for path in weights if "seed_generator" not in path]
+        begun = values(Trainer(task(), one, steps=6))
+        report[task.__name__] = {
+            "losses": np.abs(np.subtract(losses, losses2)).max(axis=0).tolist(),
+            "weights": difference([weights[p] for p in paths], [weights2[p] for p in paths]),
+            # A key's bias shifts all scores alike, so that its gradient is zero but for rounding.
+            "moved": min(difference(weights[p], begun[p]) for p in paths if not p.endswith("key/bias")),
+            "carry": difference(carry, carry2),
+            "shares": shares,
+        }
+    report["clipped"] = [clipped_step(one), clipped_step(two)]
+    print(json.dumps(report))
+
+
+@pytest.fixture(scope="module")
+def devices():
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_mirrored_takes_all_devices_and_auto_one_cpu(devices):
+    assert devices["replicas"] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("task", ["Pictures", "Characters", "Pairs"])
+def test_two_devices_train_as_one(devices, task):
+    report = devices[task]
+    assert report["moved"] > 1e-3  # else nothing would be compared
+    assert report["losses"][0] < 1e-5
+    assert report["losses"][1] == 0
+    assert report["weights"] < 1e-5
+    assert report["carry"] < 1e-5
+
+
+def test_each_device_has_its_share_of_a_batch(devices):
+    assert devices["Characters"]["shares"] == [[4, 4]] * 3
+    assert devices["Pairs"]["shares"] == [[4, 4], [4, 3], [4, 4]]
+
+
+def test_gradients_are_clipped_after_they_are_summed(devices):
+    # The mean [1.5, 2] has length 2.5 and is cut to 0.5; cut on each device it would point elsewhere.
+    for weights in devices["clipped"]:
+        np.testing.assert_allclose(weights, [-0.3, -0.4], atol=1e-6)
+
+
+# Resuming.
+
+
+def run_files(path):
+    """-> all that an epoch leaves behind, without what is a matter of time: log, weights and the newest checkpoint."""
+    times = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
+    log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
+    log = [{key: value for key, value in entry.items() if key not in times} for entry in log]
+    model = RunDirectory(path).load_model()
+    newest = max((path / "checkpoints").glob("ckpt-*.index"), key=lambda file: int(file.stem.removeprefix("ckpt-")))
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
+    checkpoint = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return log, model.get_weights(), {name: value for name, value in checkpoint.items() if "CHECKPOINTABLE" not in name}
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """-> the directories of an uninterrupted run and of one that was ended within the second epoch, their metrics."""
+    whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
+    one, make = make_strategy("one_device"), functools.partial(CharactersWithDropout, epochs=3)
+    expected = train(make(), one, RunDirectory(whole))
+    with pytest.raises(InterruptedError):
+        train(make(stop_at=2), one, RunDirectory(broken))
+    left = (broken / "log.jsonl").read_text("utf-8")
+    assert [json.loads(line)["step"] for line in left.splitlines()] == [3, 3, 6]  # the last has no checkpoint
+    with (broken / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "validation", "step": 6, "sc')  # and a line was being written
+    return whole, broken, expected, train(make(), one, RunDirectory(broken))
+
+
+def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(resumed):
+    whole, broken, *_ = resumed
+    (log, weights, checkpoint), (log2, weights2, checkpoint2) = run_files(whole), run_files(broken)
+    assert log == log2
+    for ours, theirs in zip(weights, weights2, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert set(checkpoint) == set(checkpoint2)
+    for name, value in checkpoint.items():
+        np.testing.assert_array_equal(value, checkpoint2[name], err_msg=name)
+
+
+def test_resumed_training_gives_the_same_metrics(resumed):
+    *_, expected, given = resumed
+    for name in ("splits", "parameters", "steps", "best", "last"):
+        assert given[name] == expected[name], name
+    assert given["steps"] == given["last"]["step"] == 9
+
+
+def test_checkpoint_holds_optimizer_carry_and_random_generators(resumed):
+    _, _, checkpoint = run_files(resumed[0])
+    model = CharactersWithDropout().model()
+    assert len(model.variables) > len(model.weights)  # the dropouts' generators are no weights
+    variables = [name for name in checkpoint if name.startswith("variables/")]
+    moments = 2 * len(model.trainable_variables)
+    assert len(variables) >= len(model.variables) + moments + 1  # and the count of steps
+    assert sum(name.startswith("carry/") for name in checkpoint) == 4
+
+
+def test_random_generators_go_on_where_they_were():
+    """Else dropout would repeat itself, and a resumed run would differ: the test above must not pass by chance."""
+    trainer = Trainer(CharactersWithDropout(), make_strategy("one_device"), 6)
+    generators = [v for v in trainer.model.variables if "seed" in v.path]
+    before = [v.numpy() for v in generators]
+    trainer.step(next(iter(trainer.batches(0))), trainer.carry)
+    assert generators
+    assert all(np.any(old != v.numpy()) for old, v in zip(before, generators, strict=True))
+
+
+def test_finished_training_has_nothing_left_to_do(resumed):
+    whole, _, expected, _ = resumed
+    before = run_files(whole)[0]
+    again = train(CharactersWithDropout(stop_at=1, epochs=3), make_strategy("one_device"), RunDirectory(whole))
+    assert again["last"] == expected["last"]
+    assert run_files(whole)[0] == before
+
+
+class Diverging(Characters):
+    """Its loss is NaN from step `bad` on, as long as the learning rate is what it was."""
+
+    bad = 4
+
+    def training_batches(self, start, stop):
+        def batch(step):
+            values = self.batch(step, np.random.default_rng([5, step]))
+            diverges = step >= self.bad and self.config.training.learning_rate == 0.01
+            return values | {"factor": np.full(8, np.nan if diverges else 1, np.float32)}
+
+        return to_dataset(batch, start, stop)
+
+    def loss(self, model, batch, carry, training):
+        loss, weight, carry = super().loss(model, batch, carry, training)
+        return loss * batch["factor"][0], weight, carry
+
+
+def test_a_loss_that_is_no_number_ends_training_with_a_way_to_go_on(tmp_path):
+    run, one = RunDirectory(tmp_path), make_strategy("one_device")
+    way_out = "by the same command with --resume-with training.learning_rate=0.005 or another option"
+    with pytest.raises(
+        FloatingPointError, match=f"the loss is nan at step 6; the run goes on from step 3, .*{way_out}"
+    ):
+        train(Diverging(), one, run)
+    whole = run.load_model().get_weights()
+    assert all(np.isfinite(weights).all() for weights in whole)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 6"):
+        train(Diverging(), one, run)  # the same again is the same again
+    metrics = train(Diverging(learning_rate=0.005), one, run, {"training.learning_rate": [0.01, 0.005]})
+    assert metrics["steps"] == 6 and np.isfinite(metrics["last"]["score"])
+    assert run.history("options") == [{"kind": "options", "step": 3, "training.learning_rate": [0.01, 0.005]}]
+    assert [entry["step"] for entry in run.history("training")] == [3, 6]
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path):
+    class Spoilt(Characters):
+        def validate(self, model):
+            if self.validations == 1:
+                model.trainable_variables[-1].assign(np.full(model.trainable_variables[-1].shape, np.inf))
+            return super().validate(model) | {"score": 1.0}  # a metric need not tell
+
+    run = RunDirectory(tmp_path)
+    with pytest.raises(FloatingPointError, match="the largest weight is inf at step 6; the run goes on from step 3"):
+        train(Spoilt(), make_strategy("one_device"), run)
+    assert [path.name for path in sorted((tmp_path / "checkpoints").glob("*.index"))] == ["ckpt-3.index"]
+    assert all(np.isfinite(weights).all() for weights in run.load_model().get_weights())
+
+
+def test_a_first_epoch_that_fails_leaves_no_model(tmp_path):
+    class Broken(Diverging):
+        bad = 0
+
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 3; the run goes on from the start, by"):
+        train(Broken(), make_strategy("one_device"), RunDirectory(tmp_path))
+    assert not (tmp_path / "model.keras").exists()
+
+
+# Damaged files.
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def ended(resumed, tmp_path):
+    """-> a copy of a run of three epochs, of which the checkpoints of the last two are there."""
+    shutil.copytree(resumed[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "changed", "missing", "index cut off", "leftovers"])
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(ended, resumed, damage, capsys):
+    (data,) = (ended / "checkpoints").glob("ckpt-9.data*")
+    if damage == "cut off":
+        cut_off(data)
+    elif damage == "empty":
+        data.write_bytes(b"")
+    elif damage == "changed":
+        middle = data.stat().st_size // 2
+        content = data.read_bytes()
+        data.write_bytes(content[:middle] + bytes(16) + content[middle + 16 :])
+    elif damage == "missing":
+        data.unlink()
+    elif damage == "index cut off":
+        cut_off(ended / "checkpoints" / "ckpt-9.index")
+    else:
+        (ended / "checkpoints" / "checkpoint").unlink()  # without it TensorFlow knows of no checkpoint
+        (ended / "checkpoints" / "ckpt-12_temp").mkdir()
+    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), RunDirectory(ended))
+    (log, weights, _), (log2, weights2, _) = run_files(resumed[0]), run_files(ended)
+    assert metrics["last"] == resumed[2]["last"] and log == log2
+    for ours, theirs in zip(weights, weights2, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    told = capsys.readouterr().err
+    if damage == "leftovers":
+        assert "going on from step 9 (epoch 3)" in told
+        assert not (ended / "checkpoints" / "ckpt-12_temp").exists()
+    else:
+        assert "the checkpoint of step 9 is damaged or cut off.\ngoing on from step 6 (epoch 2)" in told
+
+
+def test_damage_that_cannot_be_mended_is_a_sentence(ended):
+    one = make_strategy("one_device")
+    for path in (ended / "checkpoints").glob("ckpt-*.data*"):
+        cut_off(path)
+    with pytest.raises(RequestError, match="no checkpoint in .* can be read; put one back from a copy, or remove"):
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+
+
+def test_a_log_that_is_cut_off_or_epochs_that_are_past_are_a_sentence(ended):
+    one = make_strategy("one_device")
+    with pytest.raises(RequestError, match="training.epochs is 2; it must be 3 or more, which are behind the run"):
+        RunDirectory(ended).check_epochs(2)
+    RunDirectory(ended).check_epochs(3)
+    cut_off(ended / "log.jsonl")
+    with pytest.raises(RequestError, match=r"log.jsonl is damaged or cut off: it has no validation of step 9"):
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+
+
+def test_a_lost_model_is_written_again_from_the_checkpoint(ended, capsys):
+    run = RunDirectory(ended)
+    cut_off(ended / "model.keras")
+    with pytest.raises(RequestError, match="model.keras is damaged or cut off; give the train command"):
+        run.load_model()
+    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), run)
+    assert "model.keras was damaged or missing; it now has the weights of that step." in capsys.readouterr().err
+    assert metrics["best"] == metrics["last"]  # whichever was best before is lost
+    checkpoint = run_files(ended)[2]
+    trained = {value.tobytes() for value in checkpoint.values()}
+    assert all(weights.tobytes() in trained for weights in run.load_model().get_weights())
+
+
+def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    run, model = RunDirectory(tmp_path), Characters().model()
+    run.save_model(model)
+
+    def full(path):
+        path.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save_model(model)
+    assert run.has_whole_model() and [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_a_batch_that_weighs_nothing_changes_nothing():
+    class Weightless(Characters):
+        def loss(self, *arguments, **options):
+            loss, weight, carry = super().loss(*arguments, **options)
+            return loss * 0, weight * 0, carry
+
+    trainer = Trainer(Weightless(weight_decay=0.0), make_strategy("one_device"), 6)
+    before = trainer.model.get_weights()
+    loss, weight, _ = trainer.step(next(iter(trainer.batches(0))), trainer.carry)
+    assert float(loss) == float(weight) == 0
+    for old, new in zip(before, trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+# The run directory.
+
+
+def test_rewind_forgets_what_came_after_a_step(tmp_path):
+    run = RunDirectory(tmp_path / "new" / "run")
+    for step in (1, 2, 3):
+        run.log("training", step=step, loss=1 / step)
+        run.log("validation", step=step, score=step)
+    run.rewind(2)
+    assert [entry["step"] for entry in run.history("training")] == [1, 2]
+    assert run.history("validation")[-1] == {"kind": "validation", "step": 2, "score": 2}
+    assert [path.name for path in run.path.iterdir()] == ["log.jsonl"]
+    run.rewind(0)
+    assert run.history("training") == run.history("validation") == []
+
+
+def test_a_half_written_last_line_is_left_out_and_cut_off(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.log("training", step=1, loss=0.1)
+    with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "training", "step": 2, "lo')
+    assert [entry["step"] for entry in run.history("training")] == [1]
+    run.rewind(5)
+    run.log("training", step=2, loss=0.2)
+    assert [entry["step"] for entry in run.history("training")] == [1, 2]
+
+
+def test_a_run_without_a_log_has_no_history(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.history("training") == []
+    run.rewind(0)
+    assert run.history("validation") == []
+
+
+def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
+    run = RunDirectory(tmp_path)
+    first, second = Characters().model(), Characters().model()
+    run.save_model(first)
+    run.save_model(second)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    for ours, theirs in zip(run.load_model().get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_metrics_are_json_with_the_versions_of_the_packages(tmp_path):
+    RunDirectory(tmp_path).finish({"best": {"score": 1.5}, "name": "ü"})
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert metrics["best"] == {"score": 1.5}
+    assert metrics["packages"]["tensorflow"] == tf.__version__
+    assert metrics["packages"]["keras"] == keras.__version__
+
+
+@pytest.mark.parametrize(
+    ("best_is", "history", "value", "expected"),
+    [
+        ("highest", [], 0.0, True),
+        ("highest", [0.3, 0.5], 0.6, True),
+        ("highest", [0.3, 0.5], 0.4, False),
+        ("lowest", [0.3, 0.5], 0.2, True),
+        ("lowest", [0.3, 0.5], 0.4, False),
+    ],
+)
+def test_the_best_weights_are_those_of_the_best_validation(best_is, history, value, expected):
+    task = SimpleNamespace(best="x", best_is=best_is)
+    assert is_best(task, {"x": value}, [{"x": earlier} for earlier in history]) is expected
+
+
+# Schedules.
+
+
+def rates(schedule, warmup_steps, steps, at):
+    return [float(WarmUp(schedule, 2.0, warmup_steps, steps)(step)) for step in at]
+
+
+def test_warm_up_rises_linearly_to_the_peak():
+    for schedule in ("cosine", "inverse_sqrt"):
+        np.testing.assert_allclose(rates(schedule, 4, 20, range(4)), [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+
+
+def test_cosine_falls_to_zero_at_the_last_step():
+    expected = [2.0, 1 + math.cos(math.pi / 4), 1.0, 0.0, 0.0]
+    np.testing.assert_allclose(rates("cosine", 4, 20, [4, 8, 12, 20, 25]), expected, atol=1e-6)
+    np.testing.assert_allclose(rates("cosine", 0, 10, [0, 5, 10]), [2.0, 1.0, 0.0], atol=1e-6)
+
+
+def test_inverse_square_root_falls_with_the_step():
+    np.testing.assert_allclose(rates("inverse_sqrt", 4, 20, [3, 15, 63]), [2.0, 1.0, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(rates("inverse_sqrt", 0, 20, [0, 3]), [2.0, 1.0], rtol=1e-6)
+
+
+def test_a_schedule_is_made_of_its_configuration_again():
+    schedule = WarmUp("cosine", 2.0, 4, 20)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert again.get_config() == schedule.get_config()
+
+
+def test_weight_decay_spares_biases_and_normalizations():
+    optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
+    for task in (Pictures(), Characters(), Pairs()):
+        variables = task.model().trainable_variables
+        optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
+        optimizer.build(variables)
+        for variable in variables:
+            variable.assign(np.ones(variable.shape))
+        optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
+        for variable in variables:
+            spared = variable.path.rsplit("/", 1)[-1] in ("bias", "gamma", "beta")
+            np.testing.assert_allclose(variable, 1.0 if spared else 1 - 0.1 * 0.5, rtol=1e-6, err_msg=variable.path)
+
+
+def test_unknown_strategies_name_the_known_ones():
+    with pytest.raises(RequestError, match="no strategy 'tpu'; choose one of auto, mirrored, one_device"):
+        make_strategy("tpu")
+
+
+if __name__ == "__main__":
+    compare_devices()
