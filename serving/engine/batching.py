@@ -9,7 +9,6 @@ put together in the event loop, where requests wait anyway, without locks.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from serving.engine.deadline import Deadline
-from serving.engine.tensors import STRING_BYTES
+from serving.engine.rows import Arrays, batch_size, check_outputs, may_pad, merged, of_one_shape
 from serving.engine.workers import Workers
 from serving.errors import StatusError, invalid_argument
 from serving.settings.configuration import Batching
 
-MOST_PADDING_BYTES = 256 * 1024 * 1024  # of a batch
-Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds that it has)
 
 
@@ -92,7 +89,7 @@ class Scheduler:
 
         Tasks share a batch if they have the same owner (a loaded version), names of feeds, and fetches.
         """
-        size = _batch_size(feeds)
+        size = batch_size(feeds)
         if not size:  # nothing to put together, and no row to fill up with
             return self._workers.submit(run, feeds, fetches, deadline.seconds_left())
         if size > self.parameters.max_batch_size:
@@ -234,28 +231,14 @@ class Scheduler:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
         rows = {name: [task.feeds[name] for task in tasks] for name in tasks[0].feeds}
         if self.parameters.pad_variable_length_inputs:
-            rows = {name: _of_one_shape(arrays) for name, arrays in rows.items()}
-        if (processed - size) * sum(_row_bytes(arrays[0]) for arrays in rows.values()) > MOST_PADDING_BYTES:
+            rows = {name: of_one_shape(arrays) for name, arrays in rows.items()}
+        if not may_pad([arrays[0] for arrays in rows.values()], processed - size):
             processed = size  # of large rows not so many more; a run of another size is slower at most
-        feeds = {name: _merged(arrays, processed - size) for name, arrays in rows.items()}
+        feeds = {name: merged(arrays, processed - size) for name, arrays in rows.items()}
         results = queue.run(feeds, queue.fetches, seconds)
-        _check_outputs(results, processed)
+        check_outputs(results, processed)
         ends = np.cumsum([task.size for task in tasks]).tolist()
         return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
-
-
-def _batch_size(feeds: Arrays) -> int:
-    """The first dimension, which all inputs must share."""
-    sizes = set()
-    for array in feeds.values():
-        if array.ndim == 0:
-            raise invalid_argument("Batching Run() input tensors must have at least one dimension")
-        sizes.add(array.shape[0])
-    if len(sizes) > 1:
-        raise invalid_argument(
-            "Batching Run() input tensors supplied in a given call must have equal 0th-dimension size"
-        )
-    return sizes.pop() if sizes else 0
 
 
 def _wanted(task: Task) -> bool:
@@ -274,58 +257,6 @@ def _seconds_left(tasks: list[Task]) -> float | None:
     return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
 
 
-def _merged(arrays: list[np.ndarray], padding: int) -> np.ndarray:
-    """Rows of all tasks, and `padding` times the first row again."""
-    if padding:
-        arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
-    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-
-
-def _row_bytes(array: np.ndarray) -> int:
-    """Memory of the first row."""
-    row = array[:1]
-    return sum(map(_element_bytes, row.ravel())) if array.dtype.kind == "O" else row.nbytes
-
-
-def _element_bytes(element: Any) -> int:
-    return STRING_BYTES + len(element) if isinstance(element, bytes) else element.nbytes
-
-
-def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Arrays grown at the ends of all axes but the first to the largest among them; each is filled up with its first
-    element, which suits strings and numbers alike. RESOURCE_EXHAUSTED if they would grow by more than a batch may."""
-    ranks = {array.ndim for array in arrays}
-    if len(ranks) > 1:
-        raise StatusError("FAILED_PRECONDITION", "Tensors of a batch must have the same number of dimensions")
-    shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
-    new = sum((len(a) * math.prod(shape) - a.size) * _element_bytes(a.flat[0]) for a in arrays if a.size)
-    if new > MOST_PADDING_BYTES:  # one long row would make many short ones as long: each task runs alone
-        raise StatusError("RESOURCE_EXHAUSTED", f"The rows of a batch are too different: {new} bytes to fill them up")
-    grown = []
-    for array in arrays:
-        if list(array.shape[1:]) != shape:
-            whole = np.zeros((array.shape[0], *shape), array.dtype)
-            if array.size:
-                whole.fill(array.flat[0])
-            whole[tuple(slice(0, size) for size in array.shape)] = array
-            array = whole
-        grown.append(array)
-    return grown
-
-
-def _check_outputs(arrays: list[np.ndarray], rows: int) -> None:
-    """Outputs can be taken apart, or put together, if each has a row for every row of the inputs."""
-    for array in arrays:
-        if array.ndim == 0:
-            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
-        if array.shape[0] != rows:
-            raise StatusError(
-                "FAILED_PRECONDITION",
-                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
-                "tensors",
-            )
-
-
 async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
     """The results of the parts of a request, of these sizes, as those of the whole."""
     try:
@@ -335,5 +266,5 @@ async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[i
             future.cancel()  # the whole has failed
         raise
     for part, size in zip(parts, sizes, strict=True):
-        _check_outputs(part, size)
+        check_outputs(part, size)
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

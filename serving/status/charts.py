@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serving.status.markup import Markup, join, tag
-from serving.telemetry.metrics import Latency
+from serving.telemetry.traffic import Latency
 
 FEWEST_BUCKETS = 8
 LABELS = 4  # below a chart

@@ -23,7 +23,8 @@ from serving.status.charts import duration, elapsed, latency_chart, plural, rate
 from serving.status.examples import LOCAL, Addresses, Shown, dtype_of, show_all
 from serving.status.markup import Markup, join, tag
 from serving.status.model_card import UnreadableCard, card_lines, read_card
-from serving.telemetry.metrics import RECENT_SECONDS, Metrics
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.traffic import RECENT_SECONDS
 
 log = logging.getLogger("serving")
 MOST_UNLOADED = 5  # versions that are gone and still told of

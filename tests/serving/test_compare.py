@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from serving_helpers import ROOT, START_SECONDS, free_port, wait_until
 
-from serving.compare import bootstrap_interval, comparable, judge, main, short
+from serving.compare.__main__ import main
+from serving.compare.judgement import bootstrap_interval, comparable, judge
+from serving.compare.report import short
 
 SENTENCES = ["red", "green", "blue", "grey", "zwölf"]
 
@@ -261,7 +263,7 @@ def test_control_characters_do_not_break_lines():
 
 
 def test_it_needs_no_tensorflow():
-    code = "import sys, serving.compare; assert not {'tensorflow', 'kerasnets', 'keras'} & set(sys.modules)"
+    code = "import sys, serving.compare.__main__; assert not {'tensorflow', 'kerasnets', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
     done = subprocess.run(
         [sys.executable, "-m", "serving.compare", "--help"],

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine import batching as batching
 from serving.engine.batching import Scheduler
 from serving.engine.deadline import Deadline
 from serving.engine.workers import Workers
@@ -313,7 +312,7 @@ def test_everybody_gets_the_own_rows(sizes, most, split, threads, bad):
 
 
 def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
-    monkeypatch.setattr(batching, "MOST_PADDING_BYTES", 100)
+    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 100)
     model = Model()
     requests = [np.zeros((1, 30), np.float32), np.zeros((10, 1), np.float32)]
     results = together(model, requests, pad_variable_length_inputs=True)
@@ -326,7 +325,7 @@ def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
 
 
 def test_a_large_row_does_not_fill_up_a_batch(monkeypatch):
-    monkeypatch.setattr(batching, "MOST_PADDING_BYTES", 1_000)
+    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 1_000)
     sizes = {"max_batch_size": 4, "allowed_batch_sizes": (4,)}
     for small, large in [
         (np.zeros((1, 80), np.float32), np.zeros((1, 90), np.float32)),

@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.client import Client, InvalidArgument
-from serving.compare import main as compare
+from serving.compare.__main__ import main as compare
 from serving.engine.servable import Signature
 from serving.status.page import page
 from serving.telemetry.metrics import Metrics

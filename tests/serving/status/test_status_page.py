@@ -20,7 +20,8 @@ from serving.status.charts import duration, elapsed, latency_chart, recent_chart
 from serving.status.markup import Markup, tag
 from serving.status.model_card import MOST_BYTES, MOST_CHARACTERS, card_lines
 from serving.status.page import SCRIPT, page
-from serving.telemetry.metrics import Latency, Metrics
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.traffic import Latency
 
 HOSTILE = "<script>alert('x')</script>\"&'><img src=x onerror=y>"
 

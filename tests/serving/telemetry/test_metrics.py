@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.telemetry.metrics import LONGEST_LABEL, MOST_CELLS, OTHER, Counter, Histogram, Latency, Metrics
+from serving.telemetry.instruments import LONGEST_LABEL, MOST_CELLS, OTHER, Counter, Histogram
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.traffic import Latency
 
 # The upper bounds in microseconds as the original server prints them.
 LIMITS = """

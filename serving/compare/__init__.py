@@ -1,0 +1,1 @@
+"""`python -m serving.compare`: two versions of a model, side by side."""

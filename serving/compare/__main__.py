@@ -1,0 +1,86 @@
+"""`python -m serving.compare A B INPUTS`: the answers of two versions of a model to the same inputs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from serving.client import Client, ServingError
+from serving.compare.judgement import RESAMPLES
+from serving.compare.report import as_text
+from serving.compare.sides import Side, compare
+from serving.errors import UsageError
+from serving.protocol import DEFAULT_SIGNATURE
+
+DESCRIPTION = f"""Sends the same inputs to two versions of a model, or to two models, and shows how often the answers
+agree, by how much scores differ, how long calls take, and the first answers that differ.
+
+  python -m serving.compare translation:1 translation:2 sentences.txt
+  python -m serving.compare translation:stable translation:canary sentences.txt --json
+  python -m serving.compare digits lenet photos/ --server http://localhost:8501
+
+A and B are MODEL, MODEL:VERSION or MODEL:LABEL; a model alone is its newest version.
+INPUTS are text files (an input a line), .jsonl (an instance a line), .json (the body of a REST predict request),
+pictures, or directories of pictures.
+
+Text agrees where it is equal; of several texts or numbers in a row, the first text or the place of the largest number
+has to be the same. Of scores, the mean of B - A is shown with its 95 % interval (percentile bootstrap,
+{RESAMPLES:,} resamples of the inputs, Efron & Tibshirani 1993, section 13.3). Calls go to A and B in turn, and each has
+had a call before time is taken.
+
+Exit status: 0 compared, 1 a server failed or refused an input, 2 the request was wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (--help tells more).")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """-> the exit status."""
+    try:
+        options = parse(arguments)
+        with Client(options.server) as client:
+            report = compare(client, options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ServingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(report, indent=1, ensure_ascii=False) if options.json else as_text(report))
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        "python -m serving.compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", type=Side, metavar="A")
+    parser.add_argument("b", type=Side, metavar="B")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUTS")
+    parser.add_argument(
+        "--server",
+        default="localhost:8500",
+        metavar="ADDRESS",
+        help="HOST:PORT for gRPC, http://HOST:PORT for REST (default: %(default)s)",
+    )
+    parser.add_argument("--signature", default=DEFAULT_SIGNATURE, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="inputs a call (default: 1)")
+    parser.add_argument("--examples", type=int, default=5, metavar="N", help="answers to show that differ (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    return parser.parse_args(arguments)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of inputs; give 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

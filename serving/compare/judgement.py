@@ -1,0 +1,82 @@
+"""Which answers differ, and by how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from serving.compare.report import plain
+
+RESAMPLES, SEED = 10_000, 0
+Answers = dict[str, list]  # {output: value of each row}: bytes, a number, or an array
+
+
+def judge(a: Answers, b: Answers, rows: int) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+    """-> {output: how it was compared and with what result}, and which rows differ, bool [rows].
+
+    Rows differ by their texts and places; where an answer has scores alone, by these.
+    """
+    outputs: dict[str, dict[str, Any]] = {}
+    by_choice, by_score = np.zeros(rows, bool), np.zeros(rows, bool)
+    for name in sorted(a.keys() | b.keys()):
+        if name not in a or name not in b:
+            outputs[name] = {"compared": "no", "reason": f"only {'A' if name in a else 'B'} has it"}
+            continue
+        if len(a[name]) != rows or len(b[name]) != rows:
+            outputs[name] = {"compared": "no", "reason": "it has not one value for each input"}
+            continue
+        (how, of_a), (how_b, of_b) = comparable(name, a), comparable(name, b)
+        if how == "no" or how != how_b:
+            outputs[name] = {"compared": "no", "reason": "it has more axes, or others, than can be compared"}
+        elif how == "score":
+            difference = np.array(of_b, np.float64) - np.array(of_a, np.float64)
+            low, high = bootstrap_interval(difference)
+            outputs[name] = {"compared": how, "mean_difference": plain(difference.mean()), "interval_95": [low, high]}
+            by_score |= ~np.isclose(of_a, of_b, rtol=1e-5, atol=1e-6, equal_nan=True)
+        else:
+            different = np.array([x != y for x, y in zip(of_a, of_b, strict=True)])
+            equal = rows - int(different.sum())
+            outputs[name] = {"compared": how, "equal": equal, "agreement": equal / rows}
+            by_choice |= different
+    chosen = any("agreement" in output for output in outputs.values())
+    return outputs, by_choice if chosen else by_score
+
+
+def comparable(name: str, answers: Answers) -> tuple[str, list]:
+    """-> how an output is compared, and the value of each row that is.
+
+    "text": a string, or the first of several. "score": a number, or the first of several that belong to as many
+    strings. "largest": the place of the largest of several numbers. "no": anything else.
+    """
+    values = answers[name]
+    axes = max(np.ndim(value) for value in values)
+    if axes > 1:
+        return "no", values
+    if is_text(values[0]):
+        return "text", values if axes == 0 else [value[0] if len(value) else None for value in values]
+    if axes == 0:
+        return "score", values
+    sizes = [len(value) for value in values]
+    if min(sizes) == 0:
+        return "no", values
+    beside = (other for other in answers.values() if is_text(other[0]) and np.ndim(other[0]) == 1)
+    if any([len(value) for value in other] == sizes for other in beside):
+        return "score", [value[0] for value in values]
+    return "largest", [int(np.argmax(value)) for value in values]
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.dtype == object)
+
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of the mean (Efron & Tibshirani 1993, section 13.3); of one value there is none."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None, None
+    generator = np.random.default_rng(SEED)
+    at_once = max(1, 1_000_000 // len(values))  # some megabytes
+    sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
+    means = [values[generator.integers(0, len(values), (size, len(values)))].mean(axis=1) for size in sizes]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,126 @@
+"""Asks both sides the same."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from serving.client import Client, ModelSpec, ServingError
+from serving.compare.inputs import Row, read_rows
+from serving.compare.judgement import Answers, judge
+from serving.compare.report import latency, plain, short
+from serving.errors import UsageError
+
+
+@dataclass
+class Side:
+    """One of the two, what it has answered so far, and the seconds of each call."""
+
+    name: str
+    answers: Answers = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def spec(self) -> ModelSpec:
+        model, _, which = self.name.partition(":")
+        if not model or (":" in self.name and not which):
+            raise UsageError(f"{self.name!r} names no model; give MODEL, MODEL:VERSION or MODEL:LABEL.")
+        if which.isdecimal():
+            return ModelSpec(model, version=int(which))
+        return ModelSpec(model, label=which or None)
+
+    def ask(self, client: Client, signature: str, batch: Sequence[tuple[str, Row]]) -> None:
+        """Sends the rows, each with what to call it in an error."""
+        called, rows = zip(*batch, strict=True)
+        inputs = {name: [row[name] for row in rows] for name in rows[0]}
+        spec, began = self.spec, time.perf_counter()
+        try:
+            outputs = client.predict(spec.name, inputs, signature, spec.version, spec.label)
+        except ServingError as error:
+            if error.code == "UNAVAILABLE":
+                raise
+            verb = "refuses" if error.code == "INVALID_ARGUMENT" else "fails at"
+            what = (
+                f"'{short(called[0])}'" if len(called) == 1 else f"the {len(called)} inputs from '{short(called[0])}'"
+            )
+            raise ServingError(error.code, f"{self.name} {verb} {what}: {first_sentence(error.message)}") from None
+        self.seconds.append(time.perf_counter() - began)
+        for name, array in outputs.items():
+            if array.ndim and len(array) == len(rows):  # others have no answer for each input
+                self.answers.setdefault(name, []).extend(array)
+
+    def forget(self) -> None:
+        self.answers.clear()
+        self.seconds.clear()
+
+
+def first_sentence(message: str) -> str:
+    """A server's text without TensorFlow's list of nodes."""
+    return re.sub(r"^assertion failed: \[(.*?)\]$", r"\1", message.partition("\n")[0].strip())
+
+
+def compare(client: Client, options: argparse.Namespace) -> dict[str, Any]:
+    """Asks both and -> the report, as --json prints it."""
+    a, b, signature = options.a, options.b, options.signature
+    inputs = known_inputs(client, a, signature)
+    if (others := known_inputs(client, b, signature)) != inputs:
+        raise UsageError(
+            f"signature '{signature}' takes {described(inputs)} in {a.name}, but {described(others)} in {b.name}; "
+            "compare signatures with the same inputs."
+        )
+    rows = read_rows(options.inputs, inputs)
+    batches = [rows[n : n + options.batch_size] for n in range(0, len(rows), options.batch_size)]
+    for side in (a, b):  # the first call of a connection or a batch size takes longer
+        side.ask(client, signature, batches[0])
+        side.forget()
+    for number, batch in enumerate(batches):
+        for side in (a, b) if number % 2 == 0 else (b, a):
+            side.ask(client, signature, batch)
+    outputs, differs = judge(a.answers, b.answers, len(rows))
+    compared = [name for name, output in outputs.items() if output["compared"] != "no"]
+    return {
+        "server": client.address,
+        "signature": signature,
+        "a": a.name,
+        "b": b.name,
+        "inputs": len(rows),
+        "calls": len(batches),
+        "outputs": outputs,
+        "latency_ms": {"a": latency(a.seconds), "b": latency(b.seconds)},
+        "differing": int(differs.sum()),
+        "examples": [
+            {
+                "input": rows[n][0],
+                "a": {name: plain(a.answers[name][n]) for name in compared},
+                "b": {name: plain(b.answers[name][n]) for name in compared},
+            }
+            for n in np.flatnonzero(differs)[: max(options.examples, 0)]
+        ],
+    }
+
+
+def known_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
+    """The inputs of a signature, by the server's metadata."""
+    spec = side.spec
+    try:
+        metadata = client.metadata(spec.name, spec.version, spec.label)
+    except ServingError as error:
+        if error.code in ("NOT_FOUND", "INVALID_ARGUMENT"):
+            message = first_sentence(error.message).rstrip(".")
+            raise UsageError(
+                f"{client.address} does not serve {side.name}: {message}; name one that it serves."
+            ) from None
+        raise
+    if signature not in metadata:
+        raise UsageError(f"{side.name} has no signature '{signature}'; it has {', '.join(sorted(metadata))}.")
+    return metadata[signature]["inputs"]
+
+
+def described(inputs: dict[str, Any]) -> str:
+    return ", ".join(f"{name} ({tensor['dtype']} {tensor['shape']})" for name, tensor in sorted(inputs.items()))

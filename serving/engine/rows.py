@@ -1,0 +1,85 @@
+"""Rows of several requests as one batch of arrays, and apart again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from serving.engine.tensors import STRING_BYTES
+from serving.errors import StatusError, invalid_argument
+
+MOST_PADDING_BYTES = 256 * 1024 * 1024  # of a batch
+Arrays = dict[str, np.ndarray]
+
+
+def batch_size(feeds: Arrays) -> int:
+    """The first dimension, which all inputs must share."""
+    sizes = set()
+    for array in feeds.values():
+        if array.ndim == 0:
+            raise invalid_argument("Batching Run() input tensors must have at least one dimension")
+        sizes.add(array.shape[0])
+    if len(sizes) > 1:
+        raise invalid_argument(
+            "Batching Run() input tensors supplied in a given call must have equal 0th-dimension size"
+        )
+    return sizes.pop() if sizes else 0
+
+
+def merged(arrays: list[np.ndarray], padding: int) -> np.ndarray:
+    """Rows of all tasks, and `padding` times the first row again."""
+    if padding:
+        arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def may_pad(arrays: list[np.ndarray], count: int) -> bool:
+    """Whether `count` more of the first row of each array may be held."""
+    return count * sum(map(_row_bytes, arrays)) <= MOST_PADDING_BYTES
+
+
+def _row_bytes(array: np.ndarray) -> int:
+    """Memory of the first row."""
+    row = array[:1]
+    return sum(map(_element_bytes, row.ravel())) if array.dtype.kind == "O" else row.nbytes
+
+
+def of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Arrays grown at the ends of all axes but the first to the largest among them; each is filled up with its first
+    element, which suits strings and numbers alike. RESOURCE_EXHAUSTED if they would grow by more than a batch may."""
+    ranks = {array.ndim for array in arrays}
+    if len(ranks) > 1:
+        raise StatusError("FAILED_PRECONDITION", "Tensors of a batch must have the same number of dimensions")
+    shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    new = sum((len(a) * math.prod(shape) - a.size) * _element_bytes(a.flat[0]) for a in arrays if a.size)
+    if new > MOST_PADDING_BYTES:  # one long row would make many short ones as long: each task runs alone
+        raise StatusError("RESOURCE_EXHAUSTED", f"The rows of a batch are too different: {new} bytes to fill them up")
+    grown = []
+    for array in arrays:
+        if list(array.shape[1:]) != shape:
+            whole = np.zeros((array.shape[0], *shape), array.dtype)
+            if array.size:
+                whole.fill(array.flat[0])
+            whole[tuple(slice(0, size) for size in array.shape)] = array
+            array = whole
+        grown.append(array)
+    return grown
+
+
+def _element_bytes(element: Any) -> int:
+    return STRING_BYTES + len(element) if isinstance(element, bytes) else element.nbytes
+
+
+def check_outputs(arrays: list[np.ndarray], rows: int) -> None:
+    """Outputs can be taken apart, or put together, if each has a row for every row of the inputs."""
+    for array in arrays:
+        if array.ndim == 0:
+            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+        if array.shape[0] != rows:
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
+                "tensors",
+            )

@@ -1,0 +1,147 @@
+"""Counters, gauges and histograms, and the text in which Prometheus reads them."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+Labels: TypeAlias = tuple[str, ...]
+# Clients choose the names of models in their requests: their number and length must not fill the memory.
+MOST_CELLS = 5000
+LONGEST_LABEL = 256
+OTHER = "(other)"  # the label of what came after MOST_CELLS
+
+
+def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
+    """Upper bounds of buckets: scale, scale * growth, ...; each the product of the one before, as TensorFlow has it."""
+    bounds = [scale]
+    while len(bounds) < count:
+        bounds.append(bounds[-1] * growth)
+    return tuple(bounds)
+
+
+class Metric:
+    """A name, and a cell of what was recorded for each set of values of its labels."""
+
+    kind = "untyped"
+
+    def __init__(self, name: str, *labels: str) -> None:
+        self.name, self.labels = name, labels
+        self._cells: dict[Labels, Any] = {}
+        self._lock = threading.Lock()
+
+    def cells(self) -> dict[Labels, Any]:
+        """A copy, in the order of the labels."""
+        with self._lock:
+            return dict(sorted(self._cells.items()))
+
+    def lines(self) -> Iterable[str]:
+        """In Prometheus' text format."""
+        for labels, value in self.cells().items():
+            yield f"{exported(self.name)}{{{_pairs(self.labels, labels)}}} {value}"
+
+    def _key(self, labels: Labels) -> Labels:
+        """Where something new is kept; the lock is held. Half of a character that needs two becomes "?"."""
+        labels = tuple(label[:LONGEST_LABEL].encode("utf-8", "replace").decode() for label in labels)
+        return labels if labels in self._cells or len(self._cells) < MOST_CELLS else (OTHER,) * len(labels)
+
+
+class Counter(Metric):
+    """A whole number that only grows."""
+
+    kind = "counter"
+
+    def add(self, amount: int, *labels: str) -> None:
+        with self._lock:
+            if labels not in self._cells:
+                labels = self._key(labels)
+                self._cells.setdefault(labels, 0)
+            self._cells[labels] += amount
+
+    def value(self) -> int:
+        """The sum over all labels."""
+        return sum(self.cells().values())
+
+
+class Gauge(Counter):
+    """A whole number that goes up and down."""
+
+    kind = "gauge"
+
+
+class Histogram(Metric):
+    """How many values fell below each of `bounds`, and their sum.
+
+    As in TensorFlow, a value that equals a bound counts as above it.
+    """
+
+    kind = "histogram"
+
+    def __init__(self, name: str, bounds: Sequence[float], *labels: str) -> None:
+        super().__init__(name, *labels)
+        self.bounds = bounds
+
+    def observe(self, value: float, *labels: str) -> None:
+        index = bisect_right(self.bounds, value)
+        with self._lock:
+            cell = self._cells.get(labels)
+            if cell is None:  # a count for each bucket, one for what is above all bounds, and the sum
+                cell = self._cells.setdefault(self._key(labels), [0] * (len(self.bounds) + 1) + [0.0])
+            cell[index] += 1
+            cell[-1] += value
+
+    def cells(self) -> dict[Labels, list[float]]:
+        with self._lock:
+            return {labels: list(cell) for labels, cell in sorted(self._cells.items())}
+
+    def lines(self) -> Iterable[str]:
+        name = exported(self.name)
+        limits = [*map(_number, self.bounds), "+Inf"]
+        for labels, (*counts, total) in self.cells().items():
+            pairs = _pairs(self.labels, labels)
+            bucket = f"{name}_bucket{{{pairs}{',' if pairs else ''}"
+            below = 0
+            for limit, count in zip(limits, counts, strict=True):
+                below += int(count)
+                yield f'{bucket}le="{limit}"}} {below}'
+            yield f"{name}_sum{{{pairs}}} {_number(total)}"
+            yield f"{name}_count{{{pairs}}} {below}"
+
+
+class Derived(Counter):
+    """A counter that repeats what a histogram knows: its number of values, or their sum."""
+
+    def __init__(self, name: str, source: Histogram, read: Callable[[list[float]], float]) -> None:
+        super().__init__(name, *source.labels)
+        self._source, self._read = source, read
+
+    def cells(self) -> dict[Labels, int]:
+        return {labels: int(self._read(cell)) for labels, cell in self._source.cells().items()}
+
+
+def count_of(cell: list[float]) -> float:
+    return sum(cell[:-1])
+
+
+def sum_of(cell: list[float]) -> float:
+    return cell[-1]
+
+
+def exported(name: str) -> str:
+    return name.replace("/", ":")
+
+
+def _pairs(names: Labels, values: Labels) -> str:
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _escaped(value: str) -> str:
+    """The original leaves newlines alone; one in a client's name of a model would make the whole text unreadable."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    """Six digits, as the original prints them."""
+    return f"{value:.6g}"
