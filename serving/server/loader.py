@@ -33,21 +33,21 @@ class Loader:
 
     def __init__(
         self,
-        bundle: LoadOptions,
+        options: LoadOptions,
         settings: Settings,
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
         workers: Workers,
     ) -> None:
-        self._bundle, self._settings, self._metrics = bundle, settings, metrics
+        self._options, self._settings, self._metrics = options, settings, metrics
         self._loop, self._workers = loop, workers
         # One for all versions that have no parameters of their own: its threads are shared.
-        self._scheduler = None if bundle.batching is None else self._new_scheduler(bundle.batching)
+        self._scheduler = None if options.batching is None else self._new_scheduler(options.batching)
 
     def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
         servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.load(path, *told))
         try:
-            if self._bundle.warm_up:
+            if self._options.warm_up:
                 self._warm_up(servable, model, number)
         except BaseException:
             servable.close()
@@ -56,26 +56,26 @@ class Loader:
         return servable
 
     def _read(self, path: str) -> Servable | TFLiteServable:
-        bundle = self._bundle
-        if bundle.prefer_tflite and os.path.exists(os.path.join(path, TFLITE_NAME)):
-            return TFLiteServable(path, bundle.tflite_pools * bundle.tflite_interpreters_per_pool)
+        options = self._options
+        if options.prefer_tflite and os.path.exists(os.path.join(path, TFLITE_NAME)):
+            return TFLiteServable(path, options.tflite_pools * options.tflite_interpreters_per_pool)
         scheduler = self._scheduler
-        if bundle.batching is not None and bundle.batching_per_model:
-            own = read_model_batching(path, bundle.batching)
+        if options.batching is not None and options.batching_per_model:
+            own = read_model_batching(path, options.batching)
             scheduler = None if own is None else self._new_scheduler(own)
         try:
-            return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+            return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
         except StatusError as error:
             if UNKNOWN_OPERATION not in error.message or not import_operations():
                 raise
-        return Servable(path, bundle.tags, bundle.session, scheduler, self._metrics.graph_run)
+        return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
 
     def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
         records = 0
 
         def replay() -> None:
             nonlocal records
-            records = warm_up(servable, number, self._settings, self._bundle.warm_up_iterations)
+            records = warm_up(servable, number, self._settings, self._options.warm_up_iterations)
 
         self._timed(replay, lambda code, taken: self._metrics.warmup(servable.path, code, taken, records))
         log.info("Replayed %d warm-up requests of %s version %d", records, model, number)

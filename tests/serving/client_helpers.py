@@ -21,7 +21,7 @@ from serving.protocol import CODE_NAMES, HTTP_STATUSES
 
 
 class BlockingClient:
-    """An AsyncClient with the face of a Client, so that both pass the same tests."""
+    """An AsyncClient with the methods of a Client, so that both pass the same tests."""
 
     def __init__(self, address: str, **options: Any) -> None:
         self._runner = asyncio.Runner()

@@ -227,10 +227,10 @@ PLATFORM = """platform_configs {
 }"""
 
 
-def test_bundle_of_flags(write):
+def test_load_options_of_flags(write):
     from serving.settings.load_options import load_options_of
 
-    bundle = load_options_of(
+    options = load_options_of(
         Flags(
             saved_model_tags="serve,gpu",
             tensorflow_intra_op_parallelism=3,
@@ -241,11 +241,11 @@ def test_bundle_of_flags(write):
             enable_model_warmup=False,
         )
     )
-    assert (bundle.tags, bundle.batching, bundle.warm_up) == (("serve", "gpu"), Batching(), False)
-    assert (bundle.session.intra_op_parallelism_threads, bundle.session.inter_op_parallelism_threads) == (3, 5)
-    assert bundle.session.log_device_placement
-    assert bundle.session.gpu_options.per_process_gpu_memory_fraction == 0.5
-    assert bundle.session.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 == 1
+    assert (options.tags, options.batching, options.warm_up) == (("serve", "gpu"), Batching(), False)
+    assert (options.session.intra_op_parallelism_threads, options.session.inter_op_parallelism_threads) == (3, 5)
+    assert options.session.log_device_placement
+    assert options.session.gpu_options.per_process_gpu_memory_fraction == 0.5
+    assert options.session.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 == 1
     assert load_options_of(Flags()).batching is None
     session = load_options_of(Flags(tensorflow_session_parallelism=2)).session
     assert (session.intra_op_parallelism_threads, session.inter_op_parallelism_threads) == (2, 2)
@@ -254,7 +254,7 @@ def test_bundle_of_flags(write):
     )
 
 
-def test_bundle_of_a_platform_file(write):
+def test_load_options_of_a_platform_file(write):
     from serving.settings.load_options import load_options_of
 
     legacy = """legacy_config {
@@ -264,10 +264,10 @@ def test_bundle_of_a_platform_file(write):
       model_warmup_options { num_request_iterations { value: 4 } }
     }"""
     path = write(PLATFORM % ("tensorflow", "SavedModelBundleSourceAdapterConfig", legacy))
-    bundle = load_options_of(Flags(platform_config_file=path, saved_model_tags="ignored"))
-    assert (bundle.tags, bundle.warm_up, bundle.warm_up_iterations) == (("a", "b"), True, 4)
-    assert bundle.batching == Batching(max_batch_size=7, max_execution_batch_size=7)
-    assert (bundle.session.intra_op_parallelism_threads, bundle.session.gpu_options.allow_growth) == (3, True)
+    options = load_options_of(Flags(platform_config_file=path, saved_model_tags="ignored"))
+    assert (options.tags, options.warm_up, options.warm_up_iterations) == (("a", "b"), True, 4)
+    assert options.batching == Batching(max_batch_size=7, max_execution_batch_size=7)
+    assert (options.session.intra_op_parallelism_threads, options.session.gpu_options.allow_growth) == (3, True)
 
 
 @pytest.mark.parametrize(
