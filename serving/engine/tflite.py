@@ -30,6 +30,16 @@ METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures
 PREDICT = "tensorflow/serving/predict"
 MAX_DIMENSIONS = 8  # some kernels keep shapes in arrays of this length and write past their ends
 
+# Operations that take an input of fewer dimensions than the model declares. Others may read sizes that are not there:
+# a convolution of three dimensions runs, and its answer is made of what lies in the memory behind the shape.
+ELEMENTWISE = """
+    ABS ADD ADD_N ATAN2 CAST CEIL COS DIV ELU EQUAL EXP FLOOR FLOOR_DIV FLOOR_MOD GELU GREATER GREATER_EQUAL HARD_SWISH
+    LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC MAXIMUM MINIMUM MUL NEG NOT_EQUAL POW
+    RELU RELU6 ROUND RSQRT SIGN SIN SQRT SQUARE SQUARED_DIFFERENCE SUB TANH ZEROS_LIKE
+"""
+ANY_RANK = frozenset(ELEMENTWISE.split()) | {"RESHAPE"}
+NO_SCALAR = frozenset({"FULLY_CONNECTED", "L2_NORMALIZATION", "LOG_SOFTMAX", "SOFTMAX"})  # one dimension will do
+
 MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, DecodeError)  # of damaged buffers
 
 
@@ -115,6 +125,7 @@ class Interpreter:
     """The runtime's state for one request at a time."""
 
     def __init__(self, content: bytes) -> None:
+        self._content = content
         try:
             self.lite = _library()[0](model_content=content)
         except ValueError as error:
@@ -161,11 +172,29 @@ class Interpreter:
         if not changed:
             return
         for tensor, array in changed:
-            _check_dimensions(tensor, array)
+            self._check_dimensions(tensor, array)
             what = f"Failed to resize input tensor: {tensor.name} to {list(array.shape)}"
             self._attempt(what, self.lite.resize_tensor_input, tensor.index, array.shape)
         self._attempt("Failed to allocate tensors", self.lite.allocate_tensors)
         self._shapes |= {tensor.index: array.shape for tensor, array in changed}
+
+    def _check_dimensions(self, tensor: Tensor, array: np.ndarray) -> None:
+        """Most kernels read as many sizes as the model declares: with fewer or more they read or write what is not
+        theirs."""
+        declared = len(tensor.info.tensor_shape.dim)
+        if array.ndim == declared:
+            return
+        expected = f"expected {declared}"
+        if not declared:  # a model declares none for a scalar and for any number
+            if array.ndim <= MAX_DIMENSIONS:
+                return
+            expected = f"expected at most {MAX_DIMENSIONS}"
+        elif array.ndim < declared:
+            others = _operations(self._content) - ANY_RANK - (NO_SCALAR if array.ndim else frozenset())
+            if not others:
+                return
+            expected += f" because of the model's operations {', '.join(sorted(others))}"
+        raise invalid_argument(f"Failed to resize input tensor: {tensor.name} to {array.ndim} dimensions, {expected}")
 
     @staticmethod
     def _attempt(what: str, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -182,7 +211,7 @@ def _library() -> tuple[Any, Any]:
         from ai_edge_litert import interpreter, schema_py_generated
     except ImportError:
         from tensorflow.lite.python import interpreter, schema_py_generated
-    return interpreter.Interpreter, schema_py_generated.Model
+    return interpreter.Interpreter, schema_py_generated
 
 
 def _read(path: str) -> bytes:
@@ -193,9 +222,20 @@ def _read(path: str) -> bytes:
         raise status_of(error) from None
 
 
+def _operations(content: bytes) -> frozenset[str]:
+    """The names of the model's operations."""
+    schema = _library()[1]
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    model = schema.Model.GetRootAs(content, 0)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    # Old files have the number in a field of one byte, newer ones have it in both or, if it is too large, in the other.
+    numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+    return frozenset(names.get(number, str(number)) for number in numbers)
+
+
 def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.SignatureDef]:
     """{name: signature} of the model's metadata, a map of serialized messages; empty where there is none."""
-    model = _library()[1].GetRootAs(content, 0)
+    model = _library()[1].Model.GetRootAs(content, 0)
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
         if entry.Name() == METADATA:
@@ -205,15 +245,6 @@ def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.Signature
                 for key, value in zip(stored.Keys, stored.Values, strict=True)
             }
     return {}
-
-
-def _check_dimensions(tensor: Tensor, array: np.ndarray) -> None:
-    """Kernels read as many sizes as the model declares: with fewer or more they read or write what is not theirs."""
-    declared = len(tensor.info.tensor_shape.dim)
-    # A model declares none for a scalar and for any number.
-    if array.ndim != declared and (declared or array.ndim > MAX_DIMENSIONS):
-        expected = f"expected {declared}" if declared else f"expected at most {MAX_DIMENSIONS}"
-        raise invalid_argument(f"Failed to resize input tensor: {tensor.name} to {array.ndim} dimensions, {expected}")
 
 
 def _known_name(name: str, known: dict[str, Tensor], whose: str) -> str:

@@ -1,10 +1,10 @@
-"""Charts of the status page: bars in HTML, with what they show in words; and numbers for people."""
+"""Charts of the status page: bars, with what they show in words; and numbers for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from serving.status.markup import Markup, join, tag
 from serving.telemetry.traffic import Latency
 
 FEWEST_BUCKETS = 8
@@ -12,11 +12,30 @@ LABELS = 4  # below a chart
 LAST_LABEL = 0.85  # where there is still room for one
 
 
-def latency_chart(latency: Latency) -> Markup:
-    """How many requests took how long; a bar is a bucket of the histogram."""
+@dataclass(frozen=True)
+class Bar:
+    title: str
+    height: float  # per cent of the chart's
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A label below the bars."""
+
+    text: str
+    left: float  # per cent of the chart's width
+
+
+@dataclass(frozen=True)
+class Chart:
+    label: str  # for those who do not see it
+    bars: list[Bar]
+    ticks: list[Tick]
+
+
+def latency_chart(latency: Latency) -> Chart:
+    """How many requests (at least one) took how long; a bar is a bucket of the histogram."""
     filled = [index for index, count in enumerate(latency.counts) if count]
-    if not filled:
-        return join()
     first, last = max(filled[0] - 1, 0), min(filled[-1] + 1, len(latency.bounds))
     while last - first + 1 < FEWEST_BUCKETS:
         first, last = max(first - 1, 0), min(last + 1, len(latency.bounds))
@@ -32,29 +51,22 @@ def latency_chart(latency: Latency) -> Markup:
     labels = {place: duration(limits[first + place]) for place in range(0, int(LAST_LABEL * len(counts)), step)}
     words = f"Latency of {plural(latency.count, 'request')}: half below {duration(latency.quantile(0.5))}, "
     words += f"99 % below {duration(latency.quantile(0.99))}"
-    return _bars(counts, titles, labels, words)
+    return _chart(counts, titles, labels, words)
 
 
-def recent_chart(counts: Sequence[int]) -> Markup:
+def recent_chart(counts: Sequence[int]) -> Chart:
     """How many requests ended in each of the last seconds, the oldest first."""
     seconds = len(counts)
     titles = [f"{seconds - place} s ago: {plural(count, 'request')}" for place, count in enumerate(counts)]
     labels = {place: f"−{seconds - place} s" for place in range(0, seconds, seconds // LABELS)}
     words = f"{plural(sum(counts), 'request')} in the last {seconds} seconds, at most {max(counts)} in one"
-    return _bars(counts, titles, labels, words)
+    return _chart(counts, titles, labels, words)
 
 
-def _bars(counts: Sequence[int], titles: Sequence[str], labels: dict[int, str], words: str) -> Markup:
+def _chart(counts: Sequence[int], titles: Sequence[str], labels: dict[int, str], words: str) -> Chart:
     most = max(max(counts), 1)
-    bars = [
-        tag("i", title=title, class_="none" if not count else None, style=f"height:{100 * count / most:.1f}%")
-        for count, title in zip(counts, titles, strict=True)
-    ]
-    axis = [tag("span", text, style=f"left:{100 * place / len(counts):.2f}%") for place, text in labels.items()]
-    return join(
-        tag("div", *bars, class_="bars", role="img", aria_label=words),
-        tag("div", *axis, class_="axis", aria_hidden="true"),
-    )
+    bars = [Bar(title, 100 * count / most) for count, title in zip(counts, titles, strict=True)]
+    return Chart(words, bars, [Tick(text, 100 * place / len(counts)) for place, text in labels.items()])
 
 
 def duration(microseconds: float | None) -> str:

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 from serving.models.storage import read_regular_file
-from serving.status.markup import tag
 
 CARD_FILE = os.path.join("assets.extra", "model_card.json")
 MOST_BYTES = 1024 * 1024
@@ -45,9 +44,9 @@ def read_card(path: str) -> Any:
     raise UnreadableCard(f"{CARD_FILE} cannot be read as JSON ({reason}).")
 
 
-def card_lines(card: Any) -> list[tuple[str, list[object]]]:
-    """What people want to know first of a card: names, and the elements of their values."""
-    lines: list[tuple[str, list[object]]] = []
+def card_lines(card: Any) -> list[tuple[str, list[str]]]:
+    """What people want to know first of a card: names, and the lines of their values."""
+    lines: list[tuple[str, list[str]]] = []
     for name, *keys in (
         ("Task", "task"),
         ("Intended use", "intended_use"),
@@ -65,9 +64,9 @@ def card_lines(card: Any) -> list[tuple[str, list[object]]]:
         if name:
             lines.append((name, [text]))
         elif lines and lines[-1][0] == "Data":
-            lines[-1][1].append(tag("span", text))
+            lines[-1][1].append(text)
     if metrics := _metrics(card):
-        lines.append(("Metrics", [tag("span", text) for text in metrics]))
+        lines.append(("Metrics", metrics))
     return lines
 
 

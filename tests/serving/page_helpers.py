@@ -13,7 +13,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.errors import StatusError
-from serving.status.markup import EMPTY_ELEMENTS
+
+EMPTY_ELEMENTS = frozenset({"br", "link", "meta"})
 
 
 class Servable:

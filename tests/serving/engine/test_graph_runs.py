@@ -148,6 +148,30 @@ def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
     servable.close()
 
 
+def test_executors_of_many_choices_of_inputs(tmp_path):
+    """MultiInference feeds the inputs of several signatures: the oldest executors go, and are made again when they are
+    asked for."""
+    names = [f"x{number}" for number in range(9)]
+    specs = [tf.TensorSpec([None], tf.float32, name) for name in names]
+    function = tf.function(lambda *inputs: {"y": inputs[0] * 2}, input_signature=specs)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
+    servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
+    (signature,) = servable.signatures.values()
+    first, *others = [signature.inputs[name].tensor for name in sorted(signature.inputs)]
+    choices = [
+        {name: np.array([number], np.float32) for place, name in enumerate(others) if number >> place & 1}
+        for number in range(2 ** len(others))
+    ]
+    for number, choice in enumerate([*choices, *choices[:3]]):
+        feeds = {first: np.array([number], np.float32)} | choice
+        (y,) = servable.run(feeds, tuple(signature.outputs.values()))
+        assert y.tolist() == [2.0 * number]
+    kept = [feeds for feeds, _ in servable._executors]
+    assert len(kept) == 2 * MOST_PATHS
+    assert kept[-3:] == [(first, *choice) for choice in choices[:3]], "the newest"
+    servable.close()
+
+
 def test_ranks_that_the_runtime_does_not_survive(tmp_path):
     """Inputs and outputs of so many dimensions are refused, also where a graph declares fewer."""
     specs = [tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.int32, "shape")]

@@ -36,6 +36,15 @@ FUNCTIONS = {
         tf.reshape,
         [tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([None], tf.int32, "i")],
     ),
+    "dense": (
+        lambda x: tf.nn.softmax(x @ [[1.0, 2], [3, 4], [5, 6]]),
+        [tf.TensorSpec([None, 3], tf.float32, "x")],
+    ),
+    "maps": (
+        lambda x: tf.nn.conv2d(x, tf.ones([3, 3, 1, 2]), 1, "SAME"),
+        [tf.TensorSpec([None, 4, 4, 1], tf.float32, "x")],
+    ),
+    "mean": (lambda x: tf.reduce_mean(x * 2, 1), [tf.TensorSpec([None, 2], tf.float32, "x")]),
     "product": (
         lambda a, b: a @ b,
         [tf.TensorSpec([None, 3], tf.float32, "a"), tf.TensorSpec([3, None], tf.float32, "b")],
@@ -180,6 +189,19 @@ def test_inputs_take_the_shape_of_the_request(load):
         np.testing.assert_array_equal(y, x / 2 + 2)
 
 
+def test_inputs_may_have_fewer_dimensions_than_the_model_declares(load):
+    """As far as its operations take them."""
+    servable = load("half")
+    for shape in [(2,), (1, 2), (5,), (), (3, 2), (2,)]:
+        x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+        y = ask(servable, x)
+        assert y.shape == shape
+        np.testing.assert_array_equal(y, x / 2 + 2)
+    servable = load("dense")
+    expected = ask(servable, floats([0.1, 0.2, 0.3]))
+    np.testing.assert_array_equal(ask(servable, floats(0.1, 0.2, 0.3)), expected)
+
+
 def test_fetches_may_repeat(load):
     servable = load("half")
     (signature,) = servable.signatures.values()
@@ -225,11 +247,27 @@ ONES = np.ones((2, 3), np.float32)
             "Failed to resize input tensor: serving_default_x:0 to 9 dimensions, expected 2",
         ),
         (
-            "half",
+            "mean",
             [floats([1, 2])],
             [floats(1, 2)],
-            "Failed to resize input tensor: serving_default_x:0 to 1 dimensions, expected 2",
+            "Failed to resize input tensor: serving_default_x:0 to 1 dimensions, expected 2 because of the model's "
+            "operations MEAN",
         ),
+        (
+            "maps",
+            [np.ones((1, 4, 4, 1), np.float32)],
+            [np.ones((4, 4, 1), np.float32)],
+            "Failed to resize input tensor: serving_default_x:0 to 3 dimensions, expected 4 because of the model's "
+            "operations CONV_2D",
+        ),
+        (
+            "dense",
+            [floats([1, 2, 3])],
+            [np.float32(1)],
+            "Failed to resize input tensor: serving_default_x:0 to 0 dimensions, expected 2 because of the model's "
+            "operations FULLY_CONNECTED, SOFTMAX",
+        ),
+        ("dense", [floats([1, 2, 3])], [floats(1, 2, 3, 4)], "Failed to allocate tensors: "),
         (
             "doubled",
             [floats(1, 2)],
@@ -249,7 +287,7 @@ ONES = np.ones((2, 3), np.float32)
             "Failed to set input tensor: Cannot set tensor: Got value of type",
         ),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_failure_is_the_requests_and_leaves_the_interpreter_usable(load, model, good, bad, text):
     servable = load(model)

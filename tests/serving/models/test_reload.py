@@ -17,6 +17,7 @@ from serving.models.reload import ConfigPoller, handle_reload
 from serving.models.storage import ModelConfig, ModelServerConfig, configured_models
 from serving.protocol import CODES
 from serving.settings.flags import Flags
+from serving.telemetry.metrics import Metrics
 
 ENTRY = 'config {{ name: "{0}" base_path: "{1}" model_platform: "tensorflow" {2} }}'
 
@@ -223,6 +224,39 @@ def test_the_answer_tells_how_metrics_grew(manager, room):
     response = handle_reload(manager, request, lambda name: next(totals[name]) if name in totals else None)
     assert (response.status.error_code, response.status.error_message) == (0, "")
     assert [(metric.name, metric.int64_value_increase) for metric in response.metric] == [("loads", 7), ("new", 2)]
+
+
+def test_growth_is_summed_over_the_labels_of_a_metric(manager, room, monkeypatch):
+    """Of counters and of what goes up and down; histograms have no sum."""
+    metrics = Metrics()
+    for path in ("/a/1", "/b/1"):
+        metrics.load(path, "OK", 100)
+    for model in ("a", "a", "b"):
+        metrics.started(model)
+    reload = manager.reload
+
+    def reload_and_count(config):
+        reload(config)
+        metrics.load("/a/1", "OK", 5)  # labels that were there, and new ones
+        metrics.load("/a/1", "DATA_LOSS", 6)
+        metrics.load("/c/1", "OK", 7)
+        metrics.finished("a")
+        metrics.finished("b")
+        metrics.examples("a", 3)
+        metrics.examples("c", 4)
+
+    monkeypatch.setattr(manager, "reload", reload_and_count)
+    growth = {
+        "/tensorflow/cc/saved_model/load_attempt_count": 3,
+        "/tensorflow/cc/saved_model/load_latency": 18,
+        "/serving/requests_in_flight": -2,
+        "/tensorflow/serving/request_example_count_total": 7,
+        "/tensorflow/serving/request_example_counts": 0,
+    }
+    names = [*growth, "/tensorflow/cc/saved_model/load_attempt_count", ":tensorflow:serving:request_count"]
+    response = handle_reload(manager, ReloadConfigRequest(config=room.config("a"), metric_names=names), metrics.value)
+    told = [(metric.name, metric.int64_value_increase) for metric in response.metric]
+    assert told == [*growth.items(), (names[0], 3)], "as often as it was asked for; names that are unknown are left out"
 
 
 @pytest.fixture

@@ -8,18 +8,21 @@ import json
 import os
 import re
 import stat
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from page_helpers import Manager, Reader, Servable, definition, words
 
 from serving.errors import StatusError
 from serving.status import page as status_page
 from serving.status.charts import duration, elapsed, latency_chart, recent_chart
-from serving.status.markup import Markup, tag
 from serving.status.model_card import MOST_BYTES, MOST_CHARACTERS, card_lines
 from serving.status.page import SCRIPT, page
+from serving.status.templates import render
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Latency
 
@@ -147,17 +150,17 @@ def test_main_lines_of_a_model_card():
             "evaluations": [{"split": "test", "bleu": 31.23456, "chrf": 55, "signature": "x"}],
         },
     }
-    lines = {name: " | ".join(map(str, values)) for name, values in card_lines(card)}
+    lines = {name: " | ".join(values) for name, values in card_lines(card)}
     assert lines == {
         "Task": "translation",
         "Intended use": "Translates.",
-        "Data": "multi30k | <span>Captions</span>",
+        "Data": "multi30k | Captions",
         "Licence": "CC BY-NC-SA 4.0",
         "Parameters": "1,234,567",
-        "Metrics": "<span>test: bleu 31.23, chrf 55</span>",
+        "Metrics": "test: bleu 31.23, chrf 55",
     }
     card["metrics"]["evaluations"] = []
-    assert dict(card_lines(card))["Metrics"] == ["<span>validation: loss 9</span>"]
+    assert dict(card_lines(card))["Metrics"] == ["validation: loss 9"]
 
 
 ANYTHING = st.recursive(
@@ -171,8 +174,7 @@ KEYS = ("task", "data", "metrics", "network", "intended_use", "limits", "created
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, ANYTHING)) | ANYTHING)
 def test_any_card_can_be_shown(card):
-    for name, values in card_lines(card):
-        Reader(tag("dl", tag("dt", name), tag("dd", *values)))
+    Reader(str(render("card.html", lines=card_lines(card), fault=None)))
 
 
 LARGE = 10**400  # than any float
@@ -260,16 +262,27 @@ def test_a_fault_in_one_part_leaves_the_others(tmp_path, monkeypatch, caplog, pa
 
 
 def test_bars_are_as_high_as_their_counts():
-    heights = re.findall(r"height:([\d.]+)%", recent_chart([0, 1, 2, 4] * 15))
-    assert [float(height) for height in heights[:4]] == [0, 25, 50, 100] and len(heights) == 60
+    heights = [bar.height for bar in recent_chart([0, 1, 2, 4] * 15).bars]
+    assert heights[:4] == [0, 25, 50, 100] and len(heights) == 60
     bounds = tuple(10.0 * 2**n for n in range(12))
     counts = [0] * 13
     counts[5], counts[6], counts[12] = 1, 2, 4
-    chart = latency_chart(Latency(bounds, tuple(counts)))
-    titles = Reader(chart).attributes("title")
+    titles = [bar.title for bar in latency_chart(Latency(bounds, tuple(counts))).bars]
     assert "160 µs to 320 µs: 1 request" in titles and "over 20.5 ms: 4 requests" in titles
     assert titles[0].endswith(": 0 requests"), "an empty bucket before the first"
-    assert latency_chart(Latency(bounds, (0,) * 13)) == ""
+
+
+def test_charts_are_drawn_if_there_is_something_to_show():
+    now = [100.0]
+    metrics = Metrics(lambda: now[0])
+    metrics.request("half", "Predict", "REST", "OK", 2000)
+    now[0] += 120  # it is no more in the last minute
+    manager = Manager(half=[(1, "AVAILABLE", None)], none=[(1, "AVAILABLE", None)])
+    html = page(manager, metrics)
+    assert Reader(html).text.count("Latency since the start") == 1
+    assert "Requests in the last minute" not in html
+    styles = Reader(html).attributes("style")
+    assert "height:100.0%" in styles and "left:0.00%" in styles
 
 
 DURATIONS = {
@@ -300,7 +313,15 @@ def test_time_since_the_start(seconds, text):
     assert elapsed(seconds) == text
 
 
-def test_markup_escapes_all_but_itself():
-    assert tag("p", "<&>", Markup("<br>"), None, 5, title='"<') == '<p title="&quot;&lt;">&lt;&amp;&gt;<br>5</p>'
-    assert tag("details", open=True, hidden=False, id=None) == "<details open></details>"
-    assert tag("meta", http_equiv="x") == '<meta http-equiv="x">'
+def test_templates_escape_all_but_html():
+    lines = [("<&>\x00\ud800", [Markup("<br>"), "<br>"])]
+    html = render("card.html", lines=lines, fault=None)
+    assert "<dt>&lt;&amp;&gt;??</dt>" in html and "<dd><span><br></span><span>&lt;br&gt;</span></dd>" in html
+    chart = recent_chart([1] * 60)
+    html = render("load.html", numbers={}, charts={"a": replace(chart, label="\"'<")})
+    assert 'aria-label="&#34;&#39;&lt;"' in html
+
+
+def test_a_value_that_a_template_lacks_is_a_fault():
+    with pytest.raises(UndefinedError, match="'lines' is undefined"):
+        render("card.html", fault=None)

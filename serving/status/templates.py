@@ -1,0 +1,35 @@
+"""Templates of the status page: whatever a template does not hold itself is text, and escaped."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def render(template: str, **values: object) -> Markup:
+    """The HTML that a template of this folder makes of the values."""
+    return Markup(_environment().get_template(template).render(values))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_readable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+
+
+def _readable(value: object) -> str:
+    """Half a character, which no encoding takes, becomes "?"; so do control characters, which no HTML may hold."""
+    if isinstance(value, Markup):
+        return value
+    text = str(value).encode("utf-8", "replace").decode()
+    return "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
