@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work failed, 2 the request was wrong.
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import os
 import re
@@ -12,11 +13,12 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from kerasnets.config import flat, from_dict
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
+from kerasnets.config.run import Config
+from kerasnets.config.values import flat
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -68,14 +70,7 @@ def end(status: int) -> NoReturn:
 
 
 def is_wrong_request(error: BaseException) -> bool:
-    """A ValueError that this package's own code raises speaks of what was asked for; others come from within."""
-    if isinstance(error, RequestError | argparse.ArgumentError):
-        return True
-    raised = error.__traceback__
-    while raised is not None and raised.tb_next is not None:
-        raised = raised.tb_next
-    module = raised.tb_frame.f_globals.get("__name__", "") if raised is not None else ""
-    return isinstance(error, ValueError) and module.startswith("kerasnets.")
+    return isinstance(error, RequestError | argparse.ArgumentError)
 
 
 def sentence(error: BaseException) -> str:
@@ -177,7 +172,7 @@ class Options:
     def add(self, *names: str, **options: Any) -> None:
         self.parser.add_argument(*(underscores(n) if n.startswith("--") else n for n in names), **options)
 
-    def add_config(self, config: Any, choice: str = "") -> None:
+    def add_config(self, config: Config, choice: str = "") -> None:
         """Options for all fields of a configuration, with its values as defaults.
 
         The configuration's network decides which `--model.` options there are; `choice` is the help of `--model`, for
@@ -197,10 +192,15 @@ class Options:
         """-> a namespace; its `config` is the configuration, if there are options for one."""
         values = self.parser.parse_args([underscores(a) if a.startswith("--") else a for a in arguments])
         if self.config is not None:
-            given = {k: v for k, v in values.as_dict().items() if k in vars(self.config)}
-            given["model"] = {"kind": self.config.model.kind} | given["model"]
-            values.config = from_dict(type(self.config), given)
+            values.config = with_values(self.config, values.as_dict())
         return values
+
+
+def with_values(config: Any, values: Mapping[str, Any]) -> Any:
+    """-> a dataclass of the same kind with these values, which jsonargparse has given the types of its fields."""
+    fields = {name: values[name] for name in vars(config)}
+    nested = {n: with_values(vars(config)[n], value) for n, value in fields.items() if isinstance(value, dict)}
+    return dataclasses.replace(config, **fields | nested)
 
 
 def underscores(argument: str) -> str:

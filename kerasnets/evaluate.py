@@ -1,14 +1,13 @@
 """`python -m kerasnets.evaluate RUN_DIR_OR_SAVED_MODEL`: scores a model on a split of its data."""
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config.checks import choose
-from kerasnets.loading import extra_of, is_saved_model, open_model, read_config
+from kerasnets.checks import choose
+from kerasnets.command import Options, run
+from kerasnets.loading import extra_of, is_saved_model, open_model
 from kerasnets.run import fingerprint
 from kerasnets.run.files import write_json
 
@@ -24,7 +23,6 @@ def main(arguments: list[str]) -> None:
     options.add("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
     options.add("--data-dir", metavar="DIR", help="folder of prepared TensorFlow Datasets, if it has moved")
     given = options.parse(arguments)
-    choose("split", given.split, SPLITS)
     metrics = evaluate(Path(given.path), given.split, given.data_dir)
     print(table(metrics))
 
@@ -38,17 +36,14 @@ def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> di
     Raises: RequestError if there is no model, if it is damaged, or if the data have changed so that the score would
         mean nothing: see `fingerprint.check_scored`.
     """
-    read_config(path)
-    start_tensorflow()
-    opened = open_model(path)
-    if data_dir is not None:
-        opened.task.config = dataclasses.replace(opened.task.config, data_dir=data_dir)
+    choose("split", split, SPLITS)
+    opened = open_model(path, data_dir)
     began = time.monotonic()
     changes = fingerprint.check_scored(extra_of(path), opened.task, split)
     if changes:
         print(f"{opened.task.config.dataset} has changed since the training: {changes}.", file=sys.stderr)
     scores = opened.task.evaluate(opened.signatures, split, opened.model)
-    metrics = {"task": opened.task.name, "dataset": opened.task.config.dataset, "split": split} | scores
+    metrics: dict[str, Any] = {"task": opened.task.name, "dataset": opened.task.config.dataset, "split": split} | scores
     metrics["seconds"] = round(time.monotonic() - began, 1)
     if changes:
         metrics["data_changes"] = changes

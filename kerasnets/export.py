@@ -8,17 +8,22 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasnets.calibration.temperature import FILE as CALIBRATION
+from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.config.run import Config
 from kerasnets.run import config_file, fingerprint
 from kerasnets.run import examples as example_file
 from kerasnets.run.files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
 from kerasnets.saved_model import artifacts, deployment
 from kerasnets.saved_model import model_card as card
+from kerasnets.tasks import Task, facts_of, make_task
 from kerasnets.verify import table
+
+if TYPE_CHECKING:
+    from kerasnets.saved_model.compression import CompressedModel
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
 needs nothing but TensorFlow, and verifies it in a fresh process. With it come a model card, a batching configuration
@@ -75,17 +80,17 @@ def export(
     Raises: RequestError if the run has no model yet; RuntimeError if the verification fails, or, with the SavedModel in
         place, if one of the other formats could not be written.
     """
-    task_name, _, config = config_file.load(run_dir / "config.toml")
+    task_name, _, config = config_file.load(run_dir / CONFIG)
     if not (run_dir / MODEL).exists():
         raise RequestError(f"{run_dir} has no model yet; train at least one epoch of it.")
-    check_json(run_dir, task_name, (EXAMPLES,), RESULTS)
+    check_json(run_dir, (facts_of(task_name).vocabulary_file, EXAMPLES), RESULTS)
     check_model(run_dir / MODEL)
     name = name or task_name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
     if label is not None:
         choose("label", label, deployment.LABELS)
-    artifacts.check_storage(storage)
+    choose("storage of weights", storage, artifacts.STORAGES)
     formats = artifacts.check_formats(formats)
     start_tensorflow()
     base = models_dir / name
@@ -115,17 +120,15 @@ def next_version(base: Path) -> Path:
 
 
 def write(
-    task_name: str, config: Any, run_dir: Path, path: Path, storage: str = "float32", formats: Iterable[str] = ()
+    task_name: str, config: Config, run_dir: Path, path: Path, storage: str = "float32", formats: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Writes the SavedModel, verifies it, and writes what is known of it then.
 
     Returns: the report of `verify.py`, with what `compression` and `formats` tell.
     """
     from kerasnets.saved_model import compression, recording
-    from kerasnets.tasks import make_task
 
     task = make_task(task_name, config, run_dir)
-    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     tell_changes(task, run_dir, storage != "float32")
     model = load_model(run_dir / MODEL)
     requests = task.requests(example_file.load(run_dir / "examples.json"))
@@ -142,7 +145,7 @@ def write(
         from kerasnets.saved_model.formats import write_all
 
         with compressed.rounded() as rounded:
-            others = write_all(rounded, formats, path / EXTRA)
+            others = write_all(task.arrays(rounded), formats, path / EXTRA)
     signatures = recording.signature_table(path)
     made = card.make(task, model.count_params(), run_dir, signatures, requests, report, weights, others)
     card.write(path / EXTRA, made)
@@ -150,7 +153,7 @@ def write(
     return report | {"weights": weights, "formats": others}
 
 
-def tell_changes(task: Any, run_dir: Path, measures: bool) -> None:
+def tell_changes(task: Task, run_dir: Path, measures: bool) -> None:
     """Prints in which way the data have changed since the training, if they are there.
 
     An export holds what the run has learnt and none of the data, so it can be had all the same, but for numbers that
@@ -171,7 +174,7 @@ def tell_changes(task: Any, run_dir: Path, measures: bool) -> None:
         )
 
 
-def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
+def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str, Any]], path: Path) -> None:
     """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers.
 
     It is for inference. The weights that the signatures use are in it, but neither the layers as objects nor the
@@ -187,11 +190,11 @@ def save(task: Any, compressed: Any, requests: Any, path: Path) -> None:
     traced = {name: function.get_concrete_function() for name, function in signatures.items()}
     module = tf.Module()
     module.weights = list({id(v): v for function in traced.values() for v in function.graph.variables}.values())
-    module.vocabulary = getattr(task, "vocabulary", None)
+    module.tables = task.tables()
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(path), traced, options)
     simplify(path)
-    recording.complete_signatures(path, task.defaults(compressed.model) if hasattr(task, "defaults") else {})
+    recording.complete_signatures(path, task.defaults(compressed.model))
     extra = path / EXTRA
     extra.mkdir()
     task.save(extra)

@@ -1,20 +1,25 @@
 """Opens what `evaluate` and `predict` are given: the directory of a run, or an exported SavedModel."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
+from kerasnets.command import start_tensorflow
+from kerasnets.config.run import Config
 from kerasnets.run import config_file
 from kerasnets.run.files import MODEL, check_json, check_model, load_model
+from kerasnets.tasks import Task, facts_of, make_task
+from kerasnets.tasks.protocol import Signatures
 
 
 @dataclass
 class Opened:
     """A task with the signatures of its model; `model` itself only where a run directory was given."""
 
-    task: Any
-    signatures: dict[str, Any]
+    task: Task
+    signatures: Signatures
     model: Any
     directory: Path
 
@@ -23,7 +28,7 @@ def is_saved_model(path: Path) -> bool:
     return (path / "saved_model.pb").exists()
 
 
-def read_config(path: Path) -> tuple[str, str, Any]:
+def read_config(path: Path) -> tuple[str, str, Config]:
     """-> task, preset, configuration of a run directory or a SavedModel; quick, without TensorFlow."""
     if not path.is_dir():
         raise RequestError(f"there is no directory {path}; give a run directory or a SavedModel.")
@@ -34,7 +39,7 @@ def read_config(path: Path) -> tuple[str, str, Any]:
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
     directory = extra_of(path)
     task, preset, config = config_file.load(directory / "config.toml")
-    check_json(directory, task)
+    check_json(directory, [facts_of(task).vocabulary_file])
     if not is_saved_model(path):
         check_model(path / MODEL)
     return task, preset, config
@@ -45,18 +50,19 @@ def extra_of(path: Path) -> Path:
     return path / "assets.extra" if is_saved_model(path) else path
 
 
-def open_model(path: Path) -> Opened:
+def open_model(path: Path, data_dir: str | None = None) -> Opened:
     """-> the task and the model of a run directory or a SavedModel.
 
+    Args: data_dir: where TensorFlow Datasets are now, if they have moved since the training.
     Raises: RequestError if there is neither, or a file of it is damaged.
     """
     name, _, config = read_config(path)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    start_tensorflow()
     import tensorflow as tf
 
-    from kerasnets.tasks import make_task
-
     task = make_task(name, config, extra_of(path))
-    _ = task.temperature  # if it cannot be read, the error should not come out of a graph
     if not is_saved_model(path):
         model = load_model(path / MODEL)
         return Opened(task, task.signatures(model), model, path)

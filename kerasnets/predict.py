@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config.checks import RequestError
-from kerasnets.loading import open_model, read_config
+from kerasnets.checks import RequestError
+from kerasnets.command import Options, run
+from kerasnets.loading import open_model
 
 DESCRIPTION = """Answers each input: with the classes of an image (a path), the continuation of a text or the
 translation of a sentence. Without inputs it reads lines from standard input and writes a line for each, with \\n for
@@ -47,8 +47,6 @@ def standard_input() -> Iterator[str]:
 
 def predict(path: Path, inputs: Iterable[str]) -> Iterator[str | RequestError]:
     """-> an answer for each input, or the end of a sentence about an input that is refused."""
-    read_config(path)
-    start_tensorflow()
     opened = open_model(path)
     import tensorflow as tf
 

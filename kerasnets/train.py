@@ -11,16 +11,20 @@ import time
 from argparse import SUPPRESS
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kerasnets import config as configuration
+from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
-from kerasnets.config import DEFAULT_PRESETS, STRATEGIES, TASKS, Config
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.config.run import STRATEGIES, Config
 from kerasnets.run import config_file, lock
 from kerasnets.run.examples import instances
 from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
 from kerasnets.run.resume import RESUMABLE, look_at, named_values, with_values
+from kerasnets.tasks import TASKS, Task, facts_of
+from kerasnets.tasks.presets import load_preset, presets
+
+if TYPE_CHECKING:
+    from kerasnets.run.directory import RunDirectory
 
 DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
 Started again with the same run directory, it goes on from the end of its last whole epoch."""
@@ -32,19 +36,19 @@ def main(arguments: list[str]) -> None:
     if task is None:
         return overview(arguments)
     preset, _ = taken(arguments, "--preset")
-    defaults = configuration.load_preset(task, preset)
+    facts, defaults = facts_of(task), load_preset(task, preset)
     kind, arguments = taken(arguments, "--model")
-    kinds = configuration.model_kinds(task)
+    networks = facts.networks
     network = ""
-    if kind is not None and choose(f"network of {task}", kind, kinds) != defaults.model.kind:
+    if kind is not None and choose(f"network of {task}", kind, networks) != defaults.model.kind:
         network = f"{kind}-"
-        defaults = dataclasses.replace(defaults, model=kinds[kind]())
+        defaults = dataclasses.replace(defaults, model=networks[kind]())
     options = Options(f"kerasnets.train {task}", DESCRIPTION)
     options.add("task", help=SUPPRESS)
     options.add(
         "--preset",
-        default=preset or DEFAULT_PRESETS[task],
-        help=f"values to start from: {', '.join(configuration.presets(task))}; other options replace single values",
+        default=preset or facts.default_preset,
+        help=f"values to start from: {', '.join(presets(task))}; other options replace single values",
     )
     options.add(
         "--run-dir",
@@ -63,10 +67,9 @@ def main(arguments: list[str]) -> None:
     )
     options.add_config(
         defaults,
-        f"network to train: {', '.join(kinds)} (default: {defaults.model.kind}); the options below are its own",
+        f"network to train: {', '.join(networks)} (default: {defaults.model.kind}); the options below are its own",
     )
     given = options.parse(arguments)
-    choose("strategy", given.strategy, STRATEGIES)
     default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
     run_dir, resume_with = Path(given.run_dir or default), named_values(given.resume_with or "")
     train(task, given.preset, given.config, run_dir, given.strategy, given.dry_run, resume_with)
@@ -77,11 +80,11 @@ def overview(arguments: list[str]) -> None:
         raise RequestError(f"name the task to train: {', '.join(TASKS)}.")
     print("usage: python -m kerasnets.train TASK [--preset P] [--dataset D] [--data-dir DIR] [--run-dir DIR]")
     print(f"       [--strategy S] [--dry-run] [any field of the configuration]\n\n{DESCRIPTION}\n\ntasks and presets:")
-    for task in TASKS:
-        print(f"  {task:22}{', '.join(configuration.presets(task))} (default: {DEFAULT_PRESETS[task]})")
+    for task, facts in TASKS.items():
+        print(f"  {task:22}{', '.join(presets(task))} (default: {facts.default_preset})")
     print("\nnetworks (--model), the default first:")
-    for task in TASKS:
-        print(f"  {task:22}{', '.join(configuration.model_kinds(task))}")
+    for task, facts in TASKS.items():
+        print(f"  {task:22}{', '.join(facts.networks)}")
     print("\n`python -m kerasnets.train TASK --help` lists the options of a task.")
 
 
@@ -96,7 +99,7 @@ def taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
 
 
 def train(
-    task: str,
+    task_name: str,
     preset: str,
     config: Config,
     run_dir: Path,
@@ -112,12 +115,13 @@ def train(
         if another training runs in it; DataError if the data cannot be had; FloatingPointError if the loss is no
         number.
     """
+    choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}
     config = with_values(config, resume_with)
     if dry_run:
         with tempfile.TemporaryDirectory() as directory:
-            return try_out(task, preset, config, Path(directory), strategy)
-    finished, changes = look_at(run_dir, task, preset, config, resume_with)
+            return try_out(task_name, preset, config, Path(directory), strategy)
+    finished, changes = look_at(run_dir, task_name, preset, config, resume_with)
     if finished:
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
         return finished
@@ -125,24 +129,25 @@ def train(
         begun = (run_dir / CONFIG).exists()
         if begun:  # else the directory is made when nothing speaks against it any more
             stack.enter_context(lock.locked(run_dir))
-        made, run_directory = prepare(task, preset, config, run_dir, stack)
+        task, run_directory = prepare(task_name, preset, config, run_dir, stack)
         if changes:
             run_directory.check_epochs(config.training.epochs)
-            config_file.save(run_dir / CONFIG, task, preset, config)
-        return run_training(task, preset, made, run_directory, strategy, changes)
+            config_file.save(run_dir / CONFIG, task_name, preset, config)
+        return run_training(preset, task, run_directory, strategy, changes)
 
 
 def run_training(
-    task_name: str, preset: str, task: Any, run_directory: Any, strategy: str, changes: dict[str, Any]
+    preset: str, task: Task, run_directory: "RunDirectory", strategy: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """-> what metrics.json holds, of a prepared run, at its end."""
-    from kerasnets.calibration.temperature import FILE, calibrate
+    from kerasnets.calibration.temperature import FILE
+    from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import make_strategy
     from kerasnets.training.loop import train as run_loop
 
     config, run_dir = task.config, run_directory.path
     distribution = make_strategy(strategy)
-    given = {"task": task_name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
+    given = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # until training has ended, validation is of the network as it is
     metrics: dict[str, Any] = given | run_loop(task, distribution, run_directory, changes)
@@ -156,8 +161,8 @@ def run_training(
 
 
 def prepare(
-    task: str, preset: str, config: Config, run_dir: Path, stack: contextlib.ExitStack | None = None
-) -> tuple[Any, Any]:
+    task_name: str, preset: str, config: Config, run_dir: Path, stack: contextlib.ExitStack | None = None
+) -> tuple[Task, "RunDirectory"]:
     """-> the task and its run directory, whose first files are written if the run has not begun.
 
     Args: stack: what holds the lock of a directory that is made here.
@@ -169,49 +174,49 @@ def prepare(
 
     begun = (run_dir / CONFIG).exists()
     if begun:
-        check_json(run_dir, task, (EXAMPLES,))
-    made = make_task(task, config, run_dir if begun else None)
+        check_json(run_dir, (facts_of(task_name).vocabulary_file, EXAMPLES))
+    task = make_task(task_name, config, run_dir if begun else None)
     if begun:
-        fingerprint.check_unchanged(run_dir, made)
-    sizes = {name: size for name, size in made.split_sizes().items() if isinstance(size, int)}
-    print(f"read {made.reading}", file=sys.stderr)
+        fingerprint.check_unchanged(run_dir, task)
+    sizes = {name: size for name, size in task.split_sizes().items() if isinstance(size, int)}
+    print(f"read {task.reading}", file=sys.stderr)
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()), file=sys.stderr)
-    made.steps_per_epoch, made.model()  # what cannot be done is refused before anything is written
-    examples = "" if begun else instances(made.examples())
+    task.check()
+    examples = "" if begun else instances(task.examples())
     run_directory = RunDirectory(run_dir)
     if not begun:
         if stack is not None:
             stack.enter_context(lock.locked(run_dir))
         if (run_dir / CONFIG).exists():
             raise RequestError(f"another training began in {run_dir}; give another --run-dir, or this command again.")
-        made.save(run_dir)
+        task.save(run_dir)
         write(run_dir / EXAMPLES, examples)
-        fingerprint.write(run_dir, fingerprint.take(made))
-        config_file.save(run_dir / CONFIG, task, preset, config)  # last: it says that the run has begun
-    return made, run_directory
+        fingerprint.write(run_dir, fingerprint.take(task))
+        config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: it says that the run has begun
+    return task, run_directory
 
 
-def try_out(task: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
+def try_out(task_name: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
     """Three steps, a validation, an export and its verification; prints what they took."""
-    made, run_directory = prepare(task, preset, config, directory / "run")
+    task, run_directory = prepare(task_name, preset, config, directory / "run")
     from kerasnets.export import export
     from kerasnets.training.loop import Trainer, make_strategy
 
     distribution = make_strategy(strategy)
-    trainer = Trainer(made, distribution, made.steps_per_epoch * config.training.epochs)
+    steps = task.steps_per_epoch * config.training.epochs
+    trainer = Trainer(task, distribution, steps)
     seconds = []
     for batch in itertools.islice(trainer.batches(0), 3):
         began = time.monotonic()
         loss, _, trainer.carry = trainer.step(batch, trainer.carry)
         float(loss)
         seconds.append(time.monotonic() - began)
-    validation = made.validate(trainer.model)
+    validation = task.validate(trainer.model)
     run_directory.save_model(trainer.model)
     export(run_directory.path, directory / "models")
-    steps = made.steps_per_epoch * config.training.epochs
     table: dict[str, str] = {
         "parameters": f"{trainer.model.count_params():,}",
-        "steps": f"{steps:,} ({made.steps_per_epoch:,} an epoch)",
+        "steps": f"{steps:,} ({task.steps_per_epoch:,} an epoch)",
         "first step": f"{seconds[0]:.1f} s",
         "later steps": f"{min(seconds[1:], default=seconds[0]):.3f} s",
         "training would take": f"{steps * seconds[-1] / 60:.0f} min and the validations",

@@ -41,6 +41,7 @@ LONGEST = (
     "test_survival_signals.py",
     "test_translation_task.py",
     "test_formats.py",
+    "test_extending.py",
     "test_survival_sockets.py",
     "test_pipelines.py",
     "test_bad_directories.py",

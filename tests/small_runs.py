@@ -13,7 +13,7 @@ TASKS = ("image_classification", "text_generation", "translation")
 
 def small(task: str) -> Any:
     """The quick preset, with less of everything."""
-    from kerasnets.config import load_preset
+    from kerasnets.tasks.presets import load_preset
 
     config = load_preset(task, "quick")
     replace = dataclasses.replace

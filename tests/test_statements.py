@@ -7,7 +7,8 @@ import pytest
 from small_runs import ROOT
 
 from benchmarks.presets import RESULTS, statement
-from kerasnets.config import DEFAULT_PRESETS, PRESETS, load_preset
+from kerasnets.tasks import TASKS
+from kerasnets.tasks.presets import PRESETS, load_preset
 
 MEASURED = json.loads(RESULTS.read_text("utf-8"))
 LIMITS = {  # seconds of the whole command, and what it has to reach
@@ -24,7 +25,7 @@ STATED = {
 
 def test_presets_state_what_is_measured_and_nothing_else():
     assert set(STATED) == set(MEASURED)
-    assert {f"{task}/{preset}" for task, preset in DEFAULT_PRESETS.items()} <= set(STATED)
+    assert {f"{task}/{facts.default_preset}" for task, facts in TASKS.items()} <= set(STATED)
 
 
 @pytest.mark.parametrize("name", STATED)
@@ -35,9 +36,9 @@ def test_a_preset_states_what_was_measured_with_it(name):
     assert STATED[name] in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("task", DEFAULT_PRESETS)
+@pytest.mark.parametrize("task", TASKS)
 def test_the_result_keeps_what_the_defaults_promise(task):
     limit, reached = LIMITS[task]
-    result = MEASURED[f"{task}/{DEFAULT_PRESETS[task]}"]
+    result = MEASURED[f"{task}/{TASKS[task].default_preset}"]
     assert result["seconds"] <= limit
     assert reached(result["test"], result["validation"])

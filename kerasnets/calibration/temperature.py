@@ -6,23 +6,18 @@ softmax(logits / T) with a T above 1 is less sure, and no answer changes, since 
     N examples, V classes or tokens
 """
 
-import dataclasses
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kerasnets.calibration.bins import BINS, Bins, sums
-from kerasnets.calibration.diagram import draw
-from kerasnets.config.checks import RequestError
-from kerasnets.run.files import write
+from kerasnets.checks import RequestError
 
-FILE, DIAGRAM = "calibration.json", "reliability.png"
+FILE = "calibration.json"
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures: examples without a mistake would ask for 0, and mere noise for infinity
 GRID = 16  # temperatures that are tried in one pass over the examples
 
@@ -68,29 +63,6 @@ def load_temperature(directory: Path | None) -> float:
     return temperature
 
 
-def calibrate(task: Any, model: Any, run_dir: Path) -> Calibration:
-    """Fits the temperature on the validation split, and writes calibration.json and reliability.png.
-
-    Args: task with `held_out(model)` -> iterator of logits float32 [N, V] and labels int [N], which is called anew for
-        each of three passes, so that never more than a batch is held.
-    Raises: ValueError if there are no examples, or logits that are no numbers.
-    """
-    calibration = fit(lambda: task.held_out(model))
-    write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
-    draw(calibration, run_dir / DIAGRAM)
-    print(
-        f"temperature {calibration.temperature:.3f}: expected calibration error {calibration.ece_before:.4f} before, "
-        f"{calibration.ece_after:.4f} after ({calibration.examples:,} validation examples)",
-        file=sys.stderr,
-    )
-    if calibration.bounded:
-        print(
-            f"the best temperature lies outside {LOWEST} to {HIGHEST}; a larger validation split would tell it better.",
-            file=sys.stderr,
-        )
-    return calibration
-
-
 def fit(batches: Batches) -> Calibration:
     """-> the temperature that minimizes the negative log-likelihood of softmax(logits / T), and what it changes."""
     temperature = best_temperature(batches)
@@ -134,12 +106,14 @@ def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
 
         (mean of z under softmax(β z)) - z[label]        over all examples
 
-    Raises: ValueError if there are no examples, or logits that are no numbers.
+    Raises: RequestError if there are no examples; FloatingPointError for logits that are no numbers.
     """
     slopes, examples = np.zeros(len(inverses)), 0
     for logits, labels in batches():
         if not np.isfinite(logits).all():
-            raise ValueError("calibration found logits that are NaN or infinite; train with a lower learning rate.")
+            raise FloatingPointError(
+                "calibration found logits that are NaN or infinite; train with a lower learning rate."
+            )
         below = logits - logits.max(axis=1, keepdims=True)  # [N, V], 0 at the top
         examples += len(labels)
         slopes -= below[np.arange(len(labels)), labels].sum(dtype=np.float64)
@@ -148,7 +122,7 @@ def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
             np.exp(np.multiply(below, np.float32(inverse), out=weights), out=weights)
             slopes[n] += (np.einsum("nv,nv->n", weights, below) / weights.sum(axis=1)).sum(dtype=np.float64)
     if not examples:
-        raise ValueError("calibration found no example in the validation split; give a larger one.")
+        raise RequestError("calibration found no example in the validation split; give a larger one.")
     return slopes
 
 

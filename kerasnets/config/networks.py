@@ -1,18 +1,82 @@
-"""The options of each network, a part of the configuration. `kind` is its name: the class in `kerasnets.models` in
-snake case. The doc string of a field is its help on the command line.
+"""The options of each network, a part of the configuration, and how they build it. `kind` is its name: the class in
+`kerasnets.models` in snake case. The doc string of a field is its help on the command line.
+
+`kerasnets.models` is imported when a network is built, since with it comes TensorFlow.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from kerasnets.config.checks import check, check_counts, check_share
+from kerasnets.checks import RequestError, check, check_counts, check_shares
+from kerasnets.config.values import Options
+
+Shape = tuple[int, int, int]  # rows, columns, channels of a picture
 
 
 @dataclass(frozen=True)
-class ConvNetModel:
+class NetworkOptions(Options):
+    """Base of the options of a network.
+
+    Attributes:
+        kind: the network's name, after `--model`.
+        recurrent: whether it has a loop over time.
+    """
+
+    prefix = "model."
+    recurrent = False
+
+    def build(self, **sizes: Any) -> Any:
+        """Return the network, built with the sizes that its task takes from the data.
+
+        Raises: RequestError if the options do not suit each other or the sizes.
+        """
+        try:
+            return self.network(**sizes)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+
+    def network(self, *args: Any, **sizes: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ImageOptions(NetworkOptions):
+    """Options of a network for image classification.
+
+    Its `network` takes the shape of the pictures, the number of classes, and of how many characters (and other symbols)
+    the names of the classes consist.
+
+    Attributes:
+        spells: whether the network writes the name of the class; else it gives a logit for each class.
+        convolutional: whether it has feature maps, `ConvNet.maps`, which Grad-CAM explains.
+    """
+
+    spells = False
+    convolutional = False
+
+    def network(self, shape: Shape, classes: int, characters: int) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TranslationOptions(NetworkOptions):
+    """Options of a network for translation. Its `network` takes the size of the vocabulary of both languages, and the
+    most subwords of a sentence."""
+
+    def network(self, vocabulary_size: int, max_length: int) -> Any:
+        raise NotImplementedError
+
+    def longest(self, max_length: int) -> int | None:
+        """-> the longest sequence that the network takes, for sentences of `max_length` subwords; None: no limit."""
+        return None
+
+
+@dataclass(frozen=True)
+class ConvNetOptions(ImageOptions):
     """The convolutional network."""
 
     kind = "conv_net"
+    convolutional = True
 
     filters: tuple[int, ...] = (32, 64, 128)
     """Kernels of each stage; every stage (of residual blocks: but the first) halves the picture."""
@@ -33,21 +97,29 @@ class ConvNetModel:
     dropout: float = 0.2
     """Share of the last layer's inputs that training sets to zero."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check(
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
         check(min(self.hidden, default=1) > 0, "model.hidden", self.hidden, "a list of 1 or more each")
-        check_counts(self, "model.", "kernel_size", "widen")
+        check_counts(**self.named("kernel_size", "widen"))
         check(self.residual_blocks >= 0, "model.residual_blocks", self.residual_blocks, "0 or more")
-        check_share("model.dropout", self.dropout)
+        check_shares(**self.named("dropout"))
+
+    def network(self, shape: Shape, classes: int, characters: int) -> Any:
+        from kerasnets.models import ConvNet
+
+        model = ConvNet(classes, **vars(self))
+        model.build((None, *shape))
+        return model
 
 
 @dataclass(frozen=True)
-class SequenceClassifierModel:
+class SequenceClassifierOptions(ImageOptions):
     """LSTMs that read a picture row by row (N → 1)."""
 
     kind = "sequence_classifier"
+    recurrent = True
 
     units: int = 128
     """Units of each LSTM."""
@@ -56,16 +128,26 @@ class SequenceClassifierModel:
     dropout: float = 0.2
     """Share of each LSTM's output that training sets to zero."""
 
-    def __post_init__(self) -> None:
-        check_counts(self, "model.", "units", "num_layers")
-        check_share("model.dropout", self.dropout)
+    def check(self) -> None:
+        check_counts(**self.named("units", "num_layers"))
+        check_shares(**self.named("dropout"))
+
+    def network(self, shape: Shape, classes: int, characters: int) -> Any:
+        from kerasnets.models import PixelRows, SequenceClassifier
+
+        model = SequenceClassifier(classes, PixelRows(), **vars(self))
+        model.build((None, *shape))
+        return model
 
 
 @dataclass(frozen=True)
-class SequenceGeneratorModel:
+class SequenceGeneratorOptions(ImageOptions):
     """LSTMs that spell the name of a picture's class, from the vector that a convolutional network makes (1 → N)."""
 
     kind = "sequence_generator"
+    recurrent = True
+    convolutional = True
+    spells = True
 
     filters: tuple[int, ...] = (32, 64)
     """Kernels of each block of the convolutional network; every block halves the picture."""
@@ -78,20 +160,29 @@ class SequenceGeneratorModel:
     dropout: float = 0.2
     """Share of each LSTM's output that training sets to zero."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check(
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
-        check_counts(self, "model.", "units", "num_layers")
+        check_counts(**self.named("units", "num_layers"))
         check(self.width >= 2, "model.width", self.width, "2 or more")
-        check_share("model.dropout", self.dropout)
+        check_shares(**self.named("dropout"))
+
+    def network(self, shape: Shape, classes: int, characters: int) -> Any:
+        from kerasnets.models import ConvNet, SequenceGenerator
+
+        encoder = ConvNet(self.width, self.filters)  # its "classes" are the features of the vector
+        model = SequenceGenerator(characters, encoder, self.width, self.units, self.num_layers, self.dropout)
+        model.build({"given": (None, *shape), "target": (None, None)})
+        return model
 
 
 @dataclass(frozen=True)
-class CharLSTMModel:
+class CharLSTMOptions(NetworkOptions):
     """The character LSTM (N → N)."""
 
     kind = "char_lstm"
+    recurrent = True
 
     width: int = 64
     """Width of a character's embedding."""
@@ -104,18 +195,26 @@ class CharLSTMModel:
     tied: bool = False
     """Whether the embedding is the softmax's matrix too, for which width and units have to be the same."""
 
-    def __post_init__(self) -> None:
-        check_counts(self, "model.", "width", "units", "num_layers")
-        check_share("model.dropout", self.dropout)
+    def check(self) -> None:
+        check_counts(**self.named("width", "units", "num_layers"))
+        check_shares(**self.named("dropout"))
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
+    def network(self, vocabulary_size: int) -> Any:
+        from kerasnets.models import CharLSTM
+
+        model = CharLSTM(vocabulary_size, **vars(self))
+        model.build((None, None))
+        return model
+
 
 @dataclass(frozen=True)
-class Seq2SeqLSTMModel:
+class Seq2SeqLSTMOptions(TranslationOptions):
     """An encoder and a decoder of LSTMs (N → M)."""
 
     kind = "seq2seq_lstm"
+    recurrent = True
 
     width: int = 128
     """Width of the embeddings."""
@@ -128,14 +227,21 @@ class Seq2SeqLSTMModel:
     dropout: float = 0.2
     """Share of the embeddings and of each LSTM's output that training sets to zero."""
 
-    def __post_init__(self) -> None:
-        check_counts(self, "model.", "width", "units", "num_layers")
+    def check(self) -> None:
+        check_counts(**self.named("width", "units", "num_layers"))
         check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
-        check_share("model.dropout", self.dropout)
+        check_shares(**self.named("dropout"))
+
+    def network(self, vocabulary_size: int, max_length: int) -> Any:
+        from kerasnets.models import Seq2SeqLSTM
+
+        model = Seq2SeqLSTM(vocabulary_size, **vars(self))
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
 
 
 @dataclass(frozen=True)
-class TransformerModel:
+class TransformerOptions(TranslationOptions):
     """The Transformer."""
 
     kind = "transformer"
@@ -157,10 +263,20 @@ class TransformerModel:
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """How words tell their order: by sinusoids as the paper, a table that is learned, or turned queries and keys."""
 
-    def __post_init__(self) -> None:
-        check_counts(self, "model.", "width", "num_heads", "hidden_units", "num_blocks")
-        check_share("model.dropout", self.dropout)
+    def check(self) -> None:
+        check_counts(**self.named("width", "num_heads", "hidden_units", "num_blocks"))
+        check_shares(**self.named("dropout"))
         multiple = f"multiple of model.num_heads, which is {self.num_heads}"
         check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
         each = self.width // self.num_heads
         check(each % 2 == 0 or self.positions != "rotary", "model.width", self.width, f"an even {multiple} (rotary)")
+
+    def network(self, vocabulary_size: int, max_length: int) -> Any:
+        from kerasnets.models import Transformer
+
+        model = Transformer(vocabulary_size, **vars(self), max_length=self.longest(max_length))
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
+
+    def longest(self, max_length: int) -> int | None:
+        return max_length + 1 if self.positions == "learned" else None  # and the start or the end token

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasnets.checks import RequestError
+
 Batch = dict[str, np.ndarray]
 
 
@@ -42,15 +44,19 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
     return {"pixels": images[chosen], "labels": labels[chosen]}
 
 
-def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
-    """Steps of `text_batch` in an epoch."""
-    steps = (len(ids) - length) // (batch_size * length)
-    if steps < 1:
-        raise ValueError(
+def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
+    """Raises: RequestError if a text has not a single step of `text_batch`."""
+    if len(ids) - length < batch_size * length:
+        raise RequestError(
             f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}: it takes "
             f"{(batch_size + 1) * length:,}; use a smaller batch, a shorter sequence or a longer text"
         )
-    return steps
+
+
+def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
+    """Steps of `text_batch` in an epoch."""
+    check_text_length(ids, batch_size, length)
+    return (len(ids) - length) // (batch_size * length)
 
 
 def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:

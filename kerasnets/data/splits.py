@@ -4,11 +4,14 @@ All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text 
 fit is not for these loaders.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
+
+from kerasnets.checks import RequestError
 
 # What people and data sets call the splits, in any case. "eval" is test, or validation where there is a test split too.
 NAMES = {
@@ -25,7 +28,7 @@ MOST_CLASSES = 10  # whose images are counted one by one
 SEED = 0  # the cut of a set must not depend on the seed of a training run
 
 
-class DataError(ValueError):
+class DataError(RequestError):
     """Data that cannot be had or read: one sentence with what was given, what is allowed and what to do."""
 
 
@@ -76,8 +79,48 @@ class Reading:
         return {"read": self.read, "left_out": {f"{some.what} {some.why}": some.count for some in self.left_out}}
 
 
+class Splits(Protocol):
+    """What all sources return, whatever their examples are."""
+
+    @property
+    def train(self) -> Any: ...
+
+    @property
+    def validation(self) -> Any: ...
+
+    @property
+    def test(self) -> Any: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of their labels; () of data without classes."""
+
+    @property
+    def reading(self) -> Reading: ...
+
+    def count(self, split: str) -> int:
+        """-> examples of a split: images, characters or pairs."""
+
+    def first(self, count: int) -> Self:
+        """-> at most so many examples of each split, the first ones."""
+
+
+class Columns:
+    """Splits of examples that lie in columns side by side: arrays or lists of the same length."""
+
+    def count(self, split: str) -> int:
+        return len(getattr(self, split)[1])
+
+    def first(self, count: int) -> Self:
+        parts = {name: tuple(column[:count] for column in getattr(self, name)) for name in SPLITS}
+        return dataclasses.replace(self, **parts)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, eq=False)
-class ImageSplits:
+class ImageSplits(Columns):
     """Pictures uint8 [N, Y, X, C] and labels int32 [N], the places in `classes`."""
 
     train: Images
@@ -106,6 +149,7 @@ class TextSplits:
     test: str
     description: str
     left_out: tuple[LeftOut, ...] = ()
+    classes: ClassVar[tuple[str, ...]] = ()
     parts: dict[str, str] = field(init=False)
 
     @property
@@ -123,9 +167,15 @@ class TextSplits:
             start = stop
         object.__setattr__(self, "parts", parts)
 
+    def count(self, split: str) -> int:
+        return len(getattr(self, split))
+
+    def first(self, count: int) -> Self:
+        return dataclasses.replace(self, **{name: getattr(self, name)[:count] for name in SPLITS})
+
 
 @dataclass(frozen=True, eq=False)
-class PairSplits:
+class PairSplits(Columns):
     """Sentences and their translations: (sources, targets) in each split."""
 
     train: Pairs
@@ -133,6 +183,7 @@ class PairSplits:
     test: Pairs
     description: str
     left_out: tuple[LeftOut, ...] = ()
+    classes: ClassVar[tuple[str, ...]] = ()
 
     @property
     def reading(self) -> Reading:
@@ -164,7 +215,7 @@ def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
     return found
 
 
-def describe(data: ImageSplits | TextSplits | PairSplits, sizes: dict[str, int], reading: Reading) -> dict[str, Any]:
+def describe(data: Splits, sizes: dict[str, int], reading: Reading) -> dict[str, Any]:
     """-> what metrics.json says of the splits: their sizes, where they come from, and what was left out."""
     return sizes | {"description": data.description} | reading.record()
 

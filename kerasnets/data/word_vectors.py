@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasnets.checks import RequestError
 
-class VectorsError(ValueError):
+
+class VectorsError(RequestError):
     """A file of vectors cannot be used: one sentence with the file, the line, what stands there and what is allowed."""
 
 

@@ -8,7 +8,7 @@ import functools
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_counts, check_shares
+from kerasnets.checks import check_counts, check_shares
 from kerasnets.layers.kernels.attention import attention, attention_weights, mask_bias
 from kerasnets.layers.linear import Linear
 from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources

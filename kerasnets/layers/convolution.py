@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_choice, check_counts, check_shares
+from kerasnets.checks import check_choice, check_counts, check_shares
 
 register = keras.saving.register_keras_serializable("kerasnets")
 

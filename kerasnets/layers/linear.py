@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasnets.layers.checks import check_counts
+from kerasnets.checks import check_counts
 from kerasnets.layers.kernels.affine import affine
 from kerasnets.layers.masking import MaskedLayer
 

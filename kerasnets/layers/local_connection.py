@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_counts
+from kerasnets.checks import check_counts
 
 register = keras.saving.register_keras_serializable("kerasnets")
 

@@ -10,7 +10,7 @@ first one is what comes out. It has two halves:
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_counts, check_shares
+from kerasnets.checks import check_counts, check_shares
 from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_counts
+from kerasnets.checks import check_counts
 from kerasnets.layers.kernels.attention import MASKED
 from kerasnets.layers.masking import MaskedLayer, check_rank, mask_sources
 

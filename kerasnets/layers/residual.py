@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasnets.layers.checks import check_shares
+from kerasnets.checks import check_shares
 from kerasnets.layers.masking import MaskedLayer
 from kerasnets.layers.normalization import LayerNormalization
 

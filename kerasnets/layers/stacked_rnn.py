@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.layers.checks import check_shares
+from kerasnets.checks import check_shares
 from kerasnets.layers.masking import all_valid
 from kerasnets.layers.rnn import RNN, RecurrentLayer
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from kerasnets.checks import check_counts
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.layers.checks import check_counts
 from kerasnets.layers.tied_logits import tied_logits
 from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 

@@ -5,8 +5,8 @@ import itertools
 import keras
 from keras import ops
 
+from kerasnets.checks import check_choice, check_counts, check_shares
 from kerasnets.layers import ConvBlock, GlobalPooling, ResidualBlock
-from kerasnets.layers.checks import check_choice, check_counts, check_shares
 from kerasnets.layers.convolution import batch_normalization
 
 register = keras.saving.register_keras_serializable("kerasnets")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import keras
 
+from kerasnets.checks import check_counts
 from kerasnets.layers import LocallyConnected2D
-from kerasnets.layers.checks import check_counts
 
 
 @dataclass(frozen=True)

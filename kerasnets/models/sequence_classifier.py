@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from kerasnets.checks import check_counts
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.layers.checks import check_counts
 from kerasnets.layers.masking import all_valid, valid_steps
 from kerasnets.models.given_layers import build_given, with_layer
 

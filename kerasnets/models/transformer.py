@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from kerasnets.checks import check_counts
 from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
 from kerasnets.layers.cache import KeyValueCache
-from kerasnets.layers.checks import check_counts
 from kerasnets.layers.kernels.attention import mask_bias
 from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
 

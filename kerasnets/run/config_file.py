@@ -5,9 +5,11 @@ from pathlib import Path
 
 import tomli_w
 
-from kerasnets.config import TASKS, Config, from_dict, to_dict
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.checks import RequestError
+from kerasnets.config.run import Config
+from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.files import write
+from kerasnets.tasks import facts_of
 
 
 def save(path: Path, task: str, preset: str, config: Config) -> None:
@@ -24,8 +26,8 @@ def load(path: Path) -> tuple[str, str, Config]:
         raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    choose("task", task, TASKS)
+    facts = facts_of(task)
     # The network's table is the last one: what is cut off must not be filled up with defaults.
     if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
         raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
-    return task, preset, from_dict(TASKS[task], values)
+    return task, preset, from_dict(facts.config, values)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.run.files import METRICS, MODEL, is_whole_model, load_model, write, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiece")

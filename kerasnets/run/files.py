@@ -10,17 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.run.interrupts import interrupts_deferred
 
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"
 EXAMPLES, DATA = "examples.json", "data.json"
-# What a task's network takes from its data: the classes, or the vocabulary.
-VOCABULARIES = {
-    "image_classification": "classes.json",
-    "text_generation": "characters.json",
-    "translation": "subwords.json",
-}
 TRAIN_AGAIN = "give the train command of the run again, which writes it anew"
 # What of a run an export reads if it is there.
 RESULTS = (METRICS, DATA, "calibration.json", "evaluation-*.json")
@@ -72,14 +66,13 @@ def way_out(name: str) -> str:
     return WAYS_OUT.get(name, "put it back from a copy, or train again with another --run-dir.")
 
 
-def check_json(directory: Path, task: str, required: Iterable[str] = (), optional: Iterable[str] = ()) -> None:
-    """Reads the task's vocabulary and other files, so that damage is found before anything is computed.
+def check_json(directory: Path, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Reads files, so that damage is found before anything is computed.
 
     Args: required, optional: names of files, or patterns of names; they differ in what may be missing.
     Raises: RequestError if a file is missing or damaged.
     """
-    names = [VOCABULARIES[task], *required]
-    for path in [directory / name for name in names] + [path for name in optional for path in directory.glob(name)]:
+    for path in [directory / name for name in required] + [path for name in optional for path in directory.glob(name)]:
         read_json(path)
 
 

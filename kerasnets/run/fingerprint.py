@@ -21,30 +21,30 @@ from typing import Any
 
 import numpy as np
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.data.splits import SPLITS, DataError
 from kerasnets.run.files import DATA, read_json, write_json
+from kerasnets.tasks import Task
 
-UNITS = {"image_classification": "images", "text_generation": "characters", "translation": "pairs"}
 VERBS = {"added": ("was added", "were added"), "changed": ("changed", "changed"), "gone": ("is gone", "are gone")}
 MOST_NAMES = 3  # of changed files that a sentence names
 Fingerprint = dict[str, Any]
 
 
-def take(task: Any) -> Fingerprint:
+def take(task: Task) -> Fingerprint:
     """-> the fingerprint of the data of a task, which it reads.
 
     Raises: DataError if the data cannot be had.
     """
     data = task.data
     files = list_files(task.config.dataset)
-    classes = {"classes": list(data.classes)} if hasattr(data, "classes") else {}
+    classes = {"classes": list(data.classes)} if data.classes else {}
     splits = {}
     for name in SPLITS:
         part = getattr(data, name)
         # The pixels of a prepared set depend on the machine's decoder; its labels say enough of which set it is.
         content = part[1] if classes and files is None else part
-        splits[name] = {"examples": len(part) if isinstance(part, str) else len(part[1]), "sha256": digest(content)}
+        splits[name] = {"examples": data.count(name), "sha256": digest(content)}
     return {"dataset": task.config.dataset, **classes, "splits": splits} | summary(files)
 
 
@@ -170,7 +170,7 @@ def copy_without_names(run_dir: Path, extra: Path) -> None:
         write(extra, {name: value for name, value in read_json(run_dir / DATA).items() if name != "files"})
 
 
-def load(directory: Path, task: Any) -> Fingerprint:
+def load(directory: Path, task: Task) -> Fingerprint:
     """-> what `write` left in a run directory or in `assets.extra`, with the classes that the model itself knows; these
     alone, and a sentence on standard error, if there is no such file."""
     fingerprint = {}
@@ -178,19 +178,19 @@ def load(directory: Path, task: Any) -> Fingerprint:
         fingerprint = read_json(directory / DATA)
     else:
         print(f"{directory / DATA} is missing: data that have changed since would not be noticed.", file=sys.stderr)
-    return fingerprint | ({"classes": list(task.classes)} if hasattr(task, "classes") else {})
+    return fingerprint | ({"classes": list(task.classes)} if task.classes else {})
 
 
-def check_unchanged(directory: Path, task: Any) -> None:
+def check_unchanged(directory: Path, task: Task) -> None:
     """Raises: RequestError if the data of a run that goes on are not those that it began with."""
-    if changes := difference(load(directory, task), take(task), UNITS[task.name]):
+    if changes := difference(load(directory, task), take(task), task.facts.unit):
         raise RequestError(
             f"{directory} was begun with other data: {changes}; put the data back as they were, or give another "
             "--run-dir."
         )
 
 
-def check_scored(directory: Path, task: Any, split: str) -> str | None:
+def check_scored(directory: Path, task: Task, split: str) -> str | None:
     """Compares the data of which `split` is to be scored with those of the training.
 
     The scored split alone may change: a user who adds examples to it wants them scored. If the training split has
@@ -200,7 +200,7 @@ def check_scored(directory: Path, task: Any, split: str) -> str | None:
     Raises: RequestError if the classes are others, or both the training split and the scored one.
     """
     before, now = load(directory, task), take(task)
-    changes, changed = difference(before, now, UNITS[task.name]), changed_splits(before, now)
+    changes, changed = difference(before, now, task.facts.unit), changed_splits(before, now)
     if changes is None or split not in changed:
         return None
     if "train" in changed:
@@ -211,7 +211,7 @@ def check_scored(directory: Path, task: Any, split: str) -> str | None:
     return changes
 
 
-def check_exported(directory: Path, task: Any, read: bool) -> str | None:
+def check_exported(directory: Path, task: Task, read: bool) -> str | None:
     """-> what has changed in the data of a run; None also if they are gone, as on another machine.
 
     Args: read: whether the data will be read in any case. Otherwise they are, which takes time, only if files of the
@@ -222,6 +222,6 @@ def check_exported(directory: Path, task: Any, read: bool) -> str | None:
     if not read and (files is None or same_files(before, summary(files))):
         return None
     try:
-        return difference(before, take(task), UNITS[task.name])
+        return difference(before, take(task), task.facts.unit)
     except DataError as error:
         return None if read else str(error)

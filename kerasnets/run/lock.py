@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 
 FILE = ".lock"
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasnets import config as configuration
-from kerasnets.config import Config, Training, flat
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.checks import RequestError, choose
+from kerasnets.config.run import Config, Training
+from kerasnets.config.values import flat, from_dict, to_dict
 from kerasnets.run import config_file, lock
 from kerasnets.run.files import (
     CONFIG,
@@ -15,14 +15,14 @@ from kerasnets.run.files import (
     EXAMPLES,
     METRICS,
     MODEL,
-    VOCABULARIES,
     is_partial,
     is_whole_model,
     read_json,
 )
+from kerasnets.tasks import TASKS
 
 # What a run writes before its config.toml, and writes again if it was ended in between.
-FIRST_FILES = {*VOCABULARIES.values(), EXAMPLES, DATA, lock.FILE}
+FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), EXAMPLES, DATA, lock.FILE}
 # What may be another when a run goes on: neither the network nor the vocabulary nor the batches depend on it.
 RESUMABLE = tuple(f"training.{field.name}" for field in dataclasses.fields(Training) if field.name != "batch_size")
 
@@ -38,7 +38,7 @@ def named_values(text: str) -> dict[str, str]:
 
 def with_values(config: Config, values: Mapping[str, str]) -> Config:
     """-> the configuration with other values of the options in RESUMABLE."""
-    training = configuration.to_dict(config.training)
+    training = to_dict(config.training)
     for name, value in values.items():
         field = name.removeprefix("training.")
         kind = type(training[field])
@@ -46,7 +46,7 @@ def with_values(config: Config, values: Mapping[str, str]) -> Config:
             training[field] = kind(value)
         except ValueError:
             raise RequestError(f"{name} is {value!r}; it must be of type {kind.__name__}.") from None
-    return dataclasses.replace(config, training=configuration.from_dict(Training, training, "training."))
+    return dataclasses.replace(config, training=from_dict(Training, training, "training."))
 
 
 def look_at(

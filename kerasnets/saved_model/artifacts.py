@@ -4,15 +4,11 @@ network is written."""
 import importlib.util
 from collections.abc import Iterable
 
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.checks import RequestError, choose
 
 STORAGES = ("float32", "float16", "int8")
 FORMATS = {"litert": "model.tflite", "onnx": "model.onnx"}
 PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}
-
-
-def check_storage(name: str) -> str:
-    return choose("storage of weights", name, STORAGES)
 
 
 def check_formats(names: Iterable[str]) -> list[str]:

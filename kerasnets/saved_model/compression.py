@@ -9,8 +9,6 @@ Vectors stay as they are: biases, normalizations and their statistics are few an
 """
 
 import contextlib
-import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,13 +18,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.data.splits import DataError
-from kerasnets.saved_model.artifacts import check_storage
+from kerasnets.tasks import Task
 
 TABLES = ("embeddings", "table")  # variables of which a row, not a column, belongs together
 LEAST = 8  # weights that share a scale; fewer are not worth one
 
-# Of the validation split, so that an export does not wait for a large one.
-MOST_EXAMPLES, MOST_CHARACTERS, MOST_PREDICTIONS = 5_000, 100_000, 10_000
+MOST_PREDICTIONS = 10_000  # of the validation split, so that an export does not wait for a large one
 
 
 class StoredWeight:
@@ -57,10 +54,10 @@ class CompressedModel:
     """
 
     def __init__(self, model: keras.Model, storage: str):
-        self.model, self.storage = model, check_storage(storage)
+        self.model, self.storage = model, storage
         self.stored = [StoredWeight(v, storage) for v in model.variables if is_worth(v, storage)]
 
-    def signatures(self, task: Any) -> dict[str, Callable]:
+    def signatures(self, task: Task) -> dict[str, Any]:
         """-> the task's signatures, each of which restores the weights before anything else."""
         signatures = task.signatures(self.model)
         if not self.stored:
@@ -117,7 +114,7 @@ def size(variable: tf.Variable) -> int:
     return int(np.prod(variable.shape)) * variable.dtype.size
 
 
-def card(task: Any, compressed: CompressedModel) -> dict[str, Any]:
+def card(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     """-> the section of the model card: how weights are stored, their size, and what that costs.
 
     With a storage other than float32 it has "quality": see `quality`.
@@ -127,7 +124,7 @@ def card(task: Any, compressed: CompressedModel) -> dict[str, Any]:
     return told if compressed.storage == "float32" else told | {"quality": quality(task, compressed)}
 
 
-def quality(task: Any, compressed: CompressedModel) -> dict[str, Any]:
+def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     """What the validation split says of a model with its own weights and with the stored ones.
 
     Returns:
@@ -135,27 +132,20 @@ def quality(task: Any, compressed: CompressedModel) -> dict[str, Any]:
         class, a character, a subword) the logits were compared; largest_logit_difference; same_prediction, the share
         whose most probable one is the same. If the data cannot be had: not_measured, a sentence.
     """
+    most = task.facts.most_measured
+    # One graph for both: it reads the variables when it is called.
+    signatures = task.signatures(compressed.model)
     try:
-        data = task.data
+        before = task.evaluate(signatures, "validation", compressed.model, most)
     except DataError as error:
         return {"not_measured": str(error)}
-    short = copy.copy(task)
-    short.data = dataclasses.replace(data, validation=first(data.validation))
-    # One graph for both: it reads the variables when it is called.
-    signatures = short.signatures(compressed.model)
-    before = short.evaluate(signatures, "validation", compressed.model)
     with compressed.rounded() as model:
-        after = short.evaluate(signatures, "validation", model)
+        after = task.evaluate(signatures, "validation", model, most)
     return {
-        "split": f"validation, its first {MOST_EXAMPLES:,} examples or {MOST_CHARACTERS:,} characters",
+        "split": f"validation, its first {most:,} {task.facts.unit}",
         "before": scores(before),
         "after": scores(after),
     } | compare(task, compressed)
-
-
-def first(split: Any) -> Any:
-    """The beginning of a split: of a text, or of arrays or lists of examples side by side."""
-    return split[:MOST_CHARACTERS] if isinstance(split, str) else tuple(part[:MOST_EXAMPLES] for part in split)
 
 
 def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +154,7 @@ def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in evaluation.items() if isinstance(value, float) or name in counts}
 
 
-def compare(task: Any, compressed: CompressedModel) -> dict[str, Any]:
+def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     """-> how far the logits of the held-out examples are apart."""
     rounded = task.held_out(compressed.model)
     predictions, same, largest = 0, 0, 0.0

@@ -36,48 +36,15 @@ from typing import Any
 import numpy as np
 
 from kerasnets.data import licences
+from kerasnets.tasks import Task
 
 FILE, FORMAT = "model_card.json", 1
 PACKAGES = ("kerasnets", "tensorflow", "keras", "numpy")
 LONGEST_EXAMPLE = 20_000
-INTENDED_USE = {
-    "image_classification": "Tells which of {classes} known classes a picture shows, with a probability of each.",
-    "text_generation": "Continues a text in the manner of the one it was trained on, to play with and to learn from.",
-    "translation": "Translates single sentences from {source} to {target}, of the kind that it was trained on.",
-}
-LIMITS = {
-    "image_classification": "A picture of none of the classes gets one of them all the same. The whole picture is "
-    "brought to {shape}; what is small in it is lost. A request has at most {rows:,} pictures.",
-    "text_generation": "The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; "
-    "characters that the training text did not have are left out of a prompt. A request has at most {rows:,} prompts, "
-    "{bytes:,} bytes and {together:,} characters to write.",
-    "translation": "A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs "
-    "did not hold is translated badly, and there is no warning but a low score. A request has at most {rows:,} "
-    "sentences, {bytes:,} bytes and {together:,} subwords.",
-}
-CONDITIONS = {
-    "image_classification": {
-        "accuracy": "share of pictures, 0 to 1, whose most probable class is the true one",
-        "loss": "cross-entropy in nats a picture",
-        "ece": "expected calibration error, 0 to 1, of the most probable class in 15 intervals",
-    },
-    "text_generation": {
-        "loss": "cross-entropy in nats a character, the LSTM's state carried through the whole split",
-        "bits_per_character": "the loss in bits",
-        "window_loss": "nats a character of windows of 256 characters that each start from an empty state",
-    },
-    "translation": {
-        "loss": "cross-entropy in nats a subword, given the reference so far",
-        "bleu": "sacreBLEU, 0 to 100, of whole translations; see bleu_signature",
-        "chrf": "sacreBLEU's chrF2, 0 to 100; see chrf_signature",
-        "beam_bleu": "as bleu, of the first of 5 beams with length penalty 1; bleu is of greedy search",
-        "beam_chrf": "as chrf, of the first of 5 beams with length penalty 1; chrf is of greedy search",
-    },
-}
 
 
 def make(
-    task: Any,
+    task: Task,
     parameters: int,
     run_dir: Path,
     table: Mapping[str, Any],
@@ -109,8 +76,8 @@ def make(
         "task": task.name,
         "preset": configuration["preset"],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "intended_use": INTENDED_USE[task.name].format_map(sizes),
-        "limits": LIMITS[task.name].format_map(sizes),
+        "intended_use": task.facts.intended_use.format_map(sizes),
+        "limits": task.facts.limits.format_map(sizes),
         "network": {
             "kind": task.config.model.kind,
             "parameters": parameters,
@@ -127,7 +94,7 @@ def make(
         },
         "metrics": {
             "validation": measured.get("best"),
-            "conditions": CONDITIONS[task.name],
+            "conditions": dict(task.facts.conditions),
             "evaluations": [short(read(file)) for file in sorted(run_dir.glob("evaluation-*.json"))],
         },
         "training": {"configuration": configuration}
@@ -152,15 +119,10 @@ def short(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in evaluation.items() if not isinstance(value, list | dict)}
 
 
-def values_for_sentences(task: Any) -> dict[str, Any]:
-    """-> what INTENDED_USE and LIMITS speak of."""
-    values = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
-    values |= task.request_limits
-    if task.name == "image_classification":
-        rows, columns, channels = task.shape
-        colours = "in colour" if channels == 3 else "in gray"
-        values |= {"classes": len(task.classes), "shape": f"{rows} rows and {columns} columns {colours}"}
-    return values
+def values_for_sentences(task: Task) -> dict[str, Any]:
+    """-> what the facts `intended_use` and `limits` speak of."""
+    options = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
+    return options | task.card_values
 
 
 def example_body(signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any] | None:

@@ -1,19 +1,29 @@
-"""The three uses of the networks. Each file joins data, model, loss, metrics and signatures of one."""
+"""The uses of the networks: each folder joins data, model, loss, metrics, signatures and facts of one.
+
+A task is known by its line in `NAMES`; all else is read from `facts.py` in its folder, without TensorFlow.
+"""
 
 import importlib
 from pathlib import Path
-from typing import Any
 
-from kerasnets.config import Config
+from kerasnets.checks import choose
+from kerasnets.config.run import Config
+from kerasnets.tasks.facts import Facts
+from kerasnets.tasks.protocol import Task
 
-CLASSES = {
-    "image_classification": "ImageClassificationTask",
-    "text_generation": "TextGenerationTask",
-    "translation": "TranslationTask",
-}
+NAMES = (
+    "image_classification",
+    "text_generation",
+    "translation",
+)
+TASKS: dict[str, Facts] = {name: importlib.import_module(f"kerasnets.tasks.{name}.facts").FACTS for name in NAMES}
 
 
-def make_task(name: str, config: Config, directory: Path | None = None) -> Any:
+def facts_of(name: str) -> Facts:
+    """Raises: RequestError if there is no such task."""
+    return TASKS[choose("task", name, TASKS)]
+
+
+def make_task(name: str, config: Config, directory: Path | None = None) -> Task:
     """-> the task; with the vocabulary or the classes that a run or an export left in `directory`, if it is given."""
-    module = importlib.import_module(f"kerasnets.tasks.{name}.task")
-    return getattr(module, CLASSES[name])(config, directory)
+    return TASKS[name].make(config, directory)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 
-def one_a_model(make: Callable[[Any, keras.Model], Callable]) -> Callable[[Any, keras.Model], Callable]:
+def cached_per_model(make: Callable[[Any, keras.Model], Callable]) -> Callable[[Any, keras.Model], Callable]:
     """A method of a task, model -> graph function, that keeps what it has made until it is given another model."""
     name = f"_kept_by_{make.__name__}"
 

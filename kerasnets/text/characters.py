@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.text.files import read
+from kerasnets.text import files
 
 REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
 
@@ -47,7 +47,7 @@ class CharacterVocabulary(tf.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        return cls(read(path, "characters 1")["characters"])
+        return files.load(path, "characters 1", lambda document: cls(document["characters"]))
 
     def encode(self, text: tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
         """text string [B] -> int32 ragged [B, None]; a scalar gives a plain [T]."""

@@ -1,11 +1,24 @@
 """Vocabularies as JSON files that say their format."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+from kerasnets.checks import RequestError
+
+V = TypeVar("V")
 
 
-def read(path: str | Path, form: str) -> dict:
+def load(path: str | Path, form: str, make: Callable[[dict[str, Any]], V]) -> V:
+    """-> the vocabulary that `make` makes of what a file holds.
+
+    Raises: RequestError if the file has another format, or does not hold a vocabulary.
+    """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     if document.get("format") != form:
-        raise ValueError(f"{path} is no vocabulary of the form {form!r}: it says {document.get('format')!r}")
-    return document
+        raise RequestError(f"{path} is no vocabulary of the form {form!r}: it says {document.get('format')!r}")
+    try:
+        return make(document)
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"{path} is no vocabulary ({error}): put it back from a copy, or train again") from error

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.text.files import read
+from kerasnets.text import files
 from kerasnets.text.training import train_pieces
 from kerasnets.text.unigram import BYTE_SCORE, CHUNK, END, FIRST_BYTE, FIRST_PIECE, NEVER, PAD, START, Unigram
 from kerasnets.text.units import SPACE, UNIT, WHITE_SPACE, units
@@ -65,8 +65,11 @@ class SubwordVocabulary(tf.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        document = read(path, "subwords 1")
-        return cls(document["pieces"], {word: spelled.split(" ") for word, spelled in document["words"].items()})
+        return files.load(
+            path,
+            "subwords 1",
+            lambda document: cls(document["pieces"], {word: row.split(" ") for word, row in document["words"].items()}),
+        )
 
     def tokenize_python(self, text: str) -> list[int]:
         """What `tokenize` gives, in plain Python."""

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from kerasnets.checks import RequestError
 from kerasnets.text.unigram import FIRST_PIECE
 from kerasnets.text.units import SPACE
 
@@ -38,7 +39,7 @@ def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
         )
     except (RuntimeError, OSError) as error:
         characters = len(set().union(*lines))
-        raise ValueError(
+        raise RequestError(
             f"no vocabulary of {size} subwords for {len(lines)} lines of {characters} different characters: "
             f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
         ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 
 KEPT = 2
 # What reading a file that is cut off, changed or missing raises; TensorFlow keeps a checksum of every tensor.

@@ -15,12 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.config import STRATEGIES
-from kerasnets.config.checks import RequestError, choose
+from kerasnets.checks import RequestError
 from kerasnets.run.directory import RunDirectory
+from kerasnets.tasks.protocol import Metrics, Task
 from kerasnets.training.checkpoints import Checkpoints
 from kerasnets.training.progress import Progress
-from kerasnets.training.protocol import Metrics, Task
 from kerasnets.training.schedules import make_optimizer
 from kerasnets.training.step import make_step
 
@@ -263,7 +262,6 @@ class Clock:
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """ "one_device": the first GPU, else the CPU; "mirrored": all GPUs (else all logical CPUs), each with a copy of the
     weights and a share of the batch; "auto": mirrored where there are several GPUs."""
-    choose("strategy", name, STRATEGIES)
     gpus = tf.config.list_logical_devices("GPU")
     devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from kerasnets.config import Training
+from kerasnets.config.run import Training
 
 
 @keras.saving.register_keras_serializable("kerasnets")

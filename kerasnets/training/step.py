@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasnets.training.protocol import Task
+from kerasnets.tasks.protocol import Task
 
 
 def make_step(

@@ -9,8 +9,8 @@ import sys
 import pytest
 from small_runs import ROOT
 
+from kerasnets.checks import RequestError
 from kerasnets.command import sentence
-from kerasnets.config.checks import RequestError
 from kerasnets.run.interrupts import interrupts_deferred
 
 # A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.
@@ -98,6 +98,37 @@ def test_an_interrupt_waits_for_code_that_would_swallow_it():
 def test_a_full_disk_is_a_sentence(error, where):
     message = f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
     assert sentence(error) == message
+
+
+@pytest.mark.parametrize(
+    ("raise_it", "status"),
+    [
+        ("raise checks.RequestError('do this')", 2),
+        ("raise splits.DataError('no data')", 2),
+        ("load_preset('translation', 'huge')", 2),
+        ("values.from_dict(run_config.Training, {'epochs': 0})", 2),
+        ("networks.ConvNetOptions(filters=(1, 1)).build(shape=(2, 2, 1), classes=1, characters=1)", 2),
+        ("checks.check_counts(units=0)", 1),  # by whatever code: nobody asked for it
+        ("raise KeyError('x')", 1),
+    ],
+)
+def test_the_status_says_whether_the_request_was_wrong(raise_it, status):
+    program = f"""
+import sys
+from kerasnets import checks, command
+from kerasnets.config import networks, run as run_config, values
+from kerasnets.data import splits
+from kerasnets.tasks.presets import load_preset
+
+def program(arguments):
+    {raise_it}
+
+command.run(program)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == status and done.stderr.startswith("error: "), done.stderr
 
 
 def test_other_errors_name_their_kind_unless_they_speak_for_themselves():

@@ -7,8 +7,7 @@ import tensorflow as tf
 from layer_checks import normal
 
 from kerasnets import describe as program
-from kerasnets.config import TASKS, load_preset, presets
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.layers import ConvBlock, LocallyConnected2D
 from kerasnets.models import (
     CharLSTM,
@@ -23,6 +22,8 @@ from kerasnets.models import (
     to_fully_convolutional,
 )
 from kerasnets.models.description import Walk
+from kerasnets.tasks import TASKS
+from kerasnets.tasks.presets import load_preset, presets
 
 
 def conv_net(shape=(32, 32, 3), classes=10, **options):
@@ -225,7 +226,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 def test_a_picture_that_is_too_small_is_refused():
-    with pytest.raises(ValueError, match="3×3 are too small for 2 blocks"):
+    with pytest.raises(RequestError, match="3×3 are too small for 2 blocks"):
         program.main(["image_classification/quick", "--image-size", "3"])
 
 

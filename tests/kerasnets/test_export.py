@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from kerasnets import verify
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.export import EXTRA, export
 from kerasnets.saved_model import deployment, recording
 

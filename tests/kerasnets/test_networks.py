@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from kerasnets import train as training_program
+from kerasnets.checks import RequestError
 from kerasnets.command import Options
-from kerasnets.config import TASKS, from_dict, load_preset, model_kinds, to_dict
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import ConvNetModel, Seq2SeqLSTMModel, SequenceClassifierModel
+from kerasnets.config.networks import ConvNetOptions, Seq2SeqLSTMOptions, SequenceClassifierOptions
+from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.config_file import load, save
+from kerasnets.tasks import TASKS
+from kerasnets.tasks.presets import load_preset
 from kerasnets.train import taken
 
-OTHERS = [(task, kind) for task in TASKS for kind in list(model_kinds(task))[1:]]
+OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[1:]]
 # Small enough for seconds; `translation` learns little in them.
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
@@ -52,7 +54,7 @@ def chosen(*arguments):
 
 def test_the_network_decides_which_options_there_are():
     config = chosen("image_classification", "--preset=quick", "--model", "sequence_classifier", "--model.units=7")
-    assert config.model == SequenceClassifierModel(units=7)
+    assert config.model == SequenceClassifierOptions(units=7)
     assert config.training == load_preset("image_classification", "quick").training
     with pytest.raises(Exception, match=r"model\.filters"):
         chosen("image_classification", "--model=sequence_classifier", "--model.filters=[3]")
@@ -70,7 +72,7 @@ def test_unknown_networks_name_the_known_ones():
     with pytest.raises(RequestError, match=r"network of translation 'gru'.*seq2seq_lstm, transformer"):
         chosen("translation", "--model", "gru")
     with pytest.raises(RequestError, match=r"no model 'gru'.*seq2seq_lstm, transformer"):
-        from_dict(TASKS["translation"], {"model": {"kind": "gru"}})
+        from_dict(TASKS["translation"].config, {"model": {"kind": "gru"}})
 
 
 def test_help_lists_networks_and_the_options_of_the_chosen_one(capsys):
@@ -82,23 +84,25 @@ def test_help_lists_networks_and_the_options_of_the_chosen_one(capsys):
         assert option in printed
 
 
-@pytest.mark.parametrize(("task", "kind"), [(task, kind) for task in TASKS for kind in model_kinds(task)])
+@pytest.mark.parametrize(("task", "kind"), [(task, kind) for task in TASKS for kind in TASKS[task].networks])
 def test_a_saved_configuration_says_which_network_it_is(task, kind, tmp_path):
-    config = dataclasses.replace(load_preset(task), model=model_kinds(task)[kind]())
+    config = dataclasses.replace(load_preset(task), model=TASKS[task].networks[kind]())
     assert to_dict(config)["model"]["kind"] == kind
     save(tmp_path / "config.toml", task, "small", config)
     assert load(tmp_path / "config.toml")[2] == config
 
 
 def test_a_table_without_a_kind_is_the_default_network():
-    assert from_dict(TASKS["image_classification"], {"model": {"filters": [4]}}).model == ConvNetModel(filters=(4,))
+    assert from_dict(TASKS["image_classification"].config, {"model": {"filters": [4]}}).model == ConvNetOptions(
+        filters=(4,)
+    )
 
 
 def test_sizes_that_do_not_suit_are_refused():
     with pytest.raises(RequestError, match=r"model\.units is 7; it must be even"):
-        Seq2SeqLSTMModel(units=7)
+        Seq2SeqLSTMOptions(units=7)
     with pytest.raises(RequestError, match=r"model\.width is 64; it must be the same as model\.units"):
-        from_dict(TASKS["text_generation"], {"model": {"tied": True}})
+        from_dict(TASKS["text_generation"].config, {"model": {"tied": True}})
 
 
 def test_options_are_made_without_a_choice_too():
@@ -145,7 +149,7 @@ def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
 
 def test_another_network_in_the_same_directory_is_refused(trained):
     task, kind, run = trained
-    default = next(iter(model_kinds(task)))
+    default = next(iter(TASKS[task].networks))
     with pytest.raises(RequestError, match=f"model was '{kind}' and is now '{default}'"):
         training_program.main([task, "--preset=quick", f"--run-dir={run}"])
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from small_runs import ROOT, TASKS, small
 
-from kerasnets import config as configuration
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.evaluate import evaluate, table
 from kerasnets.predict import main as predict_program
 from kerasnets.predict import predict
 from kerasnets.run import config_file
 from kerasnets.run.examples import load
+from kerasnets.tasks.presets import load_preset
 from kerasnets.train import train
 
 CONTRACT = {"task", "preset", "dataset", "splits", "parameters", "seed", "steps", "seconds", "examples_per_second"}
@@ -78,7 +78,7 @@ def test_a_run_directory_of_another_task_or_with_other_options_is_refused(runs):
     with pytest.raises(RequestError, match="holds a run of translation, not of text_generation"):
         train("text_generation", "quick", small("text_generation"), runs["translation"])
     with pytest.raises(RequestError, match="model.width was 64 and is now 96"):
-        train("translation", "quick", configuration.load_preset("translation", "quick"), runs["translation"])
+        train("translation", "quick", load_preset("translation", "quick"), runs["translation"])
 
 
 def test_a_directory_with_other_files_is_not_taken(tmp_path):

@@ -1,5 +1,7 @@
 """Classes by their names: a network that writes text (1 → N) becomes a classifier by how well it spells each name."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -19,7 +21,7 @@ class Spelling:
     Attributes: vocabulary_size: of the characters, padding, start and end token.
     """
 
-    def __init__(self, names: list[str]):
+    def __init__(self, names: Sequence[str]):
         characters = sorted(set("".join(names)))
         place = {character: n for n, character in enumerate(characters, start=END + 1)}
         self.vocabulary_size = len(characters) + END + 1

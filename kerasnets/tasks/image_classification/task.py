@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ import tensorflow as tf
 
 from kerasnets.calibration.bins import expected_error
 from kerasnets.calibration.temperature import load_temperature
-from kerasnets.config import ImageClassification
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import SequenceClassifierModel, SequenceGeneratorModel
+from kerasnets.checks import RequestError
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
-from kerasnets.data.splits import SPLITS, Reading, describe
-from kerasnets.models import ConvNet, PixelRows, SequenceClassifier, SequenceGenerator
-from kerasnets.tasks.graphs import one_a_model
+from kerasnets.data.splits import SPLITS, describe
+from kerasnets.tasks.arrays import ArrayNetwork
+from kerasnets.tasks.datasets import check_dataset
+from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.image_classification import pictures
+from kerasnets.tasks.image_classification.arrays import picture_and_name_to_logits, picture_to_logits
 from kerasnets.tasks.image_classification.explanations import grad_cam, gradient_times_input
+from kerasnets.tasks.image_classification.facts import FACTS, ImageClassification
 from kerasnets.tasks.image_classification.spelling import Spelling
 from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import require, require_rows, rows_of
 
 TOP = 5
@@ -32,17 +34,20 @@ EVALUATION_BATCH = 500
 TOGETHER = 1_000_000  # pixels of the model's size in a request: they bound the memory of the network's maps
 
 
-class ImageClassificationTask:
+class ImageClassificationTask(Task):
     """Pictures [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
 
-    name = "image_classification"
-    best, best_is = "accuracy", "highest"
+    facts = FACTS
+    best = "accuracy"
+    best_is = "highest"
+    config: ImageClassification
 
     def __init__(self, config: ImageClassification, directory: Path | None = None):
         self.config, self.directory = config, directory
 
     @functools.cached_property
     def data(self) -> ImageSplits:
+        check_dataset(FACTS, self.config.dataset)
         size = self.config.image_size
         data = load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
         return data if self.directory is None else with_labels_of(data, self.classes)
@@ -51,7 +56,7 @@ class ImageClassificationTask:
     def _saved(self) -> dict[str, Any]:
         if self.directory is None:
             return {"classes": list(self.data.classes), "shape": list(self.data.train[0].shape[1:])}
-        return json.loads((self.directory / "classes.json").read_text("utf-8"))
+        return json.loads((self.directory / FACTS.vocabulary_file).read_text("utf-8"))
 
     @property
     def classes(self) -> list[str]:
@@ -68,35 +73,21 @@ class ImageClassificationTask:
         return rows_of(self.shape[0] * self.shape[1], TOGETHER)
 
     @property
-    def request_limits(self) -> dict[str, int]:
-        """What bounds a request, for people."""
-        return {"rows": self.rows}
+    def card_values(self) -> dict[str, Any]:
+        rows, columns, channels = self.shape
+        colours = "in colour" if channels == 3 else "in gray"
+        shape = f"{rows} rows and {columns} columns {colours}"
+        return {"rows": self.rows, "classes": len(self.classes), "shape": shape}
 
     def save(self, directory: Path) -> None:
-        (directory / "classes.json").write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
+        (directory / FACTS.vocabulary_file).write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
 
     def split_sizes(self) -> dict[str, Any]:
-        sizes = {name: len(getattr(self.data, name)[1]) for name in SPLITS}
-        return describe(self.data, sizes, self.reading)
-
-    @property
-    def reading(self) -> Reading:
-        return self.data.reading
+        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
 
     def model(self) -> keras.Model:
-        options, pictures = self.config.model, (None, *self.shape)
-        if isinstance(options, SequenceGeneratorModel):
-            sizes = {name: value for name, value in vars(options).items() if name != "filters"}
-            encoder = ConvNet(options.width, options.filters)  # its "classes" are the features of the vector
-            model = SequenceGenerator(self.spelling.vocabulary_size, encoder, **sizes)
-            model.build({"given": pictures, "target": (None, None)})
-            return model
-        if isinstance(options, SequenceClassifierModel):
-            model = SequenceClassifier(len(self.classes), PixelRows(), **vars(options))
-        else:
-            model = ConvNet(len(self.classes), **vars(options))
-        model.build(pictures)
-        return model
+        sizes = {"shape": self.shape, "classes": len(self.classes), "characters": self.spelling.vocabulary_size}
+        return self.config.model.build(**sizes)
 
     @functools.cached_property
     def spelling(self) -> Spelling:
@@ -105,7 +96,7 @@ class ImageClassificationTask:
     @property
     def spells(self) -> bool:
         """Whether the network writes the name of the class."""
-        return isinstance(self.config.model, SequenceGeneratorModel)
+        return self.config.model.spells
 
     def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
         """pixels [B, Y, X, C] -> [B, classes], without dropout."""
@@ -164,7 +155,7 @@ class ImageClassificationTask:
             part = slice(start, start + EVALUATION_BATCH)
             yield self._logits(model)(tf.constant(pixels[part], tf.float32)).numpy(), labels[part]
 
-    @one_a_model
+    @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> `logits` as a graph that is traced once, however often it is called for."""
         return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
@@ -174,7 +165,7 @@ class ImageClassificationTask:
         probabilities = self._probabilities(self._classifier(model), pixels)
         return measure(probabilities, labels)
 
-    @one_a_model
+    @cached_per_model
     def _classifier(self, model: keras.Model) -> Callable:
         return self.signatures(model)["pixels"]
 
@@ -186,11 +177,11 @@ class ImageClassificationTask:
         )
 
     def evaluate(
-        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
         """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: the true class,
         columns: the answer) and each class's share of right answers."""
-        pixels, labels = getattr(self.data, split)
+        pixels, labels = getattr(self.data if most is None else self.data.first(most), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
         answers = probabilities.argmax(axis=-1)
         confusion = np.zeros((len(self.classes), len(self.classes)), int)
@@ -205,18 +196,21 @@ class ImageClassificationTask:
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        shape, names = self.shape, tf.constant(self.classes)
+        shape, names, temperature = self.shape, tf.constant(self.classes), self.temperature
         top = min(TOP, len(self.classes))
         files = tf.TensorSpec((None,), tf.string, "image_bytes")
 
+        def probabilities(logits):
+            return tf.nn.softmax(logits / temperature)
+
         def best(logits):
-            score, place = tf.math.top_k(self.probabilities(logits), top)
+            score, place = tf.math.top_k(probabilities(logits), top)
             return {"label": tf.gather(names, place), "score": score}
 
         @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, "pixels")])
         def pixels(pixels):
             pixels = require_pixels(require_rows(pixels, "pixels", self.rows))
-            return {"probabilities": self.probabilities(self.logits(model, pixels))}
+            return {"probabilities": probabilities(self.logits(model, pixels))}
 
         @tf.function(input_signature=[files])
         def serving_default(image_bytes):
@@ -225,7 +219,7 @@ class ImageClassificationTask:
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "inputs")])
         def classify(inputs):
             files = read_examples(require_rows(inputs, "inputs", self.rows))
-            scores = self.probabilities(self.logits(model, self.decode(files)))
+            scores = probabilities(self.logits(model, self.decode(files)))
             return {"classes": tf.repeat(names[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
 
         @tf.function(input_signature=[files])
@@ -236,13 +230,13 @@ class ImageClassificationTask:
 
         return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
 
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """logits [B, classes] -> the classes' calibrated probabilities."""
-        return tf.nn.softmax(logits / self.temperature)
+    def arrays(self, model: keras.Model) -> ArrayNetwork:
+        to_arrays = picture_and_name_to_logits if self.spells else picture_to_logits
+        return to_arrays(model, self.shape, self.config.model.recurrent)
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X] in 0..1 for the best class; feature maps [B, y, x, n]."""
-        if isinstance(model, SequenceClassifier):
+        if not self.config.model.convolutional:
             return gradient_times_input(model, pixels)
         if self.spells:
             return grad_cam(model.encoder, functools.partial(self.spelling.logits_of_vector, model), pixels)
@@ -272,7 +266,7 @@ class ImageClassificationTask:
             "explain": {"image_bytes": files},
         }
 
-    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+    def answer(self, signatures: Signatures, given: str) -> str:
         """The path of a picture -> its best classes."""
         try:
             data = Path(given).read_bytes()

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +12,61 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.calibration.temperature import load_temperature
-from kerasnets.config import TextGeneration
-from kerasnets.config.checks import RequestError
-from kerasnets.data.batches import text_batch, text_steps, to_dataset
+from kerasnets.checks import RequestError
+from kerasnets.data.batches import check_text_length, text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
-from kerasnets.data.splits import SPLITS, Reading, describe
-from kerasnets.models import CharLSTM
-from kerasnets.tasks.graphs import one_a_model
+from kerasnets.data.splits import SPLITS, describe
+from kerasnets.tasks.arrays import ArrayNetwork
+from kerasnets.tasks.datasets import check_dataset
+from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MOST_BYTES, rows_of
+from kerasnets.tasks.text_generation.arrays import text_to_logits
+from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import TOGETHER, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.text.characters import CharacterVocabulary
 
-FILE = "characters.json"
 WINDOW = 256  # characters of a window that is scored from an empty state
 
 
-class TextGenerationTask:
+class TextGenerationTask(Task):
     """A plain text; `CharLSTM`, trained by truncated back-propagation with carried states; nats per character."""
 
-    name = "text_generation"
-    best, best_is = "loss", "lowest"
+    facts = FACTS
+    best = "loss"
+    best_is = "lowest"
+    config: TextGeneration
 
     def __init__(self, config: TextGeneration, directory: Path | None = None):
         self.config, self.directory = config, directory
 
     @functools.cached_property
     def data(self) -> TextSplits:
+        check_dataset(FACTS, self.config.dataset)
         return load_text(self.config.dataset, self.config.data_dir)
 
     @functools.cached_property
     def vocabulary(self) -> CharacterVocabulary:
         if self.directory is not None:
-            return CharacterVocabulary.load(self.directory / FILE)
+            return CharacterVocabulary.load(self.directory / FACTS.vocabulary_file)
         return CharacterVocabulary.build(self.data.train)
 
     def save(self, directory: Path) -> None:
-        self.vocabulary.save(directory / FILE)
+        self.vocabulary.save(directory / FACTS.vocabulary_file)
 
     def split_sizes(self) -> dict[str, Any]:
+        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
+
+    def check(self) -> None:
+        super().check()
         if not self._readable(self.data.validation[1:]):  # of the first character nothing is foretold
             raise RequestError("the validation text has no character of the training text; give another text.")
-        return describe(self.data, {name: len(getattr(self.data, name)) for name in SPLITS}, self.reading)
-
-    @property
-    def reading(self) -> Reading:
-        return self.data.reading
+        check_text_length(self._training_ids, self.config.training.batch_size, self.config.sequence_length)
 
     def model(self) -> keras.Model:
-        model = CharLSTM(self.vocabulary.size, **vars(self.config.model))
-        model.build((None, None))
-        return model
+        return self.config.model.build(vocabulary_size=self.vocabulary.size)
 
     @functools.cached_property
     def _training_ids(self) -> np.ndarray:
@@ -109,7 +112,7 @@ class TextGenerationTask:
             total, count = total + float(loss), count + targets.size
         return total / count
 
-    @one_a_model
+    @cached_per_model
     def _losses(self, model: keras.Model) -> Callable:
         """-> `score` of the model."""
         return tf.function(functools.partial(score, model), reduce_retracing=True)
@@ -129,18 +132,19 @@ class TextGenerationTask:
             logits, states = self._logits(model)(tf.constant(inputs), states)
             yield logits.numpy()[labels != 0][:, 1:], labels[labels != 0] - 1
 
-    @one_a_model
+    @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> the model as a graph that is traced once a shape, however often it is called for."""
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
     def evaluate(
-        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
         """-> loss (nats a character) and bits_per_character of one pass over the split with carried state, which takes
         the model itself; window_loss, of windows of 256 characters that each start from an empty state, from the
         calibrated probabilities that `explain` gives."""
-        text = getattr(self.data, split)
+        data = self.data if most is None else self.data.first(most)
+        text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
         metrics = {} if model is None else per_character(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
@@ -151,22 +155,26 @@ class TextGenerationTask:
             "characters": len(ids) - 1,
             "bytes": len(text.encode()),
             "unknown_characters": int((ids == 0).sum()),
-            "scored": f"{self.data.parts[split]}, but for the first character, which has nothing before it",
+            "scored": f"{data.parts[split]}, but for the first character, which has nothing before it",
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
         return self._signatures(model).all()
 
     def defaults(self, model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
-        """-> what TensorFlow Serving gives for an input that a request leaves out, of each signature that has such."""
         return self._signatures(model).defaults()
 
     def _signatures(self, model: keras.Model) -> TextSignatures:
         return TextSignatures(model, self.vocabulary, self.config.max_length, self.temperature)
 
+    def tables(self) -> CharacterVocabulary:
+        return self.vocabulary
+
+    def arrays(self, model: keras.Model) -> ArrayNetwork:
+        return text_to_logits(model)
+
     @property
-    def request_limits(self) -> dict[str, int]:
-        """What bounds a request, for people."""
+    def card_values(self) -> dict[str, Any]:
         rows = rows_of(state_size(self.vocabulary.size, self.config.model))
         return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
 
@@ -213,7 +221,7 @@ class TextGenerationTask:
             "explain": {"text": prompts},
         }
 
-    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+    def answer(self, signatures: Signatures, given: str) -> str:
         """A prompt -> the prompt with its continuation."""
         return given + signatures["serving_default"](prompt=tf.constant([given.encode()]))["text"][0].numpy().decode()
 

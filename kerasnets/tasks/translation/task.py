@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +13,51 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.calibration.temperature import load_temperature
-from kerasnets.config import Translation
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import Seq2SeqLSTMModel
+from kerasnets.checks import RequestError
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.data.splits import LeftOut, Reading, describe
-from kerasnets.data.word_vectors import VectorsError, WordVectors, read_vectors
-from kerasnets.models import Seq2SeqLSTM, Transformer
-from kerasnets.tasks.graphs import one_a_model
+from kerasnets.data.word_vectors import WordVectors, read_vectors
+from kerasnets.tasks.arrays import ArrayNetwork
+from kerasnets.tasks.datasets import check_dataset
+from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS
+from kerasnets.tasks.translation.arrays import pair_to_logits
+from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.translator import SEARCHED, Translator, most_bytes
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import MARKS, SPACE, normalize
 
-FILE = "subwords.json"
 EVALUATION_BATCH = 1000
 
 
-class TranslationTask:
+class TranslationTask(Task):
     """Pairs of sentences; one subword vocabulary for both languages; BLEU and chrF."""
 
-    name = "translation"
-    best, best_is = "loss", "lowest"
+    facts = FACTS
+    best = "loss"
+    best_is = "lowest"
+    config: Translation
 
     def __init__(self, config: Translation, directory: Path | None = None):
         self.config, self.directory = config, directory
 
     @functools.cached_property
     def data(self) -> PairSplits:
+        check_dataset(FACTS, self.config.dataset)
         return load_pairs(self.config.dataset, self.config.data_dir, self.config.source, self.config.target)
 
     @functools.cached_property
     def vocabulary(self) -> SubwordVocabulary:
         if self.directory is not None:
-            return SubwordVocabulary.load(self.directory / FILE)
+            return SubwordVocabulary.load(self.directory / FACTS.vocabulary_file)
         sources, targets = self.data.train
         return SubwordVocabulary.train([*sources, *targets], self.config.vocabulary_size)
 
     def save(self, directory: Path) -> None:
-        self.vocabulary.save(directory / FILE)
+        self.vocabulary.save(directory / FACTS.vocabulary_file)
 
     def split_sizes(self) -> dict[str, Any]:
         """Of train and validation, the pairs that are used; of test all, since those that are too long are scored as
@@ -76,12 +80,7 @@ class TranslationTask:
         return Reading(read.read, tuple(left_out))
 
     def model(self) -> keras.Model:
-        network = Seq2SeqLSTM if isinstance(self.config.model, Seq2SeqLSTMModel) else Transformer
-        options = vars(self.config.model)
-        if options.get("positions") == "learned":
-            options = options | {"max_length": self.config.max_length + 1}  # and the start or the end token
-        model = network(self.vocabulary.size, **options)
-        model.build({"source": (None, None), "target": (None, None)})
+        model = self.config.model.build(**FACTS.sizes(self.config) | {"vocabulary_size": self.vocabulary.size})
         if self.config.embeddings is not None:
             table = model.embedding.embeddings
             table.assign(self._vectors.fill(table.numpy()))
@@ -91,10 +90,7 @@ class TranslationTask:
     def _vectors(self) -> WordVectors:
         """Of the words of the vocabulary, as large as the embeddings that the model starts with."""
         width = self.config.model.width
-        try:
-            vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
-        except VectorsError as error:
-            raise RequestError(str(error)) from None
+        vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
         if not vectors.found.any():
             raise RequestError(f"{vectors.path} has no word of the vocabulary; give vectors of the same languages.")
         spread = vectors.rows[vectors.found].std()
@@ -158,7 +154,7 @@ class TranslationTask:
         results = [self._losses(model)(batch) for batch in batches]
         return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
 
-    @one_a_model
+    @cached_per_model
     def _losses(self, model: keras.Model) -> Callable:
         """-> summed loss and weight of a batch."""
         return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
@@ -177,7 +173,7 @@ class TranslationTask:
             logits = self._logits(model)(tf.constant(batch["source"]), tf.constant(inputs))
             yield logits.numpy()[there], targets[there]
 
-    @one_a_model
+    @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
         """-> the model as a graph that is traced once a shape, however often it is called for."""
         return tf.function(
@@ -185,13 +181,13 @@ class TranslationTask:
         )
 
     def evaluate(
-        self, signatures: Mapping[str, Callable], split: str, model: keras.Model | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
         """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, greedily; beam_bleu and beam_chrf of the
         first of `beam_search` with length penalty 1; the signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
-        sources, references = getattr(self.data, split)
+        sources, references = getattr(self.data if most is None else self.data.first(most), split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
@@ -220,19 +216,25 @@ class TranslationTask:
         return max(1, min(EVALUATION_BATCH, fitting))
 
     @staticmethod
-    def _greedy(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+    def _greedy(signatures: Signatures, text: tf.Tensor) -> tf.Tensor:
         return signatures["serving_default"](text=text)["translation"]
 
     @staticmethod
-    def _beams(signatures: Mapping[str, Callable], text: tf.Tensor) -> tf.Tensor:
+    def _beams(signatures: Signatures, text: tf.Tensor) -> tf.Tensor:
         return signatures["beam_search"](text=text, length_penalty=tf.ones(len(text)))["translations"][:, 0]
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
         return Translator(model, self.vocabulary, self.config.max_length, self.temperature).signatures()
 
+    def tables(self) -> SubwordVocabulary:
+        return self.vocabulary
+
+    def arrays(self, model: keras.Model) -> ArrayNetwork:
+        options = self.config.model
+        return pair_to_logits(model, options.recurrent, options.longest(self.config.max_length))
+
     @property
-    def request_limits(self) -> dict[str, int]:
-        """What bounds a request, for people."""
+    def card_values(self) -> dict[str, Any]:
         return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
 
     def examples(self) -> list[dict[str, Any]]:
@@ -254,7 +256,7 @@ class TranslationTask:
             "explain": {"text": text},
         }
 
-    def answer(self, signatures: Mapping[str, Callable], given: str) -> str:
+    def answer(self, signatures: Signatures, given: str) -> str:
         """A sentence -> its translation."""
         return signatures["serving_default"](text=tf.constant([given.encode()]))["translation"][0].numpy().decode()
 

@@ -9,11 +9,13 @@ import tomllib
 
 import pytest
 
-from kerasnets import config
+from kerasnets.checks import RequestError
 from kerasnets.command import Options, with_dashes
-from kerasnets.config import PRESETS, TASKS, from_dict, load_preset, presets, to_dict
-from kerasnets.config.checks import RequestError
+from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.config_file import load, save
+from kerasnets.tasks import TASKS
+from kerasnets.tasks.presets import PRESETS, load_preset, presets
+from kerasnets.train import train
 
 SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
 
@@ -24,7 +26,7 @@ SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.tom
 @pytest.mark.parametrize(("task", "preset"), SHIPPED)
 def test_every_shipped_preset_loads(task, preset):
     loaded = load_preset(task, preset)
-    assert type(loaded) is TASKS[task]
+    assert type(loaded) is TASKS[task].config
     assert loaded.dataset
     written = tomllib.loads((PRESETS / task / f"{preset}.toml").read_text("utf-8"))
     assert json.loads(json.dumps(to_dict(loaded))) == json.loads(json.dumps(merged(to_dict(loaded), written)))
@@ -36,10 +38,9 @@ def merged(values, more):
 
 
 def test_every_task_has_its_default_preset():
-    assert set(config.DEFAULT_PRESETS) == set(TASKS)
-    for task, preset in config.DEFAULT_PRESETS.items():
-        assert preset in presets(task)
-        assert load_preset(task) == load_preset(task, preset)
+    for task, facts in TASKS.items():
+        assert facts.default_preset in presets(task)
+        assert load_preset(task) == load_preset(task, facts.default_preset)
 
 
 def test_unknown_tasks_and_presets_name_the_known_ones():
@@ -54,9 +55,9 @@ def test_unknown_tasks_and_presets_name_the_known_ones():
 
 def test_unknown_key_names_the_known_ones():
     with pytest.raises(RequestError, match=r"no option model\.unit; known are .*model\.units.*model\.dropout"):
-        from_dict(TASKS["text_generation"], {"model": {"unit": 3}})
+        from_dict(TASKS["text_generation"].config, {"model": {"unit": 3}})
     with pytest.raises(RequestError, match=r"no option epochs; known are .*training"):
-        from_dict(TASKS["text_generation"], {"epochs": 3})
+        from_dict(TASKS["text_generation"].config, {"epochs": 3})
 
 
 @pytest.mark.parametrize(
@@ -84,21 +85,23 @@ def test_unknown_key_names_the_known_ones():
 )
 def test_wrong_values_are_named_with_what_is_allowed(values, words):
     with pytest.raises(RequestError, match=words):
-        from_dict(TASKS["image_classification"], values)
+        from_dict(TASKS["image_classification"].config, values)
 
 
 def test_width_must_suit_the_heads():
     with pytest.raises(
         RequestError, match=r"model\.width is 10; it must be a multiple of model\.num_heads, which is 4"
     ):
-        from_dict(TASKS["translation"], {"model": {"width": 10, "num_heads": 4}})
+        from_dict(TASKS["translation"].config, {"model": {"width": 10, "num_heads": 4}})
 
 
 def test_only_what_loses_nothing_is_converted():
-    made = from_dict(TASKS["image_classification"], {"training": {"learning_rate": 1}, "model": {"filters": [4, 5]}})
+    made = from_dict(
+        TASKS["image_classification"].config, {"training": {"learning_rate": 1}, "model": {"filters": [4, 5]}}
+    )
     assert isinstance(made.training.learning_rate, float)
     assert made.model.filters == (4, 5)
-    assert from_dict(TASKS["image_classification"], {"image_size": None}).image_size is None
+    assert from_dict(TASKS["image_classification"].config, {"image_size": None}).image_size is None
 
 
 def test_configurations_do_not_change():
@@ -117,7 +120,7 @@ def test_saved_configuration_loads_as_it_was(task, preset, tmp_path):
 
 
 def test_missing_values_stay_missing(tmp_path):
-    given = TASKS["image_classification"](dataset="digits")
+    given = TASKS["image_classification"].config(dataset="digits")
     assert given.image_size is None
     save(tmp_path / "config.toml", "image_classification", "quick", given)
     assert load(tmp_path / "config.toml")[2] == given
@@ -219,6 +222,13 @@ def test_help_changes_option_names_only():
 
 
 # Programs.
+
+
+def test_unknown_strategies_name_the_known_ones(tmp_path):
+    with pytest.raises(RequestError, match="no strategy 'tpu'; choose one of auto, mirrored, one_device"):
+        train("translation", "quick", load_preset("translation", "quick"), tmp_path / "run", strategy="tpu")
+    assert not (tmp_path / "run").exists()
+
 
 WITHOUT_TENSORFLOW = """
 import runpy, sys

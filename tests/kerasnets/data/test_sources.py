@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kerasnets.data import prepared
-from kerasnets.data.sources import BUNDLED, DataError, PairSplits, load_images, load_pairs, load_text
+from kerasnets.data.sources import DataError, PairSplits, load_images, load_pairs, load_text
 from kerasnets.data.splits import hold_out
 
 DATA = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[4] / "shared" / "datasets")
@@ -200,30 +200,9 @@ class TestPrepared:
                 prepared._download(Builder(), "some", str(tmp_path), ("digits",))
 
 
-@pytest.mark.parametrize(
-    ("load", "dataset", "sentence"),
-    [
-        (load_images, "pydocs", "'pydocs' is for text_generation: .* digits"),
-        (load_text, "folder:x", "'folder:' is not for text_generation: .* file:PATH"),
-        (load_images, "file:x", "'file:' is not for image_classification: .* folder:PATH"),
-        (load_pairs, "", "no data set given: name cldr, file:PATH"),
-        (load_pairs, "file:", "no data set given"),
-    ],
-)
-def test_requests_that_fit_no_task(load, dataset, sentence):
-    with pytest.raises(DataError, match=sentence):
-        load(dataset)
-
-
 def test_cldr_has_two_languages():
     with pytest.raises(DataError, match="English and German"):
         load_pairs("cldr", source="en", target="fr")
-
-
-def test_bundled_names_load():
-    loaders = {"image_classification": load_images, "text_generation": load_text, "translation": load_pairs}
-    for task, names in BUNDLED.items():
-        assert all(loaders[task](name).description for name in names)
 
 
 @pytest.mark.parametrize(("count", "size"), [(5, 1), (100, 10), (60_000, 5_000)])

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasnets.config import Translation
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import TransformerModel
+from kerasnets.checks import RequestError
+from kerasnets.config.networks import TransformerOptions
 from kerasnets.data.word_vectors import VectorsError, read_vectors
+from kerasnets.tasks.translation.facts import Translation
 from kerasnets.tasks.translation.task import TranslationTask
 
 GLOVE = "the 0.1 -0.2 3e-1\ndog 1 2 3\n. . . 4 5 6\nBär -1 -2 -3\n"
@@ -89,7 +89,7 @@ def test_vectors_start_any_embedding(written):
 
 
 def task(path, **options):
-    model = TransformerModel(width=8, num_heads=2, hidden_units=8, num_blocks=1, **options)
+    model = TransformerOptions(width=8, num_heads=2, hidden_units=8, num_blocks=1, **options)
     return TranslationTask(Translation("cldr", vocabulary_size=700, embeddings=str(path), model=model))
 
 
@@ -116,6 +116,8 @@ def test_translation_refuses_what_it_cannot_use(written):
 
 def test_translation_learns_positions_of_its_longest_sentences():
     made = TranslationTask(
-        Translation("cldr", vocabulary_size=700, max_length=20, model=TransformerModel(8, 2, 8, 1, positions="learned"))
+        Translation(
+            "cldr", vocabulary_size=700, max_length=20, model=TransformerOptions(8, 2, 8, 1, positions="learned")
+        )
     )
     assert made.model().max_length == 21

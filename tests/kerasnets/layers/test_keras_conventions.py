@@ -12,8 +12,8 @@ from backends.cases import LAYERS, MODELS, PICTURES, Case, filled, normal, outpu
 from keras.src.utils import model_visualization
 
 from kerasnets import layers, models
+from kerasnets.checks import RequestError
 from kerasnets.command import start_tensorflow
-from kerasnets.config.checks import RequestError
 
 CASES = (
     LAYERS

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, normal, randomize
 
-from kerasnets.config import PRESETS, load_preset
 from kerasnets.models import CharLSTM, ConvNet, to_fully_convolutional
+from kerasnets.tasks.presets import PRESETS, load_preset
 
 FORMS = {
     "small": {"filters": (4, 6)},

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, randomize
 
-from kerasnets import config, decoding
+from kerasnets import decoding
 from kerasnets.models import DecoderTransformer, EncoderTransformer, Transformer
+from kerasnets.tasks.presets import load_preset
 
 OPTIONS = {
     "post": {"norm": "post"},
@@ -204,7 +205,7 @@ def test_encoder_sees_all_but_padding(options):
 @pytest.mark.parametrize(("preset", "millions"), [("base", 65), ("big", 213)])
 def test_presets_have_the_papers_size(preset, millions):
     """Table 3, with the 37,000 subwords of section 5.1."""
-    settings = config.load_preset("translation", preset)
+    settings = load_preset("translation", preset)
     assert settings.vocabulary_size == 37_000
     options = settings.model
     model = Transformer(

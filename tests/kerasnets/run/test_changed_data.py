@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from small_runs import small
 
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import ConvNetModel
+from kerasnets.checks import RequestError
+from kerasnets.config.networks import ConvNetOptions
 from kerasnets.describe import describe
 from kerasnets.evaluate import evaluate
 from kerasnets.export import export, tell_changes
@@ -24,7 +24,7 @@ TASK = "image_classification"
 def config(epochs=1):
     quick = small(TASK)
     training = dataclasses.replace(quick.training, epochs=epochs, batch_size=4, warmup_steps=0)
-    model = ConvNetModel(filters=(4,))
+    model = ConvNetOptions(filters=(4,))
     return dataclasses.replace(quick, dataset="folder:photos", augmentation=0, model=model, training=training)
 
 

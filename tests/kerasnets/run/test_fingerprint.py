@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.data.splits import ImageSplits, PairSplits, TextSplits
 from kerasnets.run import fingerprint
+from kerasnets.tasks import TASKS
 
 
 def images(classes=("blue", "red"), counts=(4, 2, 2), value=0):
@@ -21,6 +22,7 @@ def pairs(*splits):
 
 
 def task(data, dataset="set", name="image_classification", **attributes):
+    attributes = {"classes": (), "facts": TASKS[name]} | attributes
     return SimpleNamespace(name=name, data=data, config=SimpleNamespace(dataset=dataset), **attributes)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from small_runs import ROOT
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.run.lock import locked
 
 HOLDER = """

@@ -6,15 +6,15 @@ import zipfile
 
 import pytest
 
-from kerasnets import config as configuration
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.run import config_file
 from kerasnets.run.resume import RESUMABLE, look_at, named_values, with_values
+from kerasnets.tasks.presets import load_preset
 
 
 @pytest.fixture
 def config():
-    return configuration.load_preset("translation", "quick")
+    return load_preset("translation", "quick")
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import zipfile
 
 import pytest
 
-from kerasnets import config as configuration
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.run import config_file
 from kerasnets.run import files as run_files
 from kerasnets.run.files import RESULTS, check_json, check_model, is_whole_model, read_json, write
+from kerasnets.tasks.presets import load_preset
 
 
 def test_a_file_is_replaced_whole_or_stays(tmp_path, monkeypatch):
@@ -49,14 +49,14 @@ def test_json_that_is_cut_off_anywhere_is_refused(tmp_path, name, way_out):
 
 def test_required_files_must_be_there_and_others_be_whole(tmp_path):
     with pytest.raises(RequestError, match=r"characters.json is missing"):
-        check_json(tmp_path, "text_generation")
+        check_json(tmp_path, ["characters.json"])
     (tmp_path / "characters.json").write_text("{}")
-    check_json(tmp_path, "text_generation", (), RESULTS)
+    check_json(tmp_path, ["characters.json"], RESULTS)
     with pytest.raises(RequestError, match=r"examples.json is missing"):
-        check_json(tmp_path, "text_generation", ("examples.json",))
+        check_json(tmp_path, ["characters.json", "examples.json"])
     (tmp_path / "evaluation-train.json").write_text('{"loss": 1.')
     with pytest.raises(RequestError, match=r"evaluation-train.json is damaged"):
-        check_json(tmp_path, "text_generation", optional=RESULTS)
+        check_json(tmp_path, ["characters.json"], RESULTS)
 
 
 def test_a_model_is_whole_or_refused(tmp_path):
@@ -75,7 +75,7 @@ def test_a_model_is_whole_or_refused(tmp_path):
 
 def test_a_configuration_that_is_cut_off_is_not_filled_up_with_defaults(tmp_path):
     path = tmp_path / "config.toml"
-    config_file.save(path, "translation", "quick", configuration.load_preset("translation", "quick"))
+    config_file.save(path, "translation", "quick", load_preset("translation", "quick"))
     text = path.read_text()
     for length in [*range(0, text.index("[model]"), 7), *range(text.index("[model]"), len(text))]:
         if length and text[length - 1] == "\n" and "[model]\n" in text[:length]:

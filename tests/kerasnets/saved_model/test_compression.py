@@ -11,7 +11,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from kerasnets import verify
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.export import export, save
 from kerasnets.run import config_file, examples
 from kerasnets.saved_model.compression import CompressedModel, StoredWeight, card, is_worth, quality, summary

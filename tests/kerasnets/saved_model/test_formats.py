@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.export import export
 from kerasnets.models import (
     CharLSTM,
@@ -19,6 +19,9 @@ from kerasnets.models import (
     Transformer,
 )
 from kerasnets.saved_model import artifacts, formats
+from kerasnets.tasks.image_classification.arrays import picture_and_name_to_logits, picture_to_logits
+from kerasnets.tasks.text_generation.arrays import text_to_logits
+from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.verify import golden_answers
 
 PIXELS, TOKENS = (None, 8, 8, 1), (None, None)
@@ -30,17 +33,28 @@ def built(model, shape):
     return model
 
 
+def pixels_in(model):
+    return picture_to_logits(built(model, PIXELS), PIXELS[1:], recurrent=isinstance(model, SequenceClassifier))
+
+
+def pairs_in(model, max_length=None):
+    return pair_to_logits(built(model, PAIR), isinstance(model, Seq2SeqLSTM), max_length)
+
+
+def spelling():
+    model = SequenceGenerator(9, ConvNet(5, (4,)), width=5, units=6)
+    return picture_and_name_to_logits(built(model, {"given": PIXELS, "target": TOKENS}), PIXELS[1:], recurrent=True)
+
+
 NETWORKS = {
-    "plain": lambda: built(ConvNet(3, (4, 6)), PIXELS),
-    "residual": lambda: built(ConvNet(3, (4, 6), residual_blocks=1, norm="pre"), PIXELS),
-    "rows": lambda: built(SequenceClassifier(3, PixelRows(), units=6, num_layers=2), PIXELS),
-    "spelling": lambda: built(
-        SequenceGenerator(9, ConvNet(5, (4,)), width=5, units=6), {"given": PIXELS, "target": TOKENS}
-    ),
-    "characters": lambda: built(CharLSTM(11, 5, 6, num_layers=2), TOKENS),
-    "rotary": lambda: built(Transformer(11, 8, 2, 12, 1, activation="swiglu", positions="rotary"), PAIR),
-    "learned": lambda: built(Transformer(11, 8, 2, 12, 1, positions="learned", max_length=9), PAIR),
-    "attention": lambda: built(Seq2SeqLSTM(11, 5, 6), PAIR),
+    "plain": lambda: pixels_in(ConvNet(3, (4, 6))),
+    "residual": lambda: pixels_in(ConvNet(3, (4, 6), residual_blocks=1, norm="pre")),
+    "rows": lambda: pixels_in(SequenceClassifier(3, PixelRows(), units=6, num_layers=2)),
+    "spelling": spelling,
+    "characters": lambda: text_to_logits(built(CharLSTM(11, 5, 6, num_layers=2), TOKENS)),
+    "rotary": lambda: pairs_in(Transformer(11, 8, 2, 12, 1, activation="swiglu", positions="rotary")),
+    "learned": lambda: pairs_in(Transformer(11, 8, 2, 12, 1, positions="learned", max_length=9), max_length=9),
+    "attention": lambda: pairs_in(Seq2SeqLSTM(11, 5, 6)),
 }
 CASES = [  # seconds each
     *((name, "onnx") for name in ("plain", "rows", "spelling", "rotary", "attention")),
@@ -51,8 +65,8 @@ CASES = [  # seconds each
 @pytest.mark.parametrize(("network", "name"), CASES)
 def test_a_file_computes_what_the_network_does(network, name, tmp_path):
     keras.utils.set_random_seed(1)
-    model = NETWORKS[network]()
-    told = formats.write(model, name, tmp_path)
+    made = NETWORKS[network]()
+    model, told = made.model, formats.write(made, name, tmp_path)
     path = tmp_path / told["file"]
     assert told["difference"] <= 1e-5 and told["megabytes"] == path.stat().st_size / 1e6
     run = formats.RUNTIMES[name](path)
@@ -82,8 +96,8 @@ def logits(model, inputs):
 
 
 def test_states_carry_a_text_on(tmp_path):
-    model = NETWORKS["characters"]()
-    formats.write(model, "onnx", tmp_path)
+    network = NETWORKS["characters"]()
+    formats.write(network, "onnx", tmp_path)
     run = formats.RUNTIMES["onnx"](tmp_path / "model.onnx")
     tokens = np.random.default_rng(0).integers(1, 11, (2, 9), np.int32)
     states, found = {f"{name}_{n}": np.zeros((2, 6), np.float32) for n in range(2) for name in "hc"}, []
@@ -91,7 +105,7 @@ def test_states_carry_a_text_on(tmp_path):
         answers = run({"tokens": part} | states)
         states = {name: answers[f"next_{name}"] for name in states}
         found.append(answers["logits"])
-    assert np.abs(np.concatenate(found, axis=1) - np.asarray(model(tokens))).max() < 1e-5
+    assert np.abs(np.concatenate(found, axis=1) - np.asarray(network.model(tokens))).max() < 1e-5
 
 
 @pytest.mark.parametrize("reverse", [False, True])

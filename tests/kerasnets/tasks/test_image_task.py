@@ -11,13 +11,13 @@ import tensorflow as tf
 from PIL import Image
 from requests_refused import refused
 
-from kerasnets.config import ImageClassification
-from kerasnets.config.networks import ConvNetModel, SequenceClassifierModel, SequenceGeneratorModel
+from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
 from kerasnets.images import decoder, gif, headers
 from kerasnets.loading import open_model
 from kerasnets.models import ConvNet
 from kerasnets.run.examples import load
 from kerasnets.tasks.image_classification.explanations import grad_cam
+from kerasnets.tasks.image_classification.facts import ImageClassification
 from kerasnets.tasks.image_classification.task import ImageClassificationTask, example_message, pictures
 
 
@@ -172,11 +172,13 @@ def test_grad_cam_finds_what_decides():
 def test_every_network_explains_itself(preset, tmp_path):
     """The forms of the presets, in small; with rows that do not depend on each other."""
     models = {
-        "resnet20": ConvNetModel(filters=(4, 8), residual_blocks=2),
-        "wide": ConvNetModel(filters=(4, 8), residual_blocks=1, norm="pre", widen=2),
-        "lenet": ConvNetModel(filters=(4, 6), kernel_size=5, padding="valid", norm="none", head="flatten", hidden=(9,)),
-        "spelling": SequenceGeneratorModel(filters=(4, 8), width=6, units=8),
-        "rows": SequenceClassifierModel(units=8),
+        "resnet20": ConvNetOptions(filters=(4, 8), residual_blocks=2),
+        "wide": ConvNetOptions(filters=(4, 8), residual_blocks=1, norm="pre", widen=2),
+        "lenet": ConvNetOptions(
+            filters=(4, 6), kernel_size=5, padding="valid", norm="none", head="flatten", hidden=(9,)
+        ),
+        "spelling": SequenceGeneratorOptions(filters=(4, 8), width=6, units=8),
+        "rows": SequenceClassifierOptions(units=8),
     }
     (tmp_path / "classes.json").write_text('{"classes": ["cat", "bird", "ship"], "shape": [28, 20, 3]}')
     task = ImageClassificationTask(ImageClassification(model=models[preset]), tmp_path)

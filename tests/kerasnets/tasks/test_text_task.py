@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from layer_checks import assert_close
 from requests_refused import refused
 
-from kerasnets.config import TextGeneration
-from kerasnets.config.checks import RequestError
+from kerasnets.checks import RequestError
 from kerasnets.data.sources import TextSplits
 from kerasnets.evaluate import evaluate
 from kerasnets.loading import open_model
 from kerasnets.models import CharLSTM
+from kerasnets.tasks.text_generation.facts import TextGeneration
 from kerasnets.tasks.text_generation.signatures import DEFAULTS
 from kerasnets.tasks.text_generation.step import NEVER, fused_step
 from kerasnets.tasks.text_generation.task import TextGenerationTask
@@ -430,7 +430,7 @@ def test_a_validation_text_of_unknown_characters_is_refused_before_training():
     task = TextGenerationTask(TextGeneration())
     task.data = TextSplits("words " * 100, "\u4e2d\u6587" * 50, "words", "two scripts")
     with pytest.raises(RequestError, match="has no character of the training text"):
-        task.split_sizes()
+        task.check()
 
 
 def test_a_byte_order_mark_is_no_part_of_a_prompt(opened):

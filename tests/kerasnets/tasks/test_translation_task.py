@@ -8,13 +8,13 @@ import tensorflow as tf
 from requests_refused import refused
 from search_reference import log_softmax, plain_beams, plain_greedy
 
-from kerasnets import config as configuration
-from kerasnets.config.checks import RequestError
-from kerasnets.config.networks import Seq2SeqLSTMModel
+from kerasnets.checks import RequestError
+from kerasnets.config.networks import Seq2SeqLSTMOptions
 from kerasnets.data.splits import PairSplits
 from kerasnets.loading import open_model
 from kerasnets.run.examples import load
 from kerasnets.tasks import make_task
+from kerasnets.tasks.translation.facts import Translation
 from kerasnets.tasks.translation.task import TranslationTask
 from kerasnets.tasks.translation.translator import BEAMS, Translator
 
@@ -165,8 +165,8 @@ def test_explanations_are_those_of_the_greedy_translation(opened, signatures):
 @pytest.mark.parametrize("attention", ["multiplicative", "none"])
 def test_the_lstm_offers_the_same_signatures(opened, attention):
     task = opened.task
-    options = Seq2SeqLSTMModel(width=16, units=16, attention=attention)
-    config = configuration.Translation(**(vars(task.config) | {"model": options}))
+    options = Seq2SeqLSTMOptions(width=16, units=16, attention=attention)
+    config = Translation(**(vars(task.config) | {"model": options}))
     lstm = make_task("translation", config, task.directory)
     made = Translator(lstm.model(), task.vocabulary, 60, 1.0).signatures()
     assert set(made) == set(opened.signatures)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from peak_memory import peak_memory
 
 from kerasnets import text
+from kerasnets.checks import RequestError
 from kerasnets.data import cldr
 from kerasnets.text.characters import CharacterVocabulary
 from kerasnets.text.subwords import SubwordVocabulary
@@ -222,7 +223,10 @@ class TestSubwords:
             loaded.tokenize(tf.constant(lines[:50])).to_list() == subwords.tokenize(tf.constant(lines[:50])).to_list()
         )
         assert set(json.loads((tmp_path / "v.json").read_text("utf-8"))) == {"format", "pieces", "words"}
-        with pytest.raises(ValueError, match="characters 1"):
+        with pytest.raises(RequestError, match="characters 1"):
+            CharacterVocabulary.load(tmp_path / "v.json")
+        (tmp_path / "v.json").write_text('{"format": "characters 1", "characters": ["ab"]}')
+        with pytest.raises(RequestError, match="is no vocabulary .*put it back from a copy"):
             CharacterVocabulary.load(tmp_path / "v.json")
 
     def test_training_is_deterministic(self, subwords, lines):

@@ -1,0 +1,42 @@
+"""Checks of values, and their one-sentence errors: the name, the value and what is allowed.
+
+A wrong argument of a layer or a model is a ValueError, as everywhere in Python. A wrong value of what a user asked for
+(an option, a file, data) is a RequestError, which ends a program with exit status 2.
+"""
+
+from collections.abc import Iterable
+
+
+class RequestError(ValueError):
+    """A request that cannot be met: one sentence with what was given, what is allowed and what to do."""
+
+
+def check_counts(**values):
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+
+
+def check_choice(name, value, *allowed):
+    if value not in allowed:
+        *first, last = (f'"{choice}"' if choice else "None" for choice in allowed)
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}.")
+
+
+def check_shares(**values):
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}; it must be in [0, 1).")
+
+
+def check(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Raises: RequestError if a condition of an option does not hold."""
+    if not holds:
+        raise RequestError(f"{name} is {value!r}; it must be {allowed}.")
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """-> name, if it is one of the known ones. Raises: RequestError."""
+    if name not in (known := sorted(known)):
+        raise RequestError(f"there is no {kind} {name!r}; choose one of {', '.join(known)}.")
+    return name

@@ -1,0 +1,65 @@
+"""What a run of any task is configured by: its data, its network, and how that is trained.
+
+A run directory's `config.toml` holds it whole, which is all that is needed to repeat the run. Each task adds its own
+options in its `facts.py`; those of the networks are in `networks.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kerasnets.checks import check, check_counts, check_shares
+from kerasnets.config.networks import NetworkOptions
+from kerasnets.config.values import Options
+
+STRATEGIES = ("auto", "one_device", "mirrored")
+
+
+@dataclass(frozen=True)
+class Training(Options):
+    """How the network is trained."""
+
+    prefix = "training."
+
+    epochs: int = 10
+    """Passes over the training data."""
+    batch_size: int = 128
+    """Examples a step, over all devices together (translation: target tokens a step)."""
+    learning_rate: float = 1e-3
+    """Highest learning rate of Adam."""
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    """How the learning rate falls after the warm-up: to 0 along a cosine, or with 1/√step."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises from 0."""
+    beta_2: float = 0.999
+    """Adam's memory of squared gradients: 0.98 is usual for Transformers."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the kernels (AdamW); biases and normalizations have none."""
+    clip_norm: float = 1.0
+    """Longest global gradient, over all devices together; 0 clips nothing."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread over all classes (Szegedy et al. 2016)."""
+
+    def check(self) -> None:
+        check_counts(**self.named("epochs", "batch_size"))
+        for name, value in self.named("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
+            check(value >= 0, name, value, "0 or more")
+        check_shares(**self.named("beta_2", "label_smoothing"))
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """What all tasks have in common."""
+
+    dataset: str = ""
+    """Name of a bundled set or of one of TensorFlow Datasets, or `file:PATH` or `folder:PATH` of your own data."""
+    data_dir: str | None = None
+    """Folder of prepared TensorFlow Datasets; when not given, what TFDS_DATA_DIR says."""
+    seed: int = 0
+    """Starts every random choice: weights, order of the data, dropout."""
+    training: Training = field(default_factory=Training)
+    """How the network is trained."""
+    model: NetworkOptions = field(default_factory=NetworkOptions)
+    """The network, one of those that the task knows."""
+
+    def check(self) -> None:
+        check(0 <= self.seed < 2**32, "seed", self.seed, "0 or more and less than 2**32")

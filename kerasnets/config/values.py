@@ -1,0 +1,100 @@
+"""Dataclasses of options: checked when they are made, read from and written to nested dictionaries, as TOML has them.
+
+The doc string of a field is its help on the command line.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal
+
+from kerasnets.checks import RequestError, check, choose
+
+C = typing.TypeVar("C")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of the dataclasses of options.
+
+    Attributes:
+        prefix: what stands before the names of the fields on the command line and in errors.
+        kind: which of several options it is, where a field may hold several: the name of a network.
+    """
+
+    prefix = ""
+    kind = ""
+
+    def __post_init__(self) -> None:
+        try:
+            self.check()
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+    def check(self) -> None:
+        """Raises: ValueError if a value is not allowed, or values do not suit each other."""
+
+    def named(self, *names: str) -> dict[str, Any]:
+        """-> the values of these fields by the names that a user knows: {"training.epochs": 10, ...}."""
+        return {self.prefix + name: getattr(self, name) for name in names}
+
+
+def kinds(hint: Any) -> dict[str, Any]:
+    """The type of a field for a network -> the networks that it allows, by name; the first one is the default."""
+    return {cls.kind: cls for cls in typing.get_args(hint) or (hint,)}
+
+
+def to_dict(config: Options) -> dict[str, Any]:
+    """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write.
+
+    A network's table says first which `kind` it is.
+    """
+    kind = {"kind": config.kind} if config.kind else {}
+    return kind | {
+        name: to_dict(value) if isinstance(value, Options) else value
+        for name, value in vars(config).items()
+        if value is not None
+    }
+
+
+def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
+    """-> a dataclass with these values; an unknown key or a value of another type is a RequestError."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise RequestError(f"there is no option {where}{key}; known are {', '.join(where + k for k in hints)}.")
+    return cls(**{key: typed(hints[key], value, where + key) for key, value in values.items()})
+
+
+def typed(hint: Any, value: Any, name: str) -> Any:
+    """-> value as the type that `hint` asks for; only what loses nothing is converted (a list to a tuple)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if name == "model":
+        check(isinstance(value, dict), name, value, "a table")
+        known = kinds(hint)
+        chosen = choose(name, value.get("kind", next(iter(known))), known)
+        return from_dict(known[chosen], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        check(isinstance(value, dict), name, value, "a table")
+        return from_dict(hint, value, f"{name}.")
+    if origin is Literal:
+        check(value in arguments, name, value, " or ".join(map(repr, arguments)))
+        return value
+    if origin is tuple:
+        check(isinstance(value, list | tuple), name, value, "a list")
+        return tuple(typed(arguments[0], item, name) for item in value)
+    if origin is types.UnionType:
+        return value if value is None else typed(arguments[0], value, name)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    check(type(value) is hint, name, value, f"of type {hint.__name__}")
+    return value
+
+
+def flat(config: Options, prefix: str = "") -> dict[str, Any]:
+    """Nested dataclasses -> {"model.units": 256, ...}."""
+    values: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        nested = isinstance(value, Options)
+        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return values

@@ -1,0 +1,72 @@
+"""The facts of image classification."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kerasnets.checks import check
+from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
+from kerasnets.config.run import Config
+from kerasnets.tasks.facts import Facts
+from kerasnets.tasks.protocol import Task
+
+DIGITS = tuple("0123456789")
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Shape of a picture and names of the classes of the data sets that presets name.
+KNOWN = {"digits": ((8, 8, 1), DIGITS), "mnist": ((28, 28, 1), DIGITS), "cifar10": ((32, 32, 3), CIFAR_10)}
+OTHERS = ((32, 32, 3), DIGITS)
+
+
+@dataclass(frozen=True)
+class ImageClassification(Config):
+    """A class for a picture."""
+
+    augmentation: int = 2
+    """Pixels by which training shifts pictures at random, up or down and left or right."""
+    flip: bool = False
+    """Whether training mirrors pictures at random; not for digits or letters."""
+    image_size: int | None = None
+    """Rows and columns to which pictures of different sizes are brought."""
+    model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions = field(default_factory=ConvNetOptions)
+    """The network."""
+
+    def check(self) -> None:
+        super().check()
+        check(self.augmentation >= 0, "augmentation", self.augmentation, "0 or more")
+        check(self.image_size is None or self.image_size >= 1, "image_size", self.image_size, "1 or more")
+
+
+def make(config: ImageClassification, directory: Path | None = None) -> Task:
+    from kerasnets.tasks.image_classification.task import ImageClassificationTask
+
+    return ImageClassificationTask(config, directory)
+
+
+def sizes(config: ImageClassification) -> dict[str, Any]:
+    from kerasnets.tasks.image_classification.spelling import Spelling
+
+    (rows, columns, channels), names = KNOWN.get(config.dataset, OTHERS)
+    shape = config.image_size or rows, config.image_size or columns, channels
+    return {"shape": shape, "classes": len(names), "characters": Spelling(names).vocabulary_size}
+
+
+FACTS = Facts(
+    name="image_classification",
+    config=ImageClassification,
+    default_preset="small",
+    make=make,
+    sizes=sizes,
+    vocabulary_file="classes.json",
+    unit="images",
+    bundled=("digits",),
+    own_data="folder:",
+    most_measured=5_000,
+    intended_use="Tells which of {classes} known classes a picture shows, with a probability of each.",
+    limits="A picture of none of the classes gets one of them all the same. The whole picture is brought to {shape}; "
+    "what is small in it is lost. A request has at most {rows:,} pictures.",
+    conditions={
+        "accuracy": "share of pictures, 0 to 1, whose most probable class is the true one",
+        "loss": "cross-entropy in nats a picture",
+        "ece": "expected calibration error, 0 to 1, of the most probable class in 15 intervals",
+    },
+)

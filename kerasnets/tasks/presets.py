@@ -1,0 +1,22 @@
+"""Presets: configurations that are known to work, `presets/TASK/NAME.toml`."""
+
+import tomllib
+from pathlib import Path
+
+from kerasnets.checks import choose
+from kerasnets.config.run import Config
+from kerasnets.config.values import from_dict
+from kerasnets.tasks import facts_of
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+def presets(task_name: str) -> list[str]:
+    return sorted(path.stem for path in (PRESETS / task_name).glob("*.toml"))
+
+
+def load_preset(task_name: str, name: str | None = None) -> Config:
+    """-> the configuration of a preset, by default of the task's default one."""
+    facts = facts_of(task_name)
+    name = choose(f"preset of {task_name}", name or facts.default_preset, presets(task_name))
+    return from_dict(facts.config, tomllib.loads((PRESETS / task_name / f"{name}.toml").read_text("utf-8")))

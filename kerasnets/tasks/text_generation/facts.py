@@ -1,0 +1,64 @@
+"""The facts of text generation."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kerasnets.checks import check_counts
+from kerasnets.config.networks import CharLSTMOptions
+from kerasnets.config.run import Config
+from kerasnets.tasks.facts import Facts
+from kerasnets.tasks.protocol import Task
+
+# Characters of the data sets that presets name, and the unknown one.
+KNOWN = {"pydocs": 104, "tiny_shakespeare": 66}
+OTHERS = 100
+
+
+@dataclass(frozen=True)
+class TextGeneration(Config):
+    """The next character of a text, by an LSTM."""
+
+    sequence_length: int = 128
+    """Characters through which the gradient flows back; states are carried on from sequence to sequence."""
+    max_length: int = 1000
+    """Most characters that one call generates."""
+    model: CharLSTMOptions = field(default_factory=CharLSTMOptions)
+    """The network."""
+
+    def check(self) -> None:
+        super().check()
+        check_counts(**self.named("sequence_length", "max_length"))
+
+
+def make(config: TextGeneration, directory: Path | None = None) -> Task:
+    from kerasnets.tasks.text_generation.task import TextGenerationTask
+
+    return TextGenerationTask(config, directory)
+
+
+def sizes(config: TextGeneration) -> dict[str, Any]:
+    return {"vocabulary_size": KNOWN.get(config.dataset, OTHERS)}
+
+
+FACTS = Facts(
+    name="text_generation",
+    config=TextGeneration,
+    default_preset="small",
+    make=make,
+    sizes=sizes,
+    vocabulary_file="characters.json",
+    unit="characters",
+    bundled=("pydocs",),
+    own_data="file:",
+    most_measured=100_000,
+    intended_use="Continues a text in the manner of the one it was trained on, to play with and to learn from.",
+    limits="The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; characters "
+    "that the training text did not have are left out of a prompt. A request has at most {rows:,} prompts, {bytes:,} "
+    "bytes and {together:,} characters to write.",
+    conditions={
+        "loss": "cross-entropy in nats a character, the LSTM's state carried through the whole split",
+        "bits_per_character": "the loss in bits",
+        "window_loss": "nats a character of windows of 256 characters that each start from an empty state",
+    },
+)

@@ -1,0 +1,68 @@
+"""The facts of translation."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kerasnets.checks import check_counts
+from kerasnets.config.networks import Seq2SeqLSTMOptions, TransformerOptions
+from kerasnets.config.run import Config
+from kerasnets.tasks.facts import Facts
+from kerasnets.tasks.protocol import Task
+
+
+@dataclass(frozen=True)
+class Translation(Config):
+    """A sentence in another language."""
+
+    source: str = "en"
+    """Language of the given sentences."""
+    target: str = "de"
+    """Language of the translations."""
+    vocabulary_size: int = 4000
+    """Subwords of the vocabulary that both languages share."""
+    max_length: int = 100
+    """Most subwords of a sentence; longer training pairs are left out, longer requests refused."""
+    embeddings: str | None = None
+    """File of word vectors, in the text format of word2vec or GloVe, from which the embeddings of whole words start."""
+    model: TransformerOptions | Seq2SeqLSTMOptions = field(default_factory=TransformerOptions)
+    """The network."""
+
+    def check(self) -> None:
+        super().check()
+        check_counts(**self.named("vocabulary_size", "max_length"))
+
+
+def make(config: Translation, directory: Path | None = None) -> Task:
+    from kerasnets.tasks.translation.task import TranslationTask
+
+    return TranslationTask(config, directory)
+
+
+def sizes(config: Translation) -> dict[str, Any]:
+    return {"vocabulary_size": config.vocabulary_size, "max_length": config.max_length}
+
+
+FACTS = Facts(
+    name="translation",
+    config=Translation,
+    default_preset="tiny",
+    make=make,
+    sizes=sizes,
+    vocabulary_file="subwords.json",
+    unit="pairs",
+    bundled=("cldr",),
+    own_data="file:",
+    most_measured=5_000,
+    intended_use="Translates single sentences from {source} to {target}, of the kind that it was trained on.",
+    limits="A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs did not "
+    "hold is translated badly, and there is no warning but a low score. A request has at most {rows:,} sentences, "
+    "{bytes:,} bytes and {together:,} subwords.",
+    conditions={
+        "loss": "cross-entropy in nats a subword, given the reference so far",
+        "bleu": "sacreBLEU, 0 to 100, of whole translations; see bleu_signature",
+        "chrf": "sacreBLEU's chrF2, 0 to 100; see chrf_signature",
+        "beam_bleu": "as bleu, of the first of 5 beams with length penalty 1; bleu is of greedy search",
+        "beam_chrf": "as chrf, of the first of 5 beams with length penalty 1; chrf is of greedy search",
+    },
+)

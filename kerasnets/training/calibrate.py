@@ -1,0 +1,38 @@
+"""The last step of a training: the temperature of its probabilities (`kerasnets.calibration`)."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import keras
+
+from kerasnets.calibration.diagram import draw
+from kerasnets.calibration.temperature import FILE, HIGHEST, LOWEST, Calibration, fit
+from kerasnets.run.files import write
+from kerasnets.tasks.protocol import Task
+
+DIAGRAM = "reliability.png"
+
+
+def calibrate(task: Task, model: keras.Model, run_dir: Path) -> Calibration:
+    """Fits the temperature on the validation split, and writes calibration.json and reliability.png.
+
+    `Task.held_out` is called anew for each of three passes, so that never more than a batch is held.
+
+    Raises: RequestError if there are no examples; FloatingPointError for logits that are no numbers.
+    """
+    calibration = fit(lambda: task.held_out(model))
+    write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
+    draw(calibration, run_dir / DIAGRAM)
+    print(
+        f"temperature {calibration.temperature:.3f}: expected calibration error {calibration.ece_before:.4f} before, "
+        f"{calibration.ece_after:.4f} after ({calibration.examples:,} validation examples)",
+        file=sys.stderr,
+    )
+    if calibration.bounded:
+        print(
+            f"the best temperature lies outside {LOWEST} to {HIGHEST}; a larger validation split would tell it better.",
+            file=sys.stderr,
+        )
+    return calibration
