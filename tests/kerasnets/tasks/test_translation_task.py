@@ -12,7 +12,6 @@ from kerasnets import config as configuration
 from kerasnets.config.checks import RequestError
 from kerasnets.config.networks import Seq2SeqLSTMModel
 from kerasnets.data.splits import PairSplits
-from kerasnets.loading import open_model
 from kerasnets.run.examples import load
 from kerasnets.tasks import make_task
 from kerasnets.tasks.translation.task import TranslationTask
@@ -23,8 +22,8 @@ START, END = 1, 2
 
 
 @pytest.fixture(scope="module")
-def opened(runs):
-    return open_model(runs["translation"])
+def opened(opened_run):
+    return opened_run("translation")
 
 
 @pytest.fixture(scope="module")
