@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -22,7 +24,10 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from small_runs import ROOT, TASKS, free_port, small
+from small_runs import ROOT, TASKS, free_port, small, verify_here
+
+from kerasnets.data import cldr
+from kerasnets.loading import Opened
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
 # Those that take half a minute or more start first, so that no process is left alone with one of them at the end.
@@ -55,6 +60,9 @@ LONGEST = (
 # How long an example takes is the machine's business.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Pure functions that take seconds and that trainings, exports and evaluations call over and over.
+cldr.pairs = functools.cache(cldr.pairs)
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
@@ -117,6 +125,28 @@ def models_dir(runs: dict[str, Path], make_once: MakeOnce) -> Path:
             export(run, directory)
 
     return make_once("models", make)
+
+
+@pytest.fixture(scope="session")
+def opened_run(runs: dict[str, Path], models_dir: Path) -> Callable[[str], Opened]:
+    """`opened_run(task)`: the opened run with the signatures of its SavedModel; to load them is faster than to trace
+    them."""
+
+    @functools.cache
+    def open_run(task: str) -> Opened:
+        from kerasnets.loading import open_model
+
+        loaded = open_model(models_dir / task / "1").signatures
+        signatures = {name: loaded[name] for name in loaded if name != "__saved_model_init_op"}
+        return dataclasses.replace(open_model(runs[task]), signatures=signatures)
+
+    return open_run
+
+
+@pytest.fixture
+def verified_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports start no process for their verification; `models_dir` and the README's `kerasnets.verify` have one."""
+    monkeypatch.setattr("kerasnets.export.verify", verify_here)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("image_classification", "text_generation", "translation")
@@ -24,6 +26,17 @@ def small(task: str) -> Any:
         return replace(config, model=model, max_length=300, training=replace(config.training, epochs=3))
     model = replace(config.model, width=64, hidden_units=64, num_blocks=1)
     return replace(config, model=model, training=replace(config.training, epochs=1, warmup_steps=50))
+
+
+def verify_here(path: Path) -> dict[str, Any]:
+    """`kerasnets.export.verify` without a process of its own, which imports TensorFlow and measures latency for
+    seconds: for tests of something else than the verification."""
+    from kerasnets import verify
+
+    with patch.multiple(verify, SECONDS=0.0, ROWS=(1, 2)):
+        report = json.loads(json.dumps(verify.verify(path)))
+    assert not report["failures"], report["failures"]
+    return report
 
 
 def free_port() -> int:

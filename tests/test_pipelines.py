@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -70,21 +71,13 @@ def test_a_signature_of_text_is_a_layer(models_dir, translate):
 
 @pytest.fixture(scope="module")
 def printed(models_dir):
-    """-> what `saved_model_cli show` and `saved_model_cli run` print."""
-    where = ["--dir", str(models_dir / "translation" / "1")]
-    what = [
-        "--tag_set",
-        "serve",
-        "--signature_def",
-        "serving_default",
-        "--input_exprs",
-        'text=["twenty-three", "Monday"]',
-    ]
+    """-> what `saved_model_cli show` and `saved_model_cli run` print, as the README has them."""
+    commands = re.findall(r"^saved_model_cli (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     cli = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     programs = {
-        "show": subprocess.Popen([*cli, "show", *where, "--all"], **pipes),
-        "run": subprocess.Popen([*cli, "run", *where, *what], **pipes),
+        arguments[0]: subprocess.Popen([*cli, *arguments], cwd=models_dir.parent, **pipes)
+        for arguments in map(shlex.split, commands)
     }
     outputs = {name: program.communicate(timeout=240) for name, program in programs.items()}
     for name, program in programs.items():
@@ -100,7 +93,7 @@ def test_the_command_line_of_tensorflow_shows_the_signatures(printed, models_dir
 
 
 def test_the_command_line_of_tensorflow_runs_a_signature(printed, translate):
-    expected = translate("twenty-three", "Monday")["translation"].numpy()
+    expected = translate("twenty-three")["translation"].numpy()
     assert f"Result for output key translation:\n{expected}" in printed["run"]
 
 

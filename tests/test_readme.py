@@ -1,10 +1,11 @@
 """Runs every command and every example of the README, in its order, in an empty directory.
 
-Four kinds are not run as they stand. Translators are smaller than the commands ask for. What trains on real data for
-minutes is tried with --dry-run where those data are there. Dry runs do not export here: the README's other commands do,
-and tests/kerasnets/test_networks.py exports what is tried with real data alone. What needs a Docker engine or a
-cluster is left out, and so is what runs in the environment of Apache Beam, for which there is tests/test_pipelines.py.
-`make demo` is `python -m demos.quickstart`, which tests/demos runs.
+Five kinds are not run as they stand. Trainings are shorter and networks smaller than the commands ask for. What trains
+on real data for minutes is tried with --dry-run where those data are there. Dry runs do not export here: the README's
+other commands do, and tests/kerasnets/test_networks.py exports what is tried with real data alone. Exports are verified
+in this process; `python -m kerasnets.verify`, which the README has too, is one of its own. What needs a Docker engine
+or a cluster is left out, and so is what tests/test_pipelines.py runs: Apache Beam, in an environment of its own, and
+`saved_model_cli`. `make demo` is `python -m demos.quickstart`, which tests/demos runs.
 """
 
 import importlib
@@ -22,10 +23,15 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from small_runs import ROOT, free_port
+from small_runs import ROOT, free_port, verify_here
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SHORT = {
+    "image_classification": ["--training.epochs=1"],
+    "text_generation": ["--model.units=32", "--training.batch-size=128"],
+    "translation": ["--vocabulary-size=600", "--max-length=40", "--model.width=48"],
+}
 PROGRAMS = r"(?:echo (.+) \| )?python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)"
 
 
@@ -48,7 +54,7 @@ class Shell:
             return self.serve(arguments)
         if command.startswith("make "):
             return subprocess.run(["make", "-n", command.split()[1]], cwd=ROOT, check=True, capture_output=True)
-        if command.startswith(("docker ", "kubectl ", ".venv-beam/")):
+        if command.startswith(("docker ", "kubectl ", ".venv-beam/", "saved_model_cli ")):
             return None
         command = command.replace("python -m", f"{sys.executable} -m")
         return subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=600)
@@ -59,13 +65,16 @@ class Shell:
             return
         if real:
             arguments += ["--dry-run", "--data-dir", data_dir]
-        if module.endswith("train") and arguments[0] == "translation" and "--help" not in arguments:
-            arguments += ["--vocabulary-size=600", *([] if "seq2seq_lstm" in arguments else ["--model.num-blocks=1"])]
+        if module.endswith("train") and "--help" not in arguments:
+            arguments += SHORT[arguments[0]]
+            if arguments[0] == "translation":
+                arguments += ["--model.units=48" if "seq2seq_lstm" in arguments else "--model.num-blocks=1"]
         printed = io.StringIO()
         export = patch("kerasnets.export.export") if "--dry-run" in arguments else nullcontext()
+        verify = patch("kerasnets.export.verify", verify_here)
         standard_input = patch("sys.stdin", io.StringIO(f"{given}\n"))
         # --help exits; a wrong request is another error.
-        with export, standard_input, redirect_stdout(printed), suppress(SystemExit):
+        with export, verify, standard_input, redirect_stdout(printed), suppress(SystemExit):
             importlib.import_module(module).main(arguments)
         assert printed.getvalue() or module == "kerasnets.train"
 

@@ -15,6 +15,7 @@ from kerasnets.export import EXTRA, export
 from kerasnets.saved_model import deployment, recording
 
 
+@pytest.mark.usefixtures("verified_here")
 def test_versions_count_up(runs, tmp_path):
     base = tmp_path / "digits"
     (base / "7").mkdir(parents=True)

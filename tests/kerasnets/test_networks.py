@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +22,7 @@ OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
     "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
-    "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=2"],
+    "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=1"],
 }
 
 
@@ -123,6 +122,7 @@ def trained(request, tmp_path_factory):
     return task, kind, run
 
 
+@pytest.mark.usefixtures("verified_here")
 def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
     import tensorflow as tf
 
@@ -133,8 +133,9 @@ def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
     task, _, run = trained
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     assert metrics["calibration"]["temperature"] > 0 and (run / "reliability.png").exists()
-    scores = evaluate(run, "validation")
-    model = tf.saved_model.load(str(export(run, tmp_path))).signatures["serving_default"]
+    version = export(run, tmp_path)
+    scores = evaluate(version, "validation")
+    model = tf.saved_model.load(str(version)).signatures["serving_default"]
     examples = load_examples(run / "examples.json")
     if task == "image_classification":
         assert metrics["best"]["accuracy"] == pytest.approx(scores["accuracy"], abs=1e-6) and scores["accuracy"] > 0.5
@@ -186,33 +187,29 @@ def test_class_names_are_spelled_out():
     assert spelling.losses(model, pixels, tf.constant([2, 0]), 0.0, True).shape == (2,)
 
 
-# Real data, for a few steps, an evaluation and an export; those of `EXPORTED` are exported by other tests.
+# A few steps and an evaluation with real data; those of the default networks are commands of the README.
 
-TRANSLATION = ["translation", "--dataset=multi30k", "--vocabulary-size=1000"]
 REAL = {
-    "N to N": ["text_generation", "--dataset=tiny_shakespeare"],
     "N to 1": ["image_classification", "--dataset=mnist", "--model=sequence_classifier"],
     "1 to N": ["image_classification", "--dataset=cifar10", "--model=sequence_generator"],
-    "N to M": [*TRANSLATION, "--model=seq2seq_lstm"],
-    "sinusoidal": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=sinusoidal"],
-    "learned": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=learned"],
-    "rotary": [*TRANSLATION, "--model.num-blocks=1", "--model.positions=rotary"],
+    "N to M": ["translation", "--dataset=multi30k", "--vocabulary-size=1000", "--model=seq2seq_lstm"],
 }
-EXPORTED = set(REAL) - {
-    "learned",
-    "rotary",
-}  # the same networks with bundled data: above, and by tests/kerasnets/test_export.py
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_every_shape_and_every_kind_of_positions_trains_on_real_data(name, data_dir, capsys):
-    export = patch("kerasnets.export.export") if name in EXPORTED else nullcontext()
-    with export as called:
+def test_other_networks_train_on_real_data(name, data_dir, capsys):
+    with patch("kerasnets.export.export") as export:  # the same networks are exported with bundled data
         training_program.main([*REAL[name], f"--data-dir={data_dir}", "--dry-run"])
     printed = capsys.readouterr().out
     assert "later steps" in printed and "validation loss" in printed
-    if name in EXPORTED:
-        called.assert_called_once()
-    else:
-        assert "exported and verified" in printed
+    export.assert_called_once()
+
+
+@pytest.mark.usefixtures("verified_here")
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_other_positions_train_and_are_exported(positions, capsys):
+    small = ["--vocabulary-size=400", "--model.width=16", "--model.num-blocks=1"]
+    training_program.main(["translation", "--preset=quick", f"--model.positions={positions}", *small, "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "later steps" in printed and "validation loss" in printed and "exported and verified" in printed

@@ -1,5 +1,6 @@
 """The four programs: what they write, what they refuse, and how."""
 
+import functools
 import io
 import json
 import os
@@ -88,9 +89,15 @@ def test_a_directory_with_other_files_is_not_taken(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
 
+@pytest.fixture(scope="module")
+def scored(runs):
+    """`scored(task)`: the metrics of its run on the test split."""
+    return functools.cache(lambda task: evaluate(runs[task], "test"))
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_evaluation_of_a_run(runs, task):
-    metrics = evaluate(runs[task], "test")
+def test_evaluation_of_a_run(runs, scored, task):
+    metrics = scored(task)
     assert json.loads((runs[task] / "evaluation-test.json").read_text()) == metrics
     lines = table(metrics)
     if task == "image_classification":
@@ -108,11 +115,11 @@ def test_evaluation_of_a_run(runs, task):
 
 
 @pytest.mark.parametrize("task", ["image_classification", "translation"])
-def test_a_saved_model_scores_as_its_run(runs, models_dir, task):
-    of_run, of_export = evaluate(runs[task], "validation"), evaluate(models_dir / task / "1", "validation")
+def test_a_saved_model_scores_as_its_run(scored, models_dir, task):
+    of_run, of_export = scored(task), evaluate(models_dir / task / "1", "test")
     name = "accuracy" if task == "image_classification" else "bleu"
     assert of_export[name] == of_run[name]
-    assert not (models_dir / task / "1" / "evaluation-validation.json").exists()
+    assert not (models_dir / task / "1" / "evaluation-test.json").exists()
 
 
 def test_sentences_that_the_model_refuses_are_counted_and_not_fatal(runs, monkeypatch):
@@ -141,18 +148,18 @@ def test_predictions(runs, models_dir, tmp_path):
     assert tf.config.list_physical_devices("CPU")
 
 
-def test_what_is_refused_does_not_stop_the_others(runs, tmp_path, monkeypatch, capsys):
+def test_what_is_refused_does_not_stop_the_others(runs, models_dir, tmp_path, monkeypatch, capsys):
     """A line out for each line in, in every task; what is refused is told with its number."""
 
     def answers(task, stdin=b"", inputs=()):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(RequestError) as error:
-            predict_program([str(runs[task]), *inputs])
+            predict_program([str(models_dir / task / "1"), *inputs])
         printed = capsys.readouterr()
         told = [line for line in printed.err.splitlines() if line.startswith(("line", "input"))]
         return printed.out.split("\n")[:-1], told, str(error.value)
 
-    expected = list(predict(runs["translation"], ["twenty-three", "forty-two"]))
+    expected = list(predict(models_dir / "translation" / "1", ["twenty-three", "forty-two"]))
     stdin = b"\xef\xbb\xbftwenty-three\r\n\nforty-two\ncaf\xe9\n" + b"one " * 1000 + b"\nforty-two"
     lines, told, end = answers("translation", stdin)
     assert lines == [expected[0], "", expected[1], "", "", expected[1]]
@@ -239,6 +246,7 @@ def test_the_command_line_from_end_to_end(tmp_path):
     assert done.returncode == 0 and "exported and verified" in done.stdout, done.stderr
 
 
+@pytest.mark.usefixtures("verified_here")
 def test_dry_run_tries_everything_and_leaves_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train("image_classification", "quick", small("image_classification"), Path("run"), dry_run=True)

@@ -1,5 +1,6 @@
 """Search: as a plain loop without caches has it, every row as if it were alone, beams as an exhaustive search."""
 
+import functools
 import itertools
 
 import keras
@@ -16,6 +17,7 @@ from kerasnets.models import CharLSTM, DecoderTransformer, Seq2SeqLSTM, Transfor
 VOCABULARY = 9
 PROMPTS = np.array([[3, 4, 5, 6, 7], [8, 3, 0, 0, 0], [7, 0, 0, 0, 0], [5, 5, 5, 4, 0]], np.int32)
 SOURCES = PROMPTS[:, :4]
+TOKENS = tf.TensorSpec([1, None], tf.int32)
 
 
 class Toy:
@@ -38,17 +40,25 @@ class Toy:
         return cache
 
 
+def cached(plain):
+    """`plain` computes the logits of each prefix once: several searches ask for the same ones."""
+    found = functools.cache(lambda row, tokens: np.asarray(plain(row, tokens)))
+    return lambda row, tokens: found(row, tuple(tokens))
+
+
 def language_model(cls, **options):
     keras.utils.set_random_seed(3)
     model = cls(VOCABULARY, **options)
     model.build((None, None))
     randomize(model, seed=2, scale=0.6)
 
+    graph = tf.function(lambda given: model(given), input_signature=[TOKENS])
+
     def plain(row, tokens):
         prompt = PROMPTS[row][PROMPTS[row] != 0]
-        return model(np.array([[*prompt, *tokens]], np.int32))[0, -1]
+        return graph(np.array([[*prompt, *tokens]], np.int32))[0, -1]
 
-    return model, lambda rows: model.start(tf.constant(PROMPTS[rows]), 0), plain
+    return model, lambda rows: model.start(tf.constant(PROMPTS[rows]), 0), cached(plain)
 
 
 def translator(model):
@@ -56,11 +66,13 @@ def translator(model):
     model.build({"source": (None, None), "target": (None, None)})
     randomize(model, seed=5, scale=0.5)
 
+    graph = tf.function(lambda given: model(given), input_signature=[{"source": TOKENS, "target": TOKENS}])
+
     def plain(row, tokens):
         source = SOURCES[row][SOURCES[row] != 0]
-        return model({"source": source[np.newaxis], "target": np.array([tokens], np.int32)})[0, -1]
+        return graph({"source": source[np.newaxis], "target": np.array([tokens], np.int32)})[0, -1]
 
-    return model, lambda rows: model.start(tf.constant(SOURCES[rows]), 0), plain
+    return model, lambda rows: model.start(tf.constant(SOURCES[rows]), 0), cached(plain)
 
 
 BLOCKS = {"width": 8, "num_heads": 2, "hidden_units": 12, "num_blocks": 2}
@@ -104,9 +116,10 @@ def test_searches_run_in_half_precision(name, policy):
     assert tokens.shape[:2] == (4, 3) and np.isfinite(scores).all()
 
 
-def test_a_row_alone_gets_what_it_gets_in_a_batch(model):
+def test_a_row_alone_gets_what_it_gets_in_a_batch(model, monkeypatch):
+    monkeypatch.setattr("kerasnets.decoding.loop.CAPACITY", 2)
     made, start, _ = model
-    limits, alpha = tf.constant([7, 3, 20, 5]), tf.constant([1.0, 0.0, 0.6, -0.5])
+    limits, alpha = tf.constant([6, 3, 7, 4]), tf.constant([1.0, 0.0, 0.6, -0.5])
     tokens, log_probabilities = greedy(made, *start(slice(None)), START, END, limits)
     beams, scores = beam_search(made, *start(slice(None)), START, END, limits, alpha, 3)
     assert len({tuple(row) for row in tokens.numpy()}) > 1  # else this would test nothing
@@ -277,7 +290,8 @@ def test_hypotheses_that_cannot_be_are_marked():
     assert scores[0, 2] == decoding.search.LEAST
 
 
-def test_searches_are_one_graph_for_any_batch():
+def test_searches_are_one_graph_for_any_batch(monkeypatch):
+    monkeypatch.setattr("kerasnets.decoding.loop.CAPACITY", 4)
     made, start, _ = MODELS["transformer pre"]()
     traces = []
 
@@ -288,7 +302,7 @@ def test_searches_are_one_graph_for_any_batch():
         beams, scores = beam_search(made, *made.start(source, 0), START, END, limits, tf.ones_like(score), 2)
         return best, score, beams, scores
 
-    for rows, limits in [(slice(0, 1), [4]), (slice(0, 4), [18, 5, 2, 40])]:
+    for rows, limits in [(slice(0, 1), [4]), (slice(0, 4), [7, 5, 2, 9])]:
         found = write(tf.constant(SOURCES[rows]), tf.constant(limits))
         expected = greedy(made, *start(rows), START, END, tf.constant(limits))
         expected += beam_search(made, *start(rows), START, END, tf.constant(limits), tf.ones(len(limits)), 2)

@@ -97,6 +97,7 @@ def test_a_larger_test_split_is_scored_with_a_sentence(copied, capsys):
     assert "data_changes" not in evaluate(copied / "run", "validation")
 
 
+@pytest.mark.usefixtures("verified_here")
 def test_data_that_are_gone_or_have_changed_can_be_exported(copied, capsys):
     (copied / "photos" / "train" / "red" / "7.png").unlink()
     version = export(copied / "run", copied / "models")

@@ -132,6 +132,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("verified_here")
 def test_a_format_that_fails_costs_only_itself(runs, tmp_path, monkeypatch):
     def refuse(path):
         raise ValueError("operation X is not supported")

@@ -13,7 +13,6 @@ from requests_refused import refused
 
 from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
 from kerasnets.images import decoder, gif, headers
-from kerasnets.loading import open_model
 from kerasnets.models import ConvNet
 from kerasnets.run.examples import load
 from kerasnets.tasks.image_classification.explanations import grad_cam
@@ -22,8 +21,8 @@ from kerasnets.tasks.image_classification.task import ImageClassificationTask, e
 
 
 @pytest.fixture(scope="module")
-def opened(runs):
-    return open_model(runs["image_classification"])
+def opened(opened_run):
+    return opened_run("image_classification")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from requests_refused import refused
 from kerasnets.checks import RequestError
 from kerasnets.data.sources import TextSplits
 from kerasnets.evaluate import evaluate
-from kerasnets.loading import open_model
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.text_generation.facts import TextGeneration
 from kerasnets.tasks.text_generation.signatures import DEFAULTS
@@ -24,8 +23,8 @@ from kerasnets.text.characters import CharacterVocabulary
 
 
 @pytest.fixture(scope="module")
-def opened(runs):
-    return open_model(runs["text_generation"])
+def opened(opened_run):
+    return opened_run("text_generation")
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +214,8 @@ def test_a_stream_knows_its_place_far_out(call, opened):
 
 
 def test_the_size_of_a_state_is_in_the_metadata(opened, call):
-    spec = opened.signatures["stream"].input_signature[-1]
-    assert spec.name == "state" and spec.shape.as_list() == [None, call("stream", ["x"], length=1)["state"].shape[1]]
+    spec = opened.signatures["stream"].structured_input_signature[1]["state"]
+    assert spec.shape.as_list() == [None, call("stream", ["x"], length=1)["state"].shape[1]]
     assert opened.task.requests([{"prompt": "x"}])["stream"]["state"].shape[1] == spec.shape[1]
 
 

@@ -11,7 +11,6 @@ from search_reference import log_softmax, plain_beams, plain_greedy
 from kerasnets.checks import RequestError
 from kerasnets.config.networks import Seq2SeqLSTMOptions
 from kerasnets.data.splits import PairSplits
-from kerasnets.loading import open_model
 from kerasnets.run.examples import load
 from kerasnets.tasks import make_task
 from kerasnets.tasks.translation.facts import Translation
@@ -23,8 +22,8 @@ START, END = 1, 2
 
 
 @pytest.fixture(scope="module")
-def opened(runs):
-    return open_model(runs["translation"])
+def opened(opened_run):
+    return opened_run("translation")
 
 
 @pytest.fixture(scope="module")
