@@ -109,6 +109,8 @@ def test_both_train_and_are_exported(extended, tmp_path):
     assert scores["language card"].endswith("A request has at most 10,000 sentences.")
     assert scores["answer"] == "de"
     assert (tmp_path / "language-saved" / "assets.extra" / "languages.json").exists()
+    done = python(extended, "-m", "kerasnets.evaluate", str(tmp_path / "image_classification"))  # loads it anew
+    assert (done.returncode, f"{scores['image_classification']:.4f}" in done.stdout) == (0, True), done.stderr
 
 
 def test_the_examples_are_formatted_as_the_project_is(extended):

@@ -3,6 +3,7 @@
 `export` copies some of them into `assets.extra` of a SavedModel, where they are checked in the same way.
 """
 
+import importlib
 import json
 import os
 import zipfile
@@ -98,5 +99,14 @@ def load_model(path: Path) -> Any:
     import keras
 
     check_model(path)
+    import_network(path)
     with interrupts_deferred():
         return keras.models.load_model(path)
+
+
+def import_network(path: Path) -> None:
+    """Imports the module of the network's class, which registers it with Keras."""
+    with zipfile.ZipFile(path) as archive:
+        module = json.loads(archive.read("config.json")).get("module") or ""
+    if module.startswith("kerasnets."):
+        importlib.import_module(module)
