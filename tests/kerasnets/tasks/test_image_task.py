@@ -229,7 +229,7 @@ def test_sizes_are_those_of_pillow():
             options |= {"lossless": {"lossless": True}, "exif": {"exif": b"Exif\0\0" + bytes(9)}}.get(form, {})
             files.append(encoded(picture, kind, **options))
             expected.append((height, width))
-    found = headers.sizes(gif.first_images(tf.constant(files)))
+    found = headers.sizes(gif.first_images(tf.constant(files))[0])
     assert np.stack(found, axis=1).tolist() == np.array(expected).tolist()
 
 
