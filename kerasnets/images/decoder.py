@@ -26,19 +26,21 @@ class ImageError(ValueError):
     """A file that is not decoded: what is wrong with it, the end of a sentence that its name begins."""
 
 
-def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """files string [B] -> what `decode` takes of each; why it is not to be decoded, string [B], empty if it is.
+def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """files string [B] -> what `decode` takes of each; how many pixels it has, int64 [B]; why it is not to be decoded,
+    string [B], empty if it is.
 
     Headers alone are read. What is refused is not worth decoding, or would take too much memory or time.
     """
     known = headers.known(files)
-    files = gif.first_images(files)
+    files, found = gif.first_images(files)
     height, width = headers.sizes(files)
     pixels, side = height * width, tf.maximum(height, width)
     count, longest = tf.strings.as_string(pixels), tf.strings.as_string(side)
     plain = headers.plain_bmp(files)
     checks: list[tuple[tf.Tensor, list[tf.Tensor | str]]] = [
         (known, ["is no PNG, JPEG, GIF, BMP or WebP file"]),
+        (found, ["is a GIF whose image, with those before it, is in too many small blocks: save it anew"]),
         ((height > 0) & (width > 0), ["has no pixels, or no header that tells how many"]),
         (pixels <= MOST_PIXELS, ["is ", count, f" pixels large, more than the limit of {MOST_PIXELS}: shrink it"]),
         (side <= MOST_SIDE, ["has a side of ", longest, f" pixels, more than the limit of {MOST_SIDE}: shrink it"]),
@@ -49,7 +51,7 @@ def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     faults = tf.zeros_like(files)
     for valid, sentence in reversed(checks):  # the first failed check counts
         faults = tf.where(valid, faults, tf.strings.join(sentence))
-    return files, faults
+    return files, pixels, faults
 
 
 def decode(file: tf.Tensor) -> tf.Tensor:
@@ -95,9 +97,9 @@ def on_white(image: tf.Tensor) -> tf.Tensor:
     count = tf.size(pixels) // 4
 
     def blend(place: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        part = tf.cast(pixels[place : place + PART], tf.int32)
-        colours, alpha = part[:, :3], part[:, 3:]
-        mixed = (colours * alpha + 255 * (255 - alpha) + 127) // 255
+        part = tf.cast(pixels[place : place + PART], tf.float32)
+        colours, alpha = part[:, :3], part[:, 3:] / 255
+        mixed = 255.5 - (255 - colours) * alpha  # the cast rounds down; no mixture is near the middle of two numbers
         return place + PART, parts.write(place // PART, tf.cast(mixed, tf.uint8))
 
     parts = tf.TensorArray(tf.uint8, (count + PART - 1) // PART, infer_shape=False, element_shape=(None, 3))
@@ -120,7 +122,7 @@ def read(data: bytes) -> np.ndarray:
 
 
 def _examine_one(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    files, faults = examine(file[tf.newaxis])
+    files, _, faults = examine(file[tf.newaxis])
     return files[0], faults[0]
 
 

@@ -11,22 +11,26 @@ from kerasnets.images.bytes import begins, number
 MAGIC = b"GIF8"
 HEADER = 13  # bytes of the signature and of the screen's descriptor
 DESCRIPTOR = 10  # bytes of an image's descriptor
-MOST_EXTENSIONS = 1000  # before the first image
-WINDOW = 1 << 12  # bytes of a chain of sub-blocks that are followed at once
+RUN = 1 << 10  # sub-blocks of one length that are followed at once
+WINDOW = 1 << 12  # bytes of a chain of sub-blocks of many lengths that are followed at once
+# What may be followed in all files together, a second's work: 8 MB of sub-blocks of many lengths, or 500 MB of the
+# longest, which usual programs write; and in each file some extensions before its image.
+MOST_STEPS, STEPS_A_FILE = 2000, 8
 
 
-def first_images(files: tf.Tensor) -> tf.Tensor:
+def first_images(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """files string [B] -> the same, of which GIFs have one image, the first, directly behind their header, without
-    transparency (`first_image`)."""
+    transparency (`first_image`); and bool [B]: whether the image was found before MOST_STEPS were taken."""
 
-    def one(file: tf.Tensor) -> tf.Tensor:
-        return tf.cond(begins(file, MAGIC), lambda: first_image(file), lambda: file)
+    def one(previous: tuple[tf.Tensor, tf.Tensor], file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        steps = previous[1]
+        return tf.cond(begins(file, MAGIC), lambda: first_image(file, steps), lambda: (file, steps))
 
-    return tf.cond(
-        tf.reduce_any(begins(files, MAGIC)),
-        lambda: tf.map_fn(one, files, fn_output_signature=tf.TensorSpec((), tf.string)),
-        lambda: files,
-    )
+    def walk() -> tuple[tf.Tensor, tf.Tensor]:
+        images, steps = tf.scan(one, files, (b"", MOST_STEPS + STEPS_A_FILE * tf.size(files)))
+        return images, (steps > 0) | ~begins(files, MAGIC)
+
+    return tf.cond(tf.reduce_any(begins(files, MAGIC)), walk, lambda: (files, tf.ones_like(files, tf.bool)))
 
 
 def sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,9 +73,10 @@ def table_size(flags: tf.Tensor) -> tf.Tensor:
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
 
-def first_image(file: tf.Tensor) -> tf.Tensor:
+def first_image(file: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A GIF -> its header, its first image and the end of the file. Extensions are left out; the colour that is
-    transparent becomes white. A file that has no image keeps its header alone.
+    transparent becomes white. A file that has no image keeps its header alone. And how many of the steps that it may
+    take are left; with 0 the image may be cut off.
     """
     data = tf.io.decode_raw(file, tf.uint8)
 
@@ -79,26 +84,26 @@ def first_image(file: tf.Tensor) -> tf.Tensor:
         value = data[tf.minimum(place, tf.size(data) - 1)]
         return tf.where(place < tf.size(data), tf.cast(value, tf.int32), 0)
 
-    def skip(place: tf.Tensor, colour: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def skip(place: tf.Tensor, colour: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Behind the extension at `place`; which colour is transparent, -1 for none."""
         control = at(place + 1) == 0xF9
         transparent = tf.where(at(place + 3) % 2 == 1, at(place + 6), -1)
-        return chain_end(data, place + 2), tf.where(control, transparent, colour)
+        end, steps = chain_end(data, place + 2, steps)
+        return end, tf.where(control, transparent, colour), steps
 
     colours = table_size(at(10))
-    place, colour = tf.while_loop(
-        lambda place, colour: at(place) == 0x21,
+    place, colour, steps = tf.while_loop(
+        lambda place, colour, steps: (at(place) == 0x21) & (steps > 0),
         skip,
-        (HEADER + colours, tf.constant(-1)),
-        maximum_iterations=MOST_EXTENSIONS,
+        (HEADER + colours, tf.constant(-1), steps),
     )
     own = table_size(at(place + 9))  # of the image; without it the file's counts
-    end = chain_end(data, place + DESCRIPTOR + own + 1)
+    end, steps = chain_end(data, place + DESCRIPTOR + own + 1, steps)
     image = tf.strings.substr(file, tf.minimum(place, tf.size(data)), end - tf.minimum(place, tf.size(data)))
     header = tf.strings.substr(file, 0, HEADER + colours)
     header = tf.where(own == 0, whitened(header, HEADER, colours, colour), header)
     image = tf.where(own == 0, image, whitened(image, DESCRIPTOR, own, colour))
-    return tf.strings.join([header, tf.where(at(place) == 0x2C, image, b""), b";"])
+    return tf.strings.join([header, tf.where(at(place) == 0x2C, image, b""), b";"]), steps
 
 
 def whitened(part: tf.Tensor, place: int, size: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
@@ -111,16 +116,45 @@ def whitened(part: tf.Tensor, place: int, size: tf.Tensor, colour: tf.Tensor) ->
     return tf.where(inside, white, part)
 
 
-def chain_end(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """data uint8 [N] -> what comes behind the chain of sub-blocks that begins at a place, at most N.
+def chain_end(data: tf.Tensor, place: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """data uint8 [N] -> what comes behind the chain of sub-blocks that begins at a place, at most N; and how many of
+    the steps that may be taken are left.
 
     Each sub-block has its length before it, and length 0 ends the chain. One step a sub-block could be as many steps as
-    there are bytes. So a window of the file is followed at once: of each of its places the next one is known, then the
-    one two links on, then four, until the chain that begins at the first has ended or left the window.
+    there are bytes. So a step follows a run of sub-blocks of one length, and then a window.
     """
-    size, places = tf.size(data), tf.range(WINDOW + 256)
+    size = tf.size(data)
 
-    def step(place: tf.Tensor, ended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(place: tf.Tensor, steps: tf.Tensor, ended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        place = run_end(data, place)
+        place, ended = tf.cond(place < size, lambda: window_end(data, place), lambda: (place, tf.constant(False)))
+        return place, steps - 1, ended
+
+    place, steps, ended = tf.while_loop(
+        lambda place, steps, ended: ~ended & (place < size) & (steps > 0),
+        step,
+        (tf.minimum(place, size), steps, tf.constant(False)),
+    )
+    return tf.minimum(tf.where(ended, place + 1, size), size), steps
+
+
+def run_end(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """-> what comes behind the sub-blocks of one length that begin at a place, at most N and RUN sub-blocks."""
+    length = tf.cast(data[place], tf.int32) + 1  # with the byte that tells it
+    run = data[place : place + RUN * length : length]
+    equal = tf.reduce_sum(tf.math.cumprod(tf.cast(run == data[place], tf.int32)))
+    return tf.where(length > 1, tf.minimum(place + equal * length, tf.size(data)), place)
+
+
+def window_end(data: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """-> where the chain that begins at a place ends, or the first of its sub-blocks behind a window; whether it ends.
+
+    Of each place of the window the next one is known, then the one two links on, then four, until the chain has ended
+    or left the window.
+    """
+
+    def follow() -> tuple[tf.Tensor, tf.Tensor]:
+        places = tf.range(WINDOW + 256)
         window = tf.cast(data[place : place + WINDOW], tf.int32)
         links = tf.pad(window, [[0, WINDOW + 256 - tf.size(window)]])  # behind the window a place is its own next
         following = tf.where(links == 0, places, places + links + 1)
@@ -129,7 +163,4 @@ def chain_end(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         end = following[0]
         return place + end, end < tf.size(window)
 
-    place, ended = tf.while_loop(
-        lambda place, ended: ~ended & (place < size), step, (tf.minimum(place, size), tf.constant(False))
-    )
-    return tf.minimum(tf.where(ended, place + 1, size), size)
+    return tf.cond(data[place] == 0, lambda: (place, tf.constant(True)), follow)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasnets.images import decoder
 from kerasnets.tasks.requests import require, require_none
 
+MOST_PIXELS = 10 * decoder.MOST_PIXELS  # of all files of a request: they bound the time of decoding
 AT_ONCE = 4  # files that are decoded side by side, each of up to `images.decoder.MOST_PIXELS`
 
 
@@ -19,7 +20,11 @@ def decode(files: tf.Tensor, rows: int, columns: int, name: str) -> tf.Tensor:
 
     Files that are refused or broken are named by a sentence with their row.
     """
-    files, faults = decoder.examine(files)
+    files, pixels, faults = decoder.examine(files)
+    together = tf.cumsum(pixels)
+    sentence = ["brings the request to ", tf.strings.as_string(together)]
+    sentence += [f" pixels, more than the limit of {MOST_PIXELS}: give fewer pictures at a time"]
+    faults = tf.where((faults == "") & (together > MOST_PIXELS), tf.strings.join(sentence), faults)
     with tf.control_dependencies([require_none(faults, name)]):
         files = tf.identity(files)
     spec = tf.TensorSpec((rows, columns, 3), tf.float32)

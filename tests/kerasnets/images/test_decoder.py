@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def frames(count, size=(37, 53)):
 
 def test_of_an_animation_the_first_image_counts():
     animation = encoded(PALETTE, "GIF", save_all=True, append_images=frames(20), loop=0, transparency=3)
-    cut = gif.first_images(tf.constant([animation, b"GIF89a", b"other"])).numpy()
+    cut, found = (tensor.numpy() for tensor in gif.first_images(tf.constant([animation, b"GIF89a", b"other"])))
+    assert found.all()
     assert tf.io.decode_gif(cut[0]).shape == (1, 37, 53, 3) and cut[1] == b"GIF89a;" and cut[2] == b"other"
     assert np.array_equal(decoder.read(animation), on_white(animation))
     # What comes later is not even looked at.
@@ -111,7 +113,7 @@ def test_an_animation_is_decoded_in_the_memory_of_one_image(monkeypatch):
     given = []
     decode = tf.io.decode_image
     monkeypatch.setattr(tf.io, "decode_image", lambda file, **options: given.append(file) or decode(file, **options))
-    assert decoder.decode(gif.first_images(tf.constant([animation]))[0]).shape == (300, 300, 3)
+    assert decoder.decode(gif.first_images(tf.constant([animation]))[0][0]).shape == (300, 300, 3)
     assert tf.io.decode_gif(given[0]).shape == (1, 300, 300, 3)
 
 
@@ -124,9 +126,87 @@ def test_a_gif_is_its_whole_screen():
     assert np.array_equal(decoder.read(moved), expected)
 
 
-@pytest.mark.parametrize("lengths", [[0], [255] * 300 + [0], [1] * 30_000 + [0], [1, 255, 3] * 100 + [0], [7], []])
+LENGTHS = [[0], [255] * 300 + [0], [254] * 3000 + [9, 0], [1] * 30_000 + [0], [1, 255, 3] * 100 + [0], [7], [], [5, 5]]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=range(len(LENGTHS)))
 def test_chains_end_where_they_end(lengths):
+    """Also those that the end of the file cuts off."""
     chain = b"".join(bytes([length]) + b"\1" * length for length in lengths)
-    data = tf.io.decode_raw(b"before" + chain + b"behind", tf.uint8)
-    ends = 6 + len(chain) if 0 in lengths else len(data)
-    assert gif.chain_end(data, tf.constant(6)).numpy() == ends
+    behind = b"behind" if 0 in lengths else b""
+    data = tf.io.decode_raw(b"before" + chain + behind, tf.uint8)
+    end, left = gif.chain_end(data, tf.constant(6), tf.constant(100))
+    assert end.numpy() == 6 + len(chain) and 90 <= left.numpy() < 100 + (not lengths)
+    cut = data[: 6 + len(chain) // 2]
+    assert gif.chain_end(cut, tf.constant(6), tf.constant(100))[0].numpy() == len(cut)
+
+
+def in_blocks(length, size):
+    """A GIF whose image is in `size` bytes of sub-blocks of a length."""
+    file = encoded(PALETTE, "GIF")
+    start = file.index(b"\x2c\0\0\0\0") + gif.DESCRIPTOR + 1
+    return file[:start] + (bytes([length]) + bytes(length)) * (size // (length + 1)) + b"\0;"
+
+
+def test_a_gif_in_many_blocks_is_decoded():
+    """Two bytes a sub-block, as no program writes it."""
+    file = encoded(PALETTE, "GIF")
+    start = file.index(b"\x2c\0\0\0\0") + gif.DESCRIPTOR + 1
+    data, place = b"", start
+    while file[place]:
+        data += file[place + 1 : place + 1 + file[place]]
+        place += 1 + file[place]
+    split = b"".join(b"\1" + data[n : n + 1] for n in range(len(data)))
+    assert np.array_equal(decoder.read(file[:start] + split + file[place:]), decoder.read(file))
+
+
+SMALL_BLOCKS = "is a GIF whose image, with those before it, is in too many small blocks"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        in_blocks(1, 30_000_000),
+        b"GIF89a" + bytes(7) + b"\x21\xfe\0" * 10_000_000,
+        b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\1\1" * 15_000_000,
+    ],
+    ids=["image", "extensions", "an extension"],
+)
+def test_the_time_that_a_gif_takes_is_bounded(file):
+    """30 MB of the smallest blocks took half a minute."""
+    decoder.read(encoded(PALETTE, "GIF"))  # the graph is traced
+    start = time.process_time()
+    with pytest.raises(decoder.ImageError, match=SMALL_BLOCKS):
+        decoder.read(file)
+    assert time.process_time() - start < 10
+
+
+def test_large_blocks_are_read_to_their_end():
+    file = in_blocks(255, 30_000_000)
+    images, found = gif.first_images(tf.constant([file]))
+    assert found.numpy() and images.numpy() == [file]
+
+
+def test_the_steps_of_all_files_are_counted(monkeypatch):
+    """A file has some of its own, so that many small files pass."""
+    monkeypatch.setattr(gif, "MOST_STEPS", 20)
+    usual, many = encoded(PALETTE, "GIF", comment=b"c", transparency=3), in_blocks(1, 200_000)
+    _, found = gif.first_images(tf.constant([usual] * 50 + [b"other", many] + [usual, b"other"]))
+    assert found.numpy().tolist() == [True] * 50 + [True, True] + [True, True]
+    _, found = gif.first_images(tf.constant([usual, many, b"other", many, usual]))
+    assert found.numpy().tolist() == [True, True, True, False, False]
+
+
+# All files of a request.
+
+
+def test_the_pixels_of_all_files_are_bounded():
+    """They are counted from the headers; the first row that is too much is named."""
+    largest = encoded(Image.new("1", (5000, 5000)), "PNG")
+    small = encoded(OPAQUE, "JPEG")
+    sentence = r"image_bytes 10 brings the request to 250001961 pixels, more than the limit of 250000000: give fewer"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        pictures.decode(tf.constant([largest, small, *[largest] * 9, b"no image"]), 8, 8, "image_bytes")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes 1 is no PNG"):
+        pictures.decode(tf.constant([small, b"no image", *[largest] * 11]), 8, 8, "image_bytes")
+    assert pictures.decode(tf.constant([largest] * 10), 8, 8, "image_bytes").shape == (10, 8, 8, 3)

@@ -1,6 +1,7 @@
 """What a request may cost: the largest that every signature takes, and those that are too large for it."""
 
 import functools
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ from kerasnets.tasks.translation import translator
 
 MOST = 500  # megabytes above rest that the models of the tests take for a request
 REFUSED = 30  # and for a request that is refused
+# CPU seconds that the largest request of each signature takes of them, as the README has it, and one that is refused.
+SECONDS = {
+    "image_classification": {"serving_default": 12, "explain": 12, "classify": 12, "pixels": 1},
+    "text_generation": {"serving_default": 5, "generate": 7, "stream": 6, "sample": 7, "next_char": 2, "explain": 1},
+    "translation": {"serving_default": 11, "beam_search": 10, "score": 3, "explain": 6},
+}
+REFUSED_SECONDS = 1
+SLOWER = 5  # may another machine be
 ROWS, BYTES = requests.MOST_ROWS, requests.MOST_BYTES
 
 
@@ -75,14 +84,22 @@ def image_requests(opened):
     """-> of each signature the largest requests, and those that are too large with what is said of them."""
     rows, shape = opened.task.rows, opened.task.shape
     file = tf.io.encode_png(np.zeros((2, 2, 1), np.uint8)).numpy()
+    # The slowest to decode: what is transparent is put on white.
+    largest = tf.io.encode_png(tf.fill([5000, 5000, 4], tf.constant(99, tf.uint8))).numpy()
     sentence = f"{{}} has {rows + 1} rows, more than the limit of {rows:,}"
+    pixels = "image_bytes 10 brings the request to 275000000 pixels, more than the limit of 250000000"
     for signature, name, value in [
-        ("serving_default", "image_bytes", file),
-        ("explain", "image_bytes", file),
-        ("classify", "inputs", example_message(file)),
-        ("pixels", "pixels", np.zeros(shape, np.float32)),
+        ("serving_default", "image_bytes", lambda file: file),
+        ("explain", "image_bytes", lambda file: file),
+        ("classify", "inputs", example_message),
     ]:
-        yield signature, [{name: [value] * rows}], [({name: [value] * (rows + 1)}, sentence.format(name))]
+        yield (
+            signature,
+            [{name: [value(file)] * rows}, {name: [value(largest)] * 10}],
+            [({name: [value(file)] * (rows + 1)}, sentence.format(name)), ({name: [value(largest)] * 11}, pixels)],
+        )
+    value = np.zeros(shape, np.float32)
+    yield "pixels", [{"pixels": [value] * rows}], [({"pixels": [value] * (rows + 1)}, sentence.format("pixels"))]
 
 
 def text_requests(opened):
@@ -145,6 +162,13 @@ def call(signature, inputs):
     return signature(**{name: tf.constant(value) for name, value in inputs.items()})
 
 
+def cost(function):
+    """-> megabytes, and seconds of all cores together, whatever else they do."""
+    start = time.process_time()
+    megabytes = peak_memory(function)
+    return megabytes, time.process_time() - start
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_signature_keeps_to_the_budget(task, models_dir):
     opened = open_model(models_dir / task / "1")
@@ -153,10 +177,9 @@ def test_every_signature_keeps_to_the_budget(task, models_dir):
         signature = opened.signatures[name]
         left.remove(name)
         for inputs in accepted:
-            assert peak_memory(functools.partial(call, signature, inputs)) < MOST, name
+            megabytes, seconds = cost(functools.partial(call, signature, inputs))
+            assert megabytes < MOST and seconds < SLOWER * SECONDS[task][name], (name, megabytes, seconds)
         for inputs, sentence in wrong:
-            assert peak_memory(functools.partial(refused, call, sentence, signature, inputs)) < REFUSED, (
-                name,
-                sentence,
-            )
+            megabytes, seconds = cost(functools.partial(refused, call, sentence, signature, inputs))
+            assert megabytes < REFUSED and seconds < SLOWER * REFUSED_SECONDS, (name, sentence, megabytes, seconds)
     assert not left
