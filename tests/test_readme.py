@@ -5,8 +5,8 @@ on real data for minutes is tried with --dry-run where those data are there. Dry
 other commands do. Exports are verified in this process; `python -m kerasnets.verify`, which the README has too, is one
 of its own. What needs a Docker engine or a cluster is left out, and so is what tests/test_pipelines.py runs: Apache
 Beam, in an environment of its own, and `saved_model_cli`. `make demo` is `python -m demos.quickstart`, which
-tests/demos runs. Of `ELSEWHERE` only the arguments are read: tests/kerasnets/test_networks.py trains these networks, and
-tests/kerasnets/saved_model writes these exports.
+tests/demos runs. Of `ELSEWHERE` only the arguments are read: tests/kerasnets/test_networks.py trains these networks,
+and tests/kerasnets/saved_model writes these exports.
 """
 
 import importlib
