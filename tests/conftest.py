@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -37,24 +38,35 @@ LONGEST = (
     # The first that needs the exported models makes them; those that follow do not need them yet.
     "test_programs.py",
     "test_survival_soak.py",
+    "test_keras_conventions.py",
+    "test_recurrent.py",
+    "test_kernels.py",
     "test_search.py",
+    "test_requests.py",
+    "test_plain_tensorflow.py",
     "test_quickstart.py",
-    "test_served_models.py",
-    "test_survival_hostile.py",
-    "test_compression.py",
-    "test_sequence_models.py",
-    "test_survival_signals.py",
+    "test_text_task.py",
     "test_translation_task.py",
+    "test_sequence_models.py",
+    "test_compression.py",
+    "test_training.py",
+    "test_survival_hostile.py",
+    "test_survival_signals.py",
+    "test_fuzz_signatures.py",
     "test_formats.py",
     "test_extending.py",
     "test_survival_sockets.py",
     "test_pipelines.py",
     "test_bad_directories.py",
+    "test_client_install.py",
     "test_changed_data.py",
-    "test_training.py",
     "test_models.py",
     "test_export.py",
+    "test_served_models.py",
+    "test_image_task.py",
     "test_transformer.py",
+    "test_blocks.py",
+    "test_attention.py",
 )
 
 # How long an example takes is the machine's business.
@@ -69,6 +81,10 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # TensorFlow and all else that is imported by now: no collection of garbage looks through it again
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
 """Runs every command and every example of the README, in its order, in an empty directory.
 
-Five kinds are not run as they stand. Trainings are shorter and networks smaller than the commands ask for. What trains
+Six kinds are not run as they stand. Trainings are shorter and networks smaller than the commands ask for. What trains
 on real data for minutes is tried with --dry-run where those data are there. Dry runs do not export here: the README's
-other commands do, and tests/kerasnets/test_networks.py exports what is tried with real data alone. Exports are verified
-in this process; `python -m kerasnets.verify`, which the README has too, is one of its own. What needs a Docker engine
-or a cluster is left out, and so is what tests/test_pipelines.py runs: Apache Beam, in an environment of its own, and
-`saved_model_cli`. `make demo` is `python -m demos.quickstart`, which tests/demos runs.
+other commands do. Exports are verified in this process; `python -m kerasnets.verify`, which the README has too, is one
+of its own. What needs a Docker engine or a cluster is left out, and so is what tests/test_pipelines.py runs: Apache
+Beam, in an environment of its own, and `saved_model_cli`. `make demo` is `python -m demos.quickstart`, which
+tests/demos runs. Of `ELSEWHERE` only the arguments are read: tests/kerasnets/test_networks.py trains these networks,
+and tests/kerasnets/saved_model writes these exports.
 """
 
 import importlib
@@ -32,6 +33,7 @@ SHORT = {
     "text_generation": ["--model.units=32", "--training.batch-size=128"],
     "translation": ["--vocabulary-size=600", "--max-length=40", "--model.width=48"],
 }
+ELSEWHERE = {"runs/rows", "runs/spelled", "small_digits", "portable_digits"}
 PROGRAMS = r"(?:echo (.+) \| )?python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)"
 
 
@@ -69,6 +71,10 @@ class Shell:
             arguments += SHORT[arguments[0]]
             if arguments[0] == "translation":
                 arguments += ["--model.units=48" if "seq2seq_lstm" in arguments else "--model.num-blocks=1"]
+        if ELSEWHERE & set(arguments):
+            with patch(f"{module}.{module.rpartition('.')[2]}") as work:
+                importlib.import_module(module).main(arguments)
+            return work.assert_called_once()
         printed = io.StringIO()
         export = patch("kerasnets.export.export") if "--dry-run" in arguments else nullcontext()
         verify = patch("kerasnets.export.verify", verify_here)
@@ -83,7 +89,7 @@ class Shell:
         self.servers.append(process)
         page = "/v1/models/translation" if "serving" in arguments else "/"
         port = self.ports["8501" if "serving" in arguments else "7860"]
-        end = time.monotonic() + 300  # a busy machine loads and warms up six versions slowly
+        end = time.monotonic() + 300  # a busy machine loads and warms up four versions slowly
         while True:
             assert process.poll() is None and time.monotonic() < end
             try:
