@@ -12,10 +12,6 @@ from serving.errors import StatusError, UsageError
 from serving.protocol import MAX_MESSAGE_BYTES
 
 
-class TooLarge(StatusError):
-    """A request is larger than any may be."""
-
-
 class AdmissionControl:
     """Admits requests; touched by the thread of the event loop alone.
 
@@ -66,12 +62,6 @@ class AdmissionControl:
         matches = [hmac.compare_digest(given, known) for known in self._tokens]
         if scheme.lower() != "bearer" or not any(matches):
             raise StatusError("UNAUTHENTICATED", "This server needs a token: send `Authorization: Bearer TOKEN`.")
-
-    def too_large(self, size: int) -> TooLarge:
-        return TooLarge(
-            "RESOURCE_EXHAUSTED",
-            f"Received message larger than max ({size} vs. {self.most_bytes}): send smaller parts.",
-        )
 
 
 def read_tokens(path: str) -> list[str]:

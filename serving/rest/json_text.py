@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from json.decoder import JSONDecodeError
@@ -15,6 +16,7 @@ import numpy as np
 import orjson
 
 from serving.errors import invalid_argument
+from serving.rest.body import check_values
 
 INDENT = "    "
 DEBUG_CHARACTERS = 256  # longer values are cut in messages
@@ -48,11 +50,13 @@ ESCAPE = re.compile(
 INTEGER_DIGITS = 20  # of the longest that 64 bits hold, with its sign
 
 
-def parse(body: bytes | bytearray) -> dict[str, Any]:
+def parse(body: bytes | bytearray, most_values: int = sys.maxsize) -> dict[str, Any]:
     """The object at the start of `body`; what follows it is ignored, NaN, Inf and Infinity are numbers.
 
     Bytes that are not UTF-8 are kept as surrogate escapes: string tensors hold any bytes.
+    Raises: INVALID_ARGUMENT for what is not JSON; TooLarge for more than `most_values`.
     """
+    check_values(body, most_values)
     try:
         with _no_garbage_collection():
             value = orjson.loads(body)  # takes a quarter of the time; what it refuses is read again, more tolerantly
@@ -113,20 +117,19 @@ def _decode_spelled_out(text: str, start: int) -> Any:
 
 def _decode_once(text: str, start: int) -> Any:
     """The value at `start`; JSONDecodeError for the first fault."""
-    value, failure = None, None
+    value, fault = None, ""  # no variable keeps an exception: its traceback would keep the text
     try:
         with _no_garbage_collection():
             value, end = _decoder.raw_decode(text, start)
     except JSONDecodeError as error:
-        failure, end = error, error.pos
+        fault, end = error.msg, error.pos
     except OverflowError:
-        end = _first_too_big(text, start)
-        failure = JSONDecodeError(TOO_BIG, text, end)
+        fault, end = TOO_BIG, _first_too_big(text, start)
     half = next((m.start() for m in ESCAPE.finditer(text, start, end) if m[1]), None) if "\\u" in text else None
     if half is not None:
         raise JSONDecodeError(HALF_A_PAIR, text, half)
-    if failure is not None:
-        raise failure
+    if fault:
+        raise JSONDecodeError(fault, text, end)
     return value
 
 

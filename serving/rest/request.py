@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import string
 from dataclasses import dataclass
 from itertools import chain
@@ -116,7 +117,8 @@ def _rows(instances: list[Any], wanted: dict[str, Input]) -> dict[str, np.ndarra
 
 def _rows_one_by_one(instances: list[Any], wanted: dict[str, Input], objects: bool) -> dict[str, np.ndarray]:
     """As `_rows`, row after row: slower, and finds the first fault."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    shapes: dict[str, list[int]] = {}  # of a row
+    leaves: dict[str, list[Any]] = {name: [] for name in wanted}  # of all rows: arrays would take far more memory
     for index, row in enumerate(instances):
         if objects and not _is_object(row):
             raise invalid_argument(f"Expecting object but got list at item {index} of input list")
@@ -124,7 +126,8 @@ def _rows_one_by_one(instances: list[Any], wanted: dict[str, Input], objects: bo
             raise invalid_argument(f"Expecting value/list but got object at item {index} of input list")
         for name, value in row.items() if objects else [(next(iter(wanted)), row)]:
             try:
-                _add_part(parts, name, value, wanted)
+                of_row = _leaves_of_row(name, value, wanted, shapes)
+                leaves[name] += of_row
             except StatusError as error:
                 key = f" key: {name}" if objects else ""
                 raise invalid_argument(
@@ -135,36 +138,39 @@ def _rows_one_by_one(instances: list[Any], wanted: dict[str, Input], objects: bo
                 f"Failed to process element: {index} of 'instances' list. JSON object: {debug(row)} "
                 f"keys must be equal to: {','.join(sorted(wanted))}"
             )
-    return {name: np.stack(arrays) for name, arrays in parts.items()}
+    return {name: _array(leaves[name], info).reshape([len(instances), *shapes[name]]) for name, info in wanted.items()}
 
 
-def _add_part(parts: dict[str, list[np.ndarray]], name: str, value: Any, wanted: dict[str, Input]) -> None:
-    """Append the tensor of one row, which must look like that of the first row."""
+def _leaves_of_row(name: str, value: Any, wanted: dict[str, Input], shapes: dict[str, list[int]]) -> list[Any]:
+    """The leaves of one row, which must look like the first row."""
     if name not in wanted:
         raise invalid_argument(f"JSON object: does not have named input: {name}")
-    array = to_array(value, wanted[name])
-    if parts[name]:
-        first = parts[name][0]
-        if first.size != array.size:
-            raise invalid_argument(f"Expecting tensor size: {first.size} but got: {array.size}")
-        if first.shape != array.shape:
-            raise invalid_argument(f"Expecting shape {_brackets(first)} but got: {_brackets(array)}")
-    parts[name].append(array)
+    shape, leaves = _shape_and_leaves(value, wanted[name].data_type)
+    first = shapes.setdefault(name, shape)
+    if math.prod(first) != math.prod(shape):
+        raise invalid_argument(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
+    if first != shape:
+        raise invalid_argument(f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
+    return leaves
 
 
-def _brackets(array: np.ndarray) -> str:
-    return "[" + ",".join(map(str, array.shape)) + "]"
+def _brackets(shape: list[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
 
 
 def to_array(value: Any, info: Input) -> np.ndarray:
     """Array of one JSON value, a scalar or evenly nested lists."""
-    array = _regular(value, info)
-    if array is not None:
-        return array
-    shape = _shape(value)
-    leaves: list[Any] = []
-    _collect(value, 0, shape, info.data_type, leaves)
+    shape, leaves = _shape_and_leaves(value, info.data_type)
     return _array(leaves, info).reshape(shape)
+
+
+def _shape_and_leaves(value: Any, data_type: int) -> tuple[list[int], list[Any]]:
+    shape = _shape(value)
+    leaves = _even_leaves(value, shape, data_type)
+    if leaves is None:
+        leaves = []
+        _collect(value, 0, shape, data_type, leaves)
+    return shape, leaves
 
 
 def _shape(value: Any) -> list[int]:
@@ -181,19 +187,26 @@ def _shape(value: Any) -> list[int]:
 
 
 def _regular(value: Any, info: Input) -> np.ndarray | None:
-    """The array if lists are even and all leaves plain values of the right type, else None; no Python loop."""
-    shape, leaves = _shape(value), [value]
+    """The array if lists are even and all leaves plain values of the right type, else None."""
+    shape = _shape(value)
+    leaves = _even_leaves(value, shape, info.data_type)
+    return None if leaves is None else _array(leaves, info).reshape(shape)
+
+
+def _even_leaves(value: Any, shape: list[int], data_type: int) -> list[Any] | None:
+    """The leaves of a value if they are as `_regular` takes them, else None; no Python loop over them."""
+    leaves = [value]
     for size in shape:
         if set(map(type, leaves)) - {list} or set(map(len, leaves)) - {size}:
             return None
         leaves = list(chain.from_iterable(leaves))
-    if set(map(type, leaves)) - ACCEPTED.get(info.data_type, frozenset()):
+    if set(map(type, leaves)) - ACCEPTED.get(data_type, frozenset()):
         return None
-    if leaves and info.data_type in INTEGER_RANGES:
-        low, high = INTEGER_RANGES[info.data_type]
+    if leaves and data_type in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[data_type]
         if min(leaves) < low or max(leaves) > high:
             return None
-    return _array(leaves, info).reshape(shape)
+    return leaves
 
 
 def _array(leaves: list[Any], info: Input) -> np.ndarray:

@@ -29,6 +29,11 @@ LARGE_JSON_RESULT = 4096  # bytes; writing a number as text takes about a micros
 Outputs = dict[str, tuple[int, np.ndarray]]  # {name: (DataType, array)}
 
 
+def encoded(text: str) -> bytes:
+    """A body as it travels; bytes of the request that are not UTF-8 go back as they came."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def row_json(outputs: Outputs) -> str:
     """{"predictions": [...]}: a value per example, or an object if there are several outputs."""
     count = _batch_size(outputs)

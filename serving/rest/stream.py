@@ -12,14 +12,14 @@ import numpy as np
 
 from serving.api.admission import AdmissionControl
 from serving.engine.deadline import Deadline
-from serving.engine.runner import LARGE_BYTES, Runner, memory_of
+from serving.engine.runner import Runner, memory_of
 from serving.engine.servable import Call, Signature
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import Use
-from serving.rest.json_text import debug, parse
+from serving.rest.json_text import debug
 from serving.rest.request import read_columns, signature_name
 from serving.rest.response import LARGE_JSON_RESULT, check_json, columnar_json
-from serving.telemetry.observers import Record
+from serving.telemetry.observers import Record, status_of
 
 STATE = "state"
 STREAM_SIGNATURE = "stream"
@@ -30,7 +30,8 @@ async def events(
     runner: Runner,
     admission: AdmissionControl,
     use: Use,
-    body: bytes | bytearray,
+    document: dict[str, Any],
+    large: bool,
     timeout: float | None,
     record: Record,
 ) -> AsyncGenerator[bytes]:
@@ -38,9 +39,9 @@ async def events(
 
     Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
     step that fails or takes longer than `timeout` seconds (None: no deadline) ends it with `event: error`. All steps
-    are of one version. `record` learns what becomes of it.
+    are of one version. A thread reads a `large` document. `record` learns what becomes of it.
     """
-    stream = _events(runner, admission, use, body, timeout, record)
+    stream = _events(runner, admission, use, document, large, timeout, record)
     await anext(stream)
     return stream
 
@@ -49,19 +50,19 @@ async def _events(
     runner: Runner,
     admission: AdmissionControl,
     use: Use,
-    body: bytes | bytearray,
+    document: dict[str, Any],
+    large: bool,
     timeout: float | None,
     record: Record,
 ) -> AsyncGenerator[bytes]:
     with ExitStack() as hold:
-        large = len(body) > LARGE_BYTES
-        document = await runner.work(parse, body) if large else parse(body)
         record.signature = signature_name(document) or STREAM_SIGNATURE
         version = hold.enter_context(use)
         record.version = version.number
         signature = _signature(version.servable.signatures, record.signature)
         steps = _steps(document)
         arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        del document  # it may take most of the memory of a request
         for step in range(steps):
             try:
                 async with asyncio.timeout(timeout):
@@ -136,7 +137,6 @@ def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
 
 
 def _failed(error: StatusError | TimeoutError, record: Record) -> bytes:
-    record.code, message = "DEADLINE_EXCEEDED", "Timed out waiting for notification"
-    if isinstance(error, StatusError):
-        record.code, message = error.code, error.message
-    return b"event: error\ndata: %s\n\n" % json.dumps({"error": message, "code": record.code}).encode()
+    status = status_of(error)
+    record.code = status.code
+    return b"event: error\ndata: %s\n\n" % json.dumps({"error": status.message, "code": status.code}).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -35,7 +34,6 @@ from serving.rpc.profiler import SERVICE as PROFILER_SERVICE
 from serving.rpc.profiler import Profiler, ProfileRequest, TerminateRequest
 from serving.telemetry.observers import Observers, Record
 
-log = logging.getLogger("serving")
 MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
 PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
@@ -110,29 +108,23 @@ class GrpcApi:
         ]
 
     def _handler(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def handle_call(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             record = Record("GRPC", name, context.peer(), len(data))
-            start = time.perf_counter()
-            message = ""
             try:
                 with self._admission.admitted():
                     response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
-            except StatusError as error:
-                record.code, message = error.code, error.message
-            except asyncio.CancelledError:
-                record.code = "CANCELLED"
-                raise
-            except Exception as error:  # a fault of this server must not look like one of the client
-                log.exception("request failed")
-                record.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+            except BaseException as error:  # no variable keeps it: its traceback refers to all that the request takes
+                message = _cut(self._observers.failed(record, error).message)
+                if not isinstance(error, Exception):
+                    raise
             finally:
-                self._observers.ended(record, time.perf_counter() - start)
-            await context.abort(grpc.StatusCode[record.code], _cut(message))
+                self._observers.ended(record)
+            await context.abort(grpc.StatusCode[record.code], message)
             raise AssertionError("abort raises")
 
-        return handle
+        return handle_call
 
     async def _response(self, data: bytes, method: Method, record: Record, seconds: float | None) -> bytes:
         read = method.request.FromString
@@ -226,8 +218,9 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         """Answers any method, of one message or many."""
 
         async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
-            record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0, code=error.code)
-            self._observers.ended(record, 0.0)
+            record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0)
+            self._observers.failed(record, error)
+            self._observers.ended(record)
             await context.abort(grpc.StatusCode[error.code], error.message)
 
         return grpc.stream_stream_rpc_method_handler(refuse)

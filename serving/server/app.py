@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from typing import Any
 
 import grpc
@@ -94,7 +95,10 @@ class ServerApp:
             flags.rest_api_extensions,
             _metrics_path(flags),
             lambda: page(self.manager, metrics, _addresses(flags)),
+            min(flags.rest_api_max_request_bytes or self._admission.most_bytes, self._admission.most_bytes),
+            flags.rest_api_max_values or sys.maxsize,
         )
+        self._most_rest_bytes = options.most_bytes
         self._rest_api = RestApi(self.manager, runner, self._admission, self._observers, settings, options)
         self._health = Health()
         self._http: HttpServer | None = None
@@ -126,10 +130,10 @@ class ServerApp:
         if rest_socket is not None:
             tls = self._certificates.context() if flags.rest_api_enable_tls and self._certificates else None
             self._http = HttpServer(
-                self._rest_api.answer,
+                self._rest_api.handle,
                 rest_socket,
                 max(1.0, flags.rest_seconds or CONNECTION_SECONDS),
-                self._admission.most_bytes,
+                self._most_rest_bytes,
                 self._rest_api.refuse,
                 tls,
             )

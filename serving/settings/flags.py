@@ -12,6 +12,13 @@ from serving.errors import UsageError, invalid_argument
 from serving.settings.hosts import allowed_hosts
 
 INT32_MAX = 2**31 - 1
+NOT_NEGATIVE = (
+    "drain_seconds",
+    "max_request_bytes",
+    "max_concurrent_requests",
+    "rest_api_max_request_bytes",
+    "rest_api_max_values",
+)
 
 
 def cpus() -> int:
@@ -112,6 +119,12 @@ class Flags:
         "Comma-separated hosts that HTTP/REST requests may be for; * allows any. Without it, on a loopback address "
         "localhost, 127.0.0.1, ::1 and --host, elsewhere any.",
     )
+    rest_api_max_request_bytes: int = _own(
+        16 * 1024 * 1024, "Largest body of an HTTP/REST request, if --max_request_bytes allows it; 0: as that says."
+    )
+    rest_api_max_values: int = _own(
+        1_000_000, "Most values in the JSON of an HTTP/REST request: numbers, strings, lists, objects; 0: no limit."
+    )
     rest_api_enable_tls: bool = _own(False, "HTTP/REST uses the certificates of --ssl_config_file too.")
     api_token_file: str = _own("", "Tokens, one a line: requests need `Authorization: Bearer TOKEN`.")
     allow_config_reload: bool = _own(
@@ -190,7 +203,7 @@ def check(flags: Flags) -> None:
         _check_session(flags)
     if flags.rest_api_enable_tls and not flags.ssl_config_file:
         raise UsageError("--rest_api_enable_tls needs keys and certificates: give --ssl_config_file=FILE too.")
-    for name in ("drain_seconds", "max_request_bytes", "max_concurrent_requests"):
+    for name in NOT_NEGATIVE:
         if getattr(flags, name) < 0:
             raise UsageError(f"--{name}={getattr(flags, name)} is negative: give 0 or more.")
     for name in ("num_tflite_pools", "num_tflite_interpreters_per_pool", "rest_api_num_threads", "grpc_max_threads"):

@@ -1,12 +1,17 @@
-"""What is told of every request: metrics and access log."""
+"""What metrics and access log learn of every request, and the status of one that fails; the same for gRPC and REST."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
+from serving.errors import StatusError
 from serving.telemetry.access_log import AccessLog
 from serving.telemetry.metrics import Metrics
+
+log = logging.getLogger("serving")
 
 
 @dataclass(slots=True)
@@ -22,6 +27,7 @@ class Record:
     signature: str = ""
     code: str = "OK"
     response_bytes: int = 0
+    start: float = field(default_factory=time.perf_counter)
 
 
 class Observers:
@@ -35,10 +41,29 @@ class Observers:
         record.method, record.model, record.signature = method, spec.name, spec.signature_name
         self.metrics.started(record.model)
 
-    def ended(self, record: Record, seconds: float) -> None:
-        """A request has been answered."""
+    def failed(self, record: Record, error: BaseException) -> StatusError:
+        """A request raised `error`; returns the status that its client gets."""
+        status = status_of(error)
+        record.code = status.code
+        return status
+
+    def ended(self, record: Record) -> None:
+        """A request has been answered, whatever with."""
+        seconds = time.perf_counter() - record.start
         if record.model:
             self.metrics.finished(record.model)
             self.metrics.request(record.model, record.method, record.protocol, record.code, 1e6 * seconds)
         if self._access_log is not None:
             self._access_log.write(record, 1e3 * seconds)
+
+
+def status_of(error: BaseException) -> StatusError:
+    """The status that stands for an exception. A fault of this server is logged: it must not look like the client's."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StatusError("DEADLINE_EXCEEDED", "Timed out waiting for notification")
+    if not isinstance(error, Exception):  # the client is gone, or the server ends
+        return StatusError("CANCELLED", "The request was ended before it was answered.")
+    log.error("request failed", exc_info=error)
+    return StatusError("INTERNAL", f"{type(error).__name__}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,10 +86,18 @@ def api_of(
     cors: bool = False,
     most_requests: int = 0,
     hosts: frozenset[str] | None = None,
+    most_values: int = sys.maxsize,
 ) -> tuple[RestApi, Log]:
     log = Log()
-    options = RestOptions(hosts=hosts, extensions=True, cors=cors, metrics_path="/metrics")
-    admission = AdmissionControl(tokens, most_requests, 10_000_000)
+    options = RestOptions(
+        hosts=hosts,
+        extensions=True,
+        cors=cors,
+        metrics_path="/metrics",
+        most_bytes=10_000_000,
+        most_values=most_values,
+    )
+    admission = AdmissionControl(tokens, most_requests)
     return RestApi(model, model, admission, Observers(Metrics(), log), Settings(), options), log
 
 

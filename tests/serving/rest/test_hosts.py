@@ -155,7 +155,7 @@ def test_rebound_names_find_nothing(method, target, cors):
     """Neither before the body comes nor after, and with no token it is the host that is told of."""
     api, log = api_of(a_model(), ("token",), cors, hosts=LOCAL)
     asked = request(method, target, host="evil.example", origin="http://evil.example")
-    for reply in (api.refuse(asked, 5), asyncio.run(api.answer(asked))):
+    for reply in (api.refuse(asked, 5), asyncio.run(api.handle(asked))):
         assert reply.status == 421
         assert "does not answer for the host 'evil.example'" in json.loads(reply.body)["error"]
     assert [code for _, code, _ in log.ended] == ["PERMISSION_DENIED"] * 2
@@ -170,10 +170,10 @@ def test_targets_with_a_host_lead_to_the_same_answers():
     api, _ = api_of(a_model(), hosts=LOCAL)
     bodies = []
     for before in ("", "http://127.0.0.1:8501"):
-        reply = asyncio.run(api.answer(request("POST", before + "/v1/models/m:predict", {"instances": [1.0]})))
+        reply = asyncio.run(api.handle(request("POST", before + "/v1/models/m:predict", {"instances": [1.0]})))
         assert reply.status == 200
         bodies.append(reply.body)
-        assert asyncio.run(api.answer(request("GET", before + "/healthz"))).body == b"ok\n"
+        assert asyncio.run(api.handle(request("GET", before + "/healthz"))).body == b"ok\n"
     assert bodies[0] == bodies[1]
 
 

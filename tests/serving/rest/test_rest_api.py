@@ -1,7 +1,10 @@
 """What REST decides before and after a model runs: who may ask, where work is done, what is told. No server."""
 
 import asyncio
+import gc
+import gzip
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ def doubling():
 
 
 def answer(api, *arguments, **headers):
-    return asyncio.run(api.answer(request(*arguments, **headers)))
+    return asyncio.run(api.handle(request(*arguments, **headers)))
 
 
 @pytest.mark.parametrize("cors", [False, True])
@@ -111,3 +114,35 @@ def test_metrics_of_directories_whose_names_are_no_text():
     reply = answer(api, "GET", "/metrics")
     assert reply.status == 200
     assert 'model_path="/models/caf?/1"' in reply.body.decode()
+
+
+def test_a_request_that_fails_keeps_no_memory(monkeypatch):
+    """Without a search for garbage, which comes by only now and then."""
+
+    class Document(dict):
+        """What is in it can be asked for as long as something refers to it."""
+
+    known = []
+
+    def reading(body, most_values):
+        document = Document(inputs=["wrong"])
+        known.append(weakref.ref(document))
+        return document
+
+    monkeypatch.setattr(rest_api, "parse", reading)
+    api, _ = api_of(doubling())
+    gc.disable()
+    try:
+        reply = answer(api, "POST", PREDICT, {})
+        assert (reply.status, known[0]()) == (400, None)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("headers", "pack"), [({}, bytes), ({"content-encoding": "gzip"}, gzip.compress)])
+def test_json_of_too_many_values(headers, pack):
+    api, log = api_of(doubling(), most_values=100)
+    for count, status in ((97, 200), (100, 413)):
+        body = pack(json.dumps({"inputs": [1.5] * count}).encode())
+        assert asyncio.run(api.handle(request("POST", PREDICT, body, **headers))).status == status
+    assert [code for _, code, _ in log.ended] == ["OK", "RESOURCE_EXHAUSTED"]

@@ -162,3 +162,14 @@ def test_garbage_is_collected_again_afterwards(body):
     with suppress(StatusError):
         parse(body)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("body", [b'{"a": [}', b'{"a": NaN, "b"}', b'{"a": 1e999}', b'{"a": "\\ud800"}'])
+def test_a_text_that_is_refused_is_not_kept(body):
+    """As an exception's traceback would, in a circle that only a search for garbage finds."""
+    with suppress(StatusError):
+        parse(body)
+    gc.collect()
+    with suppress(StatusError):
+        parse(body)
+    assert gc.collect() == 0

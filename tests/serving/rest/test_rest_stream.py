@@ -9,6 +9,7 @@ from rest_helpers import Model, api_of, chunks_of, in_main_thread, request, sign
 from tensorflow.core.framework import types_pb2
 
 from serving.errors import StatusError
+from serving.rest import api as rest_api
 from serving.rest import stream as rest_stream
 
 FLOAT, HALF, STRING = types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_STRING
@@ -47,7 +48,7 @@ def test_a_stream_is_told_of_when_it_has_ended():
     api, log = api_of(model)
 
     async def run():
-        reply = await api.answer(ask())
+        reply = await api.handle(ask())
         assert (log.ended, model.in_use) == ([], 1)
         return await chunks_of(reply)
 
@@ -61,7 +62,7 @@ def test_a_failure_on_the_way_is_the_last_event_and_in_the_log():
     api, log = api_of(counting(StatusError("OUT_OF_RANGE", "too far"), at=2))
 
     async def run():
-        return await chunks_of(await api.answer(ask()))
+        return await chunks_of(await api.handle(ask()))
 
     events = events_of(asyncio.run(run()))
     assert events[2:] == [("error", {"error": "too far", "code": "OUT_OF_RANGE"})]
@@ -73,7 +74,7 @@ def test_a_fault_of_the_server_on_the_way_is_in_the_log():
     api, log = api_of(model)
 
     async def run():
-        await chunks_of(await api.answer(ask()))
+        await chunks_of(await api.handle(ask()))
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run())
@@ -87,7 +88,7 @@ def test_a_client_that_leaves_is_told_of_and_lets_go_of_the_version(read):
     api, log = api_of(model)
 
     async def run():
-        reply = await api.answer(ask())
+        reply = await api.handle(ask())
         for _ in range(read):
             await anext(reply.body)
         await reply.body.aclose()
@@ -105,7 +106,7 @@ def test_outputs_without_a_form_in_json_are_refused_before_anything_runs(data_ty
 
     signature = signature_of("stream", {"x": FLOAT, "state": FLOAT}, {"state": FLOAT, "y": data_type})
     api, log = api_of(Model(signature, answer))
-    reply = asyncio.run(api.answer(ask()))
+    reply = asyncio.run(api.handle(ask()))
     name = {HALF: "half", types_pb2.DT_BFLOAT16: "bfloat16", types_pb2.DT_COMPLEX64: "complex64"}[data_type]
     assert reply.status == 400
     assert json.loads(reply.body) == {"error": f"Failed to write JSON value for tensor type: {name}"}
@@ -117,7 +118,7 @@ def test_a_state_may_be_of_a_type_without_a_form_in_json():
     api, _ = api_of(Model(signature, lambda feeds: [feeds["state:0"], feeds["x:0"]]))
 
     async def run():
-        return await chunks_of(await api.answer(ask()))
+        return await chunks_of(await api.handle(ask()))
 
     assert events_of(asyncio.run(run()))[0] == ("message", {"y": [0.5]})
 
@@ -125,19 +126,19 @@ def test_a_state_may_be_of_a_type_without_a_form_in_json():
 @pytest.mark.parametrize(("length", "on_loop"), [(1, True), (20_000, False)])
 def test_large_requests_are_read_by_a_thread(monkeypatch, length, on_loop):
     where = []
-    for name in ("parse", "_first_arrays"):
-        function = getattr(rest_stream, name)
+    for module, name in ((rest_api, "parse"), (rest_stream, "_first_arrays")):
+        function = getattr(module, name)
 
         def noting(*arguments, function=function):
             where.append(in_main_thread())
             return function(*arguments)
 
-        monkeypatch.setattr(rest_stream, name, noting)
+        monkeypatch.setattr(module, name, noting)
     signature = signature_of("stream", {"x": FLOAT, "state": FLOAT}, {"state": FLOAT, "y": FLOAT})
     api, _ = api_of(Model(signature, lambda feeds: [feeds["state:0"], np.sum(feeds["x:0"], axis=1)]))
 
     async def run():
-        return await chunks_of(await api.answer(request("POST", TARGET, {"inputs": {"x": [[0.5] * length]}})))
+        return await chunks_of(await api.handle(request("POST", TARGET, {"inputs": {"x": [[0.5] * length]}})))
 
     assert events_of(asyncio.run(run()))[0] == ("message", {"y": [0.5 * length]})
     assert where == [on_loop, on_loop]

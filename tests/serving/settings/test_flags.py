@@ -157,6 +157,8 @@ def test_contradictions_in_the_words_of_the_original(flags, text):
         Flags(rest_api_enable_tls=True),
         Flags(drain_seconds=-1.0),
         Flags(max_request_bytes=-1),
+        Flags(rest_api_max_request_bytes=-1),
+        Flags(rest_api_max_values=-1),
         Flags(grpc_max_threads=0),
         Flags(grpc_channel_arguments="a=1,b"),
         Flags(rest_api_allowed_hosts="localhost:8501"),

@@ -14,18 +14,14 @@ import json
 import os
 import random
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from survival_helpers import ANSWER_SECONDS, read_answer, request_bytes
+from survival_helpers import ANSWER_SECONDS, MOST_BLOCKED, MOST_MEMORY, Watched, attempt, read_answer, request_bytes
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
@@ -34,77 +30,11 @@ from serving.client import Client
 
 REQUESTS = int(os.environ.get("KERASNETS_HOSTILE_REQUESTS", "4"))
 SEED = 11
-MOST_MEMORY = 300 * 1024 * 1024  # bytes above what the server has before a request
-MOST_BLOCKED = 1.0  # seconds
-TRIES = 3  # of a request after which a check of the server's health took longer, as it may on a busy machine
-PROBE_SECONDS = 0.02  # between two checks
 
 CODES = {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE"}
 STATUSES = {200, 400, 413, 429, 431, 501}
 PREDICT, CLASSIFY = (f"/tensorflow.serving.PredictionService/{name}" for name in ("Predict", "Classify"))
 TASKS = ("image_classification", "text_generation", "translation")
-
-Send = Callable[[], str | int]  # sends one request, and returns its code or status
-
-
-class Watched:
-    """The server's process, and how long it answers nobody."""
-
-    def __init__(self, pid: int, rest: str, model: str) -> None:
-        self._proc = Path(f"/proc/{pid}")
-        self.address = ("127.0.0.1", int(rest.rpartition(":")[2]))
-        self._check = request_bytes("GET", f"/v1/models/{model}")
-
-    def resident(self) -> int:
-        return self._status("VmRSS")
-
-    def peak(self) -> int:
-        """The most that it had since `forget_peak`."""
-        return self._status("VmHWM")
-
-    def forget_peak(self) -> None:
-        (self._proc / "clear_refs").write_text("5")
-
-    def cpu_seconds(self) -> float:
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _status(self, name: str) -> int:
-        lines = (self._proc / "status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
-
-    @contextmanager
-    def blocked(self) -> Iterator[list[float]]:
-        """Seconds that each check of a model's status took meanwhile.
-
-        What other programs take of the machine does not count: of a check that takes long counts the processor time
-        that the server used meanwhile.
-        """
-        seconds: list[float] = []
-        ended = threading.Event()
-
-        def probe() -> None:
-            with socket.create_connection(self.address, ANSWER_SECONDS) as connection:
-                while True:
-                    start, cpu = time.perf_counter(), self.cpu_seconds()
-                    connection.sendall(self._check)
-                    status, _, _ = read_answer(connection)
-                    assert status == 200
-                    seconds.append(min(time.perf_counter() - start, self.cpu_seconds() - cpu))
-                    if ended.wait(PROBE_SECONDS):
-                        return
-
-        def probe_until_the_server_ends() -> None:
-            with suppress(OSError):
-                probe()
-
-        thread = threading.Thread(target=probe_until_the_server_ends)
-        thread.start()
-        try:
-            yield seconds
-        finally:
-            ended.set()
-            thread.join()
 
 
 class Hostile:
@@ -293,16 +223,6 @@ def requests(dice: random.Random, model: str, golden: list[Any]) -> Iterator[tup
         for signature, inputs, _ in golden:
             for kind in OVER_GRPC + OVER_REST:
                 yield signature, kind, getattr(Hostile(dice, model, signature, inputs), kind)()
-
-
-def attempt(watched: Watched, send: Send) -> tuple[str | int, float]:
-    """The outcome of a request, and the longest that nobody else was answered."""
-    for _ in range(TRIES):
-        with watched.blocked() as seconds:
-            outcome = send()
-        if max(seconds, default=0.0) <= MOST_BLOCKED:
-            break
-    return outcome, max(seconds, default=0.0)
 
 
 def assert_good_clients_are_answered(client: Client, model: str, golden: list[Any]) -> None:

@@ -1,0 +1,67 @@
+"""From the JSON of a request, once it is parsed, to the run that answers it with JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from serving.api.predict import Settings
+from serving.engine.servable import Call
+from serving.errors import invalid_argument
+from serving.models.manager import Version
+from serving.protocol import DEFAULT_SIGNATURE
+from serving.rest.examples import rest_classify, rest_regress
+from serving.rest.request import read_request
+from serving.rest.response import columnar_json, encoded, row_json
+from serving.telemetry.observers import Record
+
+
+class PredictRequest:
+    """A predict request. Its inputs are read when the model is known, whose signature says what they have to be."""
+
+    __slots__ = ("_document", "_record")
+
+    def __init__(self, document: dict[str, Any], record: Record) -> None:
+        self._document, self._record = document, record
+
+    def prepare(self, version: Version) -> Call:
+        """The run, after which the JSON is gone: arrays hold the same in a fraction of its memory."""
+        document, self._document = self._document, {}
+        self._record.version = version.number
+        return predict_call(version.servable, document, self._record.signature).then(encoded)
+
+
+def prepare_examples(verb: str, examples: np.ndarray, record: Record, settings: Settings) -> Callable[[Version], Call]:
+    """What prepares the run of a classify or regress request."""
+    make_call = rest_classify if verb == "classify" else rest_regress
+
+    def prepare(version: Version) -> Call:
+        record.version = version.number
+        return make_call(record.signature, examples, version.servable, settings).then(encoded)
+
+    return prepare
+
+
+def predict_call(servable: Any, document: dict[str, Any], name: str) -> Call:
+    """The run of signature `name` ("": the default one) on the inputs of a predict request."""
+    name = name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    signature.check_inputs()
+    fetches = signature.fetches(signature.all_outputs)
+    request = read_request(document, signature)
+    row_form = request.row_form
+
+    def finish(fetched: list[Any]) -> str:
+        if not fetched:
+            raise invalid_argument("Cannot convert empty tensor map to JSON")
+        outputs = {
+            alias: (signature.output_types[alias], array)
+            for alias, array in zip(signature.all_outputs, fetched, strict=True)
+        }
+        return row_json(outputs) if row_form else columnar_json(outputs)
+
+    return Call(signature.feeds(request.arrays), fetches, finish)

@@ -1,0 +1,32 @@
+"""The URLs of TensorFlow Serving's HTTP API, and the model that each of them names."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from tensorflow_serving.apis import model_pb2
+
+from serving.errors import invalid_argument
+from serving.models.storage import INT64_MAX
+
+# Matched against path and query: a query is no part of the API and spoils the match.
+CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+VERB_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:(?P<verb>classify|regress|predict)", re.IGNORECASE)
+MODEL_URL = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{CHOICE}(?:/(?P<part>metadata))?", re.IGNORECASE)
+STREAM_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:stream")
+VERBS = ("predict", "classify", "regress")  # in lower case alone, though the URL's case is ignored
+HEALTH_TARGETS = ("/healthz", "/readyz")
+
+
+def read_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    """The model that a URL names."""
+    spec = model_pb2.ModelSpec(name=unquote(match["model"]))
+    if match["version"]:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > len(str(INT64_MAX)) or int(digits) > INT64_MAX:
+            raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
+    elif match["label"]:
+        spec.version_label = unquote(match["label"])
+    return spec

@@ -1,0 +1,47 @@
+"""How long the text of a status may be: it quotes the request, which may be large."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+from serving_helpers import Server
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+from serving.errors import MAX_MESSAGE_CHARACTERS, StatusError
+from serving.rpc.server import MAX_MESSAGE_BYTES
+
+SECONDS = 60
+NAME = "m" * 2 * MAX_MESSAGE_CHARACTERS
+START = "Could not find any versions of model mmm"
+
+
+def test_only_a_long_text_is_cut():
+    longest = "a" * MAX_MESSAGE_CHARACTERS
+    assert StatusError("NOT_FOUND", longest).message == longest
+    assert StatusError("NOT_FOUND", longest + "a").message == longest + "..."
+
+
+def test_a_long_text_is_cut_over_rest(server: Server):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{server.rest}/v1/models/{NAME}", timeout=SECONDS)
+    with caught.value as answer:
+        text = json.loads(answer.read())["error"]
+    assert answer.code == 404
+    assert text.startswith(START) and text.endswith("mmm...")
+    assert len(text) == MAX_MESSAGE_CHARACTERS + len("...")
+
+
+def test_a_long_text_is_cut_further_over_grpc(server: Server):
+    """There it travels in a header."""
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = NAME
+    with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=SECONDS)
+    text = caught.value.details()
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert text.startswith(START) and text.endswith("mmm...TRUNCATED")
+    assert len(text) == MAX_MESSAGE_BYTES + len("...TRUNCATED")
