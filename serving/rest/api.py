@@ -23,10 +23,10 @@ from serving.models.manager import ModelManager, Use, Version
 from serving.protocol import HTTP_STATUSES, MAX_MESSAGE_BYTES
 from serving.rest.body import TooLarge, inflate, too_many_bytes
 from serving.rest.examples import read_examples
-from serving.rest.hosts import Misdirected, resolve
+from serving.rest.http.hosts import Misdirected, resolve
+from serving.rest.http.messages import Reply, Request
 from serving.rest.inference import PredictRequest, prepare_examples
 from serving.rest.json_text import error_json, parse
-from serving.rest.messages import Reply, Request
 from serving.rest.request import signature_name
 from serving.rest.response import LARGE_JSON_RESULT, encoded
 from serving.rest.stream import events

@@ -21,7 +21,7 @@ from serving.models.manager import ModelManager, Timing
 from serving.models.reload import ConfigPoller
 from serving.models.storage import ModelConfig, find_models
 from serving.rest.api import RestApi, RestOptions
-from serving.rest.http import HttpServer
+from serving.rest.http.server import HttpServer
 from serving.rpc.profiler import Profiler
 from serving.rpc.server import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi, GrpcServer, TokenCheck
 from serving.server.loader import Loader

@@ -17,7 +17,7 @@ from serving.api.admission import AdmissionControl
 from serving.api.predict import Settings
 from serving.engine.servable import Signature
 from serving.rest.api import RestApi, RestOptions
-from serving.rest.messages import Reply, Request
+from serving.rest.http.messages import Reply, Request
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.observers import Observers
 

@@ -13,7 +13,7 @@ from serving.client.errors import PermissionDenied
 from serving.client.rest import Http
 from serving.client.rest import read_answer as read_json
 from serving.errors import StatusError, UsageError
-from serving.rest.hosts import Misdirected, resolve
+from serving.rest.http.hosts import Misdirected, resolve
 from serving.settings.hosts import allowed_hosts
 
 LOCAL = allowed_hosts("127.0.0.1", "")

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from serving.rest import http as http_server
-from serving.rest.http import Connection, HttpServer
-from serving.rest.messages import Reply, Request
+from serving.rest.http.connection import Connection
+from serving.rest.http.messages import Reply, Request
+from serving.rest.http.parser import RequestParser
+from serving.rest.http.server import HttpServer
 
 SECONDS = 120.0  # for anything to happen on a busy machine
 MOST_BYTES = 1 << 20
@@ -241,11 +242,11 @@ def test_a_connection_that_is_gone_leaves_nothing(monkeypatch):
             known.append(weakref.ref(self))
             super().connection_made(transport)
 
-    monkeypatch.setattr(http_server, "Connection", Watched)
+    monkeypatch.setattr("serving.rest.http.server.Connection", Watched)
 
     async def talk(reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
-        while not known or not known[0]()._body:
+        while not known or not known[0]()._parser._body:
             await asyncio.sleep(0.01)
         writer.close()
         while known[0]() is not None:
@@ -268,7 +269,7 @@ def test_an_idle_connection_keeps_no_body():
     async def talk(reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
         await read_answer(reader)
-        held = [each for each in gc.get_objects() if isinstance(each, Connection) and each._body]
+        held = [each for each in gc.get_objects() if isinstance(each, RequestParser) and each._body]
         return bodies, held
 
     assert serve(talk, handler=handler) == ([100_000], [])
@@ -302,7 +303,7 @@ def test_an_answer_that_nobody_can_get_any_more_is_closed():
 
 
 def test_a_refused_client_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(http_server, "LINGER_SECONDS", 100 * SECONDS)
+    monkeypatch.setattr("serving.rest.http.connection.LINGER_SECONDS", 100 * SECONDS)
 
     async def run():
         async with running() as (server, reader, writer):

@@ -74,8 +74,8 @@ def test_port_reserved_by_a_server_that_still_loads(flag):
 
 
 def test_a_port_taken_before_the_server_listens_is_a_sentence():
-    from serving.rest.http import HttpServer
-    from serving.rest.messages import Reply
+    from serving.rest.http.messages import Reply
+    from serving.rest.http.server import HttpServer
 
     with socket.socket() as other, socket.socket() as own:
         for each in (other, own):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from serving.errors import StatusError, invalid_argument
-from serving.rest.messages import Request
+from serving.rest.http.messages import Request
 from serving.settings.hosts import NAME, is_ipv6, normalized
 
 AUTHORITY = re.compile(rf"(?:\[([^]]*)\]|({NAME.pattern}))(?::[0-9]*)?")

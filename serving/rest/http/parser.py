@@ -1,0 +1,147 @@
+"""From bytes to requests, by httptools (the parser of Node.js), with limits for what comes before a body."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+from serving.rest.http.messages import Headers, Reply, Request
+
+MAX_HEADER_BYTES = 64 * 1024  # request line and headers
+DONE_HEADERS = (b"upgrade", b"expect")  # what has been dealt with when headers are read a second time
+
+
+class Listener(Protocol):
+    """The connection that learns what its parser has read."""
+
+    closing: bool  # looks at no more data
+
+    def request_begun(self) -> None: ...
+
+    def headers_read(self, body_bytes: int, waits: bool) -> None:
+        """A body of so many bytes will come (0: perhaps none, or its length is not known); `waits`: when it is asked
+        for (Expect: 100-continue)."""
+
+    def body_read(self, new: int, total: int) -> None:
+        """So many bytes of the body have come."""
+
+    def request_read(self, request: Request, keep_alive: bool) -> None: ...
+
+    def refuse(self, reply: Reply) -> None:
+        """What was sent cannot be read as a request."""
+
+    def refusal(self, request: Request, body_bytes: int) -> Reply | None:
+        """The reply to a request that gets one without its body."""
+
+
+class RequestParser:
+    """Reads the requests of one connection. httptools calls the methods whose names begin with `on_`."""
+
+    _body: bytearray  # of the request that is being read
+
+    def __init__(self, listener: Listener, secured: bool) -> None:
+        self._listener, self._secured = listener, secured
+        self._parser = httptools.HttpRequestParser(self)
+        self.peer = ""
+        self.in_request = False  # one that has not been read to its end
+        self._kept = 0  # bytes that httptools keeps to itself, of a header that has not ended
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what was read of a request."""
+        self._target, self._header_bytes = b"", 0
+        self._headers: Headers = {}
+        self._body = bytearray()
+        self._in_headers = True
+        self.awaits_body = False  # nobody has been asked yet whether it may come
+
+    def close(self) -> None:
+        """Let go of what refers to this object, which would stay until the next search for garbage."""
+        del self._parser, self._listener
+
+    def feed(self, data: bytes) -> None:
+        self._kept += len(data)
+        try:
+            while data:
+                data = self._feed(data)
+        except httptools.HttpParserError:
+            self._listener.refuse(Reply(400))
+        if self._kept > MAX_HEADER_BYTES:
+            self._listener.refuse(Reply(431))
+
+    def _feed(self, data: bytes) -> bytes:
+        """Give data to httptools; returns what has to follow.
+
+        A request that offers another protocol is taken as one that does not. httptools ends after its headers, body or
+        not: another parser reads them again without the offer, and goes on.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._parser.get_method() == b"CONNECT":
+                self._listener.refuse(self._listener.refusal(self.request(), 0) or Reply(400))
+                return b""
+            version = self._parser.get_http_version().encode()
+            start = b"%s %s HTTP/%s" % (self._parser.get_method(), self._target, version)
+            headers = [b"%s: %s" % header for header in self._headers.items() if header[0] not in DONE_HEADERS]
+            self._parser = httptools.HttpRequestParser(self)
+            return b"\r\n".join([start, *headers, b"\r\n"]) + data[offer.args[0] :]
+        return b""
+
+    def request(self, body: bytearray | None = None) -> Request:
+        """The request as far as it has been read."""
+        method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
+        version = self._parser.get_http_version()
+        return Request(
+            method, target, self._headers, bytearray() if body is None else body, self.peer, version, self._secured
+        )
+
+    @property
+    def content_length(self) -> int:
+        return int(self._headers.get(b"content-length", b"0"))
+
+    def on_message_begin(self) -> None:
+        self.discard()
+        self.in_request = True
+        self._listener.request_begun()
+
+    def on_url(self, url: bytes) -> None:
+        self._kept = 0
+        self._target += url
+        self._count_header(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._kept = 0
+        if self._in_headers:  # after the body come trailers, which those before this server have not looked at
+            name = name.lower()
+            # Of Host there has to be one: a second must not hide the first.
+            joined = name == b"host" and name in self._headers
+            self._headers[name] = b"%s, %s" % (self._headers[name], value) if joined else value
+        self._count_header(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._kept = 0
+        self._in_headers, self.awaits_body = False, True
+        waits = self._headers.get(b"expect", b"").lower() == b"100-continue"
+        self._listener.headers_read(self.content_length, waits)
+
+    def on_body(self, body: bytes) -> None:
+        self._kept = 0
+        if self._listener.closing:
+            return
+        self._body += body
+        self._listener.body_read(len(body), len(self._body))
+
+    def on_message_complete(self) -> None:
+        if self._listener.closing or self._parser.should_upgrade():  # then it comes again, see _feed
+            return
+        request, keep_alive = self.request(self._body), self._parser.should_keep_alive()
+        self._body = bytearray()  # an idle connection keeps nothing
+        self.in_request = self.awaits_body = False
+        self._listener.request_read(request, keep_alive)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES and not self._listener.closing:
+            self._listener.refuse(Reply(431))
