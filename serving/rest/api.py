@@ -1,4 +1,4 @@
-"""The REST face: which request is answered by what, and how an answer or a failure becomes a reply of HTTP."""
+"""REST: which request is answered by what, and how an answer or a failure becomes a reply of HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gRPC face: PredictionService and ModelService, and beside them health checks and reflection."""
+"""gRPC: PredictionService and ModelService, and beside them health checks and reflection."""
 
 from __future__ import annotations
 

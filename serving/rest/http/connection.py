@@ -142,10 +142,10 @@ class Connection(asyncio.Protocol):
     def _enqueue(self, request: Request | Reply, keep_alive: bool) -> None:
         self._waiting.append((request, keep_alive))
         if self._answering is None:
-            self._answering = self._loop.create_task(self._answer())
+            self._answering = self._loop.create_task(self._run_cycles())
 
-    async def _answer(self) -> None:
-        """Answer what waits; afterwards the connection may be idle until it is late."""
+    async def _run_cycles(self) -> None:
+        """Reply to what waits, one after the other; afterwards the connection may be idle until it is late."""
         seconds = self._server.timeout
         try:
             while self._waiting:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
                     seconds = LINGER_SECONDS
                     await self._writer.write(request)
                     self._end_refused()
-                elif not await self._answer_one(request, keep_alive):
+                elif not await self._reply_to(request, keep_alive):
                     self.closing = True
                     self.transport.close()
                     return
@@ -170,8 +170,8 @@ class Connection(asyncio.Protocol):
             self._late = time.monotonic() + seconds
         self._flow.resume_reading()
 
-    async def _answer_one(self, request: Request, keep_alive: bool) -> bool:
-        """Whether the connection may be used further."""
+    async def _reply_to(self, request: Request, keep_alive: bool) -> bool:
+        """Have the handler answer, and write its reply; returns whether the connection may be used further."""
         reply = await self._server.handler(request)
         if self.transport.is_closing():
             if not isinstance(reply.body, bytes):

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from peak_memory import peak_memory
 
-from kerasnets import text
 from kerasnets.checks import RequestError
 from kerasnets.data import cldr
 from kerasnets.text.characters import CharacterVocabulary
-from kerasnets.text.subwords import SubwordVocabulary
-from kerasnets.text.unigram import Unigram
+from kerasnets.text.subwords import SubwordVocabulary, _units
+from kerasnets.text.training import _train_model, train_pieces
+from kerasnets.text.unigram import FIRST_BYTE, FIRST_PIECE, Unigram
 from kerasnets.text.units import normalize, units
 
 DATA = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[4] / "shared" / "datasets")
@@ -141,9 +141,7 @@ class TestNormalization:
 
     def test_graph_equals_python(self):
         texts = awkward_texts(300)
-        assert [[u.decode() for u in row] for row in text._units(tf.constant(texts)).to_list()] == [
-            units(t) for t in texts
-        ]
+        assert [[u.decode() for u in row] for row in _units(tf.constant(texts)).to_list()] == [units(t) for t in texts]
 
 
 class TestSubwords:
@@ -173,8 +171,8 @@ class TestSubwords:
         covered = subwords.model.scores
         for line in [*lines[:200], *awkward_texts(50)]:
             spelled = "".join(c for c in "".join(units(line)) if c not in covered).encode()
-            ids = [i for i in subwords.tokenize_python(line) if i < text.FIRST_PIECE]
-            assert ids == [text.FIRST_BYTE + byte for byte in spelled]
+            ids = [i for i in subwords.tokenize_python(line) if i < FIRST_PIECE]
+            assert ids == [FIRST_BYTE + byte for byte in spelled]
 
     def test_ids_of_no_text_become_valid_text(self, subwords, detokenize):
         rows = np.random.default_rng(0).integers(0, subwords.size, (500, 12), np.int32)
@@ -319,8 +317,8 @@ def test_saved_model_in_a_fresh_process(subwords, tmp_path, lines):
 def test_as_sentencepiece_segments(lines):
     """Cutting units out first changes (next to) nothing: no piece that it learns crosses them."""
     cut = [units(line) for line in lines]
-    model = text._train_model(cut, 1000)
-    ours = Unigram(text._train_pieces(cut, 1000))
+    model = _train_model(cut, 1000)
+    ours = Unigram(train_pieces(cut, 1000))
     same = [model.encode(normalize(t), out_type=str) == [ours.names[i] for i in ours.tokenize(t)] for t in lines[:2000]]
     assert np.mean(same) > 0.99
 
