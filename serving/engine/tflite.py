@@ -1,4 +1,4 @@
-"""A version that is a TensorFlow Lite model: it offers what a SavedModel offers, with a pool of interpreters behind it."""
+"""A version that is a TensorFlow Lite model: what a SavedModel offers, with a pool of interpreters behind it."""
 
 from __future__ import annotations
 
