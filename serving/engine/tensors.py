@@ -48,6 +48,7 @@ HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
+SLICE = 1 << 16  # values converted at once: it holds Python's lock, and others have their turn between two slices
 STRING_BYTES = 64  # that a string takes in arrays of numpy and of the runtime, besides its own bytes
 MOST_BYTES = MAX_MESSAGE_BYTES  # of a tensor, as of a message
 MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: what stands in it once and becomes many values or examples
@@ -133,17 +134,22 @@ def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> 
     else:
         array = np.zeros(size, stored)
     count = len(values)
+    if count > SLICE:
+        for start in range(0, count, SLICE):
+            part = values[start : start + SLICE]
+            array[start : start + len(part)] = part if strings else _numbers(part, stored)
+    elif count:
+        array[:count] = values if strings else _numbers(values, stored)
     if count:
-        array[:count] = values if strings else _numbers(values, stored, count)
         array[count:] = array[count - 1]
     return array.view(dtype) if stored != dtype else array
 
 
-def _numbers(values: Sequence[Any], dtype: np.dtype, count: int) -> np.ndarray:
-    """Array [count]; what a small integer type cannot hold wraps around, as a cast in C++."""
+def _numbers(values: Sequence[Any], dtype: np.dtype) -> np.ndarray:
+    """One dimension; what a small integer type cannot hold wraps around, as a cast in C++."""
     if dtype.kind in "iu" and dtype.itemsize < 4:
-        return np.fromiter(values, np.int64, count).astype(dtype)
-    return np.fromiter(values, dtype, count)
+        return np.fromiter(values, np.int64, len(values)).astype(dtype)
+    return np.fromiter(values, dtype, len(values))
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: bool = False) -> None:

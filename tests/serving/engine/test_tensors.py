@@ -1,11 +1,21 @@
 """From TensorProto to arrays; no server."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.engine.tensors import MAX_DIMENSIONS, STRING_BYTES, VALUE_FIELDS, from_proto, repeated_bytes, to_proto
+from serving.engine.tensors import (
+    MAX_DIMENSIONS,
+    SLICE,
+    STRING_BYTES,
+    VALUE_FIELDS,
+    from_proto,
+    repeated_bytes,
+    to_proto,
+)
 from serving.errors import StatusError
 
 
@@ -99,3 +109,28 @@ def test_sizes_of_too_many_dimensions_are_not_multiplied():
     assert not repeated_bytes([proto])
     with pytest.raises(StatusError, match="x has 60000 dimensions"):
         from_proto(proto, "x")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "float16", "bool", "string"])
+def test_long_lists_are_converted_in_slices(dtype):
+    kind, count = tf.as_dtype(dtype), 2 * SLICE + 3
+    array = (np.arange(count) % 100).astype(object if dtype == "string" else kind.as_numpy_dtype)
+    if dtype == "string":
+        array = np.array([b"%d" % value for value in array], object)
+    proto = tensor_pb2.TensorProto()
+    to_proto(array, kind.as_datatype_enum, proto)
+    assert not proto.tensor_content
+    np.testing.assert_array_equal(from_proto(proto, "x"), array)
+    proto.tensor_shape.dim[0].size = count + 2
+    np.testing.assert_array_equal(from_proto(proto, "x"), [*array, *array[-1:], *array[-1:]])
+
+
+def test_long_lists_take_the_memory_of_their_array():
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_INT64, int64_val=[1])
+    proto.int64_val.extend([7] * 40 * SLICE)
+    proto.tensor_shape.dim.add(size=len(proto.int64_val))
+    tracemalloc.start()
+    array = from_proto(proto, "x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.2 * array.nbytes
