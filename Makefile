@@ -1,10 +1,25 @@
-# Needs Python 3.11 or newer and make; everything else goes into .venv.
-PYTHON ?= python3
+# Needs make and a Python; everything else goes into .venv. uv, from the path or from PyPI, installs it, and finds or
+# fetches a Python that suits TensorFlow: another one is named by make PYTHON=/path/to/python3.12.
+PYTHON ?= >=3.11,<3.14
 BIN := .venv/bin
+# Wheels in a folder of your own, where pip looks for them too: PyTorch for CPUs, for example.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV := $(or $(shell command -v uv 2> /dev/null),.uv/bin/uv)
 
-.PHONY: demo test soak test-backends test-pipelines test-saved-models lint format clean
+# $(call install,ENVIRONMENT,WHAT); pip, which reads its own configuration, takes over where uv reaches no index.
+# Files are compiled here once: each program that starts TensorFlow would do it where Python may not write beside them.
+define install
+	@$(UV) venv --quiet --allow-existing --python '$(PYTHON)' $(1) || \
+	  { echo 'Python 3.11, 3.12 or 3.13 is needed: install one, or name one with make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@echo 'installing packages into $(1)'
+	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) || \
+	  { $(1)/bin/python -m ensurepip && $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2); }
+	@touch $@
+endef
 
-demo: .venv/installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
+.PHONY: demo test soak test-backends test-pipelines test-saved-models lint format constraints clean
+
+demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
 
 test: .venv/installed  ## all tests, the slow ones too; a file of tests in one of two processes, in the order given
@@ -35,30 +50,29 @@ format: .venv/installed
 
 .venv: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	@echo "installing TensorFlow and the other packages into .venv: some minutes the first time"
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+.venv/installed: pyproject.toml constraints.txt | $(UV)
+	$(call install,.venv,--constraint constraints.txt --editable '.[dev]')
 
-.venv-backends/installed: requirements-backends.txt
-	$(PYTHON) -m venv .venv-backends
-	@echo "installing JAX and PyTorch into .venv-backends"
-	.venv-backends/bin/pip install --quiet --disable-pip-version-check --requirement requirements-backends.txt
-	touch $@
+.venv/demo-installed: pyproject.toml constraints.txt | $(UV)
+	$(call install,.venv,--constraint constraints.txt --editable '.[all]')
 
-.venv-beam/installed: requirements-beam.txt
-	$(PYTHON) -m venv .venv-beam
-	@echo "installing Apache Beam and TensorFlow into .venv-beam"
-	.venv-beam/bin/pip install --quiet --disable-pip-version-check --requirement requirements-beam.txt
-	touch $@
+.venv-backends/installed: requirements-backends.txt | $(UV)
+	$(call install,.venv-backends,--requirement requirements-backends.txt)
 
-.venv-tensorflow-2.20/installed:
-	$(PYTHON) -m venv .venv-tensorflow-2.20
-	@echo "installing TensorFlow 2.20 into .venv-tensorflow-2.20"
-	.venv-tensorflow-2.20/bin/pip install --quiet --disable-pip-version-check 'tensorflow==2.20.*'
-	touch $@
+.venv-beam/installed: requirements-beam.txt | $(UV)
+	$(call install,.venv-beam,--requirement requirements-beam.txt)
+
+.venv-tensorflow-2.20/installed: | $(UV)
+	$(call install,.venv-tensorflow-2.20,'tensorflow==2.20.*')
+
+.uv/bin/uv:
+	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
+
+constraints: | $(UV)  ## newest versions of all packages, for every Python and platform that the project supports
+	{ echo '# Exact versions of everything in the environment of `make test` and `make demo`; `make constraints` renews them.'; \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+	    --no-emit-index-url --upgrade pyproject.toml; } > constraints.new
+	mv constraints.new constraints.txt
 
 clean:  ## what was trained and exported by `make demo`
 	rm -rf runs/quick models

@@ -1,0 +1,93 @@
+"""The wheel and the source archive: what is in them, and that an installed wheel works without this repository."""
+
+import email
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from small_runs import ROOT
+
+import kerasnets
+
+COPIED = ("pyproject.toml", "README.md", "LICENSE", "kerasnets", "serving", "demos")
+PRESETS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kerasnets" / "presets").rglob("*.toml"))
+DATA_FILES = [
+    *PRESETS,
+    "kerasnets/tensorflow_2_20_operations.txt",
+    "serving/settings/configuration.proto",
+    "serving/config/models.config",
+    "serving/config/kubernetes/deployment.yaml",
+    "serving/rest/openapi.json",
+    "serving/status/page.html",
+    "serving/status/page.css",
+    "demos/style.css",
+    *(f"{package}/py.typed" for package in ("kerasnets", "serving", "demos")),
+]
+
+
+def run(*command: object, **options: object) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=600, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from the source archive, which is built from a copy: a build writes into its directory."""
+    source = tmp_path_factory.mktemp("source")
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    run(sys.executable, "-m", "build", "--outdir", source / "dist", source)
+    assert len(list((source / "dist").glob("*.tar.gz"))) == 1
+    return next((source / "dist").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """The Python of an environment with the wheel; what kerasnets needs comes from the environment of the tests."""
+    environment = tmp_path_factory.mktemp("installed")
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", wheel)
+    packages = next((environment / "lib").glob("python*/site-packages"))
+    # A folder named in a .pth file is searched last, and .pth files in it are not read: no editable kerasnets.
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()), "utf-8")
+    return python
+
+
+def installed(python: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return run(python, *arguments, cwd=python.parent, env=environment)
+
+
+def test_the_wheel_has_all_that_is_no_code(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = email.message_from_bytes(archive.read(next(name for name in names if name.endswith("/METADATA"))))
+    assert not set(DATA_FILES) - set(names)
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    assert metadata["Version"] == kerasnets.__version__
+    assert metadata["Requires-Python"] == "<3.14,>=3.11"
+
+
+def test_the_installed_wheel_works(python):
+    assert str(ROOT) not in installed(python, "-c", "import kerasnets; print(kerasnets.__file__)")
+    overview = installed(python, "-m", "kerasnets.train", "--help")
+    for preset in map(Path, PRESETS):
+        assert preset.stem in next(line for line in overview.splitlines() if line.split()[:1] == [preset.parent.name])
+    assert "Highest learning rate of Adam." in installed(python, "-m", "kerasnets.train", "translation", "--help")
+    assert "--model_config_file" in installed(python, "-m", "serving", "--help")
+    assert "--server" in installed(python, "-m", "demos", "--help")
+    heavy = (
+        "import sys; from serving.client import Client; print(sorted({'tensorflow', 'kerasnets'} & set(sys.modules)))"
+    )
+    assert installed(python, "-c", heavy) == "[]\n"
