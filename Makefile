@@ -2,8 +2,10 @@
 # fetches a Python that suits TensorFlow: another one is named by make PYTHON=/path/to/python3.12.
 PYTHON ?= >=3.11,<3.14
 BIN := .venv/bin
-# Wheels in a folder of your own, where pip looks for them too: PyTorch for CPUs, for example.
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Folders of wheels that pip is told to look into, as for PyTorch without CUDA, are uv's too.
+ifndef UV_FIND_LINKS
+export UV_FIND_LINKS := $(shell echo $${PIP_FIND_LINKS:-$$(python3 -m pip config get global.find-links 2> /dev/null)} | tr ' ' ',')
+endif
 UV := $(or $(shell command -v uv 2> /dev/null),.uv/bin/uv)
 
 # $(call install,ENVIRONMENT,WHAT); pip, which reads its own configuration, takes over where uv reaches no index.
