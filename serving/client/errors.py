@@ -67,7 +67,7 @@ class Unimplemented(ServingError):
 
 
 class Internal(ServingError):
-    """The server has a bug or is misconfigured."""
+    """The server failed internally."""
 
 
 class Unavailable(ServingError):

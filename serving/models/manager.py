@@ -224,7 +224,7 @@ class ModelManager:
                 log.exception("Looking after the models failed")
 
     def _poll(self) -> None:
-        """Compare the disk with the known versions. Change nothing if a base path is missing: the disk may be offline."""
+        """Compare the disk with the known versions; change nothing if a base path is missing (an unmounted disk)."""
         if self._timing.poll < 0:
             return
         find = self._find

@@ -170,7 +170,7 @@ def _has_version(path: str) -> bool:
 
 def find_versions(base_path: str) -> dict[int, str]:
     """Return {version: path} of every entry whose name is an int64; OSError if `base_path` is missing."""
-    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # of 001 and 1 the last in sort order wins
+    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # 1 wins over 001
 
 
 def _entries(base_path: str) -> dict[int, list[str]]:

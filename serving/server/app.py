@@ -68,7 +68,7 @@ class ServerApp:
     """Model manager and servers; await `start` and `stop` in the loop."""
 
     def __init__(self, flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> None:
-        tf.get_logger().setLevel("ERROR")  # suppresses the warning that the V1 loader, which loads all SavedModels, is deprecated
+        tf.get_logger().setLevel("ERROR")  # no warning that the V1 loader, which loads all SavedModels, is old
         self._flags = flags
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
