@@ -266,7 +266,7 @@ class Calls:
         raise AssertionError("a try returns or raises")
 
     def _known(self, spec: ModelSpec, deadline: Deadline, fresh: bool = False) -> Steps[Metadata]:
-        """Return the metadata of `spec`, cached for METADATA_SECONDS or until a request fails; `fresh` skips the cache."""
+        """Return the metadata of `spec`, cached for METADATA_SECONDS or until a failure; `fresh` skips the cache."""
         known = self._metadata.get(spec)
         if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
             known = (time.monotonic(), (yield from self._answer(self._form.metadata(spec), deadline)))

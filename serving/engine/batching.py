@@ -135,7 +135,7 @@ class Scheduler:
         return [*parts, size]
 
     def _enqueued(self, queue: Queue) -> int:
-        """Count the waiting batches of all row shapes of this queue's owner, feeds and fetches."""
+        """Count the waiting batches of this queue's owner, feeds and fetches; all row shapes share one limit."""
         return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
 
     def _enqueue(self, queue: Queue, feeds: Arrays, size: int, deadline: Deadline) -> asyncio.Future[list[np.ndarray]]:

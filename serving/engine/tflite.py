@@ -71,9 +71,10 @@ class TFLiteServable:
     def run(
         self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
     ) -> list[np.ndarray]:
-        """Return the arrays of `fetches`, in order; several threads may call this at once. `seconds` has no effect.
+        """Return the arrays of `fetches`, in order; several threads may call this at once.
 
-        The inputs are resized to the shapes of the arrays. INVALID_ARGUMENT if the model cannot run them.
+        `seconds` has no effect: an interpreter cannot be interrupted. The inputs are resized to the shapes of the
+        arrays. INVALID_ARGUMENT if the model cannot run them.
         """
         with self._interpreter() as interpreter:
             interpreter.run([(self._inputs[name], array) for name, array in feeds.items()])
@@ -179,7 +180,7 @@ class Interpreter:
         self._shapes |= {tensor.index: array.shape for tensor, array in changed}
 
     def _check_dimensions(self, tensor: Tensor, array: np.ndarray) -> None:
-        """Check the rank: most kernels assume the declared number of sizes and otherwise access memory out of bounds."""
+        """Check the rank: most kernels assume the declared rank, and access memory out of bounds with another one."""
         declared = len(tensor.info.tensor_shape.dim)
         if array.ndim == declared:
             return
