@@ -104,8 +104,8 @@ class Client:
         """Yield the outputs of `steps` calls of a signature; each call continues from the `state` of the previous one.
 
         `inputs` and the outputs do not contain `state`. Each call may take `timeout` seconds. Closing the iterator, or
-        leaving the loop over it, cancels the request. Over REST, one request for one row carries all calls if the
-        server supports server-sent events; otherwise, and over gRPC, each call is a request of its own.
+        leaving the loop over it, cancels the request. Over REST, one request covers all calls if the inputs have one
+        row and the server supports server-sent events; otherwise, and over gRPC, each call is a separate request.
         """
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 

@@ -20,8 +20,8 @@ from serving.protocol import DTYPES
 PACKAGE = "serving.client.wire"
 
 # {message: {field: (number, type)}}. A type is a scalar, a message, "repeated T" or "map T" (with string keys).
-# On the wire, packed numbers of fixed width look like one bytes field. Declared as bytes, numpy reads and writes them
-# at once, whereas `repeated float` needs a Python object for each number.
+# On the wire, packed numbers of fixed width look like one bytes field. If the field is declared as bytes, numpy reads
+# and writes them at once, whereas `repeated float` needs a Python object for each number.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShape": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},

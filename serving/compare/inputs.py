@@ -23,7 +23,7 @@ def read_rows(paths: list[Path], inputs: dict[str, dict[str, Any]]) -> list[tupl
 
     Args:
         inputs: {name: {"dtype", "shape"}} of the signature, from the model's metadata.
-    Raises: UsageError for files that are unreadable, are empty, or do not fit the inputs.
+    Raises: UsageError for unreadable files, missing rows, and rows that do not fit the inputs.
     """
     rows = []
     for path in paths:

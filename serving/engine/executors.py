@@ -141,8 +141,8 @@ class CallableExecutor:
         self._session, self._feeds, self.fetches = session, feeds, fetches
         self._run = self._compiled(inter_op_thread_pool=0)
         self._trials, self._fastest = 0, float("inf")
-        self._short: bool | None = None  # None: not decided
-        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, slowest, fading)}
+        self._short: bool | None = None  # None: undecided
+        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, decaying maximum)}
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
         """Return the fetched values, in order."""

@@ -252,7 +252,7 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
     try:
         with session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), path)
-            session.graph._functions.clear()  # copies that only extending the graph would need
+            session.graph._functions.clear()  # frees copies, which only code that extends the graph needs
             return meta_graph
     except SESSION_ERRORS as error:
         raise status_of(error) from None

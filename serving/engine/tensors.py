@@ -50,8 +50,8 @@ PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 SLICE = 1 << 16  # values converted at once; other threads can take the GIL between two slices
 STRING_BYTES = 64  # overhead of a string in arrays of numpy and of the runtime, besides its own bytes
-MOST_BYTES = MAX_MESSAGE_BYTES  # of a tensor, as of a message
-MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: memory for values and contexts that it contains once and repeats
+MOST_BYTES = MAX_MESSAGE_BYTES  # limit of a tensor and of a message
+MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: memory for the values and contexts that it repeats
 
 # The limit of NumPy's iterators. The runtime reads and writes string arrays with them and does not check for failure:
 # an array of more dimensions would crash the process.

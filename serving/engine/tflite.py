@@ -100,7 +100,7 @@ class TFLiteServable:
             self._free.append(interpreter)
 
     def _signature_defs(self) -> dict[str, meta_graph_pb2.SignatureDef]:
-        """Return the model's own signatures, or one of all its inputs and outputs."""
+        """Return the model's own signatures, or else a default signature with all its inputs and outputs."""
         try:
             definitions = _stored_signature_defs(self._content)
         except MALFORMED as error:

@@ -24,7 +24,7 @@ def handle_reload(
     """Replace the list of models; block until they are loaded, so call it in a thread.
 
     The response's `status` holds a failure; the caller must also make it the status of the call. `metric_value`
-    returns the total of a metric, summed over its labels; None for an unknown metric, which is left out.
+    returns the total of a metric, summed over its labels; None for an unknown metric, which the response omits.
     """
     before = {name: metric_value(name) or 0 for name in request.metric_names}
     response = model_management_pb2.ReloadConfigResponse()
