@@ -1,10 +1,10 @@
-"""What fails with a status, and a command line that cannot be followed."""
+"""Exceptions of the server: failures with a status code, and wrong use of the command line."""
 
 MAX_MESSAGE_CHARACTERS = 16 * 1024  # messages quote requests, which may be large
 
 
 class StatusError(Exception):
-    """A request or a start failed with `code`, a canonical name such as "NOT_FOUND". Long messages are cut."""
+    """A request or the start failed with `code`, a canonical name such as "NOT_FOUND". Long messages are truncated."""
 
     def __init__(self, code: str, message: str) -> None:
         if len(message) > MAX_MESSAGE_CHARACTERS:
@@ -18,4 +18,4 @@ def invalid_argument(message: str) -> StatusError:
 
 
 class UsageError(Exception):
-    """The command line asks for what cannot be: one sentence for the user, exit status 2."""
+    """The command line is invalid: one sentence for the user, exit status 2."""

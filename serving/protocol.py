@@ -1,11 +1,11 @@
-"""What client and server know of TensorFlow Serving's protocol: names, dtypes, status codes."""
+"""Constants of TensorFlow Serving's protocol that client and server share: names, dtypes, status codes."""
 
 DEFAULT_SIGNATURE = "serving_default"
-# Servers list it among the signatures, but it cannot be called.
+# Servers list it as a signature, but it cannot be called.
 INIT_OPERATION = "__saved_model_init_op"
 
 # {name: DataType number of tensorflow/core/framework/types.proto}; string tensors are object arrays of bytes.
-# NumPy has no bfloat16: arrays of that dtype from other packages can be sent, answers come as float32.
+# NumPy has no bfloat16: arrays of that dtype from other packages can be sent, outputs become float32.
 DTYPES = {
     "float32": 1,
     "float64": 2,
@@ -23,7 +23,7 @@ DTYPES = {
     "uint64": 23,
 }
 
-MAX_MESSAGE_BYTES = 2**31 - 1  # what TensorFlow Serving takes, and gRPC at most
+MAX_MESSAGE_BYTES = 2**31 - 1  # the limit of TensorFlow Serving and of gRPC
 
 CODE_NAMES = (
     "OK",

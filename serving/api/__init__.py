@@ -1,1 +1,1 @@
-"""What the server can be asked, without a transport."""
+"""The methods of the server, independent of the transport."""

@@ -1,4 +1,4 @@
-"""Who may ask, how much and how many at once; the same for gRPC and REST."""
+"""Admission control for gRPC and REST: tokens, size of a request, number of concurrent requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from serving.protocol import MAX_MESSAGE_BYTES
 
 
 class AdmissionControl:
-    """Admits requests; touched by the thread of the event loop alone.
+    """Admits requests; used only by the thread of the event loop.
 
-    Args: tokens, of which a request has to name one, or none for requests without; most_requests at once and
-        most_bytes of a request, 0 = no limit but the protocol's.
+    Args:
+        tokens: a request must send one of them; if empty, requests need none.
+        most_requests: limit of concurrent requests; 0: no limit.
+        most_bytes: limit of a request's size; 0: only that of the protocol.
     """
 
     def __init__(self, tokens: Iterable[str] = (), most_requests: int = 0, most_bytes: int = 0) -> None:
@@ -26,12 +28,12 @@ class AdmissionControl:
         self.requests = 0
 
     def admitted(self) -> AbstractContextManager[None]:
-        """Counts a request within the `with`; raises as `check_room` does."""
+        """Count a request during the `with`; raise like `check_room`."""
         self.check_room()
         return self.counted()
 
     def check_room(self) -> None:
-        """RESOURCE_EXHAUSTED if there are as many requests as may be."""
+        """Raise RESOURCE_EXHAUSTED if the limit of concurrent requests is reached."""
         if self._most_requests and self.requests >= self._most_requests:
             raise StatusError(
                 "RESOURCE_EXHAUSTED",
@@ -40,7 +42,7 @@ class AdmissionControl:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Counts a request within the `with`, which has been admitted."""
+        """Count an admitted request during the `with`."""
         self.requests += 1
         try:
             yield
@@ -49,23 +51,23 @@ class AdmissionControl:
 
     @property
     def closed(self) -> bool:
-        """Whether requests need a token."""
+        """Return whether requests need a token."""
         return bool(self._tokens)
 
     def check_token(self, authorization: str | None) -> None:
-        """Refuse what does not name a token. Takes equally long for every wrong token of any length."""
+        """Reject a request without a valid token. All wrong tokens take the same time, whatever their length."""
         if not self._tokens:
             return
         scheme, _, token = (authorization or "").partition(" ")
         given = _digest(token.strip())
-        # All are compared, so that the time does not tell which one is like the given.
+        # Compare with all tokens, so that the time does not reveal which one is similar.
         matches = [hmac.compare_digest(given, known) for known in self._tokens]
         if scheme.lower() != "bearer" or not any(matches):
             raise StatusError("UNAUTHENTICATED", "This server needs a token: send `Authorization: Bearer TOKEN`.")
 
 
 def read_tokens(path: str) -> list[str]:
-    """The tokens of a file, one a line; empty lines and those that begin with # do not count."""
+    """Read the tokens of a file, one a line; skip empty lines and lines that begin with #."""
     try:
         lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

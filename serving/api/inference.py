@@ -1,6 +1,6 @@
-"""Classify, Regress and MultiInference: examples in, with the original server's order of checks and its texts.
+"""Classify, Regress and MultiInference, with TensorFlow Serving's order of checks and its error messages.
 
-All three feed serialized tf.Examples to the one input of a signature and differ in what they expect of its outputs.
+All three feed serialized tf.Examples to the one input of a signature; they differ in the outputs that they expect.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Fetched: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
-INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"  # the aliases that the methods know
+INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"  # aliases of the methods
 
 
 class Classification:
-    """A signature seen as a classifier: string examples [batch] to labels and scores [batch, classes]."""
+    """A signature as a classifier: string examples [batch] -> labels and scores [batch, classes]."""
 
     def __init__(self, definition: SignatureDef, settings: Settings) -> None:
         _check_method_name(definition, settings, "classification", CLASSIFY)
@@ -54,7 +54,7 @@ class Classification:
         self.fetches = tuple(self._tensors.values())
 
     def read(self, fetched: Fetched, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Labels (bytes) and scores (float32), both [examples, classes]; None for what the signature lacks."""
+        """Return labels (bytes) and scores (float32), both [examples, classes]; None for a missing output."""
         arrays = {alias: fetched[tensor] for alias, tensor in self._tensors.items()}
         for alias, dtype in ((CLASSES, "DT_STRING"), (SCORES, "DT_FLOAT")):
             if alias in arrays:
@@ -67,7 +67,7 @@ class Classification:
         return labels, scores
 
     def fill(self, result: classification_pb2.ClassificationResult, fetched: Fetched, examples: int) -> None:
-        """Write one Classifications per example; a label that is no text shows U+FFFD where it is none."""
+        """Write one Classifications per example; U+FFFD replaces bytes of a label that are not UTF-8."""
         labels, scores = self.read(fetched, examples)
         for example in range(examples):
             classes = result.classifications.add().classes
@@ -82,7 +82,7 @@ class Classification:
 
 
 class Regression:
-    """A signature seen as a regressor: string examples [batch] to values [batch] or [batch, 1]."""
+    """A signature as a regressor: string examples [batch] -> values [batch] or [batch, 1]."""
 
     def __init__(self, definition: SignatureDef, settings: Settings) -> None:
         _check_method_name(definition, settings, "regression", REGRESS)
@@ -95,7 +95,7 @@ class Regression:
         self.fetches = (self._tensor,)
 
     def read(self, fetched: Fetched, examples: int) -> np.ndarray:
-        """Values (float32) [examples]."""
+        """Return the values, float32 [examples]."""
         array = fetched[self._tensor]
         if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
             raise invalid_argument(
@@ -118,17 +118,17 @@ class Regression:
 def classify(
     servable: Servable, number: int, request: classification_pb2.ClassificationRequest, settings: Settings
 ) -> Call:
-    """The run that answers a ClassificationRequest from version `number`."""
+    """Return the call for a ClassificationRequest on version `number`."""
     return _answered_by(Classification, classification_pb2.ClassificationResponse, servable, number, request, settings)
 
 
 def regress(servable: Servable, number: int, request: regression_pb2.RegressionRequest, settings: Settings) -> Call:
-    """The run that answers a RegressionRequest from version `number`."""
+    """Return the call for a RegressionRequest on version `number`."""
     return _answered_by(Regression, regression_pb2.RegressionResponse, servable, number, request, settings)
 
 
 def _answered_by(kind: Any, response: Any, servable: Servable, number: int, request: Any, settings: Settings) -> Call:
-    """The run of the signature that a request names, seen as a head of one kind."""
+    """Return the call for the request's signature, as a head of class `kind`."""
     name = signature_name(request.model_spec)
     head = kind(definition_of(servable, name), settings)
     examples = serialized_examples(request.input)
@@ -143,21 +143,21 @@ def _answered_by(kind: Any, response: Any, servable: Servable, number: int, requ
 
 
 def first_spec(request: inference_pb2.MultiInferenceRequest) -> model_pb2.ModelSpec:
-    """The ModelSpec that says which version answers all tasks: the first one's, or an empty one."""
+    """Return the ModelSpec that selects the version for all tasks: that of the first task, or an empty one."""
     return request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
 
 
 def multi_inference(
     servable: Servable, number: int, request: inference_pb2.MultiInferenceRequest, settings: Settings
 ) -> Call:
-    """The one run that answers all tasks of a MultiInferenceRequest, each from a signature of version `number`."""
+    """Return the one call for all tasks of a MultiInferenceRequest, each with its own signature of version `number`."""
     heads: dict[str, Classification | Regression] = {}  # in the order of the tasks
     for task in request.tasks:
         name = _task_signature(task, request.tasks[0], heads)
         heads[name] = _head(task, _requested_definition(servable, name), settings)
     examples = serialized_examples(request.input)
     feeds: Fetched = {}
-    for name in sorted(heads):  # in one order for the same heads, as the runtime compiles one run for each
+    for name in sorted(heads):  # sorted, because each order of the feeds is compiled separately
         _check_sendable(servable, name)
         feeds |= servable.signatures[name].feeds({INPUTS: examples})
     fetches = tuple(sorted({tensor for head in heads.values() for tensor in head.fetches}))
@@ -182,7 +182,7 @@ def signature_name(spec: model_pb2.ModelSpec) -> str:
 
 
 def definition_of(servable: Servable, name: str) -> SignatureDef:
-    """The signature that a request for Classify or Regress names."""
+    """Return the signature of a Classify or Regress request."""
     definition = servable.signature_defs.get(name)
     if definition is None:
         raise invalid_argument(f"No signature was found with the name: {name}")
@@ -190,9 +190,9 @@ def definition_of(servable: Servable, name: str) -> SignatureDef:
 
 
 def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
-    """Serialized tf.Examples [examples] of a request; a common context stands in front of each.
+    """Return the serialized tf.Examples [examples] of a request, each prefixed with the common context.
 
-    Joined bytes are merged messages: a feature of the example replaces one of the context.
+    Concatenating serialized messages merges them: a feature of the example replaces that of the context.
     """
     if request_input.HasField("example_list_with_context"):
         listed = request_input.example_list_with_context
@@ -203,7 +203,7 @@ def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
 
 
 def check_context(size: int, examples: int) -> None:
-    """INVALID_ARGUMENT for a context, of `size` bytes, that is too large to stand in front of so many examples."""
+    """Raise INVALID_ARGUMENT if a context of `size` bytes is too large to be repeated for all `examples`."""
     if size * max(0, examples - 1) > MOST_REPEATED_BYTES:
         raise invalid_argument(
             f"A context of {size} bytes is repeated for each of {examples} examples; a request may repeat "
@@ -212,13 +212,13 @@ def check_context(size: int, examples: int) -> None:
 
 
 def repeated_context_bytes(request: Any) -> int:
-    """How many bytes the context of a request becomes."""
+    """Return the total bytes of a request's context, repeated for each example."""
     listed = request.input.example_list_with_context
     return len(listed.examples) * listed.context.ByteSize()
 
 
 def as_examples(serialized: list[bytes]) -> np.ndarray:
-    """Array [examples] for the runtime; a request must hold one at least."""
+    """Return an array [examples] for the runtime; INVALID_ARGUMENT if it is empty."""
     if not serialized:
         raise invalid_argument("Input is empty.")
     array = np.empty(len(serialized), object)
@@ -229,7 +229,7 @@ def as_examples(serialized: list[bytes]) -> np.ndarray:
 def call_of(
     servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[Fetched], Any]
 ) -> Call:
-    """A run of signature `name` on examples; `finish` gets what is fetched by tensor name."""
+    """Return a call of signature `name` on examples; `finish` receives {tensor name: array}."""
     _check_sendable(servable, name)
     return Call(
         servable.signatures[name].feeds({INPUTS: examples}),
@@ -240,7 +240,7 @@ def call_of(
 
 
 def _check_sendable(servable: Servable, name: str) -> None:
-    """INVALID_ARGUMENT if the signature's examples or results are none that can be sent, such as ragged tensors."""
+    """Raise INVALID_ARGUMENT if inputs or results of the signature cannot be sent, such as ragged tensors."""
     signature = servable.signatures[name]
     signature.check_inputs()
     signature.fetches(alias for alias in signature.outputs if alias in (CLASSES, SCORES, OUTPUTS))
@@ -249,7 +249,7 @@ def _check_sendable(servable: Servable, name: str) -> None:
 def _task_signature(
     task: inference_pb2.InferenceTask, first: inference_pb2.InferenceTask, before: dict[str, Any]
 ) -> str:
-    """Name of the signature that a task evaluates, which must be another one than those `before`."""
+    """Return the name of a task's signature, which must differ from those in `before`."""
     if not task.model_spec.name:
         raise invalid_argument("Found ModelSpec with an empty model name.")
     if task.model_spec.name != first.model_spec.name:
@@ -278,7 +278,7 @@ def _head(
 
 
 def _answered_spec(asked: model_pb2.ModelSpec, number: int) -> model_pb2.ModelSpec:
-    """Whom an answer comes from: the model as it was called, the actual version, the signature; never a label."""
+    """Return the ModelSpec of a response: the requested model, the actual version, the signature; never a label."""
     spec = model_pb2.ModelSpec(name=asked.name, signature_name=signature_name(asked))
     spec.version.value = number
     return spec
@@ -300,7 +300,7 @@ def _check_alias(infos: Any, alias: str, what: str, definition: SignatureDef) ->
 
 
 def _check_classes(alias: str, array: np.ndarray, dtype: str, examples: int) -> None:
-    """`array` is what a signature calls `classes` or `scores`."""
+    """Check the array of output `classes` or `scores`."""
     if array.ndim != 2:
         raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_brackets(array.shape)}")
     if _type_name(array) != dtype:

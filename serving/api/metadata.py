@@ -1,4 +1,4 @@
-"""GetModelMetadata and GetModelStatus, for gRPC as messages and for REST as JSON."""
+"""GetModelMetadata and GetModelStatus: messages for gRPC, JSON for REST."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from serving.errors import StatusError, invalid_argument
 from serving.models.manager import ModelManager
 from serving.protocol import CODES
 
-SIGNATURES = "signature_def"  # the only metadata field there is
-MOST_FIELDS = 100  # repeated ones are allowed, and looked at on the event loop
+SIGNATURES = "signature_def"  # the only metadata field
+MOST_FIELDS = 100  # duplicates are allowed; the event loop checks each
 STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
 def get_metadata(
     manager: ModelManager, request: get_model_metadata_pb2.GetModelMetadataRequest
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """All signatures of one version, packed as SignatureDefMap."""
+    """Return all signatures of one version, packed as SignatureDefMap."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     if not request.metadata_field:
@@ -45,7 +45,7 @@ def get_metadata(
 def get_status(
     manager: ModelManager, request: get_model_status_pb2.GetModelStatusRequest
 ) -> get_model_status_pb2.GetModelStatusResponse:
-    """State of one version or of all, highest first. A label is ignored, as the original server does."""
+    """Return the state of one version or of all, highest first. As in TensorFlow Serving, a label is ignored."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     name, number, _ = choice(request.model_spec)
@@ -62,7 +62,7 @@ def get_status(
 
 
 def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> str:
-    """{"model_spec": ..., "metadata": {"signature_def": ...}}; proto3 JSON has no such form of an Any."""
+    """Return {"model_spec": ..., "metadata": {"signature_def": ...}}; proto3 JSON would print an Any differently."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[SIGNATURES].Unpack(signatures)
     spec, signature_map = message_json(response.model_spec), message_json(signatures)
@@ -70,7 +70,7 @@ def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> 
 
 
 def message_json(message: Message) -> str:
-    """Proto JSON with snake_case names, defaults printed and one space of indentation."""
+    """Return proto JSON with snake_case names, default values and one space of indentation."""
     text = json_format.MessageToJson(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
     )

@@ -1,4 +1,4 @@
-"""Predict: from a request to a response, with the original server's order of checks and its texts."""
+"""Predict: from a request to a response, with TensorFlow Serving's order of checks and its error messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_NAMES = 100  # in a message
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server's flags say of every answer."""
+    """Settings from the server's flags for every request."""
 
     check_method_name: bool = False
     answer_as_content: bool = False
@@ -34,7 +34,7 @@ class Settings:
 
 
 def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest, settings: Settings) -> Call:
-    """The run that answers a PredictRequest from version `number`; its response is a PredictResponse."""
+    """Return the call for a PredictRequest on version `number`; its response is a PredictResponse."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
@@ -62,19 +62,19 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
 
 
 def asked_spec(request: Any) -> model_pb2.ModelSpec:
-    """The ModelSpec of a request."""
+    """Return the ModelSpec of a request; INVALID_ARGUMENT if it is missing."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     return request.model_spec
 
 
 def use_of(manager: ModelManager, request: Any) -> Use:
-    """The version that the request's model_spec asks for."""
+    """Return the use of the version in the request's model_spec."""
     return manager.use(*choice(asked_spec(request)))
 
 
 def choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
-    """Name, version and label of a ModelSpec; at most one of the latter two is set."""
+    """Return name, version and label of a ModelSpec; at most one of the latter two is set."""
     which = spec.WhichOneof("version_choice")
     return (
         spec.name,
@@ -112,7 +112,7 @@ def _check_repeated(size: int) -> None:
 
 
 def _join(names: Iterable[str]) -> str:
-    """Names in order; of very many, which clients may send, the first ones."""
+    """Join the names in order, at most the first MOST_NAMES, since clients may send very many."""
     first = heapq.nsmallest(MOST_NAMES + 1, names)
     return ",".join([*first[:MOST_NAMES], "..."] if len(first) > MOST_NAMES else first)
 
@@ -120,11 +120,11 @@ def _join(names: Iterable[str]) -> str:
 def _arrays(
     given: Mapping[str, TensorProto], signature: Signature, most_bytes: int = MOST_BYTES
 ) -> dict[str, np.ndarray]:
-    """Arrays of all inputs of the signature, from the request or the signature's defaults."""
+    """Return the arrays of all inputs of the signature, from the request or the signature's defaults."""
     arrays = {}
     used = 0
     for alias, tensor in signature.inputs.items():
-        if alias in given:  # a look-up of a missing key would add it to the message
+        if alias in given:  # indexing a missing key would add it to the message
             arrays[alias] = from_proto(given[alias], alias, most_bytes)
             used += 1
         elif alias in signature.defaults:
@@ -144,7 +144,7 @@ def _arrays(
 
 
 def _outputs(output_filter: Iterable[str], signature: Signature) -> tuple[str, ...]:
-    """Outputs to fetch: those of the filter, or all."""
+    """Return the outputs to fetch: those of the filter, or all."""
     chosen: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:

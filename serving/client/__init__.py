@@ -1,4 +1,4 @@
-"""Client of a model server, over gRPC or REST with the same methods; needs no TensorFlow.
+"""Client of a model server, with the same methods over gRPC and REST; needs no TensorFlow.
 
 with Client("localhost:8500") as client:  # or "http://localhost:8501"
     client.predict("translation", {"text": ["a sentence"]})["translation"]

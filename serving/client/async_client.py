@@ -23,9 +23,9 @@ from serving.protocol import DEFAULT_SIGNATURE
 
 
 class AsyncClient:
-    """Requests to one server from one event loop; arguments and failures are those of `Client`.
+    """Sends requests to one server from one event loop; arguments and exceptions are those of `Client`.
 
-    A coroutine that is cancelled ends its request.
+    Cancelling a coroutine cancels its request.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> Tensors:
-        """As Client.predict."""
+        """Like Client.predict."""
         return (await self._run(self._calls.predict(ModelSpec(model, version, label), inputs, signature, timeout)))[0]
 
     async def classify(
@@ -56,7 +56,7 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> list[list[Classification]]:
-        """As Client.classify."""
+        """Like Client.classify."""
         spec = ModelSpec(model, version, label)
         return await self._run(self._calls.classify(spec, examples, signature, context, timeout))
 
@@ -70,7 +70,7 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> np.ndarray:
-        """As Client.regress."""
+        """Like Client.regress."""
         spec = ModelSpec(model, version, label)
         return await self._run(self._calls.regress(spec, examples, signature, context, timeout))
 
@@ -84,25 +84,25 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> AsyncGenerator[Tensors, None]:
-        """As Client.stream; who leaves the loop early closes it at once with contextlib.aclosing."""
+        """Like Client.stream; use contextlib.aclosing to close it at once if the loop ends early."""
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
     async def metadata(
         self, model: str, version: int | None = None, label: str | None = None, timeout: float = TIMEOUT
     ) -> Metadata:
-        """As Client.metadata."""
+        """Like Client.metadata."""
         return await self._run(self._calls.metadata(ModelSpec(model, version, label), timeout))
 
     async def status(self, model: str, timeout: float = TIMEOUT) -> list[VersionStatus]:
-        """As Client.status."""
+        """Like Client.status."""
         return await self._run(self._calls.status(ModelSpec(model), timeout))
 
     async def models(self, timeout: float = TIMEOUT) -> dict[str, dict[int, str]]:
-        """As Client.models."""
+        """Like Client.models."""
         return await self._run(self._calls.models(timeout))
 
     async def ready(self, timeout: float = TIMEOUT) -> bool:
-        """As Client.ready."""
+        """Like Client.ready."""
         return await self._run(self._calls.ready(timeout))
 
     async def close(self) -> None:
@@ -115,7 +115,7 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carries the steps out -> what they return."""
+        """Execute the steps and return their result."""
         reply: Any = None
         failed: ServingError | None = None
         while True:
@@ -130,7 +130,7 @@ class AsyncClient:
                 failed = error
 
     async def _iterate(self, steps: Steps[None]) -> AsyncGenerator[Tensors, None]:
-        """Carries the steps out, and yields what they deliver."""
+        """Execute the steps and yield the outputs that they deliver."""
         reply: Any = None
         failed: ServingError | None = None
         async with AsyncExitStack() as opened:
@@ -151,7 +151,7 @@ class AsyncClient:
                     opened.push_async_callback(reply.close)
 
     async def _do(self, step: Any) -> Any:
-        """-> the reply."""
+        """Execute one step and return its reply."""
         match step:
             case Send():
                 return await self._transport.send(step.request, step.seconds)

@@ -1,7 +1,7 @@
-"""What the client's methods do, step by step, without sending anything.
+"""The client's methods as steps, without I/O.
 
-Each is a generator of steps: it yields what is to be done (`Send`, `Sleep`, ...), is sent the reply, or has the
-failure thrown into it, and returns the answer. `Client` and `AsyncClient` carry the steps out, each in its way.
+Each method is a generator: it yields a step (`Send`, `Sleep`, ...), receives the reply or the exception, and returns
+the result. `Client` and `AsyncClient` execute the steps.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from serving.client.errors import InvalidArgument, NotFound, ServingError, Unava
 from serving.client.types import Classification, Metadata, ModelSpec, Tensors, VersionStatus
 from serving.client.values import Features, converted, definite, features, rows_of, zeros
 
-METADATA_SECONDS = 5.0  # what is known of a model may be as old as this: a new version can rename an output
-FIRST_BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds; each wait doubles the one before
-STATE = "state"  # what a stream gives back and takes again
+METADATA_SECONDS = 5.0  # lifetime of cached metadata, which a new version of the model can change
+FIRST_BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds; each wait is twice the previous one
+STATE = "state"  # the output that a stream feeds back as an input
 
 
 @dataclass(frozen=True)
 class Send:
-    """Send the request and reply with the answer, within so many seconds."""
+    """Send the request and reply with the response, within `seconds`."""
 
     request: Any
     seconds: float
@@ -31,7 +31,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Open:
-    """Send the request and reply with the open body of its answer, which `Read` takes."""
+    """Send the request and reply with the open body of its response, for `Read`."""
 
     request: Any
     seconds: float
@@ -39,7 +39,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Read:
-    """Reply with the next bytes of a body, none at its end."""
+    """Reply with the next bytes of a body, b"" at its end."""
 
     body: Any
     seconds: float
@@ -52,7 +52,7 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Deliver:
-    """Hand the outputs to the user of a stream."""
+    """Yield the outputs to the user of a stream."""
 
     outputs: Tensors
 
@@ -61,28 +61,28 @@ T = TypeVar("T")
 Steps = Generator[Any, Any, T]
 
 
-# A request, and what reads its answer.
+# A request, and the function that parses its response.
 Question = tuple[Any, Callable[[Any], Any]]
 
 
 class Events(Protocol):
-    """Reads what a stream delivers."""
+    """Parser of the response of a stream."""
 
     def feed(self, chunk: bytes, outputs: Mapping[str, Any]) -> Iterator[Tensors | None]:
-        """The outputs that `chunk` completes, None at the end of the stream."""
+        """Yield the outputs that `chunk` completes, None at the end of the stream."""
         ...
 
 
 class Format(Protocol):
-    """How requests are written and answers are read: pure functions, for gRPC and for REST."""
+    """How to write requests and parse responses: pure functions, for gRPC and for REST."""
 
     address: str
-    describes_outputs: bool  # whether an answer tells the names and dtypes of its outputs
+    describes_outputs: bool  # whether a response contains the names and dtypes of its outputs
 
     def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Any: ...
 
     def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
-        """None where the answer has others than the metadata's `outputs`."""
+        """Return None if the outputs of the response are not the `outputs` of the metadata."""
         ...
 
     def read_version(self, answer: Any) -> int | None: ...
@@ -104,19 +104,19 @@ class Format(Protocol):
     def ready(self) -> Question: ...
 
     def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Any, Events] | None:
-        """The request, and what reads the body of its answer; None where the protocol has no streams."""
+        """Return the request and the parser of its response; None if the protocol has no streams."""
         ...
 
 
 class Deadline:
-    """The end of a request as a whole, tries and waits included."""
+    """The deadline of a request, including retries and waits."""
 
     def __init__(self, address: str, seconds: float) -> None:
         self._address, self._seconds = address, seconds
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds.
+        """Return the seconds until the deadline.
 
         Raises: DeadlineExceeded.
         """
@@ -127,16 +127,16 @@ class Deadline:
 
 
 class Calls:
-    """The steps of all methods; `retries` is how often a request is sent again where the server is unavailable."""
+    """The steps of all methods; `retries` is how often a request is repeated while the server is unavailable."""
 
     def __init__(self, form: Format, retries: int) -> None:
         self._form, self._retries = form, retries
-        self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the look
+        self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the request
 
     def predict(
         self, spec: ModelSpec, inputs: Mapping[str, Any], signature: str, timeout: float
     ) -> Steps[tuple[Tensors, int | None]]:
-        """-> the outputs, and the version that gave them where the answer tells it."""
+        """Return the outputs, and the version that computed them if the response contains it."""
         deadline = Deadline(self._form.address, timeout)
         try:
             arrays = yield from self._arrays(spec, signature, inputs, deadline)
@@ -190,25 +190,25 @@ class Calls:
     def stream(
         self, spec: ModelSpec, inputs: Mapping[str, Any], steps: int, signature: str, timeout: float
     ) -> Steps[None]:
-        """Delivers the outputs of each call of a signature that goes on from its own `state`."""
+        """Deliver the outputs of each call of a signature that continues from its own `state`."""
         if steps < 1:
             raise invalid(f"a stream of {steps} steps is none; give 1 or more")
         deadline = Deadline(self._form.address, timeout)
         description = (yield from self._known(spec, deadline, fresh=True)).get(signature)
-        if description is None:  # the server says which there are
+        if description is None:  # the server's error lists the signatures
             yield from self.predict(spec, inputs, signature, timeout)
             raise failure("FAILED_PRECONDITION", f"'{spec.name}' has no signature '{signature}'")
         if STATE not in description["inputs"] or STATE not in description["outputs"]:
             raise invalid(f"signature '{signature}' of '{spec.name}' has no '{STATE}' to go on from; it cannot stream")
         arrays = yield from self._arrays(spec, signature, inputs, deadline)
         stream = self._form.stream(spec, signature, arrays, steps)
-        if stream is not None and rows_of(arrays) == 1:  # as its servers have it
+        if stream is not None and rows_of(arrays) == 1:  # the limit of servers with server-sent events
             request, events = stream
             described = {name: tensor for name, tensor in description["outputs"].items() if name != STATE}
             try:
                 body = yield from self._retried(lambda seconds: Open(request, seconds), deadline)
             except (InvalidArgument, NotFound) as error:
-                if not error.message.startswith("Malformed request"):  # as a server says that has no streams
+                if not error.message.startswith("Malformed request"):  # the error of a server without streams
                     raise
             else:
                 yield from self._events(body, events, described, timeout)
@@ -217,12 +217,12 @@ class Calls:
         for _ in range(steps):
             outputs, version = yield from self.predict(spec, arrays | {STATE: state}, signature, timeout)
             if version is not None:
-                spec = ModelSpec(spec.name, version)  # a state is of use to the version alone that gave it
+                spec = ModelSpec(spec.name, version)  # only the version that returned a state can use it
             state = outputs.pop(STATE)
             yield Deliver(outputs)
 
     def _events(self, body: Any, events: Events, outputs: Mapping[str, Any], timeout: float) -> Steps[None]:
-        """Delivers what the events of a body hold, each of which may take as long as `timeout`."""
+        """Deliver the outputs of the events of a body; each event may take `timeout` seconds."""
         deadline = Deadline(self._form.address, timeout)
         while chunk := (yield Read(body, deadline.left())):
             for answer in events.feed(chunk, outputs):
@@ -238,9 +238,9 @@ class Calls:
         return self._understood(read, answer)
 
     def _understood(self, read: Callable[..., T], *answer: Any) -> T:
-        """What an answer says.
+        """Parse a response.
 
-        Raises: Unknown where it is none of a model server.
+        Raises: Unknown if it does not come from a model server.
         """
         try:
             return read(*answer)
@@ -252,13 +252,13 @@ class Calls:
         return (yield from self._retried(lambda seconds: Send(request, seconds), deadline))
 
     def _retried(self, step: Callable[[float], Send | Open], deadline: Deadline) -> Steps[Any]:
-        """The step, done again after a wait where the server is unavailable, as long as the deadline allows it."""
+        """Yield the step, and retry it after a wait while the server is unavailable and the deadline allows."""
         backoff = FIRST_BACKOFF
         for tries_left in range(self._retries, -1, -1):
             try:
                 return (yield step(deadline.left()))
             except Unavailable:
-                wait = backoff * random.uniform(0.5, 1.0)  # so that clients that failed together do not return together
+                wait = backoff * random.uniform(0.5, 1.0)  # so that clients that failed together do not retry together
                 if tries_left == 0 or wait >= deadline.left():
                     raise
             yield Sleep(wait)
@@ -266,7 +266,7 @@ class Calls:
         raise AssertionError("a try returns or raises")
 
     def _known(self, spec: ModelSpec, deadline: Deadline, fresh: bool = False) -> Steps[Metadata]:
-        """Metadata of `spec`, kept for some seconds unless it has to be `fresh`; forgotten when a request fails."""
+        """Return the metadata of `spec`, cached for METADATA_SECONDS or until a failure; `fresh` skips the cache."""
         known = self._metadata.get(spec)
         if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
             known = (time.monotonic(), (yield from self._answer(self._form.metadata(spec), deadline)))
@@ -285,7 +285,7 @@ class Calls:
         return arrays
 
     def _outputs(self, spec: ModelSpec, signature: str, answer: Any, deadline: Deadline) -> Steps[Tensors]:
-        for fresh in (False, True):  # what is known may describe a version that has been replaced
+        for fresh in (False, True):  # the cache may describe a version that has been replaced
             known: Metadata = {}
             if not self._form.describes_outputs:
                 known = yield from self._known(spec, deadline, fresh)

@@ -1,4 +1,4 @@
-"""From an address to what sends requests there; only the library of the protocol in use is imported."""
+"""Choose the message format and the transport for an address; import only the library of its protocol."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SCHEMES = ("grpc", "grpcs", "http", "https")
 
 
 def connect(address: str, token: str | None, tls: Tls | None, retries: int, asynchronous: bool) -> tuple[Calls, Any]:
-    """-> the steps of the client's methods, and the transport that carries them out.
+    """Return the client's methods as steps, and the transport that executes them.
 
-    Raises: InvalidArgument for what cannot be; OSError for files of `tls` that cannot be read.
+    Raises: InvalidArgument for invalid arguments; OSError if a file of `tls` cannot be read.
     """
     scheme = address.partition("://")[0] if "://" in address else "grpc"
     if scheme not in SCHEMES:

@@ -1,4 +1,4 @@
-"""What the client raises: an exception class for each canonical status code, with the server's text."""
+"""Exceptions of the client: one class for each canonical status code, with the server's text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class ServingError(Exception):
     """A request failed. `code` is a canonical status name ("NOT_FOUND"), `message` the server's text.
 
-    REST tells HTTP's numbers alone: FAILED_PRECONDITION and OUT_OF_RANGE come as INVALID_ARGUMENT there, ALREADY_EXISTS
-    as ABORTED, UNKNOWN and DATA_LOSS as INTERNAL.
+    REST returns only HTTP statuses, so FAILED_PRECONDITION and OUT_OF_RANGE become INVALID_ARGUMENT, ALREADY_EXISTS
+    becomes ABORTED, UNKNOWN and DATA_LOSS become INTERNAL.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -19,63 +19,63 @@ class ServingError(Exception):
 
 
 class Cancelled(ServingError):
-    """Somebody ended the request before it was done."""
+    """The request was cancelled before it completed."""
 
 
 class Unknown(ServingError):
-    """Something that has no code of its own, such as an answer that is not a model server's."""
+    """An error without a code of its own, such as a response that does not come from a model server."""
 
 
 class InvalidArgument(ServingError):
-    """The request is wrong, whatever the state of the server."""
+    """The request is invalid, whatever the state of the server."""
 
 
 class DeadlineExceeded(ServingError):
-    """The timeout passed before the answer came."""
+    """The timeout passed before the response arrived."""
 
 
 class NotFound(ServingError):
-    """No such model, or no such version that is loaded."""
+    """The server has no such model, or has not loaded that version."""
 
 
 class AlreadyExists(ServingError):
-    """What was to be made is there."""
+    """The entity to create already exists."""
 
 
 class PermissionDenied(ServingError):
-    """The server knows who asks, and does not allow it."""
+    """The server knows the client and does not allow the request."""
 
 
 class ResourceExhausted(ServingError):
-    """A limit of the server: the size of a request, or how many it takes at once."""
+    """A limit of the server is exceeded: the size of a request, or the number of concurrent requests."""
 
 
 class FailedPrecondition(ServingError):
-    """The request does not fit the state of the model, such as a signature that it has not."""
+    """The state of the model does not permit the request, for example if it lacks the signature."""
 
 
 class Aborted(ServingError):
-    """Another request came between."""
+    """The request conflicts with another one."""
 
 
 class OutOfRange(ServingError):
-    """A value past the end of what there is."""
+    """A value is past the end of the valid range."""
 
 
 class Unimplemented(ServingError):
-    """The server, or the protocol in use, has no such method."""
+    """The server or the protocol in use does not have the method."""
 
 
 class Internal(ServingError):
-    """A fault of the server."""
+    """The server failed internally."""
 
 
 class Unavailable(ServingError):
-    """No server answers, or it cannot take the request now; the client has tried again in vain."""
+    """No server answers, or it cannot accept the request now; all retries of the client have failed."""
 
 
 class DataLoss(ServingError):
-    """Data are damaged beyond repair."""
+    """Data is lost or corrupted beyond repair."""
 
 
 class Unauthenticated(ServingError):
@@ -103,7 +103,7 @@ ERRORS: dict[str, type[ServingError]] = {
 
 
 def failure(code: str, message: str) -> ServingError:
-    """The exception for a code."""
+    """Return the exception for a code."""
     return ERRORS.get(code, ServingError)(code, message)
 
 
@@ -116,7 +116,7 @@ def late(address: str, seconds: float) -> ServingError:
 
 
 def unavailable(address: str, reason: str) -> ServingError:
-    """What to tell when no server answers."""
+    """Return the exception for a server that does not answer."""
     return failure(
         "UNAVAILABLE",
         f"no model server answers at {address} ({reason}); start one with `python -m serving "

@@ -1,4 +1,4 @@
-"""The client over gRPC: how its messages are written and read, and how they travel."""
+"""The client over gRPC: message format and transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOAD
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 SERVING = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 
-# How gRPC speaks of a connection that there is not, or no more; other texts of UNAVAILABLE are the server's.
+# Parts of gRPC's own UNAVAILABLE messages about missing and lost connections; other texts come from the server.
 OF_CONNECTIONS = (
     "failed to connect",
     "resolution",
@@ -38,15 +38,15 @@ OF_CONNECTIONS = (
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # feature maps outgrow the default of 4 MiB
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the web, not for this server
-    ("grpc.initial_reconnect_backoff_ms", 200),  # a server that is just starting is found soon
+    ("grpc.enable_http_proxy", 0),  # proxies in environment variables are meant for the web, not for this server
+    ("grpc.initial_reconnect_backoff_ms", 200),  # connects soon to a server that is just starting
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 
 
 @dataclass(frozen=True)
 class Rpc:
-    """A request: the full name of the method, its message, and the class of the answer."""
+    """A request: the full name of the method, its message, and the class of the response."""
 
     method: str
     message: Any
@@ -54,7 +54,7 @@ class Rpc:
 
 
 class GrpcFormat:
-    """Requests as messages."""
+    """Requests and responses as protocol buffer messages."""
 
     describes_outputs = True
 
@@ -129,10 +129,10 @@ class GrpcFormat:
 
 
 class Channel:
-    """What a channel with and without asyncio has in common: how it is made, and the methods called so far."""
+    """Base of the sync and async transports: opens a channel and caches the methods called so far."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
-        """`address` is grpc://HOST:PORT, grpcs://HOST:PORT, or without a scheme as grpc:// is."""
+        """`address` is grpc://HOST:PORT or grpcs://HOST:PORT; without a scheme it means grpc://."""
         scheme, _, target = address.rpartition("://")
         self._address, self._target = address, target
         self._credentials = _credentials(tls or Tls()) if scheme == "grpcs" else None
@@ -140,7 +140,7 @@ class Channel:
         self._methods: dict[str, Any] = {}
 
     def _connect(self, library: Any) -> Any:
-        """A channel of `grpc` or `grpc.aio`."""
+        """Open a channel of `library`: `grpc` or `grpc.aio`."""
         if self._credentials is None:
             return library.insecure_channel(self._target, options=CHANNEL_OPTIONS)
         return library.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
@@ -163,7 +163,7 @@ class Channel:
 
 
 class GrpcTransport(Channel):
-    """Requests over one channel, which threads may share; it connects again by itself."""
+    """Sends requests over one channel, which threads may share; it reconnects by itself."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         super().__init__(address, token, tls)
@@ -180,7 +180,7 @@ class GrpcTransport(Channel):
 
 
 class AsyncGrpcTransport(Channel):
-    """Requests over one channel of the event loop that runs when the first is sent."""
+    """Sends requests over one channel, bound to the event loop that sends the first one."""
 
     _channel: Any = None
 

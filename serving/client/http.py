@@ -1,4 +1,4 @@
-"""How the client's REST requests travel: over connections that are kept for the next one, with and without asyncio."""
+"""HTTP transport of the client's REST requests over keep-alive connections, and its base for asyncio."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving.client.rest import Http, read_answer
 from serving.client.types import Tls
 
 KEPT_CONNECTIONS = 32
-SLICE = 2**20  # bytes written at once: what is left of a longer piece would be copied for each part that went out
+SLICE = 2**20  # bytes per write: each partial write copies the rest of the buffer
 
 
 class Clock:
-    """Takes the place of the timeouts of a request's reads and writes, so that all of them together end in time."""
+    """One deadline for all reads and writes of a request, in place of a timeout for each."""
 
     def __init__(self, seconds: float) -> None:
         self.set(seconds)
@@ -35,7 +35,7 @@ class Clock:
 
 
 class TimedStream(httpcore.NetworkStream):
-    """A connection whose timeouts are a Clock."""
+    """A network stream that takes a Clock as its timeout."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
@@ -60,7 +60,7 @@ class TimedStream(httpcore.NetworkStream):
 
 
 class TimedBackend(httpcore.NetworkBackend):
-    """Makes TimedStreams."""
+    """Network backend that opens TimedStreams."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -77,7 +77,7 @@ class TimedBackend(httpcore.NetworkBackend):
 
 
 class Opened:
-    """Notes whether a request had to make a connection, or used one that the server may have closed meanwhile."""
+    """Records whether a request opened a connection or reused one that the server may have closed."""
 
     def __init__(self) -> None:
         self.connected = False
@@ -86,14 +86,14 @@ class Opened:
         self.connected |= event == "connection.connect_tcp.started"
 
 
-# A host that makes no sense is a ValueError.
-# With asyncio, httpcore lets an alert of TLS through as it is, such as one that asks for a certificate.
+# An invalid host raises ValueError.
+# With asyncio, httpcore does not wrap TLS alerts, such as a request for a certificate.
 CLOSED = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError, ssl.SSLError)
 FAILURES = (*CLOSED, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, ValueError)
 
 
 class Http11:
-    """What requests with and without asyncio have in common: options, headers, and what failures mean."""
+    """Base of the sync and async transports: options, headers, and the mapping of failures."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         self._address = address
@@ -114,7 +114,7 @@ class Http11:
         return {"method": request.method, "url": url, "headers": self._headers, "content": request.body}
 
     def failure(self, error: Exception, seconds: float) -> ServingError:
-        """What to raise for one of FAILURES."""
+        """Return the exception to raise for one of FAILURES."""
         timed_out = isinstance(error, (httpcore.TimeoutException, TimeoutError))
         if timed_out and not isinstance(error, httpcore.ConnectTimeout):
             return late(self._address, seconds)
@@ -122,7 +122,7 @@ class Http11:
 
 
 class HttpTransport(Http11):
-    """Requests over connections that threads may share."""
+    """Sends requests over a connection pool that threads may share."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         super().__init__(address, token, tls)
@@ -144,9 +144,9 @@ class HttpTransport(Http11):
         self._pool.close()
 
     def begin(self, request: Http, clock: Clock) -> Any:
-        """-> the context of an answer whose head has come, and the answer.
+        """Send a request; return the context of the response and the response, once its headers have arrived.
 
-        A kept connection that the server has closed is no failure: a request to which nothing came back is sent again.
+        If the server has closed a keep-alive connection, the request is sent again over another one.
         """
         timeout = {"connect": clock, "read": clock, "write": clock}
         while True:
@@ -160,7 +160,7 @@ class HttpTransport(Http11):
 
 
 class HttpBody:
-    """An answer whose body is still to be read."""
+    """A response whose body is not read yet."""
 
     def __init__(self, transport: HttpTransport, request: Http, seconds: float) -> None:
         self._transport, self._clock = transport, Clock(seconds)
@@ -172,16 +172,16 @@ class HttpBody:
         self.status: int = self._response.status
 
     def read(self, seconds: float) -> bytes:
-        """The next bytes, none at the end."""
+        """Return the next bytes, b"" at the end."""
         self._clock.set(seconds)
         return self._next()
 
     def read_all(self) -> bytes:
-        """The whole body, within the time that opening it has left."""
+        """Return the whole body, within the remaining time of the request."""
         return b"".join(iter(self._next, b""))
 
     def close(self) -> None:
-        """Ends the request, if its answer is not read to the end."""
+        """Cancel the request, unless the response was read to its end."""
         self._context.__exit__(None, None, None)
 
     def _next(self) -> bytes:

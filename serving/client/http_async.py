@@ -1,4 +1,4 @@
-"""How the client's REST requests travel with asyncio."""
+"""HTTP transport of the client's REST requests with asyncio."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from serving.client.types import Tls
 
 
 class AsyncOpened(Opened):
-    """Opened, in the form that asyncio asks for."""
+    """`Opened` as a coroutine function."""
 
     async def __call__(self, event: str, details: Any) -> None:  # type: ignore[override]
         super().__call__(event, details)
 
 
 class AsyncHttpTransport(Http11):
-    """Requests over connections of one event loop."""
+    """Sends requests over a connection pool of one event loop."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         super().__init__(address, token, tls)
@@ -57,7 +57,7 @@ class AsyncHttpTransport(Http11):
         await self._pool.aclose()
 
     async def _begin(self, request: Http) -> AsyncHttpBody:
-        """As HttpTransport.begin."""
+        """Like HttpTransport.begin."""
         while True:
             opened = AsyncOpened()
             context = self._pool.stream(**self._arguments(request), extensions={"trace": opened})
@@ -69,7 +69,7 @@ class AsyncHttpTransport(Http11):
 
 
 class AsyncHttpBody:
-    """An answer whose body is still to be read."""
+    """A response whose body is not read yet."""
 
     def __init__(self, transport: AsyncHttpTransport, context: Any, response: httpcore.Response) -> None:
         self._transport, self._context = transport, context
@@ -77,7 +77,7 @@ class AsyncHttpBody:
         self.status = response.status
 
     async def read(self, seconds: float) -> bytes:
-        """The next bytes, none at the end."""
+        """Return the next bytes, b"" at the end."""
         try:
             async with asyncio.timeout(seconds):
                 return await anext(self.chunks, b"")
@@ -85,5 +85,5 @@ class AsyncHttpBody:
             raise self._transport.failure(error, seconds) from None
 
     async def close(self) -> None:
-        """Ends the request, if its answer is not read to the end."""
+        """Cancel the request, unless the response was read to its end."""
         await self._context.__aexit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The client over REST: how TensorFlow Serving's JSON, in its columnar form, is written and read."""
+"""The client over REST: write and parse TensorFlow Serving's JSON in its columnar format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HTTP_CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-# What proxies say in front of a model server, and in pages of their own.
+# Statuses that a proxy in front of a model server returns, with pages of its own.
 OF_PROXIES = {401, 403, 413, 429, 502, 503, 504}
 
 # {name in the metadata JSON: name here}
@@ -45,7 +45,7 @@ JSON_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float1
 
 @dataclass(frozen=True)
 class Http:
-    """A request: the path below the address, and a body if it is a POST. `is_json`: whether the answer has to be."""
+    """A request: the path below the address, and a body if it is a POST. `is_json`: the response must be JSON."""
 
     path: str
     body: bytes | None = None
@@ -57,7 +57,7 @@ class Http:
 
 
 class RestFormat:
-    """Requests as JSON."""
+    """Requests and responses as JSON."""
 
     describes_outputs = False
 
@@ -69,7 +69,7 @@ class RestFormat:
 
     def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
         values = answer["outputs"]
-        if len(outputs) == 1:  # a single output comes without its name
+        if len(outputs) == 1:  # the JSON omits the name of a single output
             values = {next(iter(outputs)): values}
         return _read_columns(values, outputs)
 
@@ -129,7 +129,7 @@ class RestFormat:
 
 
 class ServerSentEvents:
-    """Events as the HTML standard has them, which hold outputs; a piece of the body may end anywhere."""
+    """Parser of server-sent events (HTML standard) that hold outputs; a chunk of the body may end anywhere."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -169,9 +169,9 @@ class ServerSentEvents:
 
 
 def read_answer(address: str, request: Http, status: int, content: bytes) -> Any:
-    """The parsed JSON of an answer. Bytes that are not UTF-8 survive as surrogate escapes.
+    """Parse the JSON of a response. Bytes that are not UTF-8 become surrogate escapes.
 
-    Raises: ServingError of the status, with the text that the server gave.
+    Raises: ServingError of the status, with the server's text.
     """
     if status == 200 and not request.is_json:
         return None
@@ -205,7 +205,7 @@ def _path(spec: ModelSpec) -> str:
 
 
 def _describe(info: dict[str, Any]) -> dict[str, Any]:
-    """{"dtype", "shape"} of a TensorInfo; shape None: any. JSON leaves messages out that are not set."""
+    """Return {"dtype", "shape"} of a TensorInfo; shape None: any. The JSON omits messages that are not set."""
     if "composite_tensor" in info:
         return {"dtype": info["composite_tensor"]["type_spec"]["type_spec_class_name"] or COMPOSITE, "shape": None}
     return {
@@ -234,7 +234,7 @@ def _columns(inputs: Tensors) -> dict[str, Any]:
 
 
 def _to_json(name: str, array: np.ndarray) -> Any:
-    """Nested lists of an array; bytes, which JSON has not, as {"b64": ...}."""
+    """Return an array as nested lists; bytes, which JSON lacks, as {"b64": ...}."""
     if array.dtype.kind != "O":
         return array.tolist()
     return _map_leaves(lambda value: _text(name, value), array.tolist())
@@ -245,14 +245,14 @@ def _text(name: str, value: Any) -> Any:
 
 
 def _read_columns(values: Any, outputs: Mapping[str, Any]) -> Tensors | None:
-    """Arrays of {name: nested lists}; None where these are not the outputs that the metadata describes."""
+    """Convert {name: nested lists} to arrays; None if they are not the outputs that the metadata describes."""
     if not isinstance(values, dict) or values.keys() != outputs.keys():
         return None
     return {name: _from_json(values[name], **tensor) for name, tensor in outputs.items()}
 
 
 def _from_json(value: Any, dtype: str, shape: list[int] | None) -> np.ndarray:
-    """Array of nested lists. Where a list is empty, the signature's shape tells the axes below it."""
+    """Convert nested lists to an array. If a list is empty, the axes below it come from the signature's shape."""
 
     def leaf(value: Any) -> bytes:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The client without asyncio: it waits for each answer."""
+"""The synchronous client: each method blocks until the response arrives."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from serving.protocol import DEFAULT_SIGNATURE
 
 
 class Client:
-    """Requests to one server; may be shared by threads.
+    """Sends requests to one server; threads may share it.
 
     `address` is `HOST:PORT` or `unix:PATH` for gRPC, `grpcs://HOST:PORT` for gRPC over TLS, `http://HOST:PORT` or
-    `https://HOST:PORT` for REST. Both give equal arrays; string tensors are object arrays of `bytes`.
+    `https://HOST:PORT` for REST. Both return equal arrays; string tensors are object arrays of `bytes`.
     `token` is sent as `Authorization: Bearer`; `tls` names files for grpcs and https.
-    A request is sent again up to `retries` times, after waits that grow from 0.1 s, where the server is unavailable;
-    its `timeout` in seconds covers all of that. So a model has to bear that a request reaches it twice.
+    If the server is unavailable, the client retries a request up to `retries` times with exponential backoff from
+    0.1 s; the `timeout` in seconds covers all tries. So a request may reach a model twice.
 
     Methods raise a subclass of ServingError for each code, such as NotFound or DeadlineExceeded.
     """
@@ -54,8 +54,8 @@ class Client:
     ) -> Tensors:
         """Run `signature` of `model` on `inputs` {name: anything that numpy.asarray takes} -> {name: array}.
 
-        Arrays are sent with their dtype; Python numbers get the dtype that the signature asks for. REST has no form
-        for float16 and bfloat16. Over gRPC bfloat16 outputs come as float32.
+        Arrays keep their dtype; Python numbers are converted to the dtype of the signature. REST cannot represent
+        float16 and bfloat16. Over gRPC, bfloat16 outputs become float32.
         """
         return self._run(self._calls.predict(ModelSpec(model, version, label), inputs, signature, timeout))[0]
 
@@ -71,8 +71,8 @@ class Client:
     ) -> list[list[Classification]]:
         """Classify examples {feature: a number, str, bytes, or a list of one of these} -> the classes of each.
 
-        Whole numbers become int64 features, others float, str and bytes text; `context` has features that all
-        examples share.
+        Integers become int64 features, floats float features, str and bytes become bytes features; `context` holds
+        features that all examples share.
         """
         spec = ModelSpec(model, version, label)
         return self._run(self._calls.classify(spec, examples, signature, context, timeout))
@@ -87,7 +87,7 @@ class Client:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> np.ndarray:
-        """As `classify` -> a number for each example, float32 [examples]."""
+        """Like `classify` -> a number for each example, float32 [examples]."""
         spec = ModelSpec(model, version, label)
         return self._run(self._calls.regress(spec, examples, signature, context, timeout))
 
@@ -101,35 +101,35 @@ class Client:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> Generator[Tensors, None, None]:
-        """The outputs of `steps` calls of a signature, each of which goes on from the `state` of the one before.
+        """Yield the outputs of `steps` calls of a signature; each call continues from the `state` of the previous one.
 
-        `inputs` and outputs are without `state`. Each call may take `timeout` seconds. Closing the iterator, or
-        leaving the loop over it, ends the request. Over REST it is one request, of one row, where the server has
-        server-sent events; else, and over gRPC, each call is a request of its own.
+        `inputs` and the outputs do not contain `state`. Each call may take `timeout` seconds. Closing the iterator, or
+        leaving the loop over it, cancels the request. Over REST, one request covers all calls if the inputs have one
+        row and the server supports server-sent events; otherwise, and over gRPC, each call is a separate request.
         """
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
     def metadata(
         self, model: str, version: int | None = None, label: str | None = None, timeout: float = TIMEOUT
     ) -> Metadata:
-        """Signatures of the model: {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {...}}}."""
+        """Return the signatures: {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {...}}}."""
         return self._run(self._calls.metadata(ModelSpec(model, version, label), timeout))
 
     def status(self, model: str, timeout: float = TIMEOUT) -> list[VersionStatus]:
-        """All versions that the server knows of, highest first."""
+        """Return the status of all versions that the server knows, highest first."""
         return self._run(self._calls.status(ModelSpec(model), timeout))
 
     def models(self, timeout: float = TIMEOUT) -> dict[str, dict[int, str]]:
-        """What the server has, {model: {version: state}}; over REST, from `python -m serving --rest_api_extensions`.
+        """Return {model: {version: state}}; needs REST and a server with `--rest_api_extensions`.
 
         Raises: Unimplemented over gRPC, InvalidArgument from a server without the extension.
         """
         return self._run(self._calls.models(timeout))
 
     def ready(self, timeout: float = TIMEOUT) -> bool:
-        """Whether the server takes requests now; asked once. A server that does not answer is not ready.
+        """Return whether the server accepts requests now, without retries; False if it does not answer.
 
-        Raises: Unimplemented from a server that does not tell (no health service, no /readyz).
+        Raises: Unimplemented from a server without readiness check (no health service, no /readyz).
         """
         return self._run(self._calls.ready(timeout))
 
@@ -143,7 +143,7 @@ class Client:
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        """Carries the steps out -> what they return."""
+        """Execute the steps and return their result."""
         reply: Any = None
         failed: ServingError | None = None
         while True:
@@ -158,7 +158,7 @@ class Client:
                 failed = error
 
     def _iterate(self, steps: Steps[None]) -> Generator[Tensors, None, None]:
-        """Carries the steps out, and yields what they deliver."""
+        """Execute the steps and yield the outputs that they deliver."""
         reply: Any = None
         failed: ServingError | None = None
         with ExitStack() as opened:
@@ -179,7 +179,7 @@ class Client:
                     opened.callback(reply.close)
 
     def _do(self, step: Any) -> Any:
-        """-> the reply."""
+        """Execute one step and return its reply."""
         match step:
             case Send():
                 return self._transport.send(step.request, step.seconds)

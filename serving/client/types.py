@@ -1,4 +1,4 @@
-"""Types that the parts of the client share: what a request names and what a response holds."""
+"""Types that the modules of the client share: parts of requests and responses, TLS files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 RETRIES = 3
 TIMEOUT = 60.0  # seconds
 
-# Stand for a dtype in the metadata where a signature has no single tensor, beside names such as RaggedTensorSpec. Such
-# inputs and outputs cannot be sent.
+# Replace the dtype in the metadata of inputs and outputs that are not a single dense tensor, as class names such as
+# RaggedTensorSpec do. Such inputs and outputs cannot be sent.
 SPARSE, COMPOSITE = "SparseTensorSpec", "CompositeTensor"
 
 # {"signature": {"inputs": {name: {"dtype": "string", "shape": [-1]}}, "outputs": {...}}}; shape None: any.
@@ -22,7 +22,7 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model a request is for; neither version nor label: the highest version that is loaded."""
+    """The model of a request; without version and label, its highest loaded version."""
 
     name: str
     version: int | None = None
@@ -40,7 +40,7 @@ class VersionStatus:
 
 
 class Classification(NamedTuple):
-    """One class of an example; `label` is empty where the model has scores alone."""
+    """One class of an example; `label` is empty if the model returns only scores."""
 
     label: str
     score: float
@@ -48,7 +48,7 @@ class Classification(NamedTuple):
 
 @dataclass(frozen=True)
 class Tls:
-    """Files in PEM: certificates to trust instead of the system's, and what the client shows of itself."""
+    """PEM files: certificates to trust instead of the system's, and the client's own certificate and key."""
 
     authority: str | Path | None = None
     certificate: str | Path | None = None

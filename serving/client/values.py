@@ -1,4 +1,4 @@
-"""Values of a request as arrays of a dtype that can be sent, and as features of an example."""
+"""Convert the values of a request to arrays of a dtype that can be sent, or to features of an example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.protocol import DTYPES
 
 
 def definite(name: str, value: Any) -> np.ndarray | None:
-    """`value` as an array; None for Python numbers, whose dtype is the signature's to say."""
+    """Return `value` as an array, or None for Python numbers, whose dtype depends on the signature."""
     if isinstance(value, (np.ndarray, np.generic)):
         return checked(name, np.asarray(value))
     if isinstance(_first_leaf(value), (str, bytes)):
@@ -22,16 +22,16 @@ def definite(name: str, value: Any) -> np.ndarray | None:
 
 
 def converted(name: str, value: Any, wanted: str | None, signature: str) -> np.ndarray:
-    """Python numbers as an array of the dtype that the signature wants; None where nobody knows it."""
+    """Convert Python numbers to an array of dtype `wanted`, that of the signature; None if it is unknown."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise invalid(f"input '{name}' is no array: {error}") from None
     if wanted in (None, "string", "bfloat16") or wanted not in DTYPES or not _holds_numbers(array):
-        return checked(name, array)  # the server knows best what is wrong
+        return checked(name, array)  # the server reports the error best
     dtype = np.dtype(wanted)
     if array.dtype.kind == "f" and dtype.kind in "iub":
-        array = np.asarray(value, dtype=object)  # small and very large integers together became floats
+        array = np.asarray(value, dtype=object)  # numpy turns a mix of small and very large integers into floats
         if not _holds_numbers(array):
             raise invalid(f"input '{name}' holds fractions, but signature '{signature}' takes {dtype}")
     low, high = _range(dtype)
@@ -42,7 +42,7 @@ def converted(name: str, value: Any, wanted: str | None, signature: str) -> np.n
 
 
 def checked(name: str, array: np.ndarray) -> np.ndarray:
-    """The array, if the protocol has its dtype; numpy strings become object arrays of str or bytes."""
+    """Return the array if the protocol has its dtype; numpy strings become object arrays of str or bytes."""
     if array.dtype.kind in "US":
         return array.astype(object)
     if array.dtype.kind != "O" and array.dtype.name not in DTYPES:
@@ -52,7 +52,7 @@ def checked(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def as_bytes(name: str, value: Any) -> bytes:
-    """One element of a string tensor as it travels: text in UTF-8."""
+    """Return the bytes of one element of a string tensor; str is encoded as UTF-8."""
     if isinstance(value, str):
         try:
             return value.encode()
@@ -68,7 +68,7 @@ Features = dict[str, list]
 
 
 def features(example: Mapping[str, Any]) -> Features:
-    """An example as the protocol has it: a flat list of one kind for each feature."""
+    """Convert an example to the form of the protocol: each feature is a flat list of one type."""
     return {name: _feature(name, value) for name, value in example.items()}
 
 
@@ -99,9 +99,9 @@ def _kind(name: str, leaf: Any) -> type:
 
 
 def zeros(tensor: Mapping[str, Any], rows: int) -> np.ndarray:
-    """Zeros for an input as the metadata describes it, [rows, ...].
+    """Return zeros [rows, ...] for an input that the metadata describes.
 
-    Raises: ServingError where an axis after the first is free.
+    Raises: ServingError if the size of an axis after the first is unknown.
     """
     shape = tensor["shape"]
     if not shape or min(shape[1:], default=0) < 0 or tensor["dtype"] not in DTYPES or tensor["dtype"] == "bfloat16":
@@ -110,17 +110,17 @@ def zeros(tensor: Mapping[str, Any], rows: int) -> np.ndarray:
 
 
 def rows_of(arrays: Mapping[str, np.ndarray]) -> int:
-    """How many rows a batch has."""
+    """Return the number of rows of a batch."""
     return next((len(array) for array in arrays.values() if array.ndim), 1)
 
 
 def _holds_numbers(array: np.ndarray) -> bool:
-    """Whether a definite dtype can hold it; whole numbers of any size come as objects."""
+    """Return whether `array` holds only numbers; integers too large for int64 may be in an object array."""
     return array.dtype.kind in "biuf" or all(isinstance(leaf, int) for leaf in array.ravel())
 
 
 def _range(dtype: np.dtype) -> tuple[Any, Any]:
-    """The smallest and the largest number of a dtype."""
+    """Return the smallest and the largest number of a dtype."""
     if dtype.kind == "b":
         return 0, 1
     if dtype.kind == "f":

@@ -1,8 +1,8 @@
 """The messages of TensorFlow Serving's protocol that the client needs, without TensorFlow.
 
-The wire carries field numbers and types, not message names. So the messages are described here, in a pool of
-their own: they cannot clash with TensorFlow's messages in the same process, and need no generated code that
-would have to match the installed protobuf.
+The wire format carries field numbers and types, not message names. So this module describes the messages in a
+descriptor pool of their own: they cannot clash with TensorFlow's messages in the same process, and they need no
+generated code that must match the installed protobuf.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from serving.protocol import DTYPES
 PACKAGE = "serving.client.wire"
 
 # {message: {field: (number, type)}}. A type is a scalar, a message, "repeated T" or "map T" (with string keys).
-# Packed numbers of fixed width look on the wire like one string of bytes. Declared as bytes they are read and written
-# by numpy at once, where `repeated float` takes a Python object a number.
+# On the wire, packed numbers of fixed width look like one bytes field. If the field is declared as bytes, numpy reads
+# and writes them at once, whereas `repeated float` needs a Python object for each number.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShape": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},
@@ -97,7 +97,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 
 
 def _set_type(field: _Field, kind: str, parent: str) -> None:
-    """Fill in label and type of one field from its text, such as "repeated int64"."""
+    """Set the label and type of a field from its text, such as "repeated int64"."""
     if kind.startswith("map "):
         entry = "".join(word.capitalize() for word in field.name.split("_")) + "Entry"
         field.label, field.type = _Field.LABEL_REPEATED, _Field.TYPE_MESSAGE
@@ -112,7 +112,7 @@ def _set_type(field: _Field, kind: str, parent: str) -> None:
 
 
 def _add_map_entry(message: descriptor_pb2.DescriptorProto, type_name: str, value: str) -> None:
-    """Add the message `{key, value}` of which a map field is a list on the wire."""
+    """Add the entry message `{key, value}` of a map field, which is a list of entries on the wire."""
     entry = message.nested_type.add(name=type_name.rpartition(".")[2])
     entry.options.map_entry = True
     for number, (name, kind) in enumerate((("key", "string"), ("value", value)), start=1):
@@ -120,7 +120,7 @@ def _add_map_entry(message: descriptor_pb2.DescriptorProto, type_name: str, valu
 
 
 def _build() -> dict[str, Any]:
-    """Message classes by name."""
+    """Return the message classes by name."""
     file = descriptor_pb2.FileDescriptorProto(name="serving/wire.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -137,7 +137,7 @@ def _build() -> dict[str, Any]:
 CLASSES = _build()
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 
-# {dtype: field that holds its numbers} when they do not come as tensor_content.
+# {dtype: field that holds its numbers} if they are not in tensor_content.
 VALUE_FIELDS = {
     "float32": "float_val",
     "float64": "double_val",
@@ -153,11 +153,11 @@ VALUE_FIELDS = {
     "uint32": "uint32_val",
     "uint64": "uint64_val",
 }
-BITS = ("float16", "bfloat16")  # they come as whole numbers that hold their bits
+BITS = ("float16", "bfloat16")  # sent as integers that hold their bits
 
 
 def encode(tensor: Any, name: str, array: np.ndarray) -> None:
-    """Write an array into a Tensor message: numbers as raw memory, the fastest form on both sides."""
+    """Write an array into a Tensor message; numbers as raw memory, the fastest form on both sides."""
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     if array.dtype.kind == "O":
@@ -172,9 +172,9 @@ def encode(tensor: Any, name: str, array: np.ndarray) -> None:
 
 
 def decode(tensor: Any) -> np.ndarray:
-    """Array of a Tensor message, whose numbers may be raw memory or a list; bfloat16 becomes float32.
+    """Return the array of a Tensor message, with numbers as raw memory or a list; bfloat16 becomes float32.
 
-    Raises: Unimplemented for other dtypes than DTYPES.
+    Raises: Unimplemented for dtypes outside DTYPES.
     """
     name, shape = dtype_name(tensor.dtype), _shape(tensor.tensor_shape) or []
     if name == "string":
@@ -198,7 +198,7 @@ def decode(tensor: Any) -> np.ndarray:
 
 
 def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:
-    """The values in their shape; of a list that is too short the last one stands for all that are missing."""
+    """Reshape the values; if the list is too short, repeat its last value."""
     missing = int(np.prod(shape)) - len(values)
     if missing > 0 and len(values):
         values = np.concatenate([values, np.repeat(values[-1:], missing)])
@@ -206,7 +206,7 @@ def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:
 
 
 def describe(tensors: Any) -> dict[str, dict[str, Any]]:
-    """{name: {"dtype", "shape"}} of a map of TensorInfo; shape None: any."""
+    """Return {name: {"dtype", "shape"}} of a map of TensorInfo; shape None: any."""
     return {name: _describe(info) for name, info in tensors.items()}
 
 

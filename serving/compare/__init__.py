@@ -1,1 +1,1 @@
-"""`python -m serving.compare`: two versions of a model, side by side."""
+"""`python -m serving.compare`: compare two versions of a model."""

@@ -1,4 +1,4 @@
-"""`python -m serving.compare A B INPUTS`: the answers of two versions of a model to the same inputs."""
+"""`python -m serving.compare A B INPUTS`: compare the outputs of two versions of a model for the same inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """-> the exit status."""
+    """Run the comparison and return the exit status."""
     try:
         options = parse(arguments)
         with Client(options.server) as client:

@@ -1,4 +1,4 @@
-"""Inputs of a signature from files: lines of text, requests in TensorFlow Serving's row form, pictures."""
+"""Read inputs of a signature from files: lines of text, requests in TensorFlow Serving's row format, images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Row = dict[str, Any]  # {input: value}; strings as bytes or str
 
 
 def read_rows(paths: list[Path], inputs: dict[str, dict[str, Any]]) -> list[tuple[str, Row]]:
-    """All rows of the files, each with what to call it in a report.
+    """Return all rows of the files, each with its label in a report.
 
-    A directory stands for the pictures in it and below. A picture is a row; of `.json` each of "instances" (the body
-    of a REST predict request), of `.jsonl` each line, an instance too; of any other file each line that is not empty.
+    A directory stands for all images in its tree. A row is an image, one of the "instances" of a `.json` file (the body
+    of a REST predict request), a line of a `.jsonl` file (an instance), or a line of any other file, if not empty.
 
     Args:
         inputs: {name: {"dtype", "shape"}} of the signature, from the model's metadata.
-    Raises: UsageError for what cannot be read, holds nothing, or does not fit the inputs.
+    Raises: UsageError for unreadable files, missing rows, and rows that do not fit the inputs.
     """
     rows = []
     for path in paths:
@@ -60,7 +60,7 @@ def _rows_of(path: Path, inputs: dict[str, dict[str, Any]]) -> Iterator[tuple[st
 
 
 def _only_string(path: Path, inputs: dict[str, dict[str, Any]]) -> str:
-    """The input that a line or a picture is for; of others, a server may have the values to use without them."""
+    """Return the only string input, which receives lines or images; other inputs may have default values."""
     strings = [name for name, tensor in inputs.items() if tensor["dtype"] == "string"]
     if len(strings) != 1:
         wanted = ", ".join(f"{name} ({tensor['dtype']})" for name, tensor in sorted(inputs.items()))
@@ -72,7 +72,7 @@ def _only_string(path: Path, inputs: dict[str, dict[str, Any]]) -> str:
 
 
 def _instances(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each instance and where it stands."""
+    """Yield each instance, with its place in the file."""
     text = path.read_text("utf-8")
     if path.suffix == ".jsonl":
         for number, line in enumerate(text.splitlines(), 1):
@@ -94,7 +94,7 @@ def _parsed(place: str, text: str) -> Any:
 
 
 def _row(place: str, instance: Any, inputs: dict[str, dict[str, Any]]) -> Row:
-    """An instance with its values by name: a value alone is that of the only input."""
+    """Return an instance as {input: value}; a value without a name belongs to the only input."""
     takes = ", ".join(sorted(inputs))
     if not isinstance(instance, dict) or set(instance) == {"b64"}:
         if len(inputs) != 1:
@@ -109,13 +109,13 @@ def _row(place: str, instance: Any, inputs: dict[str, dict[str, Any]]) -> Row:
 
 
 def _decoded(value: Any) -> Any:
-    """JSON's stand-in for bytes, {"b64": ...}, as bytes."""
+    """Decode {"b64": ...}, which stands for bytes in JSON."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         return base64.b64decode(value["b64"], validate=True)
     return [_decoded(item) for item in value] if isinstance(value, list) else value
 
 
 def _called(row: Row) -> str:
-    """A row in a report: its values, bytes by their number alone."""
+    """Return the label of a row in a report: its values; of bytes only their number."""
     values = [f"{len(v):,} bytes" if isinstance(v, bytes) else str(v) for v in row.values()]
     return values[0] if len(values) == 1 else ", ".join(f"{k} {v}" for k, v in zip(row, values, strict=True))

@@ -1,4 +1,4 @@
-"""Which answers differ, and by how much."""
+"""Compare the outputs of A and B: which rows differ, and by how much."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Answers = dict[str, list]  # {output: value of each row}: bytes, a number, or an
 
 
 def judge(a: Answers, b: Answers, rows: int) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
-    """-> {output: how it was compared and with what result}, and which rows differ, bool [rows].
+    """Return {output: kind and result of the comparison}, and which rows differ, bool [rows].
 
-    Rows differ by their texts and places; where an answer has scores alone, by these.
+    Rows differ if their texts or indices of the maximum differ; if all outputs are scores, if these differ.
     """
     outputs: dict[str, dict[str, Any]] = {}
     by_choice, by_score = np.zeros(rows, bool), np.zeros(rows, bool)
@@ -44,10 +44,10 @@ def judge(a: Answers, b: Answers, rows: int) -> tuple[dict[str, dict[str, Any]],
 
 
 def comparable(name: str, answers: Answers) -> tuple[str, list]:
-    """-> how an output is compared, and the value of each row that is.
+    """Return the kind of comparison of an output, and the value to compare for each row.
 
-    "text": a string, or the first of several. "score": a number, or the first of several that belong to as many
-    strings. "largest": the place of the largest of several numbers. "no": anything else.
+    "text": a string, or the first of several. "score": a number, or the first of several if another output has as many
+    strings. "largest": the index of the maximum of several numbers. "no": anything else.
     """
     values = answers[name]
     axes = max(np.ndim(value) for value in values)
@@ -71,7 +71,10 @@ def is_text(value: Any) -> bool:
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    """The 95 % percentile interval of the mean (Efron & Tibshirani 1993, section 13.3); of one value there is none."""
+    """Return the 95 % bootstrap percentile interval of the mean (Efron & Tibshirani 1993, section 13.3).
+
+    (None, None) for fewer than two values or values that are not finite.
+    """
     if len(values) < 2 or not np.isfinite(values).all():
         return None, None
     generator = np.random.default_rng(SEED)

@@ -13,7 +13,7 @@ def latency(seconds: list[float]) -> dict[str, float]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON can hold it: text that is not UTF-8 with \\x escapes, numbers that are not finite as null."""
+    """Convert a value to JSON types: bytes that are not UTF-8 become \\x escapes, non-finite numbers null."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
@@ -61,6 +61,6 @@ def in_words(value: Any) -> str:
 
 
 def short(text: str, most: int = 200) -> str:
-    """On one line of the screen."""
+    """Shorten a text to `most` characters on one line."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,4 +1,4 @@
-"""Asks both sides the same."""
+"""Send the same inputs to both sides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serving.errors import UsageError
 
 @dataclass
 class Side:
-    """One of the two, what it has answered so far, and the seconds of each call."""
+    """A model to compare, its outputs so far, and the seconds of each call."""
 
     name: str
     answers: Answers = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Side:
         return ModelSpec(model, label=which or None)
 
     def ask(self, client: Client, signature: str, batch: Sequence[tuple[str, Row]]) -> None:
-        """Sends the rows, each with what to call it in an error."""
+        """Send a batch of rows, each with its label for error messages."""
         called, rows = zip(*batch, strict=True)
         inputs = {name: [row[name] for row in rows] for name in rows[0]}
         spec, began = self.spec, time.perf_counter()
@@ -52,7 +52,7 @@ class Side:
             raise ServingError(error.code, f"{self.name} {verb} {what}: {first_sentence(error.message)}") from None
         self.seconds.append(time.perf_counter() - began)
         for name, array in outputs.items():
-            if array.ndim and len(array) == len(rows):  # others have no answer for each input
+            if array.ndim and len(array) == len(rows):  # other outputs have no value for each input
                 self.answers.setdefault(name, []).extend(array)
 
     def forget(self) -> None:
@@ -61,12 +61,12 @@ class Side:
 
 
 def first_sentence(message: str) -> str:
-    """A server's text without TensorFlow's list of nodes."""
+    """Return a server's message without TensorFlow's list of nodes."""
     return re.sub(r"^assertion failed: \[(.*?)\]$", r"\1", message.partition("\n")[0].strip())
 
 
 def compare(client: Client, options: argparse.Namespace) -> dict[str, Any]:
-    """Asks both and -> the report, as --json prints it."""
+    """Send the inputs to both sides and return the report, as --json prints it."""
     a, b, signature = options.a, options.b, options.signature
     inputs = known_inputs(client, a, signature)
     if (others := known_inputs(client, b, signature)) != inputs:
@@ -106,7 +106,7 @@ def compare(client: Client, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def known_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
-    """The inputs of a signature, by the server's metadata."""
+    """Return the inputs of a signature, from the server's metadata."""
     spec = side.spec
     try:
         metadata = client.metadata(spec.name, spec.version, spec.label)

@@ -1,1 +1,1 @@
-"""What runs graphs."""
+"""Execution of graphs: executors, batching, tensors, threads."""

@@ -1,9 +1,9 @@
-"""Dynamic batching: requests that wait at the same time run as one batch, as TensorFlow Serving's batching session.
+"""Dynamic batching: requests that wait at the same time run as one batch, as in TensorFlow Serving's batching session.
 
 TensorFlow's own batching operation is not used. It batches the calls of a function, and half of the SavedModels have
 none: those of TensorFlow 1 are one flat graph. It cannot pad inputs of different lengths, needs a thread for every
-request that waits, fails all requests of a batch for one, and tells nobody how full its batches are. Here a batch is
-put together in the event loop, where requests wait anyway, without locks.
+waiting request, fails all requests of a batch if one fails, and does not report how full its batches are. Here the
+event loop, where requests wait anyway, forms the batches without locks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from serving.engine.workers import Workers
 from serving.errors import StatusError, invalid_argument
 from serving.settings.configuration import Batching
 
-Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds that it has)
+Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds)
 
 
 Observer = Callable[[list[float], int, int, list[int]], None]
-"""Told of each batch: microseconds that its tasks waited, size, size with padding, sizes of the tasks."""
+"""Called for each batch with the waits of its tasks in microseconds, its size, its padded size, and its task sizes."""
 
 
 @dataclass(eq=False)
 class Task:
-    """Rows of one request, which run together with those of others."""
+    """Rows of one request, which run in a batch with those of other requests."""
 
     feeds: Arrays
     size: int
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(eq=False)
 class Batch:
-    """Tasks that run together; open as long as it is the last of its queue and has room."""
+    """Tasks that run together; open to new tasks while it is the last of its queue and not full."""
 
     opened: float
     tasks: list[Task] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Batch:
 
 @dataclass(eq=False)
 class Queue:
-    """Batches that wait, of one set of inputs and outputs of one version."""
+    """Waiting batches for one set of inputs and outputs of one version."""
 
     key: tuple[Any, ...]
     run: Run
@@ -61,9 +61,9 @@ class Queue:
 
 
 class Scheduler:
-    """Puts requests into batches and runs these, at most `num_batch_threads` at once over all queues.
+    """Batches requests and runs the batches, at most `num_batch_threads` at once over all queues.
 
-    Everything but `_process` happens in the thread of the event loop.
+    Everything except `_process` runs in the thread of the event loop.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Scheduler:
         self.parameters = parameters
         self._loop, self._workers, self._observe = loop, workers, observe
         self._timeout = parameters.batch_timeout_micros / 1e6
-        # Of a request that is split, a part is at most as large as an execution.
+        # If large requests are split, their parts have at most max_execution_batch_size rows.
         self._most = (
             parameters.max_execution_batch_size or parameters.max_batch_size
             if parameters.enable_large_batch_splitting
@@ -85,18 +85,18 @@ class Scheduler:
     def submit(
         self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], deadline: Deadline
     ) -> asyncio.Future[Any]:
-        """A future of the arrays of `fetches`: those rows of a batch's results that belong to these feeds.
+        """Return a future of the arrays of `fetches`: the rows of the batch's results that belong to these feeds.
 
-        Tasks share a batch if they have the same owner (a loaded version), names of feeds, and fetches.
+        Tasks share a batch if they have the same owner (a loaded version), feed names, and fetches.
         """
         size = batch_size(feeds)
-        if not size:  # nothing to put together, and no row to fill up with
+        if not size:  # no rows to batch, and none to pad with
             return self._workers.submit(run, feeds, fetches, deadline.seconds_left())
         if size > self.parameters.max_batch_size:
             raise invalid_argument(
                 f"Task size {size} is larger than maximum input batch size {self.parameters.max_batch_size}"
             )
-        # Only rows of one shape can be put together, unless they may be padded.
+        # Rows of different shapes need padding to share a batch.
         padded = self.parameters.pad_variable_length_inputs
         shapes = () if padded else tuple(array.shape[1:] for array in feeds.values())
         key = (owner, tuple(feeds), fetches, shapes)
@@ -121,11 +121,11 @@ class Scheduler:
         return asyncio.ensure_future(_joined(futures, parts), loop=self._loop)
 
     def _room(self, queue: Queue) -> int:
-        """Rows that fit into the open batch."""
+        """Return the number of rows that fit into the open batch."""
         return self._most - queue.batches[-1].size if queue.batches else 0
 
     def _parts(self, queue: Queue, size: int) -> list[int]:
-        """Sizes of the tasks of a request: one, unless it is split to fill batches up."""
+        """Return the task sizes of a request: one, unless it is split to fill batches."""
         if not self.parameters.enable_large_batch_splitting:
             return [size]
         parts, room = [], self._room(queue) or self._most
@@ -135,7 +135,7 @@ class Scheduler:
         return [*parts, size]
 
     def _enqueued(self, queue: Queue) -> int:
-        """Batches that wait for the same run, also those of rows of other shapes: else these would have no deadline."""
+        """Count the waiting batches of this queue's owner, feeds and fetches; all row shapes share one limit."""
         return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
 
     def _enqueue(self, queue: Queue, feeds: Arrays, size: int, deadline: Deadline) -> asyncio.Future[list[np.ndarray]]:
@@ -150,7 +150,7 @@ class Scheduler:
         return task.future
 
     def _dispatch(self) -> None:
-        """Run what is due: full batches and those that have waited long enough, the oldest first."""
+        """Run the due batches, oldest first: full ones and those that have waited for the batch timeout."""
         now = time.monotonic()
         while self._running < self.parameters.num_batch_threads:
             queues = [queue for queue in self._queues.values() if queue.batches and self._due(queue, now)]
@@ -159,7 +159,7 @@ class Scheduler:
             oldest = min(queues, key=lambda queue: queue.batches[0].opened)
             batch = oldest.batches.popleft()
             if not oldest.batches:
-                del self._queues[oldest.key]  # shapes and versions come and go
+                del self._queues[oldest.key]  # shapes and versions change over time
             self._start(oldest, batch, now)
         self._set_timer(now)
 
@@ -169,7 +169,7 @@ class Scheduler:
         return full or now - batch.opened >= self._timeout
 
     def _set_timer(self, now: float) -> None:
-        """Come back when the next batch has waited long enough; if all threads are busy, the next to end comes back."""
+        """Schedule `_dispatch` for the next batch timeout; if all threads are busy, the next batch to end calls it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,9 +202,9 @@ class Scheduler:
         self._dispatch()
 
     def _process(self, queue: Queue, batch: Batch, waits: list[float]) -> list[Any]:
-        """Results or the error of each task, in a thread.
+        """Return the results or the error of each task; runs in a worker thread.
 
-        If the batch fails, its tasks run one by one, so that a bad request fails alone.
+        If the batch fails, its tasks run one by one, so that only an invalid request fails.
         """
         tasks = batch.tasks
         processed = next((n for n in self.parameters.allowed_batch_sizes if n >= batch.size), batch.size)
@@ -225,7 +225,7 @@ class Scheduler:
         return outcomes
 
     def _together(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
-        """Results of each task, from one run of all."""
+        """Run all tasks at once and return the results of each."""
         seconds = _seconds_left(tasks)
         if len(tasks) == 1 and processed == size:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
@@ -233,7 +233,7 @@ class Scheduler:
         if self.parameters.pad_variable_length_inputs:
             rows = {name: of_one_shape(arrays) for name, arrays in rows.items()}
         if not may_pad([arrays[0] for arrays in rows.values()], processed - size):
-            processed = size  # of large rows not so many more; a run of another size is slower at most
+            processed = size  # no padding with large rows; at worst, another batch size runs slower
         feeds = {name: merged(arrays, processed - size) for name, arrays in rows.items()}
         results = queue.run(feeds, queue.fetches, seconds)
         check_outputs(results, processed)
@@ -242,7 +242,7 @@ class Scheduler:
 
 
 def _wanted(task: Task) -> bool:
-    """Whether somebody still waits for it; the future of one that is too late has failed."""
+    """Return whether a client still waits for the task; fail its future if the deadline has passed."""
     try:
         task.deadline.seconds_left()
     except StatusError as error:
@@ -252,18 +252,18 @@ def _wanted(task: Task) -> bool:
 
 
 def _seconds_left(tasks: list[Task]) -> float | None:
-    """Until the latest deadline, which is that of the batch; None if a task has none."""
+    """Return the seconds until the latest deadline, which is that of the batch; None if a task has none."""
     ends = [task.deadline.end for task in tasks if task.deadline.end is not None]
     return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
 
 
 async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
-    """The results of the parts of a request, of these sizes, as those of the whole."""
+    """Concatenate the results of the parts of a request; `sizes` are their numbers of rows."""
     try:
         parts = await asyncio.gather(*futures)
     except BaseException:
         for future in futures:
-            future.cancel()  # the whole has failed
+            future.cancel()  # the whole request has failed
         raise
     for part, size in zip(parts, sizes, strict=True):
         check_outputs(part, size)

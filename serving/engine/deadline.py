@@ -1,4 +1,4 @@
-"""How long a request may still take."""
+"""Deadline of a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serving.errors import StatusError
 
 
 class Deadline:
-    """Ends after `seconds` (None: never), or when the client is gone and the request is given up."""
+    """Passes after `seconds` (None: never), or when the client disconnects and the request is given up."""
 
     __slots__ = ("end", "given_up")
 
@@ -17,7 +17,7 @@ class Deadline:
         self.given_up = False
 
     def seconds_left(self) -> float | None:
-        """More than 0, or None for any time; DEADLINE_EXCEEDED if nobody waits any more."""
+        """Return the remaining seconds (> 0) or None for no limit; raise DEADLINE_EXCEEDED if the deadline passed."""
         left = None if self.end is None else self.end - time.monotonic()
         if self.given_up or (left is not None and left <= 0):
             raise StatusError("DEADLINE_EXCEEDED", "Timed out waiting for notification")

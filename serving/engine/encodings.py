@@ -1,4 +1,4 @@
-"""What a TensorInfo of a signature stands for: one tensor, or something that the protocol has no form for."""
+"""Encodings of a signature's TensorInfo: one tensor, or a type that the protocol cannot represent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from tensorflow.core.framework import types_pb2
 
-# What TensorFlow names in a SavedModel -> in a sentence.
+# {name of a TypeSpec in a SavedModel: its name in messages}
 COMPOSITE = {"RaggedTensorSpec": "a ragged tensor", "SparseTensorSpec": "a sparse tensor"}
 NO_VALUES = (types_pb2.DT_INVALID, types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT)
 
 
 def composite_spec(info: Any) -> str:
-    """The TypeSpec of a TensorInfo that is encoded as several tensors, such as RaggedTensorSpec; "" for one tensor."""
+    """Return the TypeSpec of a TensorInfo encoded as several tensors, such as RaggedTensorSpec; "" for one tensor."""
     encoding = info.WhichOneof("encoding")
     if encoding == "coo_sparse":
         return "SparseTensorSpec"
@@ -22,12 +22,12 @@ def composite_spec(info: Any) -> str:
 
 
 def unsendable(info: Any) -> str:
-    """Why no TensorProto can hold what a TensorInfo stands for, such as "a ragged tensor"; "" where one can.
+    """Return why no TensorProto can represent a TensorInfo, such as "a ragged tensor"; "" if one can.
 
     TensorFlow Serving feeds and fetches the tensor called `TensorInfo.name` (its predict_util.cc, and GetInputValues in
-    TensorFlow's cc/saved_model/util.cc). A composite tensor has no name there, only its components have: such a request
-    fails with INVALID_ARGUMENT "Tensor :0, specified in either feed_devices or fetch_devices was not found in the
-    Graph" (tensorflow/serving issues 2084 and 2222).
+    TensorFlow's cc/saved_model/util.cc). That name is empty for a composite tensor, only its components have names: a
+    request fails with INVALID_ARGUMENT "Tensor :0, specified in either feed_devices or fetch_devices was not found in
+    the Graph" (tensorflow/serving issues 2084 and 2222).
     """
     if spec := composite_spec(info):
         return COMPOSITE.get(spec, f"a composite tensor ({spec})")

@@ -1,4 +1,4 @@
-"""How a graph is run: compiled once for some feeds and fetches, and with or without TensorFlow's threads."""
+"""Executors of a graph: compiled once for given feeds and fetches, with or without TensorFlow's threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tensorflow.python.client.pywrap_tf_session import TF_DeleteBuffer, TF_NewBu
 
 from serving.engine.tensors import MAX_DIMENSIONS
 
-# Operations that neither wait nor loop, and take a time that the shapes of their inputs tell. Not among them: what
-# makes sizes of values (Fill, Range, Tile, Pad), decodes, reads files, or runs functions in a way of its own.
+# Operations that neither wait nor loop, and whose run time depends only on the shapes of their inputs. This excludes
+# operations that turn values into sizes (Fill, Range, Tile, Pad), decode, read files, or call functions in other ways.
 NAMES = """
 Abs Add AddN AddV2 All Any ArgMax ArgMin AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Cast Ceil ClipByValue
 ConcatV2 Const Conv2D Cos DepthwiseConv2dNative Div DivNoNan Elu Equal Erf Exp ExpandDims Expm1 Floor FloorDiv
@@ -28,22 +28,22 @@ Sub Sum Tanh TopKV2 Transpose Unpack VarHandleOp VariableV2 Xdivy ZerosLike
 """
 CALCULATIONS = frozenset(NAMES.split())
 
-SHORT_SECONDS = 0.001  # what takes less gains nothing from threads that run its operations side by side
-QUICK_SECONDS = 0.00015  # what takes less holds the event loop up for a shorter time than a change of threads costs
-TRIALS = 5  # runs until something is decided
-MOST_SHAPES = 64  # whose times are remembered
+SHORT_SECONDS = 0.001  # shorter runs gain nothing from running operations in parallel threads
+QUICK_SECONDS = 0.00015  # shorter runs block the event loop for less time than a thread switch costs
+TRIALS = 5  # runs before a decision
+MOST_SHAPES = 64  # whose run times are stored
 
 
 class Calculations:
-    """Which tensors of a graph depend on CALCULATIONS alone."""
+    """Finds the tensors of a graph that depend only on CALCULATIONS."""
 
     def __init__(self, graph: graph_pb2.GraphDef) -> None:
         self._nodes = {node.name: node for node in graph.node}
         self._functions = {function.signature.name: function for function in graph.library.function}
-        self._known: dict[str, bool] = {}  # of functions
+        self._known: dict[str, bool] = {}  # {function: whether it contains only CALCULATIONS}
 
     def make(self, tensor: str) -> bool:
-        """Whether they make a tensor such as "y:0"."""
+        """Return whether a tensor such as "y:0" depends only on CALCULATIONS."""
         seen: set[str] = set()
         waiting = [_node_of(tensor)]
         while waiting:
@@ -63,7 +63,7 @@ class Calculations:
 
     def _function(self, name: str) -> bool:
         if name not in self._known:
-            self._known[name] = False  # one that calls itself never ends
+            self._known[name] = False  # a recursive function may never end
             function = self._functions.get(name)
             self._known[name] = function is not None and all(map(self._calculates, function.node_def))
         return self._known[name]
@@ -74,14 +74,14 @@ def _node_of(tensor: str) -> str:
 
 
 def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
-    """A tensor that equals one of strings and fails, with INVALID_ARGUMENT, where that has too many dimensions.
+    """Return the name of a tensor that equals a string tensor, but fails with INVALID_ARGUMENT above MAX_DIMENSIONS.
 
-    What is added to the graph looks at the real rank: the one that the graph declares is not kept, as inputs are not
-    checked for it. Other tensors need no check: the runtime makes it.
+    The check, added to the graph, uses the rank at run time: the declared rank is not reliable, since inputs are not
+    checked against it. Other dtypes need no check: the runtime does it.
     """
     try:
         strings = graph.get_tensor_by_name(tensor)
-    except (KeyError, ValueError):  # a signature may name what is not there; to run it fails
+    except (KeyError, ValueError):  # a signature may name a missing tensor; running it fails
         return tensor
     if strings.dtype != tf.string:
         return tensor
@@ -94,26 +94,26 @@ def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
 
 
 class Executor(Protocol):
-    """What some distinct fetches need of a graph, for some feeds. Shapes are not checked, as Session.run would."""
+    """Runs the part of a graph between given feeds and distinct fetches. Unlike Session.run, it checks no shapes."""
 
     fetches: tuple[str, ...]
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
-        """What is fetched, in order."""
+        """Return the fetched values, in order."""
 
     def quick(self, arrays: Iterable[np.ndarray]) -> bool:
-        """Whether a run is known to take less than a change of threads."""
+        """Return whether a run is known to take less time than a thread switch."""
 
 
 class SessionExecutor:
-    """A path that may wait or loop. It can be ended at a deadline, which costs some 70 microseconds a run."""
+    """Executor for graphs that may wait or loop. A deadline can end its runs, which costs some 70 microseconds each."""
 
     def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
         self._session, self.fetches = session, fetches
         self._feeds, self._fetches = ([_output_of(session.graph, name) for name in names] for names in (feeds, fetches))
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
-        """What is fetched, in order; DeadlineExceededError if it takes longer."""
+        """Return the fetched values, in order; DeadlineExceededError after `seconds`."""
         feeds = dict(zip(self._feeds, arrays, strict=True))
         options = config_pb2.RunOptions(timeout_in_ms=0 if seconds is None else max(1, int(1000 * seconds)))
         buffer = TF_NewBufferFromString(options.SerializeToString())
@@ -131,21 +131,21 @@ def _output_of(graph: tf.Graph, name: str) -> Any:
 
 
 class CallableExecutor:
-    """A path of calculations alone: a callable, which costs less than Session.run and runs to its end.
+    """Executor for graphs of CALCULATIONS: a callable, which costs less than Session.run and cannot be interrupted.
 
-    If it turns out to be short it goes without TensorFlow's threads, whose start takes longer than it does. Then its
-    runs are timed by the shapes of their feeds, which tell how long they take.
+    If its runs are short, it stops using TensorFlow's threads, whose start would take longer than the run. It then
+    measures run times by the shapes of the feeds, which determine them.
     """
 
     def __init__(self, session: Any, feeds: Sequence[str], fetches: tuple[str, ...]) -> None:
         self._session, self._feeds, self.fetches = session, feeds, fetches
         self._run = self._compiled(inter_op_thread_pool=0)
         self._trials, self._fastest = 0, float("inf")
-        self._short: bool | None = None  # None: not decided
-        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, slowest, fading)}
+        self._short: bool | None = None  # None: undecided
+        self._times: dict[tuple[tuple[int, ...], ...], tuple[int, float]] = {}  # {shapes: (runs, decaying maximum)}
 
     def run(self, arrays: Iterable[np.ndarray], seconds: float | None) -> list[Any]:
-        """What is fetched, in order."""
+        """Return the fetched values, in order."""
         arrays = tuple(arrays)
         start = time.perf_counter()
         fetched = self._run(*arrays)
@@ -159,7 +159,7 @@ class CallableExecutor:
     def quick(self, arrays: Iterable[np.ndarray]) -> bool:
         shapes = []
         for array in arrays:
-            if array.dtype.kind == "O":  # the shape of strings does not tell how long they are
+            if array.dtype.kind == "O":  # a shape does not include the lengths of strings
                 return False
             shapes.append(array.shape)
         runs, slowest = self._times.get(tuple(shapes), (0, 0.0))
@@ -168,7 +168,7 @@ class CallableExecutor:
     def _decide(self, seconds: float) -> None:
         self._trials += 1
         self._fastest = min(self._fastest, seconds)
-        if self._trials >= TRIALS and self._short is None:  # several threads may come here
+        if self._trials >= TRIALS and self._short is None:  # several threads may get here
             if self._fastest < SHORT_SECONDS:
                 self._run = self._compiled(inter_op_thread_pool=-1)
             self._short = self._fastest < SHORT_SECONDS
@@ -177,7 +177,7 @@ class CallableExecutor:
         shapes = tuple(array.shape for array in arrays)
         runs, slowest = self._times.get(shapes, (0, 0.0))
         if runs or len(self._times) < MOST_SHAPES:
-            # The first runs warm up; later a slow one counts until a hundred others have been faster.
+            # The first runs are warm-up; the maximum decays by 3 % a run, so about a hundred runs forget a slow one.
             self._times[shapes] = (runs + 1, max(seconds, 0.97 * slowest) if runs >= TRIALS else 0.0)
 
     def _compiled(self, inter_op_thread_pool: int) -> Callable[..., list[Any]]:

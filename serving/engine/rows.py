@@ -1,4 +1,4 @@
-"""Rows of several requests as one batch of arrays, and apart again."""
+"""Merge the rows of several requests into one batch of arrays, and check that the outputs can be split again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def batch_size(feeds: Arrays) -> int:
-    """The first dimension, which all inputs must share."""
+    """Return the size of the first dimension, which all inputs must share."""
     sizes = set()
     for array in feeds.values():
         if array.ndim == 0:
@@ -29,32 +29,35 @@ def batch_size(feeds: Arrays) -> int:
 
 
 def merged(arrays: list[np.ndarray], padding: int) -> np.ndarray:
-    """Rows of all tasks, and `padding` times the first row again."""
+    """Concatenate the rows of all tasks and `padding` copies of the first row."""
     if padding:
         arrays = [*arrays, np.repeat(arrays[0][:1], padding, axis=0)]
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def may_pad(arrays: list[np.ndarray], count: int) -> bool:
-    """Whether `count` more of the first row of each array may be held."""
+    """Return whether `count` copies of the first row of each array fit into MOST_PADDING_BYTES."""
     return count * sum(map(_row_bytes, arrays)) <= MOST_PADDING_BYTES
 
 
 def _row_bytes(array: np.ndarray) -> int:
-    """Memory of the first row."""
+    """Return the bytes of the first row."""
     row = array[:1]
     return sum(map(_element_bytes, row.ravel())) if array.dtype.kind == "O" else row.nbytes
 
 
 def of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Arrays grown at the ends of all axes but the first to the largest among them; each is filled up with its first
-    element, which suits strings and numbers alike. RESOURCE_EXHAUSTED if they would grow by more than a batch may."""
+    """Pad the arrays at the ends of all axes but the first to a common shape, each with its first element.
+
+    The first element suits strings and numbers alike.
+    Raises: RESOURCE_EXHAUSTED for more than MOST_PADDING_BYTES of padding.
+    """
     ranks = {array.ndim for array in arrays}
     if len(ranks) > 1:
         raise StatusError("FAILED_PRECONDITION", "Tensors of a batch must have the same number of dimensions")
     shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
     new = sum((len(a) * math.prod(shape) - a.size) * _element_bytes(a.flat[0]) for a in arrays if a.size)
-    if new > MOST_PADDING_BYTES:  # one long row would make many short ones as long: each task runs alone
+    if new > MOST_PADDING_BYTES:  # one long row would pad many short ones; the tasks then run one by one
         raise StatusError("RESOURCE_EXHAUSTED", f"The rows of a batch are too different: {new} bytes to fill them up")
     grown = []
     for array in arrays:
@@ -73,7 +76,7 @@ def _element_bytes(element: Any) -> int:
 
 
 def check_outputs(arrays: list[np.ndarray], rows: int) -> None:
-    """Outputs can be taken apart, or put together, if each has a row for every row of the inputs."""
+    """Check that each output has a row for every row of the inputs, so that it can be split or concatenated."""
     for array in arrays:
         if array.ndim == 0:
             raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")

@@ -1,4 +1,4 @@
-"""From a request to its response, on the event loop: look up, prepare, run in a thread or a batch, finish."""
+"""Turn a request into its response on the event loop: look up, prepare, run in a thread or a batch, finish."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from serving.engine.workers import Workers
 from serving.models.manager import Use, Version
 from serving.telemetry.metrics import Metrics
 
-LARGE_BYTES = 64 * 1024  # what is larger takes longer to read or write than a change of threads
+LARGE_BYTES = 64 * 1024  # parsing or serializing more than this takes longer than a thread switch
 
 
 class Runner:
-    """Runs calls of loaded versions."""
+    """Runs calls on loaded versions."""
 
     def __init__(self, workers: Workers, metrics: Metrics) -> None:
         self._workers, self._metrics = workers, metrics
@@ -34,9 +34,9 @@ class Runner:
         seconds: float | None,
         large_result: int = LARGE_BYTES,
     ) -> Any:
-        """The response to a request of `size` bytes, which has so many seconds; `prepare` says what has to run.
+        """Return the response to a request of `size` bytes within `seconds`; `prepare` makes the call to run.
 
-        Results of more than `large_result` bytes are written by a thread.
+        A thread serializes results of more than `large_result` bytes.
         """
         with ExitStack() as hold:
             version = hold.enter_context(use)
@@ -50,7 +50,8 @@ class Runner:
             return call.finish(arrays)
 
     async def run(self, hold: ExitStack, version: Version, api: str, call: Call, deadline: Deadline) -> list[Any]:
-        """Arrays of the call's fetches. `hold` keeps the version loaded; if the caller is cancelled, until the end."""
+        """Return the arrays of the call's fetches. `hold` keeps the version loaded until the run ends, even if the
+        caller is cancelled."""
         start = time.perf_counter()
         servable = version.servable
         if servable.scheduler is None and servable.quick(call.feeds, call.fetches):
@@ -61,14 +62,14 @@ class Runner:
         try:
             arrays = await asyncio.shield(running)
         except asyncio.CancelledError:
-            # The client is gone. If the graph runs, it runs on, and so long the version must stay loaded.
+            # The client has disconnected. A running graph cannot be stopped; until it ends the version stays loaded.
             deadline.given_up = True
             kept = hold.pop_all()
 
             def ended(done: asyncio.Future[Any]) -> None:
                 kept.close()
                 if not done.cancelled():
-                    done.exception()  # nobody else asks for it, which asyncio would report
+                    done.exception()  # retrieves it; otherwise asyncio logs an error
 
             running.add_done_callback(ended)
             raise
@@ -76,18 +77,18 @@ class Runner:
         return arrays
 
     def work(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """A future of `function(*arguments)`, run in a thread."""
+        """Run `function(*arguments)` in a thread; return its future."""
         return self._workers.submit(function, *arguments)
 
     def _start(self, servable: Any, call: Call, deadline: Deadline) -> asyncio.Future[Any]:
         if servable.scheduler is not None and call.feeds:
             return servable.scheduler.submit(servable, servable.run, call.feeds, call.fetches, deadline)
-        # The deadline is looked at when a thread is free, by when it may be over.
+        # The thread checks the deadline when it starts the job, since it may have passed by then.
         return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, deadline.seconds_left()))
 
 
 def memory_of(array: np.ndarray) -> int:
-    """Bytes of an array; of one of very many strings at least so many, for to look at all takes long itself."""
+    """Return the bytes of an array; a lower bound for very many strings, which are slow to sum up."""
     if array.dtype.kind != "O" or array.nbytes > LARGE_BYTES:
         return array.nbytes
     return array.nbytes + sum(map(len, array.ravel()))

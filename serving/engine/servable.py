@@ -1,4 +1,4 @@
-"""A loaded version of a model: its session, its signatures, and what runs them."""
+"""A loaded version of a model: its session, signatures and executors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from serving.protocol import CODE_NAMES, INIT_OPERATION
 SESSION_ERRORS = tf.errors.OpError
 CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
 NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
-MOST_PATHS = 64  # that are compiled for choices of outputs
+MOST_PATHS = 64  # executors compiled for selections of outputs
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
-    """The runtime's own code and text, without the names of the functions that it came through."""
+    """Convert an error of the runtime, with its code and its text, without the names of the calling functions."""
     message = CALLERS.sub("", error.message)
     if message == NO_ARRAY:
         return invalid_argument("An output has more dimensions, or is larger, than an array of numpy may be.")
@@ -42,26 +42,26 @@ def status_of(error: tf.errors.OpError) -> StatusError:
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a graph, and what becomes of its results."""
+    """One run of a graph, and the function that turns its results into the response."""
 
     feeds: dict[str, np.ndarray]  # {tensor name: array}
     fetches: tuple[str, ...]  # tensor names, may repeat
     finish: Callable[[list[np.ndarray]], Any]  # fetched arrays in that order -> the response
-    examples: int | None = None  # how many it holds, where the protocol counts them
+    examples: int | None = None  # number of examples, if the protocol counts them
 
     def then(self, function: Callable[[Any], Any]) -> Call:
-        """This call, whose response is what `function` makes of it."""
+        """Return this call with `function` applied to its response."""
         return replace(self, finish=lambda arrays: function(self.finish(arrays)))
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a signature: the tensor that is fed, its DataType, numpy's dtype of it, and its declared shape."""
+    """One input of a signature: the tensor to feed, its DataType, its numpy dtype, and its declared shape."""
 
     tensor: str
     data_type: int
     dtype: np.dtype
-    shape: list[int] | None = None  # None: of any rank; -1: of any size
+    shape: list[int] | None = None  # None: any rank; -1: any size
 
 
 class Signature:
@@ -78,17 +78,17 @@ class Signature:
         self.output_types = {alias: info.dtype for alias, info in definition.outputs.items()}
         self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
         self.all_outputs = tuple(self.outputs)
-        # {alias: what it is instead of a tensor that can be sent}
+        # {alias: why it cannot be sent}
         self.unsendable_inputs, self.unsendable_outputs = (
             {alias: what for alias, info in sorted(infos.items()) if (what := unsendable(info))}
             for infos in (definition.inputs, definition.outputs)
         )
-        # The runtime numbers its arguments by tensor name; messages about them count in this order.
+        # The runtime numbers its arguments in the order of their tensor names; error messages use these numbers.
         self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
         self.fed = tuple(info.tensor for _, info in self._fed)
 
     def check_inputs(self) -> None:
-        """INVALID_ARGUMENT if a request cannot hold what the signature takes."""
+        """Raise INVALID_ARGUMENT if a request cannot represent an input of the signature."""
         for alias, what in self.unsendable_inputs.items():
             raise invalid_argument(
                 f'Input "{alias}" of signature "{self.name}" is {what}, which requests cannot hold: '
@@ -96,7 +96,7 @@ class Signature:
             )
 
     def fetches(self, aliases: Iterable[str]) -> tuple[str, ...]:
-        """Tensor names of outputs, in order; INVALID_ARGUMENT for one that an answer cannot hold."""
+        """Return the tensor names of outputs, in order; INVALID_ARGUMENT for one that a response cannot represent."""
         names = []
         for alias in aliases:
             if what := self.unsendable_outputs.get(alias):
@@ -110,7 +110,7 @@ class Signature:
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{alias: array} of all inputs -> {tensor name: array}.
 
-        Dtypes and ranks are checked, for the runtime does not survive all; sizes are the graph's business.
+        Checks dtypes and ranks, since some wrong ones crash the runtime; the graph itself checks sizes.
         """
         feeds = {}
         for index, (alias, wanted) in enumerate(self._fed):
@@ -126,7 +126,7 @@ class Signature:
 
 
 def _dtype(info: Any) -> np.dtype:
-    """numpy's dtype of an input; object where a request cannot hold it."""
+    """Return the numpy dtype of an input; object if a request cannot represent it."""
     return np.dtype(object) if unsendable(info) else numpy_dtype(info.dtype)
 
 
@@ -135,12 +135,12 @@ def _shape(shape: Any) -> list[int] | None:
 
 
 def read_signatures(definitions: dict[str, meta_graph_pb2.SignatureDef]) -> dict[str, Signature]:
-    """The signatures that can be called."""
+    """Return the signatures that can be called."""
     return {name: Signature(name, each) for name, each in definitions.items() if name != INIT_OPERATION}
 
 
 class Servable:
-    """One SavedModel in a session and graph of its own."""
+    """One SavedModel, in its own session and graph."""
 
     def __init__(
         self,
@@ -150,21 +150,21 @@ class Servable:
         scheduler: Scheduler | None = None,
         observe: Callable[[float], None] = lambda microseconds: None,
     ) -> None:
-        """`scheduler` puts its calls into batches; `observe` is told of each run."""
+        """`scheduler` batches the calls; `observe` receives the microseconds of each run."""
         self.path, self.scheduler, self._observe = path, scheduler, observe
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._lock = threading.Lock()
         self._executors: dict[tuple[tuple[str, ...], tuple[str, ...]], Executor] = {}
         try:
             meta_graph = _load(self._session, path, tags)
-            # Copies: a part of a message keeps the whole of it in memory.
+            # Copies, since a part of a message keeps the whole message in memory.
             self.signature_defs = {name: copy.deepcopy(each) for name, each in meta_graph.signature_def.items()}
             self.signatures = read_signatures(self.signature_defs)
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
             calculated = {name for name in outputs if calculations.make(name)}
             self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
-            self._session._extend_graph()  # by what checks ranks
+            self._session._extend_graph()  # adds the rank checks
             self._calculated = {self._checked[name] for name in calculated}
         except BaseException:
             self._session.close()
@@ -173,9 +173,9 @@ class Servable:
     def run(
         self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
     ) -> list[np.ndarray]:
-        """Arrays of `fetches` in their order; may be called by several threads at once.
+        """Return the arrays of `fetches`, in order; several threads may call this at once.
 
-        What waits or loops is ended after `seconds`, with DEADLINE_EXCEEDED.
+        A graph that waits or loops ends after `seconds` with DEADLINE_EXCEEDED.
         """
         start = time.perf_counter()
         fetches = self._checked_of(fetches)
@@ -185,30 +185,30 @@ class Servable:
             return [_as_array(fetched[name]) for name in fetches]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
-        except UnicodeDecodeError as error:  # of a message that quotes a string of the request; its code is lost
+        except UnicodeDecodeError as error:  # the error quotes a string of the request; its code is lost
             raise invalid_argument(error.object.decode("utf-8", "replace")) from None
         finally:
             self._observe(1e6 * (time.perf_counter() - start))
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
-        """Whether the event loop may run this itself."""
+        """Return whether the run is short enough for the event loop itself."""
         path = self._executors.get((tuple(feeds), tuple(sorted(set(self._checked_of(fetches))))))
         return path is not None and path.quick(feeds.values())
 
     def close(self) -> None:
         self.signatures = {}
-        self._executors = {}  # these release their executors, which have to go before the session
+        self._executors = {}  # frees the executors, which must be released before the session
         self._session.close()
         trim_memory()
 
     def _checked_of(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
-        """The tensors to fetch in place of `fetches`, which fail instead of ending the process."""
+        """Return the tensors to fetch in place of `fetches`: they check ranks instead of crashing the process."""
         return tuple(self._checked.get(name, name) for name in fetches)
 
     def _executor(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Executor:
-        """What is compiled for these feeds and at least these fetches.
+        """Return the executor compiled for these feeds and at least these fetches.
 
-        Clients choose outputs: of many choices not each gets a path of its own, which takes memory.
+        Clients select outputs; to save memory, above MOST_PATHS executors new selections share one for all outputs.
         """
         names = tuple(sorted(set(fetches)))
         path = self._executors.get((feeds, names))
@@ -218,7 +218,7 @@ class Servable:
             if len(self._executors) >= MOST_PATHS:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._executors:
-                if len(self._executors) >= 2 * MOST_PATHS:  # of many choices of inputs, which MultiInference gives
+                if len(self._executors) >= 2 * MOST_PATHS:  # many sets of inputs, as MultiInference may request
                     self._executors.pop(next(iter(self._executors)))
                 kind = CallableExecutor if self._calculated.issuperset(names) else SessionExecutor
                 try:
@@ -228,7 +228,7 @@ class Servable:
             return self._executors[feeds, names]
 
     def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
-        """All outputs of the signatures that have these inputs."""
+        """Return all outputs of the signatures that have these inputs."""
         signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
         return {
             self._checked[name]
@@ -239,12 +239,12 @@ class Servable:
 
 
 def _as_array(output: np.ndarray | np.generic | bytes) -> np.ndarray:
-    """A fetched tensor; the session gives a scalar string as plain bytes."""
+    """Return a fetched tensor as an array; the session returns a scalar string as plain bytes."""
     return np.array(output, dtype=object) if isinstance(output, bytes) else np.asarray(output)
 
 
 def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
-    """Load graph and variables; the V1 loader takes every SavedModel, old ones too. Errors as in C++."""
+    """Load graph and variables with the V1 loader, which loads old and new SavedModels. Errors are those of C++."""
     if not any(os.path.exists(os.path.join(path, name)) for name in SAVED_MODEL_NAMES):
         raise StatusError(
             "NOT_FOUND", f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
@@ -252,7 +252,7 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
     try:
         with session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), path)
-            session.graph._functions.clear()  # copies for who builds on at the graph
+            session.graph._functions.clear()  # frees copies, which only code that extends the graph needs
             return meta_graph
     except SESSION_ERRORS as error:
         raise status_of(error) from None
@@ -269,7 +269,7 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
 
 
 def trim_memory() -> None:
-    """Return free memory to the system: preparing a graph takes several times as much as it keeps, and glibc holds on
-    to the rest. Do nothing on other C libraries."""
+    """Return free memory to the system: loading a graph takes several times the memory that it keeps, and glibc retains
+    the rest. Do nothing with other C libraries."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

@@ -1,4 +1,4 @@
-"""Between TensorProto and numpy arrays, as tolerant and in the same form as TensorFlow's C++ runtime."""
+"""Convert between TensorProto and numpy arrays, as tolerant and in the same format as TensorFlow's C++ runtime."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUE_FIELDS = {
     types_pb2.DT_COMPLEX64: "scomplex_val",
     types_pb2.DT_COMPLEX128: "dcomplex_val",
 }
-# Complex numbers are pairs of their parts.
+# Complex numbers are pairs of real and imaginary part.
 PARTS: dict[int, np.dtype[Any]] = {
     types_pb2.DT_COMPLEX64: np.dtype(np.float32),
     types_pb2.DT_COMPLEX128: np.dtype(np.float64),
@@ -43,41 +43,41 @@ PARTS: dict[int, np.dtype[Any]] = {
 HALVES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # half_val holds their bits as integers
 HALF_BITS: np.dtype[Any] = np.dtype(np.uint16)
 
-# Wire tags of float_val and double_val. Packed floats are their raw memory, so an array becomes a field by
-# prefixing tag and length; appending one Python float after the other takes a hundred times as long.
+# Wire tags of float_val and double_val. Packed floats are raw memory, so an array becomes a field by prefixing tag
+# and length; appending Python floats one by one takes a hundred times as long.
 PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 
-SLICE = 1 << 16  # values converted at once: it holds Python's lock, and others have their turn between two slices
-STRING_BYTES = 64  # that a string takes in arrays of numpy and of the runtime, besides its own bytes
-MOST_BYTES = MAX_MESSAGE_BYTES  # of a tensor, as of a message
-MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: what stands in it once and becomes many values or examples
+SLICE = 1 << 16  # values converted at once; other threads can take the GIL between two slices
+STRING_BYTES = 64  # overhead of a string in arrays of numpy and of the runtime, besides its own bytes
+MOST_BYTES = MAX_MESSAGE_BYTES  # limit of a tensor and of a message
+MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: memory for the values and contexts that it repeats
 
-# NumPy's iterators end here. The runtime reads and writes arrays of strings with them and does not check that it got
-# one: an array of more dimensions would end the process.
+# The limit of NumPy's iterators. The runtime reads and writes string arrays with them and does not check for failure:
+# an array of more dimensions would crash the process.
 MAX_DIMENSIONS = 32
 
 
 def dtype_name(dtype: int) -> str:
-    """Name of a DataType as the runtime's messages write it: float, int32, string, half."""
+    """Return the name of a DataType as in the runtime's messages: float, int32, string, half."""
     return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
 
 
 @functools.cache
 def numpy_dtype(dtype: int) -> np.dtype:
-    """numpy's dtype of a DataType; object for strings. TypeError for what is no DataType."""
+    """Return the numpy dtype of a DataType; object for strings. TypeError for an invalid DataType."""
     return np.dtype(as_dtype(dtype).as_numpy_dtype)
 
 
 def check_dimensions(count: int, alias: str) -> None:
-    """INVALID_ARGUMENT for a tensor of more dimensions than the runtime takes."""
+    """Raise INVALID_ARGUMENT for a tensor of more than MAX_DIMENSIONS."""
     if count > MAX_DIMENSIONS:
         raise invalid_argument(f"{alias} has {count} dimensions; a tensor may have at most {MAX_DIMENSIONS}.")
 
 
 def from_proto(proto: TensorProto, alias: str, most_bytes: int = MOST_BYTES) -> np.ndarray:
-    """Array of the input `alias`; INVALID_ARGUMENT when the message is no tensor, or one of more than `most_bytes`."""
-    check_dimensions(len(proto.tensor_shape.dim), alias)  # first: the sizes of very many take long to multiply
+    """Return the array of input `alias`; INVALID_ARGUMENT for an invalid tensor or one above `most_bytes`."""
+    check_dimensions(len(proto.tensor_shape.dim), alias)  # first, since multiplying very many sizes is slow
     try:
         return _decode(proto, most_bytes)
     except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
@@ -102,12 +102,12 @@ def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
 
 
 def repeated_bytes(protos: Iterable[TensorProto]) -> int:
-    """Memory for the values that short lists stand for: few bytes of a message may become gigabytes."""
+    """Return the bytes of the repeated values of short lists: a few bytes of a message may become gigabytes."""
     return sum(map(_repeated_bytes, protos))
 
 
 def _repeated_bytes(proto: TensorProto) -> int:
-    """Of one tensor; 0 also if it is none, which `from_proto` says."""
+    """Return the bytes for one tensor; 0 also for an invalid one, which `from_proto` reports."""
     field, dims = VALUE_FIELDS.get(proto.dtype), proto.tensor_shape.dim
     if field is None or proto.tensor_content or len(dims) > MAX_DIMENSIONS:
         return 0
@@ -120,9 +120,9 @@ def _repeated_bytes(proto: TensorProto) -> int:
 
 
 def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
-    """Array [size]; a short list is continued with its last value, an empty one with zeros."""
+    """Return an array [size]; the last value of a short list is repeated, an empty list becomes zeros."""
     if data_type in PARTS:
-        pairs = np.fromiter(values, PARTS[data_type], len(values)).view(dtype)  # ValueError for half a number
+        pairs = np.fromiter(values, PARTS[data_type], len(values)).view(dtype)  # ValueError for an odd count
         array = np.zeros(size, dtype)
         array[: len(pairs)] = pairs[:size]
         array[len(pairs) :] = pairs[-1:] if len(pairs) else 0
@@ -146,14 +146,14 @@ def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> 
 
 
 def _numbers(values: Sequence[Any], dtype: np.dtype) -> np.ndarray:
-    """One dimension; what a small integer type cannot hold wraps around, as a cast in C++."""
+    """Return a flat array; values outside the range of a small integer type wrap around, like a cast in C++."""
     if dtype.kind in "iu" and dtype.itemsize < 4:
         return np.fromiter(values, np.int64, len(values)).astype(dtype)
     return np.fromiter(values, dtype, len(values))
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: bool = False) -> None:
-    """Write an array into `proto`: into float_val and the like, or (`as_content`) as raw memory."""
+    """Write an array into `proto`: into float_val and the like, or (`as_content`) into tensor_content."""
     proto.dtype = data_type
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
@@ -172,7 +172,7 @@ def to_proto(array: np.ndarray, data_type: int, proto: TensorProto, as_content: 
 
 
 def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, lowest first."""
+    """Encode a length as a protobuf varint: seven bits a byte, lowest first."""
     digits = bytearray()
     while number >= 0x80:
         digits.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""A version that is a TensorFlow Lite model: what a SavedModel offers, with a pool of interpreters behind it."""
+"""A version that is a TensorFlow Lite model: the interface of `Servable`, with a pool of interpreters."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from serving.models.storage import TFLITE_NAME
 from serving.protocol import DEFAULT_SIGNATURE
 
 log = logging.getLogger("serving")
-METADATA = b"signature_defs_metadata"  # the model's entry that holds signatures, if it has them
+METADATA = b"signature_defs_metadata"  # the metadata entry that holds signatures, if any
 PREDICT = "tensorflow/serving/predict"
-MAX_DIMENSIONS = 8  # some kernels keep shapes in arrays of this length and write past their ends
+MAX_DIMENSIONS = 8  # some kernels store shapes in arrays of this length and write past their end
 
-# Operations that take an input of fewer dimensions than the model declares. Others may read sizes that are not there:
-# a convolution of three dimensions runs, and its answer is made of what lies in the memory behind the shape.
+# Operations that accept inputs of fewer dimensions than the model declares. Others may read past the end of the shape:
+# a convolution of a 3-D input runs, and its result depends on the memory behind the shape.
 ELEMENTWISE = """
     ABS ADD ADD_N ATAN2 CAST CEIL COS DIV ELU EQUAL EXP FLOOR FLOOR_DIV FLOOR_MOD GELU GREATER GREATER_EQUAL HARD_SWISH
     LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC MAXIMUM MINIMUM MUL NEG NOT_EQUAL POW
     RELU RELU6 ROUND RSQRT SIGN SIN SQRT SQUARE SQUARED_DIFFERENCE SUB TANH ZEROS_LIKE
 """
 ANY_RANK = frozenset(ELEMENTWISE.split()) | {"RESHAPE"}
-NO_SCALAR = frozenset({"FULLY_CONNECTED", "L2_NORMALIZATION", "LOG_SOFTMAX", "SOFTMAX"})  # one dimension will do
+NO_SCALAR = frozenset({"FULLY_CONNECTED", "L2_NORMALIZATION", "LOG_SOFTMAX", "SOFTMAX"})  # need at least one dimension
 
-MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, DecodeError)  # of damaged buffers
+MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, DecodeError)  # raised for damaged buffers
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the model that is fed or fetched."""
+    """An input or output tensor of the model."""
 
     index: int
     name: str
@@ -53,16 +53,16 @@ class Tensor:
 
 
 class TFLiteServable:
-    """One TFLite model; at most `interpreters` requests run at the same time, others wait."""
+    """One TFLite model; at most `interpreters` requests run at once, others wait."""
 
-    scheduler = None  # its calls are not put into batches
+    scheduler = None  # calls are not batched
 
     def __init__(self, path: str, interpreters: int) -> None:
         self.path = path
         self._content = _read(os.path.join(path, TFLITE_NAME))
         self._permits = threading.Semaphore(interpreters)
         first = Interpreter(self._content)
-        self._free = deque([first])  # more are made when they are needed
+        self._free = deque([first])  # more are created on demand
         self._inputs = first.tensors(first.lite.get_input_details(), "Input")
         self._outputs = first.tensors(first.lite.get_output_details(), "Output")
         self.signature_defs = self._signature_defs()
@@ -71,16 +71,17 @@ class TFLiteServable:
     def run(
         self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...], seconds: float | None = None
     ) -> list[np.ndarray]:
-        """Arrays of `fetches` in their order; may be called by several threads at once. An interpreter cannot be ended.
+        """Return the arrays of `fetches`, in order; several threads may call this at once.
 
-        Inputs take the shapes of the arrays. What the model cannot run is the request's fault: INVALID_ARGUMENT.
+        `seconds` has no effect: an interpreter cannot be interrupted. The inputs are resized to the shapes of the
+        arrays. INVALID_ARGUMENT if the model cannot run them.
         """
         with self._interpreter() as interpreter:
             interpreter.run([(self._inputs[name], array) for name, array in feeds.items()])
             return [interpreter.fetch(self._outputs[name]) for name in fetches]
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
-        """Never known: interpreters are waited for."""
+        """Return False: a run may have to wait for an interpreter."""
         return False
 
     def close(self) -> None:
@@ -95,11 +96,11 @@ class TFLiteServable:
             except IndexError:
                 interpreter = Interpreter(self._content)
             yield interpreter
-            # One that failed is given up: its memory is not laid out, and its next error would repeat this one.
+            # A failed interpreter is discarded: its memory is not allocated, and it would fail again.
             self._free.append(interpreter)
 
     def _signature_defs(self) -> dict[str, meta_graph_pb2.SignatureDef]:
-        """The model's own signatures, or one that is made of its tensors."""
+        """Return the model's own signatures, or else a default signature with all its inputs and outputs."""
         try:
             definitions = _stored_signature_defs(self._content)
         except MALFORMED as error:
@@ -122,7 +123,7 @@ class TFLiteServable:
 
 
 class Interpreter:
-    """The runtime's state for one request at a time."""
+    """An interpreter of the runtime; runs one request at a time."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -134,13 +135,13 @@ class Interpreter:
             self.lite.allocate_tensors()
         except RuntimeError as error:
             raise StatusError("INTERNAL", f"Cannot build Interpreter from buffer. {error}") from None
-        # {index: shape} of the inputs that memory is laid out for
+        # {index: shape} of the inputs as allocated
         self._shapes: dict[int, tuple[int, ...]] = {
             details["index"]: tuple(details["shape"].tolist()) for details in self.lite.get_input_details()
         }
 
     def tensors(self, details: list[dict[str, Any]], kind: str) -> dict[str, Tensor]:
-        """{name: tensor} of what the runtime lists as inputs or outputs."""
+        """Return {name: tensor} of the runtime's list of inputs or outputs."""
         tensors: dict[str, Tensor] = {}
         for each in details:
             name = each["name"]
@@ -153,21 +154,21 @@ class Interpreter:
         return tensors
 
     def run(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
-        """Feed and compute; the outputs can be fetched afterwards."""
+        """Feed the inputs and run the model, before `fetch`."""
         self._resize(feeds)
         for tensor, array in feeds:
             self._attempt("Failed to set input tensor", self.lite.set_tensor, tensor.index, array)
         self._attempt("Failed to invoke TfLite interpreter", self.lite.invoke)
 
     def fetch(self, tensor: Tensor) -> np.ndarray:
-        """The output after a run. Its rank is checked first, for the runtime does not."""
+        """Return an output after a run. Check its rank first, since the runtime does not."""
         ranks = {details["index"]: len(details["shape"]) for details in self.lite.get_output_details()}
         check_dimensions(ranks[tensor.index], tensor.name)
         value = self._attempt(f"Failed to get output tensor: {tensor.name}", self.lite.get_tensor, tensor.index)
         return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
     def _resize(self, feeds: list[tuple[Tensor, np.ndarray]]) -> None:
-        """Lay out memory for the shapes of the arrays, where they differ from those of the last run."""
+        """Allocate memory for the shapes of the arrays, if they differ from those of the last run."""
         changed = [(tensor, array) for tensor, array in feeds if self._shapes[tensor.index] != array.shape]
         if not changed:
             return
@@ -179,13 +180,12 @@ class Interpreter:
         self._shapes |= {tensor.index: array.shape for tensor, array in changed}
 
     def _check_dimensions(self, tensor: Tensor, array: np.ndarray) -> None:
-        """Most kernels read as many sizes as the model declares: with fewer or more they read or write what is not
-        theirs."""
+        """Check the rank: most kernels assume the declared rank, and access memory out of bounds with another one."""
         declared = len(tensor.info.tensor_shape.dim)
         if array.ndim == declared:
             return
         expected = f"expected {declared}"
-        if not declared:  # a model declares none for a scalar and for any number
+        if not declared:  # models declare no dimensions for a scalar and for any rank
             if array.ndim <= MAX_DIMENSIONS:
                 return
             expected = f"expected at most {MAX_DIMENSIONS}"
@@ -206,7 +206,7 @@ class Interpreter:
 
 @functools.cache
 def _library() -> tuple[Any, Any]:
-    """The class of the interpreter and the module of the model's format: LiteRT's, or else those of TensorFlow."""
+    """Return the interpreter class and the schema module, of LiteRT if installed, else of TensorFlow."""
     try:
         from ai_edge_litert import interpreter, schema_py_generated
     except ImportError:
@@ -223,18 +223,18 @@ def _read(path: str) -> bytes:
 
 
 def _operations(content: bytes) -> frozenset[str]:
-    """The names of the model's operations."""
+    """Return the names of the model's operations."""
     schema = _library()[1]
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     model = schema.Model.GetRootAs(content, 0)
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    # Old files have the number in a field of one byte, newer ones have it in both or, if it is too large, in the other.
+    # Old files store the code in a one-byte field, newer ones in both fields or, if it is too large, in the other one.
     numbers = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
     return frozenset(names.get(number, str(number)) for number in numbers)
 
 
 def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.SignatureDef]:
-    """{name: signature} of the model's metadata, a map of serialized messages; empty where there is none."""
+    """Return {name: signature} from the model's metadata, a map of serialized messages; empty without metadata."""
     model = _library()[1].Model.GetRootAs(content, 0)
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
@@ -248,7 +248,7 @@ def _stored_signature_defs(content: bytes) -> dict[str, meta_graph_pb2.Signature
 
 
 def _known_name(name: str, known: dict[str, Tensor], whose: str) -> str:
-    """The model's tensor that a signature means; early converters stripped the suffix `:0` of the model's names."""
+    """Return the model's name of a signature's tensor; early converters stripped the suffix `:0` from it."""
     for candidate in (name, _short(name)):
         if candidate in known:
             return candidate

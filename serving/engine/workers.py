@@ -1,4 +1,4 @@
-"""Threads that do for the event loop what would hold it up: run graphs, read and write large messages."""
+"""Worker threads for jobs that would block the event loop: run graphs, parse and serialize large messages."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class _Job(NamedTuple):
 
 
 class Workers:
-    """At most `threads` threads, started when they are needed.
+    """At most `threads` worker threads, started on demand.
 
-    A job costs half of what `loop.run_in_executor` takes: one future, and one message in each direction.
-    Threads are daemons: one that runs a graph cannot be interrupted, and the process is not to wait for it.
+    A job costs half as much as with `loop.run_in_executor`: one future, and one message in each direction.
+    Threads are daemons: a thread that runs a graph cannot be interrupted, and the process must not wait for it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop, self._most = loop, threads
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._started = 0
-        self._pending = 0  # jobs that have been given and not ended; touched by the loop's thread alone
+        self._pending = 0  # jobs submitted and not finished; used only by the loop's thread
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """A future of `function(*arguments)`, run in a thread. To be called in the loop's thread.
+        """Run `function(*arguments)` in a thread; return its future. Call this in the loop's thread.
 
         Cancelling the future does not stop the function.
         """
@@ -51,18 +51,18 @@ class Workers:
                 error = failure
             try:
                 self._loop.call_soon_threadsafe(self._deliver, job.future, result, error)
-            except RuntimeError:  # the loop is closed: the server has ended
+            except RuntimeError:  # the loop is closed, because the server has stopped
                 return
-            del job, result, error  # a waiting thread must not keep large arrays alive
+            del job, result, error  # an idle thread must not keep large arrays alive
 
     def _deliver(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._pending -= 1
-        if future.done():  # cancelled: the request is gone
+        if future.done():  # the request was cancelled
             return
         if error is None:
             future.set_result(result)
         elif isinstance(error, StopIteration) or not isinstance(error, Exception):
-            # No future takes the first, and others would end the loop.
+            # A future rejects StopIteration; other BaseExceptions would stop the loop.
             future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
         else:
             future.set_exception(error)

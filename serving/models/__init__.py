@@ -1,1 +1,1 @@
-"""From directories to loaded versions."""
+"""Find, load and unload versions of models."""

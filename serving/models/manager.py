@@ -1,6 +1,6 @@
-"""Versions come and go: looked for, loaded, warmed up, found by requests, unloaded. No TensorFlow.
+"""Life cycle of versions: find, load, warm up, look up for requests, unload. Needs no TensorFlow.
 
-State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (gone or failed).
+State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (unloaded or failed).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TICK_SECONDS = 0.1
 
 
 class Loaded(Protocol):
-    """What a loader returns."""
+    """A loaded version, as a loader returns it."""
 
     def close(self) -> None: ...
 
@@ -42,18 +42,18 @@ Loader = Callable[[str, int, str], Any]  # (model name, version, path) -> Loaded
 
 @dataclass(frozen=True)
 class Timing:
-    """How often to look and to try: seconds, except for `retries`."""
+    """Intervals of polls and of load attempts in seconds, and the number of `retries`."""
 
-    poll: float = 1.0  # 0: only at the start and for a new configuration; negative: never
+    poll: float = 1.0  # 0: only at the start and after a new configuration; negative: never
     retries: int = 5
     retry_interval: float = 60.0  # negative: none
 
 
 class ModelManager:
-    """Keeps the loaded versions equal to those that the configuration and the disk ask for.
+    """Keeps the loaded versions in step with the configuration and the disk.
 
-    `find` gives the models to serve; it is asked again at every poll, so it can find new ones. The start loads with
-    many threads, what comes later with `load_threads`. `free_labels`: labels not yet in use may point anywhere.
+    `find` returns the models to serve; every poll calls it again, so it can find new ones. The start loads with many
+    threads, later loads use `load_threads`. `free_labels`: labels not yet in use may point to any version.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ModelManager:
         self._find, self._load, self._timing, self._free_labels = find, load, timing, free_labels
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
-        # What requests read, without a lock: replaced as a whole or entry by entry, never changed in place.
+        # Requests read these without a lock: they are replaced as a whole or entry by entry, never changed in place.
         self._labels: dict[str, dict[str, int]] = {}
         self._serving: dict[str, dict[int | None, Version]] = {}  # AVAILABLE ones; None: the highest
         self._changed = threading.Condition()
@@ -82,9 +82,9 @@ class ModelManager:
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:
-        """Load what there is; returns when every model has an available version, raises if one cannot.
+        """Load the versions found; return when every model has an available version, raise if one fails.
 
-        A model without any version is waited for.
+        Wait for models that have no version yet.
         """
         try:
             self._configure(self._find())
@@ -99,13 +99,13 @@ class ModelManager:
         initial.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Stop looking and loading; what is loaded goes with the process."""
+        """Stop polling and loading; loaded versions stay until the process ends."""
         self._stopped.set()
         for pool in (self._load_pool, self._unload_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def use(self, name: str, number: int | None = None, label: str | None = None) -> Use:
-        """The version that a request asks for, held until the end of its `with`. Any thread may call this."""
+        """Return the version for a request; it stays loaded until the end of its `with`. Thread-safe."""
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         if label is not None:
@@ -114,14 +114,14 @@ class ModelManager:
                 raise invalid_argument(f"Unrecognized servable version label: {label}")
         while (versions := self._serving.get(name)) and (version := versions.get(number)):
             version.holds.append(None)
-            if version.state == "AVAILABLE":  # else it goes just now, and the next look will not find it
+            if version.state == "AVAILABLE":  # else it is being unloaded, and the next look-up will not find it
                 return Use(version)
             version.holds.pop()
         asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise StatusError("NOT_FOUND", f"Servable not found for request: {asked}")
 
     def versions(self, name: str) -> list[tuple[int, str, StatusError | None]]:
-        """Number, state and error of all versions ever seen of a model, highest first."""
+        """Return number, state and error of all versions ever seen of a model, highest first."""
         with self._changed:
             model = self._models.get(name)
             found = [] if model is None else list(model.versions.values())
@@ -129,23 +129,23 @@ class ModelManager:
             return [(v.number, v.state, v.error if v.state == "END" else None) for v in found]
 
     def models(self) -> list[str]:
-        """Names of the configured models, in the order of the configuration."""
+        """Return the names of the configured models, in the order of the configuration."""
         return list(self._configs)
 
     def labels(self, name: str) -> dict[str, int]:
-        """Version numbers by label; none of an unknown model."""
+        """Return {label: version}; empty for an unknown model."""
         return dict(self._labels.get(name, {}))
 
     def ready(self) -> bool:
-        """Every configured model has an available version."""
+        """Return whether every configured model has an available version."""
         return all(name in self._serving for name in self._configs)
 
     def reload(self, config: ModelServerConfig, wait: bool = True) -> None:
-        """Replace the whole list of models; returns when every new one has an available version.
+        """Replace the whole list of models; return when every new one has an available version.
 
-        A models directory is not looked through any more.
-        Raises StatusError: what is wrong with the configuration (then nothing changed), which models could not be
-        loaded (the others are served), or ABORTED if another configuration came before these were.
+        A models directory is not scanned any more.
+        Raises: StatusError for an invalid configuration (nothing changes), for models that failed to load (the others
+        are served), or with ABORTED if another configuration arrived before all were loaded.
         """
         if config.WhichOneof("config") is None:
             log.info("Taking no action for empty config.")
@@ -179,7 +179,7 @@ class ModelManager:
         check_labels(model, available, movable if self._free_labels else ())
 
     def _configure(self, models: list[ModelConfig]) -> None:
-        """Take these models and no others; versions of the others are to go."""
+        """Adopt this list of models and unload all others."""
         configs = {model.name: model for model in models}
         with self._changed:
             if configs == self._configs:
@@ -195,10 +195,10 @@ class ModelManager:
             self._changed.notify_all()
 
     def _wait(self, names: Iterable[str], what: str, generation: int | None = None) -> None:
-        """Until the models have settled; StatusError for those that failed."""
+        """Wait until the models have settled; raise StatusError for those that failed."""
         with self._changed:
             models = [self._models[name] for name in names]
-            # A models directory may lose a model again; what a reload waits for stays.
+            # A models directory may lose a model again; the models of a reload stay.
             while any(not model.settled() for model in models if generation or model.name in self._configs):
                 if self._stopped.is_set():
                     raise StatusError("CANCELLED", "The server stops before all models are available")
@@ -220,11 +220,11 @@ class ModelManager:
                 with self._changed:
                     for model in self._models.values():
                         self._advance(model)
-            except Exception:  # this thread must go on, whatever happens to one model
+            except Exception:  # an error of one model must not end this thread
                 log.exception("Looking after the models failed")
 
     def _poll(self) -> None:
-        """Compare the disk with what is known. A missing base path postpones it all: the disk may be away."""
+        """Compare the disk with the known versions; change nothing if a base path is missing (an unmounted disk)."""
         if self._timing.poll < 0:
             return
         find = self._find
@@ -237,20 +237,20 @@ class ModelManager:
         self._report([problem for _, problems in found.values() for problem in problems])
         with self._changed:
             if find is not self._find:
-                return  # another configuration came meanwhile, and with it another poll
+                return  # another configuration arrived meanwhile and runs its own poll
             self._configure(configs)
             for name, (paths, _) in found.items():
                 self._aspire(self._models[name], paths)
                 self._advance(self._models[name])
 
     def _report(self, problems: Iterable[str]) -> None:
-        """Log what was not so at the last poll."""
+        """Log the problems that are new since the last poll."""
         for problem in set(problems) - self._problems:
             log.warning("%s", problem)
         self._problems = set(problems)
 
     def _aspire(self, model: Model, paths: dict[int, str]) -> None:
-        """Mark which versions should be loaded; one that ended comes back only after it was not wanted."""
+        """Mark the versions to load; reload one in state END only if it was not aspired in between."""
         for number, path in paths.items():
             known = model.versions.get(number)
             if known is None or (known.state == "END" and not known.aspired):
@@ -264,7 +264,7 @@ class ModelManager:
                 version.aspired, version.successor = False, ""
 
     def _advance(self, model: Model) -> None:
-        """Start what is due: loads first, so that a model stays available while its version changes."""
+        """Start due loads and unloads; loads come first, so that a model stays available while its version changes."""
         now = time.monotonic()
         for version in model.in_state("START") + model.in_state("LOADING"):
             if version.busy:
@@ -294,8 +294,8 @@ class ModelManager:
         try:
             servable = self._load(version.model, version.number, version.path)
         except StatusError as failure:
-            error = StatusError(failure.code, failure.message)  # without the frames of what failed and all they hold
-        except Exception as failure:  # a broken SavedModel can break its loader in any way
+            error = StatusError(failure.code, failure.message)  # drops the traceback, whose frames keep objects alive
+        except Exception as failure:  # a broken SavedModel can raise anything in its loader
             error = StatusError("UNKNOWN", f"{type(failure).__name__}: {failure}")
         with self._changed:
             version.busy, version.error = False, error
@@ -308,7 +308,7 @@ class ModelManager:
                 version.next_attempt = time.monotonic() + self._timing.retry_interval
                 if not left:
                     self._set(version, "END")
-        # Not under the lock: whoever reads the log may be slow.
+        # Outside the lock: writing to the log may be slow.
         if error is None:
             log.info("Successfully loaded servable version %s", version)
         else:
@@ -317,7 +317,7 @@ class ModelManager:
     def _unload_version(self, version: Version) -> None:
         try:
             version.servable.close()
-        except Exception:  # it is gone all the same
+        except Exception:  # the version is unloaded anyway
             log.exception("Closing servable version %s failed", version)
         with self._changed:
             version.servable, version.busy = None, False
@@ -329,7 +329,7 @@ class ModelManager:
         log.info("Unloaded servable version %s", version)
 
     def _set(self, version: Version, state: str) -> None:
-        """Change the state, and what requests can find: before it is not available, after it is."""
+        """Change the state; unpublish the version before it leaves AVAILABLE, publish it after it becomes AVAILABLE."""
         if version.state == "AVAILABLE":
             self._publish(version.model, without=version)
         version.state = state

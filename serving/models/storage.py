@@ -1,4 +1,4 @@
-"""Which models and versions there should be: configuration files and version directories. No TensorFlow."""
+"""Models and versions to serve, from configuration files and version directories. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model to serve: `policy` picks versions of `base_path`, `labels` names some of them."""
+    """A model to serve: `policy` selects versions of `base_path`, `labels` names some of them."""
 
     name: str
     base_path: str
@@ -41,11 +41,11 @@ class ModelConfig:
 
 
 def configured_models(flags: Flags) -> list[ModelConfig]:
-    """The models that the flags name, checked; with --models_dir those that are there now."""
+    """Return the models that the flags configure, checked; with --models_dir, those it contains now."""
     if flags.model_config_file:
         models = models_of(read_config_file(flags.model_config_file))
         if not flags.allow_version_labels_for_unavailable_models:
-            for model in models:  # labels are looked at before anything is loaded
+            for model in models:  # labels are checked before any version is loaded
                 check_labels(model, available=())
         check_platforms(models)
         check_logging(models)
@@ -63,12 +63,12 @@ def configured_models(flags: Flags) -> list[ModelConfig]:
 
 
 def read_config_file(path: str) -> ModelServerConfig:
-    """A text-format ModelServerConfig."""
+    """Read a text-format ModelServerConfig."""
     return read_file(path, ModelServerConfig())
 
 
 def models_of(config: ModelServerConfig) -> list[ModelConfig]:
-    """Models of a configuration; none if it is empty. Names and paths are checked, see also check_platforms."""
+    """Return the models of a configuration, with names and paths checked; empty if it is empty."""
     if config.WhichOneof("config") == "custom_model_config":
         raise invalid_argument("Only a model_config_list is supported in a ModelServerConfig")
     models = [
@@ -101,7 +101,7 @@ def _check_paths(models: list[ModelConfig]) -> None:
 
 
 def check_labels(model: ModelConfig, available: Iterable[int], movable: Iterable[str] = ()) -> None:
-    """Labels point to versions that are `available`; those in `movable` may point anywhere."""
+    """Check that labels point to `available` versions; labels in `movable` may point to any version."""
     for label, number in model.labels.items():
         if label not in movable and number not in available:
             raise StatusError(
@@ -112,7 +112,7 @@ def check_labels(model: ModelConfig, available: Iterable[int], movable: Iterable
 
 
 def platform_of(model: ModelConfig) -> str:
-    """The platform that a configuration names in one of two ways."""
+    """Return the platform of a model, from `platform` or the deprecated `model_type`."""
     kind = "ModelServerConfig::model_type (deprecated)"
     if model.model_type == model_server_config_pb2.MODEL_TYPE_UNSPECIFIED:
         if not model.platform:
@@ -128,7 +128,7 @@ def platform_of(model: ModelConfig) -> str:
 
 
 def check_platforms(models: Iterable[ModelConfig]) -> None:
-    """Every model is TensorFlow's."""
+    """Check that the platform of every model is TensorFlow."""
     for model in models:
         platform = platform_of(model)
         if platform != PLATFORM:
@@ -136,7 +136,7 @@ def check_platforms(models: Iterable[ModelConfig]) -> None:
 
 
 def check_same_platforms(old: dict[str, ModelConfig], new: Iterable[ModelConfig]) -> None:
-    """No model changes its platform."""
+    """Check that no model changes its platform."""
     for model in new:
         if model.name in old:
             before, after = platform_of(old[model.name]), platform_of(model)
@@ -148,15 +148,15 @@ def check_same_platforms(old: dict[str, ModelConfig], new: Iterable[ModelConfig]
 
 
 def check_logging(models: Iterable[ModelConfig]) -> None:
-    """The original server as it is published cannot log requests either."""
+    """Reject models that log requests; the published TensorFlow Serving cannot log them either."""
     if any(model.logs_requests for model in models):
         raise invalid_argument("No request-logger-creator provided.")
 
 
 def find_models(directory: str) -> list[ModelConfig]:
-    """Every sub-directory of `directory` that has a numeric version directory; OSError if it is missing."""
+    """Return a model for every sub-directory with a numeric version directory; OSError if `directory` is missing."""
     with os.scandir(directory) as entries:
-        # What begins with a dot is hidden: something that is being copied, say.
+        # Names with a leading dot are hidden, for example while a directory is being copied.
         paths = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return [ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)]
 
@@ -169,8 +169,8 @@ def _has_version(path: str) -> bool:
 
 
 def find_versions(base_path: str) -> dict[int, str]:
-    """{version: path} of every entry whose name is an int64; OSError if `base_path` is missing."""
-    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # of 1 and 001 the last one wins
+    """Return {version: path} of every entry whose name is an int64; OSError if `base_path` is missing."""
+    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # 1 wins over 001
 
 
 def _entries(base_path: str) -> dict[int, list[str]]:
@@ -182,7 +182,7 @@ def _entries(base_path: str) -> dict[int, list[str]]:
 
 
 def read_regular_file(path: str, most_bytes: int) -> bytes:
-    """The first `most_bytes` of a file; OSError for what is no file, of which a read might never end."""
+    """Return the first `most_bytes` of a file; OSError if it is not a regular file, whose read might block forever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -194,7 +194,7 @@ def read_regular_file(path: str, most_bytes: int) -> bytes:
 
 
 def find_aspired(model: ModelConfig) -> tuple[dict[int, str], list[str]]:
-    """{version: path} of what should be loaded, and what is odd about the directory; OSError if it is missing."""
+    """Return {version: path} of the versions to load, and problems of the directory; OSError if it is missing."""
     entries = _entries(model.base_path)
     odd = [
         f"{' and '.join(paths)} are the same version of model {model.name}: {paths[-1]} is served"
@@ -213,7 +213,7 @@ def find_aspired(model: ModelConfig) -> tuple[dict[int, str], list[str]]:
 
 
 def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
-    """Versions that should be loaded, of those that are present."""
+    """Return the versions to load among those present."""
     present = sorted(present)
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -225,7 +225,7 @@ def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
 
 
 def check_present(flags: Flags, models: list[ModelConfig]) -> None:
-    """Refuse a start that could never serve: the original server would wait forever with its ports closed."""
+    """Refuse a start without a model to serve; TensorFlow Serving would wait forever with its ports closed."""
     if flags.models_dir and not flags.model_config_file:
         if not os.path.isdir(flags.models_dir):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What a model manager knows of a version, and how a request holds on to one. No TensorFlow."""
+"""State of a version in the model manager, and its use by a request. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.errors import StatusError
 
 @dataclass(eq=False)
 class Version:
-    """One version of a model; all fields but `holds` are guarded by the lock of its manager."""
+    """One version of a model; the lock of its manager guards all fields except `holds`."""
 
     model: str
     number: int
@@ -18,11 +18,11 @@ class Version:
     state: str = "START"
     aspired: bool = True
     servable: Any = None
-    holds: list[None] = field(default_factory=list)  # one of each request in flight: append and pop need no lock
+    holds: list[None] = field(default_factory=list)  # an entry per request in flight; append and pop need no lock
     attempts: int = 0
     next_attempt: float = 0.0  # time.monotonic()
-    busy: bool = False  # a thread is loading or closing it
-    successor: str = ""  # path to load from when this has gone, because it is wanted again
+    busy: bool = False  # a thread is loading or unloading it
+    successor: str = ""  # path to load from after unloading, if it is aspired again
     error: StatusError | None = None
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Version:
 
 
 class Use:
-    """A version that a request holds on to from its look-up on; it is not unloaded before the end of the `with`."""
+    """A version in use by a request from its look-up on; it is not unloaded before the end of the `with`."""
 
     __slots__ = ("_held", "_version")
 
@@ -45,27 +45,27 @@ class Use:
             self._held = False
             self._version.holds.pop()
 
-    __del__ = __exit__  # of a request that was given up before its `with`
+    __del__ = __exit__  # for a request that is cancelled before its `with`
 
 
 @dataclass
 class Model:
-    """The versions known of a model."""
+    """The known versions of a model."""
 
     name: str
     versions: dict[int, Version] = field(default_factory=dict)
 
     def in_state(self, state: str) -> list[Version]:
-        """Highest first."""
+        """Return the versions in a state, highest first."""
         found = [version for version in self.versions.values() if version.state == state]
         return sorted(found, key=lambda version: -version.number)
 
     def settled(self) -> bool:
-        """A version is available, or all that are wanted have failed."""
+        """Return whether a version is available or all aspired versions have failed."""
         wanted = [version.state for version in self.versions.values() if version.aspired]
         return bool(self.in_state("AVAILABLE")) or (bool(wanted) and set(wanted) == {"END"})
 
     def failure(self) -> Version | None:
-        """The highest version that failed, if none is available."""
+        """Return the highest version that failed, if none is available."""
         ended = [version for version in self.in_state("END") if version.aspired]
         return ended[0] if ended and not self.in_state("AVAILABLE") else None

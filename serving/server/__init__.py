@@ -1,1 +1,1 @@
-"""The server as a whole, and its process."""
+"""The model server and its process."""

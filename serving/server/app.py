@@ -1,4 +1,4 @@
-"""What a server consists of, put together from its flags: manager, loader, and the two transports, gRPC and REST."""
+"""Assemble the server from its flags: model manager, loader, and the two transports, gRPC and REST."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from serving.telemetry.observers import Observers
 
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
-CONNECTION_SECONDS = 30.0  # that an HTTP connection may be idle where requests have no time limit
-LAST_WORD_SECONDS = 0.2  # for the last status to leave
-CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # the short names are the original's
+CONNECTION_SECONDS = 30.0  # idle timeout of an HTTP connection if requests have no time limit
+LAST_WORD_SECONDS = 0.2  # time to send the last status
+CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # TensorFlow Serving uses the short names
 
 
 class Health(health.aio.HealthServicer):
-    """Health checks whose streams end with the server, which else would wait for them when it drains."""
+    """Health service that closes its streams at shutdown; otherwise draining would wait for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class Health(health.aio.HealthServicer):
 
 
 class ServerApp:
-    """Manager and servers; `start` and `stop` are to be awaited in the loop."""
+    """Model manager and servers; await `start` and `stop` in the loop."""
 
     def __init__(self, flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> None:
-        tf.get_logger().setLevel("ERROR")  # it would warn that the V1 loader, which takes all SavedModels, is old
+        tf.get_logger().setLevel("ERROR")  # no warning that the V1 loader, which loads all SavedModels, is old
         self._flags = flags
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
@@ -106,17 +106,17 @@ class ServerApp:
 
     @property
     def requests(self) -> int:
-        """How many are being answered."""
+        """Number of requests in flight."""
         return self._admission.requests
 
     def load(self) -> None:
-        """Load the models; returns when every one has a version available, raises if one cannot."""
+        """Load the models; return when each has an available version, raise if one fails."""
         self.manager.start()
         if self._flags.model_config_file and self._flags.model_config_file_poll_wait_seconds > 0:
             self._poller.start()
 
     async def start(self, grpc_addresses: list[str], rest_socket: socket.socket | None) -> None:
-        """Returns when the ports answer."""
+        """Start both servers; return when the ports are open."""
         flags = self._flags
         self._grpc = GrpcServer(
             self._grpc_api.handlers(),
@@ -143,7 +143,7 @@ class ServerApp:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:
-        """Accept no more; requests in flight get `seconds` to end."""
+        """Stop accepting requests; requests in flight have `seconds` to complete."""
         self._rest_api.ready = False
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(self._grpc.stop(seconds), *([self._http.stop(seconds)] if self._http else []))
@@ -153,7 +153,7 @@ class ServerApp:
             self._access_log.close()
 
     def _add_services(self, server: Any) -> None:
-        """What is no business of models."""
+        """Register health checks and reflection."""
         names = [PREDICTION_SERVICE, MODEL_SERVICE, reflection.SERVICE_NAME]
         if self._flags.enable_grpc_healthcheck_service:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -162,12 +162,12 @@ class ServerApp:
 
 
 def make_manager(flags: Flags, models: list[ModelConfig], loader: Loader) -> ModelManager:
-    """Not started yet."""
+    """Return a manager that is not started yet."""
     timing = Timing(
         flags.file_system_poll_wait_seconds, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
     )
 
-    def find() -> list[ModelConfig]:  # a models directory is looked through again, a configuration stays
+    def find() -> list[ModelConfig]:  # scans a models directory again; a configuration stays the same
         return find_models(flags.models_dir) if flags.models_dir and not flags.model_config_file else models
 
     return ModelManager(
@@ -181,13 +181,13 @@ def make_manager(flags: Flags, models: list[ModelConfig], loader: Loader) -> Mod
 
 
 def _metrics_path(flags: Flags) -> str:
-    """Where Prometheus finds the metrics; "" if nowhere."""
+    """Return the URL path of the Prometheus metrics; "" if disabled."""
     monitoring = read_monitoring(flags.monitoring_config_file) if flags.monitoring_config_file else Monitoring()
     return monitoring.path if monitoring.enabled else ""
 
 
 def _addresses(flags: Flags) -> Addresses:
-    """Of this server, as its status page tells them."""
+    """Return the addresses of this server for its status page."""
     scheme = "https" if flags.rest_api_enable_tls else "http"
     host = "localhost" if flags.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else flags.host
     grpc_address = f"{host}:{flags.port}" if flags.port else f"unix:{flags.grpc_socket_path}"

@@ -1,4 +1,4 @@
-"""Loads one version: reads it, gives it its batches, and warms it up."""
+"""Load one version: read it, set up its batching, and warm it up."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("serving")
 T = TypeVar("T")
-UNKNOWN_OPERATION = "Op type not registered"  # the runtime's words
+UNKNOWN_OPERATION = "Op type not registered"  # in the runtime's error message
 
 
 class Loader:
-    """A call with name, number and path of a version loads it; called by the manager's threads."""
+    """Callable that loads a version, given model name, number and path; called by the manager's threads."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Loader:
     ) -> None:
         self._options, self._settings, self._metrics = options, settings, metrics
         self._loop, self._workers = loop, workers
-        # One for all versions that have no parameters of their own: its threads are shared.
+        # Versions without batching parameters of their own share one scheduler and its threads.
         self._scheduler = None if options.batching is None else self._new_scheduler(options.batching)
 
     def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
@@ -81,7 +81,7 @@ class Loader:
         log.info("Replayed %d warm-up requests of %s version %d", records, model, number)
 
     def _timed(self, work: Callable[[], T], tell: Callable[[str, float], None]) -> T:
-        """The result of `work`; its status and microseconds are told."""
+        """Return the result of `work`; report its status and duration in microseconds to `tell`."""
         start, code = time.perf_counter(), "OK"
         try:
             return work()
@@ -96,9 +96,9 @@ class Loader:
 
 
 def import_operations() -> bool:
-    """Register the operations of TF Text, if it is installed and has not been imported; -> whether there are new ones.
+    """Import TF Text, which registers its operations; return False if not installed or already imported.
 
-    Few graphs use them: only then are they worth the time.
+    Few graphs use them, so the import is delayed until one does.
     """
     if "tensorflow_text" in sys.modules:
         return False

@@ -1,4 +1,4 @@
-"""The model server as a whole: from flags to open ports and back."""
+"""The process of the model server: parse flags, reserve ports, load models, serve, shut down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXIT_OK, EXIT_USAGE, EXIT_START = 0, 2, 255
 
 
 def main(arguments: list[str]) -> int:
-    """Run the server until SIGTERM or SIGINT; returns the exit status."""
+    """Run the server until SIGTERM or SIGINT; return the exit status."""
     try:
         flags = parse(arguments)
         if flags.help:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 class _OneLine(logging.Formatter):
-    """Clients name models: what they write must not look like lines of the log."""
+    """Escapes unprintable characters: model names come from clients and must not forge log lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().formatMessage(record))
@@ -61,16 +61,16 @@ def _log_to_stderr() -> None:
 
 
 def _exit_while_loading(number: int, frame: FrameType | None) -> None:
-    """SIGTERM or SIGINT before the ports are open: there is nothing to drain.
+    """Exit at once on SIGTERM or SIGINT before the ports are open: there is nothing to drain.
 
-    An exception instead could be lost: this runs in the middle of whatever is imported.
+    An exception could get lost, since this handler may interrupt an import.
     """
     log.info("Stopped")
     os._exit(EXIT_OK)
 
 
 def serve(flags: Flags) -> None:
-    """Check, reserve the ports, load, open the ports, wait. What can be refused early needs no TensorFlow."""
+    """Check the flags, reserve the ports, load, open the ports, wait. The early checks need no TensorFlow."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_while_loading)
     check(flags)
@@ -81,13 +81,13 @@ def serve(flags: Flags) -> None:
     loop = _new_loop()
     app = _load(flags, models, loop)
     if grpc_reserved:
-        grpc_reserved.close()  # now gRPC binds it
+        grpc_reserved.close()  # so that gRPC can bind the port
     loop.run_until_complete(_run(flags, app, rest_socket))
     log.info("Stopped")
 
 
 async def _run(flags: Flags, app: ServerApp, rest_socket: socket.socket | None) -> None:
-    """Open the ports, wait for a signal, drain."""
+    """Open the ports, wait for a signal, drain the requests in flight."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop(number: int) -> None:
@@ -109,13 +109,13 @@ async def _run(flags: Flags, app: ServerApp, rest_socket: socket.socket | None) 
 
 
 def _say(text: str) -> None:
-    """Tell who started the server; if the disk is full or nobody listens, it goes on all the same."""
+    """Print a message; ignore a full disk or a closed pipe, so that the server keeps running."""
     with suppress(OSError):
         print(text, flush=True)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, where it can be installed, costs a tenth less for each request."""
+    """Return an event loop of uvloop if it is installed: requests cost a tenth less."""
     try:
         import uvloop
     except ImportError:
@@ -124,7 +124,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _allow_many_connections() -> None:
-    """As many open files as the system lets this process have: each connection is one."""
+    """Raise the limit of open files to the maximum of the system: each connection needs one."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -143,7 +143,7 @@ def _grpc_addresses(flags: Flags) -> list[str]:
 
 
 def _reserve_ports(flags: Flags) -> tuple[socket.socket | None, socket.socket | None]:
-    """Bind the ports (gRPC, REST) without listening: nobody else gets them, and nobody connects too early."""
+    """Bind the ports (gRPC, REST) without listening: no other process can take them, no client connects too early."""
     grpc_socket = _bind(flags.host, flags.port, "port") if flags.port else None
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         log.error("--rest_api_port cannot be same as --port. Please use a different port for HTTP/REST API.")
@@ -153,12 +153,13 @@ def _reserve_ports(flags: Flags) -> tuple[socket.socket | None, socket.socket | 
 
 def _bind(host: str, port: int, flag: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, because asyncio sets TCP_NODELAY only on sockets that name it.
+    # IPPROTO_TCP is explicit because asyncio sets TCP_NODELAY only on such sockets.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        # Two sockets with this option share a port until one listens: it is for closed connections' last packets.
+        # SO_REUSEADDR allows binding while old connections close, but also lets two sockets share a port until one
+        # listens, so it is reset after the bind.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except (OSError, OverflowError) as error:
         bound.close()
@@ -171,11 +172,10 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
 
 
 def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> ServerApp:
-    """Start TensorFlow and the manager; every model has a version available when this returns."""
+    """Start TensorFlow and the manager; return when every model has an available version."""
     _say("Loading TensorFlow and the models ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    # What is imported stays. To look for garbage among these quarter of a million objects takes 0.1 s, in which no
-    # request is answered.
+    # Imported objects stay alive. A garbage collection over these 250,000 objects takes 0.1 s and blocks all requests.
     gc.disable()
     _import_tensorflow()
     from serving.server.app import ServerApp
@@ -188,12 +188,14 @@ def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLo
 
 
 def _import_tensorflow() -> None:
-    """TensorFlow without Keras, which it imports if it can, and with it plotting and statistics: half of the time. A
-    SavedModel needs none of them, and no HDF5."""
+    """Import TensorFlow without Keras and HDF5, which SavedModels do not need.
+
+    TensorFlow imports Keras if it can, with plotting and statistics packages: half of the import time.
+    """
     unneeded = ("keras", "h5py")
-    sys.modules.update(dict.fromkeys(unneeded))  # type: ignore[arg-type]  # an import of them fails
+    sys.modules.update(dict.fromkeys(unneeded))  # type: ignore[arg-type]  # None makes their import fail
     try:
         import tensorflow  # noqa: F401
     finally:
         for name in unneeded:
-            del sys.modules[name]  # tensorflow_text may want it
+            del sys.modules[name]  # tensorflow_text may import them

@@ -1,4 +1,4 @@
-"""Warm-up: requests stored beside a SavedModel are replayed before it serves; no client waits for it."""
+"""Warm-up: replay the requests stored in a SavedModel before it serves, so that no client waits for first runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from serving.errors import StatusError, invalid_argument
 from serving.models.storage import WARMUP_FILE
 
 MOST_QUOTED_BYTES = 1024  # of a damaged record
-MAX_RECORDS = 1000  # as the original server; more would rather be a load test
+MAX_RECORDS = 1000  # the limit of TensorFlow Serving
 
-# {field of a PredictionLog: what prepares its request}
+# {field of a PredictionLog: function that prepares its request}
 METHODS: dict[str, Callable[..., Call]] = {
     "predict_log": predict,
     "classify_log": classify,
@@ -29,9 +29,9 @@ METHODS: dict[str, Callable[..., Call]] = {
 
 
 def warm_up(servable: Servable | TFLiteServable, number: int, settings: Settings, iterations: int) -> int:
-    """Replay every record of version `number` `iterations` times, at least once; returns how many there are.
+    """Replay every record of version `number` `iterations` times, at least once; return the number of records.
 
-    A record that fails makes the load fail: what cannot be answered now would fail in front of clients.
+    A record that fails makes the load fail, since the same request of a client would fail too.
     """
     path = os.path.join(servable.path, WARMUP_FILE)
     if not os.path.exists(path):
@@ -50,7 +50,7 @@ def _replay(
     record: prediction_log_pb2.PredictionLog, servable: Servable | TFLiteServable, number: int, settings: Settings
 ) -> None:
     kind = record.WhichOneof("log_type")
-    if kind is None:  # a record of nothing asks for nothing
+    if kind is None:  # an empty record
         return
     if kind not in METHODS:
         case = record.DESCRIPTOR.fields_by_name[kind].number
@@ -60,7 +60,7 @@ def _replay(
 
 
 def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
-    """The records, one by one: those before a damaged one are replayed."""
+    """Yield the records one by one, so that those before a damaged one are replayed."""
     try:
         for serialized in tf.compat.v1.io.tf_record_iterator(path):
             try:

@@ -1,4 +1,4 @@
-"""Configuration files in protobuf's text format: models, batching, monitoring, TLS. No TensorFlow."""
+"""Configuration files in protobuf's text format: models, batching, monitoring, TLS. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ M = TypeVar("M", bound=Message)
 METRICS_PATH = "/monitoring/prometheus/metrics"
 PER_MODEL_FILE = "batching_params.pbtxt"
 
-# A pool of our own: the names are the original's, and nobody else's file may claim them first.
+# A separate pool: the message names are TensorFlow Serving's, and another package may register them in the default one.
 POOL = descriptor_pool.DescriptorPool()
 TOKEN = re.compile(r'//[^\n]*|\s+|("[^"]*"|[\w.]+|[{}=;])')
 SCALARS = {name: f"TYPE_{name.upper()}" for name in ("string", "bytes", "bool", "int32", "int64", "uint64")}
 
 
 def read_file(path: str, message: M, pool: descriptor_pool.DescriptorPool | None = None) -> M:
-    """`message`, filled from a file; StatusError in the original's words if there is none or it cannot be read."""
+    """Fill `message` from a file; StatusError with TensorFlow Serving's text if it is missing or unreadable."""
     name = message.DESCRIPTOR.full_name
     try:
         return text_format.Parse(Path(path).read_text("utf-8"), message, descriptor_pool=pool)
@@ -47,7 +47,7 @@ def read_file(path: str, message: M, pool: descriptor_pool.DescriptorPool | None
 
 
 def add_proto(name: str, *dependencies: bytes) -> None:
-    """Add NAME.proto of this folder to the pool; `dependencies` are serialized descriptors of what else it imports."""
+    """Add NAME.proto of this folder to the pool; `dependencies` are the serialized descriptors of its imports."""
     for dependency in dependencies:
         POOL.AddSerializedFile(dependency)
     text = Path(__file__).with_name(f"{name}.proto").read_text("utf-8")
@@ -55,7 +55,7 @@ def add_proto(name: str, *dependencies: bytes) -> None:
 
 
 def parse_proto(name: str, text: str) -> descriptor_pb2.FileDescriptorProto:
-    """Descriptor of a .proto file of messages with plain, repeated and nested fields; protoc is not needed."""
+    """Return the descriptor of a .proto file of messages with plain, repeated and nested fields, without protoc."""
     file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
     tokens = [match[1] for match in TOKEN.finditer(text) if match[1]]
     scope: list[Any] = [file]
@@ -88,7 +88,7 @@ def _statement(file: descriptor_pb2.FileDescriptorProto, message: Any, words: li
 
 
 def new_message(name: str) -> Any:
-    """An empty message `tensorflow.serving.NAME` of our own pool."""
+    """Return an empty message `tensorflow.serving.NAME` of POOL."""
     _add_configuration()
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"tensorflow.serving.{name}"))()
 
@@ -100,25 +100,25 @@ def _add_configuration() -> None:
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are batched; sizes count examples."""
+    """Parameters of batching; sizes count examples."""
 
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
     num_batch_threads: int = cpus()
-    allowed_batch_sizes: tuple[int, ...] = ()  # increasing; none: a batch keeps its size
+    allowed_batch_sizes: tuple[int, ...] = ()  # increasing; empty: no padding to an allowed size
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
     max_execution_batch_size: int = 1000  # max_batch_size, unless large requests are split
 
 
 def read_batching(path: str) -> Batching:
-    """A --batching_parameters_file."""
+    """Read a --batching_parameters_file."""
     return batching_of(read_file(path, new_message("BatchingParameters")))
 
 
 def read_model_batching(directory: str, common: Batching) -> Batching | None:
-    """Batching of one version, from the file in its directory; its threads are the common ones. None: no file."""
+    """Read the batching of one version from its directory; None without a file. The threads are those of `common`."""
     path = os.path.join(directory, PER_MODEL_FILE)
     if not os.path.exists(path):
         return None
@@ -129,7 +129,7 @@ def read_model_batching(directory: str, common: Batching) -> Batching | None:
 
 
 def batching_of(parameters: Any) -> Batching:
-    """Batching that a BatchingParameters message describes, checked; StatusError in the original's words."""
+    """Convert and check a BatchingParameters message; StatusError with TensorFlow Serving's text."""
 
     def value(name: str, default: Any) -> Any:
         return getattr(parameters, name).value if parameters.HasField(name) else default
@@ -179,36 +179,36 @@ def _check_batching(batching: Batching) -> None:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """Whether and at which path of the REST port metrics are shown."""
+    """Whether the REST port serves metrics, and at which path."""
 
     enabled: bool = False
     path: str = METRICS_PATH
 
 
 def read_monitoring(path: str) -> Monitoring:
-    """A --monitoring_config_file."""
+    """Read a --monitoring_config_file."""
     prometheus = read_file(path, new_message("MonitoringConfig")).prometheus_config
     return Monitoring(prometheus.enable, prometheus.path or METRICS_PATH)
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """Keys and certificates of the server, in PEM, and what it asks of clients."""
+    """Key and certificates of the server, in PEM, and whether clients must present a certificate."""
 
     server_key: bytes
     server_cert: bytes
-    custom_ca: bytes = b""  # empty: the roots that the system knows
+    custom_ca: bytes = b""  # empty: the system's root certificates
     client_verify: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """For a server's sockets; ssl.SSLError or ValueError if key and certificate are not a pair."""
+        """Return the TLS context of a server; ssl.SSLError or ValueError if key and certificate do not match."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         if self.custom_ca:
             context.load_verify_locations(cadata=self.custom_ca.decode())
         elif self.client_verify:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_REQUIRED if self.client_verify else ssl.CERT_NONE
-        with tempfile.NamedTemporaryFile() as pair:  # ssl reads files alone; only this user can read this one
+        with tempfile.NamedTemporaryFile() as pair:  # ssl reads only files; this one is readable only by this user
             pair.write(self.server_key + b"\n" + self.server_cert)
             pair.flush()
             context.load_cert_chain(pair.name, password=_no_password)
@@ -220,7 +220,7 @@ def _no_password() -> str:
 
 
 def read_certificates(path: str) -> Certificates:
-    """A --ssl_config_file; its key and certificate are tried, so that a start without TLS cannot happen."""
+    """Read a --ssl_config_file and test its key and certificate, so that the server never starts without TLS."""
     config = read_file(path, new_message("SSLConfig"))
     certificates = Certificates(
         config.server_key.encode(), config.server_cert.encode(), config.custom_ca.encode(), config.client_verify

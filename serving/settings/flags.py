@@ -1,4 +1,4 @@
-"""Command-line flags, named and written as tensorflow_model_server has them: `--name=value`."""
+"""Command-line flags, with the names and the syntax of tensorflow_model_server: `--name=value`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NOT_NEGATIVE = (
 
 
 def cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-THREADS = 4 * cpus()  # as the original server: most threads wait for TensorFlow's own
+THREADS = 4 * cpus()  # as in TensorFlow Serving: most threads wait for TensorFlow's own
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -34,18 +34,18 @@ def _flag(default: Any, text: str) -> Any:
 
 
 def _own(default: Any, text: str) -> Any:
-    """A flag that the original server does not have."""
+    """A flag that TensorFlow Serving does not have."""
     return field(default=default, metadata={"help": f"[not in tensorflow_model_server] {text}", "own": True})
 
 
 def _unused(default: Any, reason: str) -> Any:
-    """A flag of the original server that changes nothing here."""
+    """A flag of TensorFlow Serving that has no effect here."""
     return field(default=default, metadata={"help": f"[no effect] {reason}", "unused": reason})
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Every field is a flag; its type decides how the text after `=` is read."""
+    """Every field is a flag; its type decides how the text after `=` is parsed."""
 
     port: int = _flag(8500, "TCP port for gRPC; 0 disables it.")
     grpc_socket_path: str = _flag("", "Path of a unix socket that gRPC listens on as well.")
@@ -137,12 +137,12 @@ class Flags:
 
     @property
     def rest_seconds(self) -> float | None:
-        """Longest time that an HTTP/REST request may take; None: no limit."""
+        """Timeout of an HTTP/REST request in seconds; None: no limit."""
         return self.rest_api_timeout_in_ms / 1000 if self.rest_api_timeout_in_ms > 0 else None
 
 
 def usage() -> str:
-    """All flags with type, default and meaning."""
+    """Return the help text: all flags with type, default and meaning."""
     lines = ["usage: python -m serving", "Flags:"]
     for flag in fields(Flags):
         kind = "string" if flag.type == "str" else flag.type
@@ -151,7 +151,7 @@ def usage() -> str:
 
 
 def parse(arguments: list[str]) -> Flags:
-    """Flags of a command line; one given twice takes the last value. What is unknown or has no effect is named."""
+    """Parse a command line; the last value of a repeated flag counts. Report unknown flags and those without effect."""
     known = {flag.name: flag for flag in fields(Flags)}
     values: dict[str, Any] = {}
     unknown = []
@@ -194,12 +194,12 @@ def _example(flag: Field[Any]) -> str:
 
 
 def check(flags: Flags) -> None:
-    """Refuse flags that contradict each other: StatusError in the original's words, UsageError for own flags."""
+    """Reject contradictory flags: StatusError with TensorFlow Serving's text, UsageError for flags that it lacks."""
     if flags.port == 0 and not flags.grpc_socket_path:
         raise invalid_argument(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
         )
-    if not flags.platform_config_file:  # it replaces what these flags say
+    if not flags.platform_config_file:  # the file replaces these flags
         _check_session(flags)
     if flags.rest_api_enable_tls and not flags.ssl_config_file:
         raise UsageError("--rest_api_enable_tls needs keys and certificates: give --ssl_config_file=FILE too.")
@@ -231,7 +231,7 @@ def _check_session(flags: Flags) -> None:
 
 
 def channel_arguments(flags: Flags) -> list[tuple[str, int | str]]:
-    """Pairs of --grpc_channel_arguments; a value that is an int32 becomes one."""
+    """Return the (name, value) pairs of --grpc_channel_arguments; values that are int32 numbers become int."""
     pairs: list[tuple[str, int | str]] = []
     for item in flags.grpc_channel_arguments.split(",") if flags.grpc_channel_arguments else ():
         name, equals, text = item.partition("=")

@@ -1,4 +1,4 @@
-"""The hosts that the server answers for."""
+"""Allowed hosts of HTTP requests."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ipaddress import ip_address
 from serving.errors import UsageError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# RFC 3986, section 3.2.2; the port does not matter: the connection has come to it already.
+# RFC 3986, section 3.2.2; without a port, which the connection has already reached.
 NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
 
 
 def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
-    """The hosts that requests may be for; None: any.
+    """Return the hosts that requests may name; None: any.
 
     Args:
-        address: the server listens at it. It decides where `listed` is empty: on loopback the names of this machine are
-            allowed, elsewhere any host is.
-        listed: hosts without ports, separated by commas; * stands for any.
+        address: the address that the server listens on. If `listed` is empty, a loopback address allows only the names
+            of this machine, any other address allows all hosts.
+        listed: hosts without ports, separated by commas; * means any.
     Raises: UsageError if `listed` cannot be read.
     """
     if not listed:
@@ -36,7 +36,7 @@ def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
 
 
 def normalized(host: str) -> str:
-    """A host as it is compared: lower case, without a final dot; one form for each address."""
+    """Normalize a host for comparison: lower case, no final dot, one form for each IP address."""
     host = host.strip("[]").lower().removesuffix(".")
     return str(ip_address(host)) if ":" in host else host
 
@@ -49,7 +49,7 @@ def is_ipv6(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server at this address or name."""
+    """Return whether an address or name can be reached only from this machine."""
     try:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:  # the server will not start there either

@@ -1,4 +1,4 @@
-"""What every version of a model is loaded with: session, tags, batching, warm-up. From flags or a platform file."""
+"""Options to load a version: session, tags, batching, warm-up; from flags or a platform file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLATFORM = "tensorflow"
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Settings of a load."""
+    """Options to load a version of a model."""
 
     session: config_pb2.ConfigProto
     tags: tuple[str, ...] = ("serve",)
@@ -34,7 +34,7 @@ class LoadOptions:
 
 
 def load_options_of(flags: Flags) -> LoadOptions:
-    """What the flags and their files say; StatusError for files that cannot be read or contradict themselves."""
+    """Read the options from the flags and their files; StatusError for unreadable or contradictory files."""
     if flags.platform_config_file:
         return _from_platform(flags.platform_config_file)
     batching = None
@@ -104,7 +104,7 @@ def _from_platform(path: str) -> LoadOptions:
 
 @cache
 def _add_bundle() -> None:
-    """Our messages and those of TensorFlow that they hold, in our pool."""
+    """Add bundle.proto and the TensorFlow messages that it uses to POOL."""
     new_message("BatchingParameters")
     files: dict[str, bytes] = {}
 
@@ -115,5 +115,5 @@ def _add_bundle() -> None:
 
     collect(config_pb2.DESCRIPTOR)
     collect(platform_config_pb2.DESCRIPTOR)
-    files.pop("google/protobuf/wrappers.proto", None)  # configuration.proto brought it
+    files.pop("google/protobuf/wrappers.proto", None)  # configuration.proto has added it
     add_proto("bundle", *files.values())
