@@ -83,8 +83,8 @@ class MultiHeadAttention(MaskedLayer):
         queries = self.queries(as_rows(query), ops.shape(query)[1], start)
         return attention_weights(queries, keys, bias, causal)
 
-    # The same for rows [B T, D], the positions of all sequences stacked. A search step passes rows: the T = K hypotheses
-    # of a sequence are at one position, and reshaping costs time in a step of many small operations.
+    # The same for rows [B T, D], the positions of all sequences stacked. A search step passes rows: the T = K
+    # hypotheses of a sequence at one position; it consists of many small operations, and each costs time.
 
     def project_rows(self, rows, length, start=0):
         """rows [B S, D] of S = `length` positions -> keys, values, each [B, G, S, H]."""
