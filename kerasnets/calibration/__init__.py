@@ -1,1 +1,1 @@
-"""Probabilities that mean what they say: a temperature, its error and its diagram."""
+"""Calibration of probabilities: the temperature, the calibration error and the reliability diagram."""

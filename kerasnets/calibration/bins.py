@@ -1,4 +1,4 @@
-"""Examples by their confidence, and the calibration error.
+"""Examples binned by confidence, and the calibration error.
 
 N examples, V classes or tokens
 """
@@ -13,9 +13,9 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bins:
-    """Examples by the probability of their most probable class: BINS intervals (a, b] of equal width in 0..1.
+    """Examples binned by the probability of their most probable class: BINS intervals (a, b] of equal width in 0..1.
 
-    Attributes: of each interval, 0 where it is empty: confidence, the mean probability; accuracy, the share of right
+    Attributes, for each interval, 0 if it is empty: confidence, the mean probability; accuracy, the share of right
         answers; count of examples.
     """
 
@@ -25,7 +25,7 @@ class Bins:
 
     @classmethod
     def of(cls, sums: np.ndarray) -> "Bins":
-        """sums [3, BINS]: of the probabilities, of the right answers, of the examples."""
+        """sums [3, BINS]: of probabilities, of right answers, of examples."""
         confidence, accuracy = sums[:2] / np.maximum(sums[2], 1)
         return cls(confidence.tolist(), accuracy.tolist(), sums[2].astype(int).tolist())
 
@@ -38,7 +38,7 @@ class Bins:
 
 
 def sums(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """-> what `Bins.of` takes, of examples [N]."""
+    """confidence and right [N] -> the sums for `Bins.of`, [3, BINS]."""
     bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
     return np.array([np.bincount(bins, weights, BINS) for weights in (confidence, right, np.ones(len(bins)))])
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def draw(calibration: Calibration, path: Path) -> None:
-    """Writes the reliability diagram (Guo et al. 2017, figure 1): accuracy by confidence, before and after, the gap
-    between the two, and below how many examples there are in each interval."""
+    """Write the reliability diagram (Guo et al. 2017, figure 1): accuracy by confidence, before and after, the gap
+    between the two, and below the number of examples in each interval."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -32,7 +32,7 @@ def draw(calibration: Calibration, path: Path) -> None:
         lower.set_xlim(0, 1)
     axes[0, 0].set_ylabel("accuracy: share of right answers", fontsize=11)
     axes[1, 0].set_ylabel("examples", fontsize=11)
-    axes[1, 0].set_yscale("log")  # intervals with a handful of examples say little, and are to be seen as such
+    axes[1, 0].set_yscale("log")  # shows the intervals with few examples, which are unreliable
     axes[1, 0].set_ylim(0.5, 2 * calibration.examples)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=11)
     figure.suptitle(f"Reliability on {calibration.examples:,} validation examples", fontsize=13)

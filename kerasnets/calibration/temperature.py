@@ -1,7 +1,7 @@
-"""Temperature scaling (Guo et al. 2017, section 4.2): one number that makes a network's probabilities honest.
+"""Temperature scaling (Guo et al. 2017, section 4.2): one number that calibrates a network's probabilities.
 
-A network is calibrated if of all answers that it is 80 % sure of, 80 % are right. Trained networks mostly are too sure;
-softmax(logits / T) with a T above 1 is less sure, and no answer changes, since the order of the logits stays.
+A network is calibrated if 80 % of its answers with confidence 80 % are right. Most trained networks are overconfident;
+softmax(logits / T) with T above 1 is less confident, and no answer changes, since the order of the logits does not.
 
     N examples, V classes or tokens
 """
@@ -18,23 +18,23 @@ from kerasnets.calibration.bins import BINS, Bins, sums
 from kerasnets.checks import RequestError
 
 FILE = "calibration.json"
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures: examples without a mistake would ask for 0, and mere noise for infinity
-GRID = 16  # temperatures that are tried in one pass over the examples
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures: the best one is 0 for a model without mistakes, infinite for noise
+GRID = 16  # temperatures evaluated in one pass over the examples
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration.json holds.
+    """The content of calibration.json.
 
     Attributes:
         temperature: T, in LOWEST..HIGHEST.
-        bounded: whether T is one of these two, and the best one lies beyond it.
-        examples: of the validation split: pictures, characters or tokens.
+        bounded: whether T is one of these bounds, since the best temperature lies beyond it.
+        examples: number in the validation split: images, characters or tokens.
         nll_before, nll_after: negative log-likelihood in nats per example, with T = 1 and with T.
         ece_before, ece_after: expected calibration error, 0..1.
-        bins_before, bins_after: what a reliability diagram shows.
+        bins_before, bins_after: the data of the reliability diagram.
     """
 
     temperature: float
@@ -49,7 +49,7 @@ class Calibration:
 
 
 def load_temperature(directory: Path | None) -> float:
-    """-> the temperature that calibration.json in `directory` tells; 1.0, which changes nothing, without the file."""
+    """-> the temperature in calibration.json of `directory`; without the file 1.0, which has no effect."""
     if directory is None or not (directory / FILE).exists():
         return 1.0
     try:
@@ -64,7 +64,7 @@ def load_temperature(directory: Path | None) -> float:
 
 
 def fit(batches: Batches) -> Calibration:
-    """-> the temperature that minimizes the negative log-likelihood of softmax(logits / T), and what it changes."""
+    """-> the temperature that minimizes the negative log-likelihood of softmax(logits / T), with its effects."""
     temperature = best_temperature(batches)
     before, after = Totals(1.0), Totals(temperature)
     for logits, labels in batches():
@@ -84,14 +84,14 @@ def fit(batches: Batches) -> Calibration:
 
 
 def best_temperature(batches: Batches) -> float:
-    """The likelihood is convex in 1 / T, so that its slope has one zero: looked for on a grid, then between the two
-    grid points around it on a finer one. What the slope does in between is as good as a straight line."""
+    """Find the zero of the slope of the negative log-likelihood, which is convex in 1 / T: search a grid, then a finer
+    grid between the two points around the zero, where linear interpolation is accurate enough."""
     low, high = math.log(LOWEST), math.log(HIGHEST)
     for _ in range(2):
         grid = np.linspace(low, high, GRID)
         slopes = likelihood_slopes(batches, np.exp(-grid))  # falls from left to right
         if not slopes.any():
-            return 1.0  # all classes are alike whatever T is
+            return 1.0  # all classes are equally probable for every T
         if slopes[0] <= 0:
             return LOWEST
         if slopes[-1] >= 0:
@@ -106,7 +106,7 @@ def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
 
         (mean of z under softmax(β z)) - z[label]        over all examples
 
-    Raises: RequestError if there are no examples; FloatingPointError for logits that are no numbers.
+    Raises: RequestError if there are no examples; FloatingPointError for logits that are NaN or infinite.
     """
     slopes, examples = np.zeros(len(inverses)), 0
     for logits, labels in batches():
@@ -127,14 +127,14 @@ def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
 
 
 class Totals:
-    """Sums over batches of examples, with one temperature."""
+    """Sums over batches of examples, for one temperature."""
 
     def __init__(self, temperature: float):
         self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         below = (logits - logits.max(axis=1, keepdims=True)) / np.float32(self.temperature)
-        total = np.exp(below).sum(axis=1)  # the most probable class has exp(0) of it
+        total = np.exp(below).sum(axis=1)  # exp(0) of it belongs to the most probable class
         self.loss += (np.log(total) - below[np.arange(len(labels)), labels]).sum(dtype=np.float64)
         self.sums += sums(1 / total, logits.argmax(axis=1) == labels)
 

@@ -1,4 +1,4 @@
-"""Search over a model's `start` and `step`; knows no model."""
+"""Search over a model's `start` and `step`; independent of any model."""
 
 from kerasnets.decoding.buckets import by_length
 from kerasnets.decoding.sampling import Options, draw, sample, uniform

@@ -1,4 +1,4 @@
-"""Sources of about the same length are searched together.   B rows, S longest source, L longest output."""
+"""Search in buckets of sources of similar length.   B rows, S longest source, L longest output."""
 
 from collections.abc import Callable
 
@@ -6,28 +6,28 @@ import tensorflow as tf
 
 from kerasnets.decoding.loop import loop
 
-ROWS = 32  # of a bucket, which bounds the memory that a large batch takes
-LANES = 2  # buckets at a time, each on a core of its own: steps are too small to share one
+ROWS = 32  # of a bucket, which bounds the memory of a large batch
+LANES = 2  # buckets at a time, one core each: a step is too small to be split over cores
 
 
 def by_length(
     search: Callable, source: tf.Tensor, lengths: tf.Tensor, limits: tf.Tensor, hypotheses: tuple[int, ...] = ()
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Searches buckets of at most ROWS sources of about the same length, the longest first, LANES buckets at a time.
+    """Search buckets of at most ROWS sources of similar length, longest first, LANES buckets at a time.
 
-    These have every other source of the next ROWS · LANES, so that they take about as long.
+    The next ROWS · LANES sources are dealt alternately to the lanes, so that their buckets take about as long.
 
     Args:
         search: `search(rows int [A], source int [A, s], limits int [A])` -> tokens int32 [A, *hypotheses, l], scores
             float32 [A, *hypotheses] of these rows of the batch.
-        source int32 [B, S], of which lengths int32 [B] are no padding; limits int32 [B]: most tokens of each output.
+        source int32 [B, S], padding after lengths int32 [B]; limits int32 [B]: maximum tokens of each output.
     Returns: tokens [B, *hypotheses, L], 0 after the end of each; scores [B, *hypotheses]; both in the batch's order.
     """
-    # One graph for all lanes, which stays one: to prepare a copy for each takes twice the time and the memory.
+    # One graph for all lanes, not inlined: a copy for each lane would take twice the time and memory to prepare.
     search = tf.function(search, reduce_retracing=True, experimental_attributes={"_noinline": True})
     order = tf.argsort(lengths, direction="DESCENDING", stable=True)
     count, longest = tf.size(lengths), tf.reduce_max(limits)
-    # A batch that one bucket can take is one: its steps then are fewer.
+    # A batch that fits into one bucket is not split, so that it takes fewer steps.
     lanes = tf.where(count > ROWS, LANES, 1)
     buckets = count // (ROWS * lanes) * lanes + tf.minimum(count % (ROWS * lanes), lanes)  # none is empty
 
@@ -43,7 +43,7 @@ def by_length(
         return bucket + LANES, tokens, tf.tensor_scatter_nd_update(scores, places, found_scores)
 
     empty = tf.zeros([count, *hypotheses, longest], tf.int32), tf.zeros([count, *hypotheses])
-    # A loop for each lane: TensorFlow runs loops side by side, but not the rounds of one that reads variables.
+    # A loop for each lane: TensorFlow runs loops in parallel, but not the iterations of one that reads variables.
     lanes_found = [
         loop(lambda bucket, *_: bucket < buckets, next_bucket, (tf.constant(lane), *empty))[1:] for lane in range(LANES)
     ]

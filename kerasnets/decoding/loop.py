@@ -1,4 +1,4 @@
-"""The loop that a search over sequences runs in: rows that have ended leave it, and caches are written in place.
+"""The decoding loop of a search: rows that have ended leave the batch, and caches are written in place.
 
 B rows of a batch, A of them still active, K hypotheses of a row, V vocabulary
 """
@@ -8,38 +8,38 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-CAPACITY = 16  # positions that a cache has at first; filled, it doubles
+CAPACITY = 16  # initial positions of a cache; a full cache doubles
 
 
 class Decoder(Protocol):
-    """What a search needs of a model. `memory` is a pair: what all rows share; what belongs to each row [B, ...]."""
+    """The search interface of a model. `memory` is a pair: tensors shared by all rows; tensors of each row [B, ...]."""
 
     def start(self, given: Any, length: int) -> tuple[Any, Any]:
-        """-> memory, cache: what stays constant; what has been written so far, with room for `length` positions."""
+        """-> memory, constant while decoding; cache, which steps update, with capacity for `length` positions."""
 
     def step(self, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any) -> tuple[tf.Tensor, Any]:
         """token int [B] or [B, K] at position `index` -> logits [*, V] for the next one, cache."""
 
     def extend(self, cache: Any, positions: tf.Tensor, writer: Callable | None = None) -> Any:
-        """-> the cache with room for so many more positions; `step` writes into it by `writer` if there is one."""
+        """-> the cache with capacity for more `positions`; `step` writes into it by `writer` unless it is None."""
 
     def reorder(self, cache: Any, parents: tf.Tensor) -> Any:
-        """parents int [B, K] -> the cache with these hypotheses of each row."""
+        """parents int [B, K] -> the cache of these hypotheses of each row."""
 
 
 def decode(
     model: Decoder, memory: Any, cache: Any, state: dict[str, tf.Tensor], advance: Callable, results: tuple[str, ...]
 ) -> tuple[tf.Tensor, ...]:
-    """Runs `advance(state, index, step, cache) -> state, cache` until every row has ended.
+    """Run `advance(state, index, step, cache) -> state, cache` until every row has ended.
 
-    When a quarter of the active rows has ended, those leave, and the others go on as a smaller batch. Between such
-    times, and those at which the cache is full, no key or value is moved.
+    When a quarter of the active rows has ended, they are removed, and the others continue as a smaller batch. Keys and
+    values are moved only then, and when the cache is full.
 
     Args:
         memory, cache: from `model.start`, for a length of 0.
-        state: tensors [B, ...], what the search keeps of each row; "ended" bool [B] is one of them.
-        advance: its `step(token, index, cache) -> logits, cache` is the model's.
-        results: the names of what is wanted of the state of each row in the end.
+        state: tensors [B, ...], the search's state of each row; "ended" bool [B] is one of them.
+        advance: its `step(token, index, cache) -> logits, cache` is that of the model.
+        results: names of the tensors of `state` to return.
     Returns: the results of all rows, in their order.
     """
     shared, of_rows = memory
@@ -72,14 +72,14 @@ def decode(
     variables = (rows, tf.constant(0), tf.constant(0), of_rows, cache, state, found)
     grown = model.extend(
         cache, tf.raw_ops.PlaceholderWithDefault(input=CAPACITY, shape=[])
-    )  # of a size nobody knows yet
+    )  # a size that the graph does not know
     shapes = (*variables[:3], of_rows, grown, state, found)
     found = loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
     return tuple(found[name] for name in results)
 
 
 def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:
-    """tf.while_loop; tensors may change in their first axis, and elsewhere where those of `like` have no fixed size."""
+    """Run tf.while_loop; tensors may change size in the first axis, and in the axes without a fixed size in `like`."""
     shapes = tf.nest.map_structure(
         lambda x: tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []), variables if like is None else like
     )
@@ -88,21 +88,22 @@ def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) 
         after = body(*given)
         if not tf.executing_eagerly():
             for tensor, shape in zip(tf.nest.flatten(after), tf.nest.flatten(shapes), strict=True):
-                tensor.set_shape(shape)  # what broadcasting with sizes unknown to the graph has lost
+                tensor.set_shape(shape)  # lost by broadcasting with sizes that the graph does not know
         return after
 
     return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
 
 
 def copy(x: tf.Tensor) -> tf.Tensor:
-    """-> a copy that no other operation reads, and no constant of the graph: it may be written in place."""
+    """-> a copy that may be written in place: no other operation reads it, and it is not a constant of the graph."""
     return tf.raw_ops.DeepCopy(x=x)
 
 
 def write_cache_in_place(cache: tf.Tensor, new: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-    """cache [B, G, E, H], new [B, G, K, H], slots int [B G K] -> the same memory, with `new` in these of its rows.
+    """cache [B, G, E, H], new [B, G, K, H], slots int [B G K] -> the same memory, with `new` in its rows `slots`.
 
-    Nobody reads the cache of before: what this step computes needs its own rows, and the next one needs this step.
+    No operation reads the old cache: this step's computations need the rows written here, and the next step needs
+    this one.
     """
     rows, new = (tf.reshape(x, [-1, cache.shape[-1]]) for x in (cache, new))
     written = tf.reshape(tf.raw_ops.InplaceUpdate(x=rows, i=slots, v=new), tf.shape(cache))

@@ -1,4 +1,4 @@
-"""Tokens drawn from a model's probabilities.   B batch, L longest output, V vocabulary."""
+"""Sampling of tokens from a model's probabilities.   B batch, L longest output, V vocabulary."""
 
 import functools
 from collections.abc import Callable
@@ -8,21 +8,21 @@ import tensorflow as tf
 
 Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
-# 1 / temperature stays between these: hotter than 10^6 all tokens are as probable as they get, and one whose logit is
-# -10^9 is not drawn even then; colder, the product with a logit would be no number.
+# Bounds of 1 / temperature. Temperatures above 10^6 hardly change probabilities any more, and a token with the logit
+# -10^9 is still not drawn; with lower temperatures, the product with a logit would not be finite.
 LEAST, MOST = 1e-6, 1e38
-BITS = 23  # of a random number: so few that (1 - 2^-BITS) · x is below x for any float32 x
+BITS = 23  # of a random number: few enough that (1 - 2^-BITS) · x is below x for any float32 x
 
 
 class Options(NamedTuple):
-    """How tokens are drawn, each [B]. The logits are changed in this order.
+    """Options of sampling, each [B], applied to the logits in this order.
 
-    repetition_penalty θ, float32: logits of tokens that are already there are divided by it where they are positive,
-        multiplied where they are negative (Keskar et al. 2019, section 4.1); 1 = none.
-    temperature, float32: all are divided by it; 0 = the most probable token.
-    top_k, int32: only so many of the most probable; 0 = no limit (Fan et al. 2018).
-    top_p, float32: only the fewest most probable that have this much of the probability; 1 = no limit (Holtzman et al.
-        2020, section 3.1). It counts in what the temperature gives, whatever top_k leaves of it.
+    repetition_penalty θ, float32: logits of tokens that have occurred are divided by it if positive, multiplied if
+        negative (Keskar et al. 2019, section 4.1); 1 = none.
+    temperature, float32: divides all logits; 0 = the most probable token.
+    top_k, int32: number of most probable tokens to draw from; 0 = no limit (Fan et al. 2018).
+    top_p, float32: draw from the smallest set of most probable tokens with this probability; 1 = no limit (Holtzman et
+        al. 2020, section 3.1). The probabilities are those after the temperature and before top_k.
     """
 
     temperature: tf.Tensor
@@ -31,7 +31,7 @@ class Options(NamedTuple):
     repetition_penalty: tf.Tensor
 
     def limited(self) -> tf.Tensor:
-        """-> bool: whether any row asks for more than a temperature."""
+        """-> bool: whether any row uses another option than the temperature."""
         return tf.reduce_any((self.top_k > 0) | (self.top_p < 1) | (self.repetition_penalty != 1))
 
 
@@ -45,17 +45,18 @@ def sample(
     chances: tf.Tensor,
     seen: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-    """A token drawn at every position, from what the options make of the model's probabilities.
+    """Draw a token at every position from the model's probabilities, as the options change them.
 
-    A row's tokens depend on nothing that is in other rows.
+    A row's tokens do not depend on other rows.
 
-    Args: step, memory, cache: of the model, tensors of the cache [B, ...]; first int32 [B]: the token before;
-        lengths int32 [B], 1 or more; chances float32 [B, L]: see `uniform`; seen bool [B, V]: tokens already there.
-    Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model itself, that
-        is without any option; the cache after the row's length.
+    Args: step, memory, cache: of the model, tensors of the cache [B, ...]; first int32 [B]: the previous token;
+        lengths int32 [B], 1 or more; chances float32 [B, L]: see `uniform`; seen bool [B, V]: tokens that have
+        occurred.
+    Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model without any
+        option; the cache after the row's length.
     """
     longest = tf.reduce_max(lengths)
-    # Temperature 0 is a very small one, at which no chance matters but among equals.
+    # Temperature 0 is a very small one, at which chance matters only among equal logits; 0 then takes the first.
     chances = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, chances)
     chances = tf.transpose(chances)[..., tf.newaxis]  # [L, B, 1]
     scale = inverse(options.temperature)
@@ -80,7 +81,7 @@ def sample(
         )
         return tokens.stack(), losses.stack(), after
 
-    # What no row asks for is left out of the loop: with few rows, operations cost more than what they compute.
+    # Leave out of the loop what no row uses: with few rows, the overhead of an operation exceeds its computation.
     ways = [functools.partial(run, limited, ragged) for limited in (False, True) for ragged in (False, True)]
     ragged = tf.reduce_any(lengths < longest)
     tokens, losses, cache = tf.switch_case(2 * tf.cast(options.limited(), tf.int32) + tf.cast(ragged, tf.int32), ways)
@@ -89,22 +90,23 @@ def sample(
 
 
 def choose(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
-    """rows bool [B], new and old [B, ...] -> the rows of new where it is True, those of old where not."""
+    """rows bool [B], new and old [B, ...] -> the rows of new where True, of old where False."""
     return tf.raw_ops.Select(condition=rows, x=new, y=old)  # copies rows, where `tf.where` broadcasts numbers
 
 
 def draw(logits: tf.Tensor, options: Options, chance: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
-    """One token a row: logits [B, V], chance [B] (see `uniform`), seen bool [B, V]: tokens already there -> int32 [B].
+    """Draw one token per row: logits [B, V], chance [B] (see `uniform`), seen bool [B, V]: tokens that have occurred
+    -> int32 [B].
 
-    Tokens are laid out on a line in the vocabulary's order, each as long as it is probable and those past the limits of
-    no length, and the token at `chance` times the length of the line is taken (inverse of the distribution function).
+    Inverse transform sampling: it takes the token at which the cumulative weight, in the vocabulary's order, exceeds
+    `chance` times the total; tokens past top_k and top_p have weight 0.
     """
     chance = tf.where(options.temperature == 0, 0.0, chance)
     return pick_within(logits, seen, options, inverse(options.temperature), chance[:, tf.newaxis])
 
 
 def pick_within(logits: tf.Tensor, seen: tf.Tensor, options: Options, scale: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """As `draw`, with scale and chance [B, 1] made of the temperature before: outside of a loop."""
+    """As `draw`, with scale and chance [B, 1] computed from the temperature beforehand, outside the loop."""
     return pick(limit(weigh(penalize(logits, seen, options), scale), options), chance)
 
 
@@ -119,7 +121,7 @@ def penalize(logits: tf.Tensor, seen: tf.Tensor, options: Options) -> tf.Tensor:
 
 
 def weigh(logits: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """logits [B, V], scale [B, 1] -> softmax(scale · logits), but for a factor; the best one's is 1."""
+    """logits [B, V], scale [B, 1] -> unnormalized softmax(scale · logits), whose maximum is 1."""
     return tf.exp((logits - tf.reduce_max(logits, axis=-1, keepdims=True)) * scale)
 
 
@@ -132,21 +134,21 @@ def limit(weights: tf.Tensor, options: Options) -> tf.Tensor:
     count = tf.minimum(
         tf.reduce_sum(tf.cast(within, tf.int32), axis=-1), tf.where(options.top_k > 0, options.top_k, size)
     )
-    ranks = tf.math.top_k(-tokens, size).indices  # where each token stands among the best
+    ranks = tf.math.top_k(-tokens, size).indices  # of each token by weight
     return tf.where(ranks < count[:, tf.newaxis], weights, 0.0)
 
 
 def pick(weights: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """weights [B, V], chance [B, 1] in [0, 1 - 2^-BITS] -> the token at `chance` of the line of all, int32 [B]."""
+    """weights [B, V], chance [B, 1] in [0, 1 - 2^-BITS] -> the token at `chance` of the total weight, int32 [B]."""
     until = tf.cumsum(weights, axis=-1)
     return tf.raw_ops.UpperBound(sorted_inputs=until, values=chance * until[:, -1:], out_type=tf.int32)[:, 0]
 
 
 def uniform(seeds: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """The random number of a position: a hash of it and the row's seed, and of nothing else.
+    """Return the random number of each position: a hash of the position and the row's seed only.
 
-    SplitMix64 (Steele et al. 2014), which hashes a counter and so can begin anywhere; each seed's counter
-    starts at the hash of the seed.
+    SplitMix64 (Steele et al. 2014) hashes a counter and so can start anywhere; each seed's counter starts at the hash
+    of the seed.
 
     Args: seeds int64 [B]; positions int64 [B, L], 0 or more.
     Returns: float32 [B, L], multiples of 2^-23 in [0, 1).
@@ -157,7 +159,7 @@ def uniform(seeds: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 def mix(z: tf.Tensor) -> tf.Tensor:
-    """uint64 -> uint64 of which every bit depends on all bits of z; one to one."""
+    """uint64 -> uint64, one to one; every bit depends on all bits of z."""
     z = tf.bitwise.bitwise_xor(z, shifted(z, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
     z = tf.bitwise.bitwise_xor(z, shifted(z, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
     return tf.bitwise.bitwise_xor(z, shifted(z, 31))

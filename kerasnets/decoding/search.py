@@ -1,4 +1,4 @@
-"""Greedy and beam search.   B rows, K hypotheses of each, L longest output, V vocabulary; A, the rows still active."""
+"""Greedy and beam search.   B rows, K hypotheses of each, L longest output, V vocabulary, A rows still active."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ LEAST = tf.float32.min  # score of an ended sequence that does not exist: with �
 def greedy(
     model: Decoder, memory: Any, cache: Any, start: int | tf.Tensor, end: int, limits: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The most probable token at every position, until the end token or the limit of the row.
+    """Take the most probable token at every position, until the end token or the limit of the row.
 
-    Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens, the first
-        one perhaps each row's own [B]; limits int32 [B]: most tokens.
-    Returns: tokens int32 [B, L], 0 after the end token; log probability of each row [B], the end token's included.
+    Args: memory, cache: from `model.start`, for a length of 0; start: first token, of all rows or [B]; end: token;
+        limits int32 [B]: maximum tokens.
+    Returns: tokens int32 [B, L], 0 after the end token; log probability of each row [B], including the end token.
     """
     longest = tf.reduce_max(limits)
 
@@ -57,20 +57,20 @@ def beam_search(
     length_penalty: tf.Tensor,
     beams: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `beams` best sequences found by extending, at every position, the K = `beams` most probable live hypotheses.
+    """Find the K = `beams` best sequences: extend, at every position, the K most probable live hypotheses.
 
-    A sequence ends with the end token or at the limit. Its score is log P / length^α, its end token counted, with the
-    row's length penalty α: 0 compares log probabilities, 1 their means; more prefers longer ones. Live hypotheses and
-    finished ones, which have ended, are kept apart, so that none of the latter is crowded out by the former. A row ends
-    when K are finished and no live one can become better than the best of them: log P only falls, and so a score can be
-    at most log P / limit^α for α ≥ 0, or log P / (shortest possible length)^α for α < 0. Hence the first is the best
-    that the search could ever find, and the others are the best that had ended by then; with as many beams as there are
-    sequences it is the exhaustive search.
+    A sequence ends with the end token or at the limit. Its score is log P / length^α, including the end token, with the
+    row's length penalty α: 0 compares log probabilities, 1 their means; a greater α prefers longer sequences. Live and
+    finished hypotheses are kept in separate lists, so that live ones never displace finished ones. A row ends when K
+    hypotheses are finished and no live one can score above the best of them: log P only falls, so that a score is at
+    most log P / limit^α for α ≥ 0, or log P / (shortest possible length)^α for α < 0. Hence the first result is the
+    best that the search could ever find, and the others are the best finished by then; with as many beams as sequences,
+    the search is exhaustive.
 
-    Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more: most
-        tokens; length_penalty α float32 [B]; beams K.
-    Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; where there are fewer than K
-        sequences, LEAST.
+    Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more:
+        maximum tokens; length_penalty α float32 [B]; beams K.
+    Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; LEAST in place of missing
+        sequences.
     """
     longest = tf.reduce_max(limits)
 
@@ -80,13 +80,13 @@ def beam_search(
         limits, alpha = state["limits"][:, tf.newaxis], state["length_penalty"][:, tf.newaxis]
         sequences = written(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
         ends = (tokens == end) | (index + 1 >= limits)
-        # A row that has ended finds nothing more while it waits for others: its sequences do not depend on these.
+        # A row that has ended adds no sequences while it waits for others: its results do not depend on other rows.
         found = ends & (total > NEVER / 2) & ~state["ended"][:, tf.newaxis]
         scores = tf.where(found, score(total, index + 1, alpha), LEAST)
         scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
         finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
         total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
-        # The best that a live hypothesis can still become.
+        # The best score that a live hypothesis can still reach.
         bound = score(total[:, :1], tf.where(alpha >= 0, limits, index + 2), alpha)
         after = {
             "token": tf.gather(tokens, place, batch_dims=1),
@@ -118,14 +118,14 @@ def beam_search(
 
 
 def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The 2K most probable continuations of K live hypotheses: at most K of them end, so that K are left to go on from.
+    """Find the 2K most probable continuations of K live hypotheses: at most K of them end, so that K stay live.
 
     Args: logits [A, K, V]; log_probability of the hypotheses [A, K].
     Returns: log probabilities, hypotheses and tokens of the continuations, each [A, 2K], best first.
     """
     beams, vocabulary = logits.shape[1:]
     each = min(2 * beams, vocabulary)
-    best, tokens = largest(logits, each)  # of each hypothesis first: there are fewer to sum up and to compare
+    best, tokens = largest(logits, each)  # first per hypothesis, so that fewer are summed and compared
     rest = log_sum(logits - best[..., :1]) + best[..., 0]
     total = (log_probability - rest)[..., tf.newaxis] + best  # [A, K, each]
     total, place = tf.math.top_k(tf.reshape(total, [-1, beams * each]), min(2 * beams, beams * each))
@@ -133,10 +133,10 @@ def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor
 
 
 def largest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """tf.math.top_k of logits [A, K, V] in a fraction of its time: it compares one number after the other.
+    """tf.math.top_k of logits [A, K, V], several times as fast as TensorFlow's, which compares one number at a time.
 
-    The `count` largest are in the groups of GROUP neighbours with the largest maxima: these are found first, and then
-    the largest in them.
+    The `count` largest logits are in the `count` groups of GROUP neighbours with the largest maxima: it finds these
+    groups, then the largest logits in them.
     """
     beams, vocabulary = logits.shape[1:]
     if vocabulary <= 4 * count * GROUP:
@@ -146,7 +146,7 @@ def largest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         logits = tf.pad(logits, [[0, 0], [0, 0], [0, missing]], constant_values=logits.dtype.min)
     groups = tf.reshape(logits, [-1, beams, (vocabulary + missing) // GROUP, GROUP])
     _, chosen = tf.math.top_k(tf.reduce_max(groups, axis=-1), count, sorted=False)
-    chosen = tf.sort(chosen)  # of equals the first one counts, as it does in top_k
+    chosen = tf.sort(chosen)  # the first of equal logits wins, as in top_k
     within = tf.reshape(tf.gather(groups, chosen, batch_dims=2), [-1, beams, count * GROUP])
     best, place = tf.math.top_k(within, count)
     return best, tf.gather(chosen, place // GROUP, batch_dims=2) * GROUP + place % GROUP

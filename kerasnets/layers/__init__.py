@@ -6,11 +6,11 @@ One legend of shapes holds everywhere:
     D width      N attention heads                     H = D / N, width of one head
     U units      V vocabulary                          images are [B, Y, X, C]: rows, columns, channels
 
-Masks are boolean, True means "may be attended to" or "is valid", no padding, and are passed by name. Those that
-Keras passes by itself, behind `keras.layers.Embedding(mask_zero=True)`, are combined with them (masking.py).
-Fast equals of the equations are in `kernels`.
-Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 whatever the
-dtype policy is.
+Masks are boolean: True means "may be attended to" or "is valid" (not padding). Callers pass them by name; layers
+combine them with the masks that Keras itself passes, after `keras.layers.Embedding(mask_zero=True)` (masking.py).
+`kernels` has faster functions for the same equations.
+Numerically delicate parts (softmax, normalization statistics, positions) are computed in float32 under every dtype
+policy.
 """
 
 from kerasnets.layers.attention import MultiHeadAttention

@@ -1,6 +1,6 @@
 """Attention: Vaswani et al. 2017, section 3.2.
 
-B batch, T target, S source, D width, N heads, H = D / N, G heads of keys and values (N unless they are grouped).
+B batch, T target, S source, D width, N heads, H = D / N, G key/value heads (N unless they are grouped).
 """
 
 import functools
@@ -19,22 +19,22 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class MultiHeadAttention(MaskedLayer):
-    """N attentions in parallel: softmax(Q Kᵀ / √H) V, concatenated and projected (eq. 1 and section 3.2.2).
+    """N attention heads in parallel: softmax(Q Kᵀ / √H) V, concatenated and projected (eq. 1 and section 3.2.2).
 
     Q = query W_Q, K = memory W_K, V = memory W_V. `project` and `attend` are the two halves of `call`: a decoder
-    projects what stays constant once, and attends from every new position to a cache of keys and values.
-    `attention_weights` are the softmax alone.
+    projects the encoder's output once, and attends from every new position to a cache of keys and values.
+    `attention_weights` returns only the softmax.
 
     Args:
         num_heads N; dropout, on the attention weights;
-        num_key_value_heads: so many heads of keys and values, each shared by a group of query heads: a smaller cache
+        num_key_value_heads G: each is shared by a group of query heads, which makes the cache smaller
             (Ainslie et al. 2023, grouped-query attention). When None, N.
-        rotary: whether queries and keys are turned by their positions (see `rotate`).
+        rotary: whether to rotate queries and keys by their positions (see `rotate`).
     Call: query [B, T, D]; memory [B, S, D] (the query itself when None: self-attention);
-        attention_mask bool [B|1, T|1, S], True = may attend; causal: whether a position sees only itself and what is
-        before it, which takes less time than the same as a mask. A position that may see nothing gets a finite
-        vector that means nothing. mask or query_mask, memory_mask: Keras's masks (see masking.py); no position
-        attends to padding of the memory, or in self-attention of the query.
+        attention_mask bool [B|1, T|1, S], True = may attend; causal: whether a position attends only to itself and
+        earlier ones, which is faster than the equal attention_mask. A fully masked position gets a finite, meaningless
+        vector. mask or query_mask, memory_mask: Keras's masks (see masking.py); no position attends to padding of the
+        memory (in self-attention, of the query).
     Returns: [B, T, D].
     """
 
@@ -59,20 +59,20 @@ class MultiHeadAttention(MaskedLayer):
         memory_shape, narrow = memory_shape or query_shape, self.groups * self.head_width
         projections = {"query": (query_shape, width), "key": (memory_shape, narrow), "value": (memory_shape, narrow)}
         for name, (shape, units) in (projections | {"out": (query_shape, width)}).items():
-            # Three products and not one of three times the width: they run side by side, and nothing is cut apart.
+            # Three products, not one of three times the width: they run in parallel, and the result needs no split.
             projection = Linear(units, dtype=self.dtype_policy, name=name)
             setattr(self, name, projection)
             projection.build(shape)
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def project(self, memory, start=0):
-        """memory [B, S, D], of which the first stands at position `start` -> keys, values, each [B, G, S, H]."""
+        """memory [B, S, D], whose first position is `start` -> keys, values, each [B, G, S, H]."""
         return self.project_rows(as_rows(memory), ops.shape(memory)[1], start)
 
     def attend(self, query, keys, values, bias=None, causal=False, start=0, training=None):
-        """query [B, T, D], its first at position `start`; keys and values [B, G, S, H] -> [B, T, D].
+        """query [B, T, D], whose first position is `start`; keys and values [B, G, S, H] -> [B, T, D].
 
-        bias and causal are those of the kernel, `attention`.
+        bias and causal: see the kernel, `attention`.
         """
         length = ops.shape(query)[1]
         outputs = self.attend_rows(as_rows(query), length, keys, values, bias, causal, start, training)
@@ -83,8 +83,8 @@ class MultiHeadAttention(MaskedLayer):
         queries = self.queries(as_rows(query), ops.shape(query)[1], start)
         return attention_weights(queries, keys, bias, causal)
 
-    # The same for rows [B T, D], positions of all sequences one below another. So a step of a search has them, in which
-    # the T = K hypotheses of a sequence stand at one position; it is made of many small operations, and each counts.
+    # The same for rows [B T, D], the positions of all sequences stacked. A search step passes rows: the T = K
+    # hypotheses of a sequence at one position; it consists of many small operations, and each costs time.
 
     def project_rows(self, rows, length, start=0):
         """rows [B S, D] of S = `length` positions -> keys, values, each [B, G, S, H]."""
@@ -99,8 +99,8 @@ class MultiHeadAttention(MaskedLayer):
 
     def queries(self, rows, length, start=0):
         """rows [B T, D] -> [B, N, T, H], divided by √H."""
-        # Divided as rows and not as heads: of a number times the heads times the keys, TensorFlow's optimizer (2.21)
-        # makes one fused operation, which breaks the graphs of searches.
+        # Scale the rows, not the heads: TensorFlow's optimizer (2.21) fuses scalar times heads times keys into one
+        # operation, which breaks the graphs of searches.
         queries = self.split_heads(self.query(rows) * self.head_width**-0.5, length)
         return rotate(queries, start) if self.rotary else queries
 

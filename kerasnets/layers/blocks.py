@@ -15,9 +15,9 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 class Block(MaskedLayer):
-    """What the encoder's and the decoder's blocks share: their arguments and a Residual around each sublayer.
+    """Base class of the encoder's and the decoder's blocks: their arguments, and a Residual around each sublayer.
 
-    Dropout is where the paper has it, on what each sublayer adds (section 5.4).
+    As in the paper, dropout applies to the output of each sublayer, before the sum (section 5.4).
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Block(MaskedLayer):
         self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
 
     def build_attention(self, name, x_shape, memory_shape=None):
-        """-> an attention, which is rotary only within one sequence: between two, positions have no distance."""
+        """-> an attention layer, rotary only in self-attention: positions of two sequences have no distance."""
         attention = MultiHeadAttention(
             self.num_heads,
             num_key_value_heads=self.num_key_value_heads,
@@ -105,7 +105,7 @@ class EncoderBlock(Block):
         return self.encode(x, attend, training)
 
     def explain(self, x, attention_mask=None):
-        """As `call` -> [B, S, D], and the weights of the attention [B, N, S, S]: who attends to whom."""
+        """As `call` -> [B, S, D], and the attention weights [B, N, S, S]."""
         weights, bias = None, mask_bias(attention_mask)
 
         def attend(y):
@@ -121,12 +121,11 @@ class EncoderBlock(Block):
 class DecoderBlock(Block):
     """Masked self-attention, attention over the encoder's output, feed-forward (section 3.1, decoder).
 
-    Without an encoder, that is built without the shape of a memory, the middle part is left out: a block of a
-    language model (Liu et al. 2018, section 4.2.3). `call` decodes all positions at once, `step` one position with a
-    cache of the keys and values of the earlier ones. Both run `decode`; they differ in where the self-attention's keys
-    and values come from.
+    Built without a memory_shape, the block has no attention over an encoder: a block of a language model (Liu et al.
+    2018, section 4.2.3). `call` decodes all positions at once, `step` one position with a cache of the keys and values
+    of the earlier ones. Both run `decode`; they differ in the source of the self-attention's keys and values.
 
-    Args: as `EncoderBlock` has them; only the self-attention is rotary.
+    Args: as in `EncoderBlock`; only the self-attention is rotary.
     Call: x [B, T, D]; memory [B, S, D]; cross_mask bool [B|1, T|1, S], True = may attend; mask or x_mask bool [B, T],
         memory_mask bool [B, S], Keras's masks (see masking.py). The causal mask is built in.
     Returns: [B, T, D].
@@ -153,7 +152,7 @@ class DecoderBlock(Block):
         return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
     def cross_attend(self, memory, cross_bias, training=None):
-        """memory: what `project` returned -> the attention on it, [B, T, D] -> [B, T, D]; None for None."""
+        """memory: result of `project` -> a function [B, T, D] -> [B, T, D] that attends to it; None for None."""
 
         def attend_memory(y):
             return self.cross_attention.attend(y, *memory, cross_bias, training=training)
@@ -173,7 +172,7 @@ class DecoderBlock(Block):
         return self.decode(x, attend_self, self.cross_attend(self.project(memory), cross_bias, training), training)
 
     def explain(self, x, memory, cross_mask=None):
-        """As `call` -> [B, T, D], and the weights of both attentions, [B, N, T, T] and [B, N, T, S]."""
+        """As `call` -> [B, T, D], and the weights of self- and cross-attention, [B, N, T, T] and [B, N, T, S]."""
         own = across = None
         memory, bias = self.project(memory), mask_bias(cross_mask)
 
@@ -191,14 +190,14 @@ class DecoderBlock(Block):
         return self.decode(x, attend_self, attend_memory), own, across
 
     def project(self, memory):
-        """memory [B, S, D] -> its keys and values [B, G, S, H], which stay the same for every step; None for None."""
+        """memory [B, S, D] -> its keys and values [B, G, S, H], the same for every step; None for None."""
         return None if memory is None else self.cross_attention.project(memory)
 
     def step(self, rows, position, cache, memory=None, cross_bias=None):
-        """One position, of K hypotheses of each row of the batch.
+        """Decode one position of the K hypotheses of each row of the batch.
 
-        Args: rows x [B K, D]; position int [B|1, 1], where they stand in the sequence; cache: a `BlockCache`; memory:
-            what `project` returned; cross_bias [B, 1, 1, S], for its scores (see `mask_bias`).
+        Args: rows x [B K, D]; position int [B|1, 1] in the sequence; cache: a `BlockCache`; memory: result of
+            `project`; cross_bias [B, 1, 1, S], its attention bias (see `mask_bias`).
         Returns: [B K, D], the cache with the keys and values of this position.
         """
         hypotheses = cache.bias.shape[2]
@@ -226,7 +225,7 @@ class DecoderBlock(Block):
         return self.decode(x, attend_self), (keys, values)
 
     def start(self, batch, dtype):
-        """-> keys and values of no position, for `batch` rows."""
+        """-> empty keys and values, each [batch, G, 0, H]."""
         attention = self.self_attention
         empty = ops.zeros((batch, attention.groups, 0, attention.head_width), dtype=dtype)
         return empty, empty

@@ -1,7 +1,7 @@
-"""Keys and values of all positions that a decoder has read, so that a step computes those of one position alone.
+"""A cache of the keys and values of earlier positions, so that a decoding step computes those of one position only.
 
-B batch, K hypotheses of a row of the batch (one, unless a beam search runs), G heads of keys and values, H their width,
-E entries: the capacity for positions of all hypotheses
+B batch, K hypotheses of a row of the batch (one, unless a beam search runs), G key/value heads, H their width,
+E entries: the capacity in positions, all hypotheses together
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from kerasnets.layers.kernels.attention import mask_bias
 
 
 def write_cache(cache, new, slots):
-    """-> cache [B, G, E, H] with new [B, G, K, H] in its rows `slots` int [B G K], if one counts them through.
+    """-> cache [B, G, E, H], seen as rows [B G E, H], with new [B, G, K, H] in the rows `slots` int [B G K].
 
-    This is the definition, which copies the cache; a search may have a function that writes in place.
+    This definition copies the cache; a search may use a function that writes in place.
     """
     rows = ops.reshape(cache, (-1, cache.shape[-1]))
     written = ops.scatter_update(rows, ops.expand_dims(slots, 1), ops.reshape(new, (-1, cache.shape[-1])))
@@ -24,13 +24,13 @@ def write_cache(cache, new, slots):
 
 
 def slot_indices(entries, batch, groups, capacity):
-    """entries int [K] of a cache [B, G, E, H] -> their rows for each row of the batch and head, int [B G K]."""
+    """entries int [K] of a cache [B, G, E, H], capacity E -> their rows in [B G E, H], int [B G K]."""
     first = capacity * ops.arange(batch * groups, dtype="int32")
     return ops.reshape(ops.expand_dims(first, 1) + ops.expand_dims(entries, 0), (-1,))
 
 
 def take_hypotheses(x, parents):
-    """x [B, K, ...], parents int [B, J], from 0 to K - 1 -> [B, J, ...]: the chosen hypotheses of each row."""
+    """x [B, K, ...], parents int [B, J], 0 to K - 1 -> [B, J, ...]: the chosen hypotheses of each row."""
     batch, hypotheses = ops.shape(x)[:2]
     rows = parents + ops.expand_dims(ops.arange(batch, dtype="int32"), 1) * hypotheses
     return ops.take(ops.reshape(x, (batch * hypotheses, *ops.shape(x)[2:])), rows, axis=0)
@@ -39,8 +39,8 @@ def take_hypotheses(x, parents):
 class BlockCache(NamedTuple):
     """The part of a `KeyValueCache` that one block reads and writes in a step.
 
-    keys, values [B, G, E, H]; bias [B, 1, K, E], for the scores: 0 at the entries that a hypothesis sees; slots int
-    [B G K]: see `write_cache`, which is `writer` or a function like it.
+    keys, values [B, G, E, H]; bias [B, 1, K, E]: attention bias, 0 at the entries that are visible to a hypothesis;
+    slots int [B G K]: see `write_cache`; writer: `write_cache` or an equivalent function.
     """
 
     keys: Any
@@ -57,10 +57,10 @@ class BlockCache(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """The keys and values of a stack of decoder blocks, and which of them each hypothesis sees.
+    """The keys and values of a stack of decoder blocks, and which of them are visible to each hypothesis.
 
-    All hypotheses of a row share its entries. So a search that goes on from other hypotheses changes `visible`, and
-    moves no keys or values. Every method returns a new cache; `tf.nest` takes one for a structure of its tensors.
+    All hypotheses of a row share its entries, so a search that reorders hypotheses changes `visible` and moves no keys
+    or values. Every method returns a new cache; `tf.nest` treats a cache as a structure of its tensors.
 
     blocks: keys and values of each block, each [B, G, E, H]; visible bool [B, K, E]; writer: see `write_cache`.
     """
@@ -70,7 +70,7 @@ class KeyValueCache:
     writer: Callable = write_cache
 
     def extend(self, positions, writer=None):
-        """-> a cache with room for so many more positions of all hypotheses, written by `writer` if there is one."""
+        """-> a cache with capacity for more `positions` of every hypothesis; a `writer` replaces that of the cache."""
         batch, hypotheses = ops.shape(self.visible)[:2]
         entries = positions * hypotheses
 
@@ -85,13 +85,13 @@ class KeyValueCache:
         return dataclasses.replace(self, visible=take_hypotheses(self.visible, parents))
 
     def bias(self):
-        """-> what is added to the scores [B, 1, K, E], so that each hypothesis attends to its own entries alone."""
+        """-> the attention bias [B, 1, K, E], with which each hypothesis attends only to its visible entries."""
         return mask_bias(self.visible)
 
     def open(self, first):
-        """A step begins: hypothesis k writes the entry first + k, and sees it from now on.
+        """Begin a step: make entry first + k, which hypothesis k writes, visible to it.
 
-        Returns: the cache, and for each block its `BlockCache`; `close` takes them back.
+        Returns: the cache, and a `BlockCache` for each block; pass them to `close` after the step.
         """
         batch, hypotheses, capacity = ops.shape(self.visible)
         entries = first + ops.arange(hypotheses, dtype="int32")
@@ -101,7 +101,7 @@ class KeyValueCache:
         return cache, [BlockCache(*block, bias, slots, self.writer) for block in self.blocks]
 
     def close(self, blocks):
-        """-> the cache after a step, with what its `BlockCache`s hold."""
+        """-> the cache after a step, with the keys and values of its `BlockCache`s."""
         return dataclasses.replace(self, blocks=[(block.keys, block.values) for block in blocks])
 
     def __tf_flatten__(self):

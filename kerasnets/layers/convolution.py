@@ -12,24 +12,24 @@ register = keras.saving.register_keras_serializable("kerasnets")
 class ConvBlock(keras.layers.Layer):
     """pool(φ(norm(W * x))): convolution, batch normalization (Ioffe & Szegedy 2015), activation, pooling.
 
-    Every one of the `filters` kernels is as deep as its input has channels and is shared by all positions.
-    The convolution has a bias only without normalization, whose shift does its work.
-    Weights start as He et al. 2015 (normal with variance 2 / fan-in), which keeps the variance through ReLUs.
+    Each of the `filters` kernels spans all channels of its input and is shared by all positions.
+    The convolution has a bias only without normalization, whose shift replaces it.
+    Weights are initialized as in He et al. 2015 (normal, variance 2 / fan-in), which keeps the variance through ReLUs.
 
     Args:
-        filters: number of kernels, the channels that come out.
+        filters: number of kernels, and so of output channels.
         kernel_size: rows and columns of a kernel.
         strides: step of the kernel; above 1 only without dilation.
-        padding: "same", zeros around the picture keep its size, or "valid", kernels stay inside it.
-        dilation: step between the pixels that a kernel sees; with d it spans d (kernel_size - 1) + 1 of them
+        padding: "same", zeros around the image keep its size, or "valid", kernels stay inside it.
+        dilation: step between the pixels under a kernel, which spans dilation (kernel_size - 1) + 1 pixels
             (Yu & Koltun 2016).
-        groups: the channels are split into so many parts, of which each kernel sees one.
+        groups: number of parts into which the channels are split; each kernel sees one part.
         normalization: "batch" or None.
         activation: φ, the name of a function of `keras.activations`, or None.
         pooling: "max" or "average".
-        pool_size: side and step of the pooling window; 1 is no pooling.
-        dropout: share of the output channels that training sets to zero, a whole map at a time
-            (Tompson et al. 2015), since neighbouring pixels tell nearly the same.
+        pool_size: side and step of the pooling window; 1: no pooling.
+        dropout: share of the output channels that training sets to zero, each as a whole (Tompson et al. 2015), since
+            neighbouring pixels are correlated.
     Call: x [B, Y, X, C].
     Returns: [B, Y', X', filters]; "same": Y' = ⌈Y / strides⌉ // pool_size,
         "valid": Y' = ⌈(Y - dilation (kernel_size - 1)) / strides⌉ // pool_size.
@@ -101,7 +101,7 @@ class ConvBlock(keras.layers.Layer):
         return self.pooled(self.maps(x, training), training)
 
     def maps(self, x, training=None):
-        """x -> the maps [B, Y, X, filters] before they are pooled."""
+        """x -> the feature maps [B, Y, X, filters] before pooling."""
         x = self.conv(x)
         if self.normalization is not None:
             x = self.norm(x, training=training)
@@ -110,12 +110,12 @@ class ConvBlock(keras.layers.Layer):
     def pooled(self, maps, training=None):
         if self.pool_size > 1:
             pool = ops.max_pool if self.pooling == "max" else ops.average_pool
-            # Keras on JAX needs the strides given.
+            # Keras on JAX requires explicit strides.
             maps = pool(maps, self.pool_size, strides=self.pool_size, data_format="channels_last")
         return self.drop(maps, training=training)
 
     def windows(self):
-        """-> [(pixels that a window spans, its step), ...] in the order in which x passes them."""
+        """-> [(extent of a window in pixels, its step), ...] in the order of the computation."""
         return [(self.dilation * (self.kernel_size - 1) + 1, self.strides), (self.pool_size, self.pool_size)]
 
     def compute_output_shape(self, x_shape):
@@ -139,11 +139,11 @@ class ConvBlock(keras.layers.Layer):
 
 
 class Convolution(keras.layers.Conv2D):
-    """A convolution that goes around two faults of TensorFlow on CPUs.
+    """A convolution that works around two faults of TensorFlow on CPUs.
 
-    The gradient of a 1×1 kernel that strides writes past the end of its memory (2.21), so the pixels are skipped first.
-    Groups are only computed with XLA, with which Keras would compile them, and which takes many times as long, so each
-    group is a convolution of its own.
+    The gradient of a strided 1×1 kernel writes past the end of its memory (2.21), so the input is subsampled first.
+    Grouped convolutions run only under XLA, with which Keras would compile them; that takes many times as long, so each
+    group is a separate convolution.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -162,17 +162,17 @@ class Convolution(keras.layers.Conv2D):
 
 @register
 class ResidualBlock(keras.layers.Layer):
-    """x + F(x), where F are two convolutions: the block learns what it changes (He et al. 2015, section 3).
+    """x + F(x), where F is two convolutions: the block learns the change to its input (He et al. 2015, section 3).
 
         post:  relu(s(x) + norm(W₂ * relu(norm(W₁ * x))))              He et al. 2015, figure 2
         pre:   s(x) + W₂ * relu(norm(W₁ * h)),  h = relu(norm(x))      He et al. 2016, figure 1(b): the sum is never
                                                                        normalized, so that a stack ends with norm, relu
 
-    The shortcut s is x itself, or, where the number of channels or the size changes, a 1×1 convolution
-    (option B of section 4.1), which in "pre" starts from h.
+    The shortcut s is the identity, or a 1×1 convolution where the number of channels or the size changes
+    (option B of section 4.1); in "pre" the convolution is applied to h.
 
     Args:
-        filters: kernels of each convolution, the channels that come out.
+        filters: kernels of each convolution, and so output channels.
         kernel_size: side of the kernels; odd, since an even kernel would shift F(x) by half a pixel against x.
         strides: step of the first convolution.
         norm: "post" or "pre".
@@ -213,18 +213,18 @@ class ResidualBlock(keras.layers.Layer):
         return self.pooled(self.maps(x, training), training)
 
     def maps(self, x, training=None):
-        """As `ConvBlock.maps`, of the sum."""
+        """As `ConvBlock.maps`, for the sum."""
         h = ops.relu(self.first_norm(x, training=training)) if self.norm == "pre" else x
         change = self.second(self.first(h, training=training), training=training)
         total = change + (x if self.shortcut is None else self.shortcut(h, training=training))
         return total if self.norm == "pre" else ops.relu(total)
 
     def pooled(self, maps, training=None):
-        """As `ConvBlock.pooled`, but there is no pooling."""
+        """As `ConvBlock.pooled`, without pooling."""
         return maps
 
     def windows(self):
-        """As `ConvBlock.windows`, of the longer way."""
+        """As `ConvBlock.windows`, for the two convolutions; the shortcut sees fewer pixels."""
         return self.first.windows() + self.second.windows()
 
     def compute_output_shape(self, x_shape):
@@ -242,7 +242,7 @@ class ResidualBlock(keras.layers.Layer):
 
 @register
 class GlobalPooling(keras.layers.Layer):
-    """One number a map: its average (Lin et al. 2014, section 3.2) or its maximum.
+    """Reduce each feature map to its average (Lin et al. 2014, section 3.2) or its maximum.
 
     Args: kind, "average" or "max".
     Call: x [B, Y, X, C].
@@ -266,10 +266,10 @@ class GlobalPooling(keras.layers.Layer):
 
 
 def batch_normalization(dtype_policy, name):
-    """Batch normalization whose averages forget with 0.9 a step, soon enough for short trainings.
+    """-> batch normalization with momentum 0.9, which adapts fast enough for short trainings.
 
-    Under tf.distribute the statistics are those of the whole batch, so that several devices equal one; other
-    backends compile one program for all devices and need no such switch.
+    Under tf.distribute the statistics are those of the global batch, so that several devices give the result of one;
+    other backends compile one program for all devices and need no such switch.
     """
     synchronized = keras.backend.backend() == "tensorflow"
     return keras.layers.BatchNormalization(momentum=0.9, synchronized=synchronized, dtype=dtype_policy, name=name)

@@ -14,14 +14,14 @@ ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 @register
 class FeedForward(MaskedLayer):
-    """Two linear layers with an activation between them, at every position alike (section 3.3).
+    """Two linear layers with an activation between them, the same at every position (section 3.3).
 
         relu:    max(0, x W₁ + b₁) W₂ + b₂                            eq. 2
         gelu:    h Φ(h) W₂ + b₂  with  h = x W₁ + b₁                  Hendrycks & Gimpel 2016; Φ: normal distribution
         swiglu:  (h σ(h) ⊙ (x V + c)) W₂ + b₂  with  h = x W₁ + b₁    Shazeer 2020, eq. 6, who leaves out b and c
 
-    Args: hidden_units, the width between the two (with swiglu two thirds of it have as many weights, since there are
-        three matrices); activation, "relu", "gelu" or "swiglu".
+    Args: hidden_units, the width between the two (swiglu has three matrices: two thirds of the width give it the same
+        number of weights); activation, "relu", "gelu" or "swiglu".
     Call: x [B, T, D].
     Returns: [B, T, D].
     """

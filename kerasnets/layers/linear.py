@@ -1,4 +1,4 @@
-"""The linear layer, of which attention and feed-forward are made.   D width, U units."""
+"""The linear layer of attention and feed-forward.   D width, U units."""
 
 import keras
 
@@ -11,7 +11,7 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class Linear(MaskedLayer):
-    """x W + b, at every position alike; the weights are those of `keras.layers.Dense`, and so are their first values.
+    """x W + b, the same at every position; weights and their initial values are those of `keras.layers.Dense`.
 
     Args: units U.
     Call: x [..., D].

@@ -1,4 +1,4 @@
-"""Local connection without sharing (LeCun 1989, net 3): between a fully connected layer and a convolution."""
+"""Local connections without weight sharing (LeCun 1989, net 3): between a fully connected layer and a convolution."""
 
 import keras
 from keras import ops
@@ -10,13 +10,13 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class LocallyConnected2D(keras.layers.Layer):
-    """y[p] = W[p] x[window at p] + b[p]: each output position p sees a window, as in a convolution, but has weights
-    of its own, as in a fully connected layer.
+    """y[p] = W[p] x[window at p] + b[p]: each output position p sees a window, as in a convolution, but has its own
+    weights, as in a fully connected layer.
 
-    Windows stay inside the picture ("valid"). Since the weights belong to positions, the size of the picture is
-    fixed when the layer is built. Weights start as He et al. 2015.
+    Windows stay inside the image ("valid"). Since the weights belong to positions, the size of the image is fixed when
+    the layer is built. Weights are initialized as in He et al. 2015.
 
-    Args: filters, numbers at each position; kernel_size, side of the window; strides, its step.
+    Args: filters, output channels; kernel_size, side of the window; strides, its step.
     Call: x [B, Y, X, C].
     Returns: [B, Y', X', filters] with Y' = (Y - kernel_size) // strides + 1.
     """

@@ -38,7 +38,7 @@ def check_rank(attention_mask):
 
 
 def valid_steps(sequence, valid=None):
-    """-> bool [B, T]: `valid` if it is given, else where tokens are no padding, 0; None: all steps are valid."""
+    """-> bool [B, T]: `valid` unless it is None, else True where tokens are not 0, padding; None: all are valid."""
     if valid is None and len(sequence.shape) == 2 and "int" in keras.backend.standardize_dtype(sequence.dtype):
         return sequence != 0
     return valid

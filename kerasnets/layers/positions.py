@@ -11,15 +11,15 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class PositionalEncoding(MaskedLayer):
-    """Adds sinusoids to the embeddings, so that the network can tell the order of the words.
+    """Add sinusoids to the embeddings, which tell the network the order of the words.
 
         PE(p, 2i) = sin(p / 10000^(2i/D))        PE(p, 2i+1) = cos(p / 10000^(2i/D))
 
-    There is no table and no weight: any position can be computed, also past the longest training sentence, and
-    PE(p+k) is a linear function of PE(p), a rotation by an angle that depends on k alone.
+    There are no tables or weights: any position can be computed, even past the longest training sentence, and
+    PE(p+k) is a linear function of PE(p), a rotation by an angle that depends only on k.
 
-    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B]; or the
-        positions of all, int [B|1, T|1].
+    Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B]; or all
+        positions, int [B|1, T|1].
     Returns: x + PE, [B, T, D].
     """
 
@@ -43,10 +43,10 @@ class PositionalEncoding(MaskedLayer):
 
 @register
 class LearnedPositions(MaskedLayer):
-    """Adds a learned vector for each position up to `length` (Gehring et al. 2017, section 3.1).
+    """Add a learned vector for each position up to `length` (Gehring et al. 2017, section 3.1).
 
-    The table ends: a sequence past it is a ValueError where the length is known when the graph is made, and NaN where
-    it is known only while it runs (a position inside `step`, an axis of any length).
+    A sequence past the end of the table raises ValueError if its length is known when the graph is built, and gives
+    NaN if it is known only at run time (a position inside `step`, an axis of any length).
 
     Args: length L of the table.
     Call: x [B, T, D], start: position of x[:, 0], as for `PositionalEncoding`.
@@ -66,7 +66,7 @@ class LearnedPositions(MaskedLayer):
         end = start + ops.shape(x)[1]
         if isinstance(end, int) and end > self.length:
             raise ValueError(f"the sequence ends at position {end}; the table of learned positions has {self.length}.")
-        # Past the table some devices would read zeros or the last row, and nobody would notice: a row more, of NaN.
+        # Past the table some devices would silently read zeros or the last row, so append a row of NaN.
         table = ops.pad(self.table, [[0, 1], [0, 0]], constant_values=float("nan"))
         rows = ops.take(table, ops.minimum(position_ids(start, ops.shape(x)[1]), self.length), axis=0)  # [B|1, T, D]
         return x + ops.cast(rows, x.dtype)
@@ -79,13 +79,13 @@ class LearnedPositions(MaskedLayer):
 
 
 def rotate(x, start=0):
-    """Turns each pair of features by an angle that grows with the position (Su et al. 2021, eq. 34: RoPE).
+    """Rotate each pair of features by an angle proportional to the position (Su et al. 2021, eq. 34: RoPE).
 
         (a, b) -> (a cos pθ_i - b sin pθ_i,  a sin pθ_i + b cos pθ_i)       θ_i = 10000^(-2i/H)
 
-    The product of a query at p with a key at q then depends on their features and on p - q alone, so that positions
-    are relative, and any can be computed. Feature i is paired with i + H/2, which moves whole halves; the paper pairs
-    neighbours, which is the same for weights in another order.
+    The product of a query at p with a key at q then depends only on their features and on p - q, so that positions
+    are relative, and any can be computed. Feature i is paired with i + H/2, so that whole halves are moved; the paper
+    pairs neighbours, which is equivalent up to the order of the weights.
 
     Args: x [B, N, T, H], start: position of x[:, :, 0], as for `PositionalEncoding`.
     Returns: [B, N, T, H].
@@ -98,7 +98,7 @@ def rotate(x, start=0):
 
 
 def position_ids(start, length):
-    """-> int [B|1, T]. `start` is the position of the first, an integer or [B], or those of all, int [B|1, T|1]."""
+    """-> int [B|1, T]. `start` is the first position, an integer or [B], or all positions, int [B|1, T|1]."""
     start = ops.convert_to_tensor(start)
     if len(ops.shape(start)) == 2:
         return start

@@ -1,10 +1,10 @@
-"""The cells of recurrent networks: one step in time.   U units, P width of what comes out, T time steps.
+"""Recurrent cells: one time step.   U units, P width of the output, T time steps.
 
-A cell is a keras layer that `RNN` (rnn.py) runs over time, and `keras.layers.RNN` too. Its states are a tuple whose
-first one is what comes out. It has two halves:
+A cell is a Keras layer that `RNN` (rnn.py) or `keras.layers.RNN` runs over time. Its states are a tuple; the first is
+the output. A step has two halves:
 
-    project(x)                  the products with x, which do not wait for the step before: all steps at once
-    advance(projected, states)  what is left of a step, -> states
+    project(x)                  the products with x, which do not need the previous step: all steps at once
+    advance(projected, states)  the rest of the step -> states
 """
 
 import keras
@@ -17,10 +17,10 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 class Cell(MaskedLayer):
-    """What the cells share: units, recurrent dropout, and a step made of its two halves.
+    """Base class of the cells: units, recurrent dropout, and a step composed of its two halves.
 
-    Recurrent dropout zeroes a share of the outputs that go into the next step, the same ones at every step of a
-    sequence (Gal & Ghahramani 2016, section 3): a mask that changed with time would wear the memory away.
+    Recurrent dropout zeroes a share of the outputs that enter the next step, the same ones at every step of a
+    sequence (Gal & Ghahramani 2016, section 3): a mask that changed at each step would erase the memory.
     """
 
     def __init__(self, units, recurrent_dropout=0.0, **kwargs):
@@ -33,9 +33,9 @@ class Cell(MaskedLayer):
         self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
 
     def call(self, x, states, training=None, x_mask=None):
-        """One step. In training it draws a new mask for the recurrent dropout; `RNN` holds one for a whole sequence.
+        """Run one step. In training it draws a new mask for the recurrent dropout; `RNN` uses one per sequence.
 
-        x_mask bool [B] is Keras's mask (see masking.py): the states of a row that is padding stay.
+        x_mask bool [B] is Keras's mask (see masking.py): the states of padding rows do not change.
         """
         after = self.advance(self.project(x), states, self.dropout_mask(ops.shape(x)[0], training))
         if x_mask is not None:
@@ -43,7 +43,7 @@ class Cell(MaskedLayer):
         return after[0], after
 
     def dropout_mask(self, batch, training=None):
-        """-> the mask of the recurrent dropout [B, P], which stays the same for a whole sequence; or None."""
+        """-> the mask of the recurrent dropout [B, P], for a whole sequence; or None."""
         if not (training and self.recurrent_dropout):
             return None
         return self.drop(ops.ones((batch, self.output_size), dtype=self.compute_dtype), training=True)
@@ -65,7 +65,7 @@ class SimpleRNNCell(Cell):
 
         h_t = tanh(W x_t + U h_{t-1} + b)
 
-    W starts Glorot-uniform, U orthogonal, b zero, as in `keras.layers.SimpleRNNCell`, whose weights fit.
+    W starts Glorot-uniform, U orthogonal, b zero, as in `keras.layers.SimpleRNNCell`, whose weights can be loaded.
 
     Args: units U; recurrent_dropout, a share of h.
     Call: x [B, D]; states: (h,), [B, U].
@@ -95,9 +95,9 @@ class LSTMCell(Cell):
         c_t     = f ⊙ c_{t-1} + i ⊙ g             memory cell
         h_t     = o ⊙ tanh(c_t)                   output
 
-    Gates lie in the kernels in the order i, f, g, o, as in `keras.layers.LSTM`, whose weights fit. The forget gate's
-    bias starts at 1, so that a fresh cell remembers (Jozefowicz et al. 2015). W starts Glorot-uniform, U orthogonal, as
-    in Keras; peepholes start at zero, where they change nothing.
+    The kernels have the gates in the order i, f, g, o, as in `keras.layers.LSTM`, whose weights can be loaded. The
+    forget gate's bias starts at 1, so that an untrained cell remembers (Jozefowicz et al. 2015). W starts
+    Glorot-uniform, U orthogonal, as in Keras; peepholes start at zero, where they have no effect.
 
     Args:
         units U.
@@ -109,7 +109,7 @@ class LSTMCell(Cell):
     Returns: h [B, P], (h, c).
     """
 
-    # What `keras.layers.LSTM` asks a cell for before it runs it with cuDNN.
+    # `keras.layers.LSTM` checks these attributes before it runs a cell with cuDNN.
     activation, recurrent_activation, dropout = keras.activations.tanh, keras.activations.sigmoid, 0.0
 
     def __init__(self, units, recurrent_dropout=0.0, peepholes=False, layer_norm=False, projection=None, **kwargs):
@@ -122,7 +122,7 @@ class LSTMCell(Cell):
 
     @property
     def plain(self):
-        """Whether it is the four equations and nothing else, so that a loop written for them may run it."""
+        """Whether the cell has only the four equations, so that a loop specialized for them can run it."""
         return not (self.recurrent_dropout or self.peepholes or self.layer_norm or self.projection)
 
     def build(self, x_shape):
@@ -134,7 +134,7 @@ class LSTMCell(Cell):
             self.peephole = self.add_weight((3, units), "zeros", name="peephole")  # of i, f, o
         self.norms = {}
         if self.layer_norm:
-            # The sums' own shift is the bias.
+            # The sums have a bias, so their normalization needs no shift.
             for name, center, width in [
                 ("input", False, 4 * units),
                 ("recurrent", False, 4 * units),
@@ -164,11 +164,11 @@ class LSTMCell(Cell):
         kernel = ops.cast(kernel, x.dtype)
         if self.layer_norm:
             return ops.split(ops.cast(self.norms[norm](ops.matmul(x, kernel)), x.dtype), 4, axis=-1)
-        # Four products, not one: they run side by side, and nothing has to be cut apart.
+        # Four products, not one: they run in parallel, and the result needs no split.
         return [ops.matmul(x, part) for part in ops.split(kernel, 4, axis=-1)]
 
     def gates(self, projected, states, mask=None):
-        """What was projected and the states before -> i, f, g, o and the cell c after, each [..., U]."""
+        """projected and the previous states -> i, f, g, o and the new cell c, each [..., U]."""
         h, c = states
         h = h if mask is None else h * mask
         recurrent = self.sums(h, self.recurrent_kernel, "recurrent")

@@ -1,4 +1,4 @@
-"""How a decoder with a state looks back at an encoder's steps.   B batch, T target, S source, U units, M width."""
+"""Attention of a recurrent decoder over an encoder's steps.   B batch, T target, S source, U units, M width."""
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 class SoftAttention(MaskedLayer):
-    """What both kinds share: softmax over their scores, and the mean of the memory with these weights.
+    """Base class of both kinds: softmax of their scores, and the mean of the memory with these weights.
 
         a_ts = softmax_s(score(h_t, m_s))        context_t = Σ_s a_ts m_s
 
@@ -38,7 +38,7 @@ class SoftAttention(MaskedLayer):
 class AdditiveAttention(SoftAttention):
     """score(h, m) = v · tanh(W h + U m): Bahdanau et al. 2015, appendix A.1.2.
 
-    Args: units: width of the layer in between.
+    Args: units: width of the hidden layer.
     Call: query [B, T, U]; memory [B, S, M]; attention_mask bool [B|1, T|1, S], True = may attend;
         memory_mask bool [B, S], Keras's mask of the memory (see masking.py).
     Returns: context [B, T, M].

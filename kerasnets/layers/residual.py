@@ -11,13 +11,13 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class Residual(MaskedLayer):
-    """Adds what a sublayer f changes to its input, and normalizes: before f or after the sum.
+    """Add the output of a sublayer f to its input, and normalize before f or after the sum.
 
         post:  norm(x + dropout(f(x)))        Vaswani et al. 2017, section 3.1: needs a warm-up of the learning rate
         pre:   x + dropout(f(norm(x)))        Xiong et al. 2020: trains from the start; the sum is never normalized,
                                               so that a stack of such blocks ends with one more normalization
 
-    No other layer knows on which side the normalization stands.
+    No other layer depends on the place of the normalization.
 
     Args: norm, "post" or "pre"; dropout.
     Call: x [B, T, D]; sublayer, a function from [B, T, D] to the same shape.

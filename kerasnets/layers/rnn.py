@@ -1,4 +1,4 @@
-"""Running a cell over time.   B batch, T time steps, D width of the input, P width of the output, U units."""
+"""A cell run over time.   B batch, T time steps, D width of the input, P width of the output, U units."""
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 class RecurrentLayer(MaskedLayer):
-    """Outputs of every step, which have the mask of x, and the last states, which have none."""
+    """A layer whose outputs of every step have the mask of x, and whose last states have none."""
 
     def compute_mask(self, inputs, previous_mask):
         return previous_mask, None
@@ -19,23 +19,23 @@ class RecurrentLayer(MaskedLayer):
 
 @register
 class RNN(RecurrentLayer):
-    """Runs a cell over time, with the same weights at every step.
+    """Run a cell over time, with the same weights at every step.
 
         states_t = cell(x_t, states_{t-1})
 
-    The states go in and come out, so that a long text can be read in parts: hand the last states of one part to the
-    next (the gradient ends between them). Within a call, `truncate` ends it as well: truncated back-propagation through
-    time (Williams & Peng 1990) in chunks of that many steps.
+    `call` takes and returns the states, so that a long text can be read in parts: pass the last states of one part to
+    the next (the gradient ends between them). `truncate` also ends it within a call: truncated back-propagation through
+    time (Williams & Peng 1990).
 
     Args:
         cell: a `SimpleRNNCell`, an `LSTMCell` or any other with `project` and `advance` (recurrent.py).
-        reverse: reads from the last step to the first. Padding at the end changes no state, so that it starts at the
-            last valid step.
-        truncate: steps of a chunk within which gradients flow back; None: all the way.
-        stateful: keeps the last states of a call for the next one where none are given, for plain `fit` over batches
-            that follow one another; needs a fixed batch size. `reset_states` forgets them.
-    Call: x [B, T, D]; states, as `cell` has them (zeros when None); valid bool [B, T]: at a step of
-        padding, False, the states stay as they are; mask or x_mask, the same from Keras (see masking.py).
+        reverse: whether to read from the last step to the first. Padding at the end does not change the states, so the
+            first step that counts is the last valid one.
+        truncate: steps of a chunk within which gradients flow back; None: no truncation.
+        stateful: whether a call without states starts from the last states of the previous call, for plain `fit` over
+            consecutive batches; needs a fixed batch size. `reset_states` sets them to zero.
+    Call: x [B, T, D]; states of `cell` (zeros when None); valid bool [B, T]: at padding, False, the states do not
+        change; mask or x_mask: the same from Keras (see masking.py).
     Returns: output of every step [B, T, P] (`return_sequences` of Keras); the last states (`return_state`), of which
         the first is the last output [B, P].
     """
@@ -100,12 +100,12 @@ class RNN(RecurrentLayer):
                 after = tuple(ops.where(counts, new, old) for new, old in zip(after, before, strict=True))
             return after, after
 
-        # Numbers are scanned, not arrays: see kernels/lstm.py.
+        # Scan step numbers, not arrays: see kernels/lstm.py.
         states, sequences = ops.scan(advance, states, ops.arange(ops.shape(x)[0], dtype="int32"))
         return sequences[0], states
 
     def step(self, x, states):
-        """One time step: x [B, D], states -> output [B, P], states."""
+        """Run one time step: x [B, D], states -> output [B, P], states."""
         return self.cell(x, states)
 
     def reset_states(self):
@@ -133,10 +133,10 @@ class RNN(RecurrentLayer):
 class LSTM(RNN):
     """`RNN` over an `LSTMCell` (see there for the equations), with a faster loop.
 
-    A cell of the four equations alone is run by the kernel `run_lstm`, which gives the numbers of the general loop.
+    The kernel `run_lstm` runs a cell that has only the four equations, with the results of the general loop.
 
-    Args: units U; recurrent_dropout, peepholes, layer_norm, projection: of the cell; reverse, truncate, stateful: of
-        `RNN`.
+    Args: units U; recurrent_dropout, peepholes, layer_norm, projection: see `LSTMCell`; reverse, truncate, stateful:
+        see `RNN`.
     Call: x [B, T, D]; states: h [B, P] and c [B, U]; valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: h of every step [B, T, P]; the last states (h, c).
     """
@@ -167,9 +167,9 @@ class LSTM(RNN):
         return super().run(x, states, valid, training)
 
     def gates(self, x, states=None):
-        """-> the gates i, f, g, o and the cell c of every step, each [B, T, U] in float32: what it remembers when.
+        """-> the gates i, f, g, o and the cell c of every step, each [B, T, U] in float32.
 
-        x and states as in `call`; all steps are valid, and it reads forward.
+        x and states as in `call`; all steps are valid. Raises ValueError if reverse is True.
         """
         if self.reverse:
             raise ValueError("reverse is True; the gates can be read of an LSTM that reads forward.")

@@ -1,4 +1,4 @@
-"""RNNs side by side and one above another.   B batch, T time steps, D width of the input, P width of the output."""
+"""Bidirectional and stacked RNNs.   B batch, T time steps, D width of the input, P width of the output."""
 
 import keras
 from keras import ops
@@ -11,18 +11,18 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 def describe_rnn(rnn):
-    """-> the kind of a layer and its options, for an error."""
+    """-> the class of a layer and its options, for an error message."""
     options = [name for name in ("reverse", "stateful") if getattr(rnn, name, False)]
     return " ".join([type(rnn).__name__, *options])
 
 
 @register
 class Bidirectional(RecurrentLayer):
-    """One RNN from the first step to the last and one back, side by side (Schuster & Paliwal 1997).
+    """One RNN that reads forward and one that reads backward (Schuster & Paliwal 1997).
 
-    Args: rnn: an `RNN` that reads forward; the other is made like it, with weights of its own.
+    Args: rnn: an `RNN` that reads forward; the other has the same options and its own weights.
     Call: x [B, T, D]; states: those of both (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
-    Returns: outputs of both, one behind the other [B, T, 2P]; their last states.
+    Returns: outputs of both, concatenated [B, T, 2P]; their last states.
     """
 
     def __init__(self, rnn, **kwargs):
@@ -34,7 +34,7 @@ class Bidirectional(RecurrentLayer):
 
     def build(self, x_shape):
         for rnn in (self.rnn, self.backward):
-            if not rnn.built:  # one that comes from a file is built
+            if not rnn.built:  # a layer loaded from a file is built
                 rnn.build(x_shape)
 
     def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
@@ -58,14 +58,14 @@ class Bidirectional(RecurrentLayer):
 
 @register
 class StackedRNN(RecurrentLayer):
-    """RNNs one above another: each reads the outputs of the one below (Graves 2013, section 2).
+    """A stack of RNNs: each reads the outputs of the one below (Graves 2013, section 2).
 
     Args:
-        rnns: from the lowest to the highest, each an `RNN` or `Bidirectional`.
-        dropout: share of each one's output that training sets to zero, the highest one's too; never from step to step
+        rnns: from bottom to top, each an `RNN` or `Bidirectional`.
+        dropout: share of each RNN's output that training sets to zero, including the top one's; never between steps
             (Zaremba et al. 2014).
     Call: x [B, T, D]; states: those of each RNN (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
-    Returns: outputs of the highest [B, T, P]; the last states of each.
+    Returns: outputs of the top RNN [B, T, P]; the last states of each.
     """
 
     def __init__(self, rnns, dropout=0.0, **kwargs):
@@ -82,7 +82,7 @@ class StackedRNN(RecurrentLayer):
 
     def build(self, x_shape):
         for rnn in self.rnns:
-            if not rnn.built:  # one that comes from a file is built
+            if not rnn.built:  # a layer loaded from a file is built
                 rnn.build(x_shape)
             x_shape, _ = rnn.compute_output_shape(x_shape)
 
@@ -96,7 +96,7 @@ class StackedRNN(RecurrentLayer):
         return x, after
 
     def step(self, x, states):
-        """One time step, of RNNs that read forward: x [B, D], states -> output [B, P], states."""
+        """Run one time step of RNNs that read forward: x [B, D], states -> output [B, P], states."""
         after = []
         for rnn, state in zip(self.rnns, states, strict=True):
             x, state = rnn.step(x, state)
@@ -109,7 +109,7 @@ class StackedRNN(RecurrentLayer):
                 rnn.reset_states()
 
     def start(self, batch):
-        """-> states before the first step, of RNNs that read forward."""
+        """-> the initial states, for RNNs that read forward."""
         return [rnn.cell.get_initial_state(batch) for rnn in self.rnns]
 
     def compute_output_shape(self, x_shape):

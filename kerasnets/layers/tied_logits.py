@@ -1,4 +1,4 @@
-"""Logits by the matrix that embeds the tokens: x Eᵀ (Press & Wolf 2017).   V vocabulary, D width."""
+"""Logits from the embedding matrix of the tokens: x Eᵀ (Press & Wolf 2017).   V vocabulary, D width."""
 
 from keras import ops
 
@@ -6,10 +6,10 @@ from kerasnets.layers.kernels.affine import laid_out_transpose
 
 
 def tied_logits(x, embedding):
-    """x [..., D]; embedding: a `keras.layers.Embedding` of E [V, D] -> [..., V] in float32: how well x fits a token."""
+    """x [..., D]; embedding: a `keras.layers.Embedding` of E [V, D] -> logits [..., V] in float32."""
     return ops.cast(ops.matmul(x, ops.transpose(ops.cast(embedding.embeddings, x.dtype))), "float32")
 
 
 def tied_logits_kernel(embedding):
-    """-> Eᵀ [D, V] in the compute dtype, laid out once for every step of a search: reading a transpose takes longer."""
+    """-> Eᵀ [D, V] in the compute dtype, copied once for all steps of a search: reading a transpose takes longer."""
     return laid_out_transpose(ops.cast(embedding.embeddings, embedding.compute_dtype))

@@ -1,4 +1,4 @@
-"""The networks, one file each, built from `kerasnets.layers`; they save to `.keras` and load by themselves."""
+"""The networks, one file each, built from `kerasnets.layers`; they save to `.keras` and load without custom_objects."""
 
 from kerasnets.models.char_lstm import CharLSTM
 from kerasnets.models.conv_net import ConvNet

@@ -17,9 +17,9 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     Args:
         vocabulary_size V; width D of the embedding; units U of each LSTM; num_layers L.
-        dropout: on what goes into every LSTM but the first and into the softmax, never from step to step
+        dropout: on the inputs of every LSTM but the first and of the softmax, never between steps
             (Zaremba et al. 2014).
-        tied: the embedding is the softmax's matrix too (Press & Wolf 2017), which asks for width = units.
+        tied: whether the embedding is the softmax's matrix too (Press & Wolf 2017), which requires width = units.
     Call: tokens int [B, T].
     Returns: logits [B, T, V] in float32.
     """
@@ -47,9 +47,9 @@ class CharLSTM(RecurrentSearch, keras.Model):
         return self.run(tokens, training=training)[0]
 
     def run(self, tokens, states=None, valid=None, training=None):
-        """Like `call`, with the states of earlier text going in and those after this text coming out.
+        """Like `call`, but take the states of earlier text and return those after this text.
 
-        Args: states, one (h, c) a layer, each [B, U]; valid bool [B, T], False = padding, which changes no state.
+        Args: states, one (h, c) per layer, each [B, U]; valid bool [B, T], False = padding, which changes no state.
         Returns: logits [B, T, V], states.
         """
         x, states = self.rnns(self.embedding(tokens), states=states, valid=valid, training=training)
@@ -63,9 +63,9 @@ class CharLSTM(RecurrentSearch, keras.Model):
         return self.rnns.start(batch)
 
     def start(self, prompt, length):
-        """prompt int [B, T], 0 = padding at its end -> memory (nothing stays constant here), cache after the prompt.
+        """prompt int [B, T], 0 = padding at its end -> memory (empty), cache after the prompt.
 
-        `length`, the limit of what follows, is of no use to an LSTM.
+        An LSTM ignores `length`, the maximum number of tokens that follow.
         """
         return ((), ()), self.run(prompt, self.initial_states(ops.shape(prompt)[0]), valid=prompt != 0)[1]
 
@@ -75,9 +75,9 @@ class CharLSTM(RecurrentSearch, keras.Model):
         return ops.reshape(self.logits(x), (*ops.shape(token), self.vocabulary_size)), as_hypotheses(cache, token)
 
     def explain(self, tokens):
-        """What the network expects and what its gates do while it reads tokens int [B, T] from an empty state.
+        """Return predictions and gates while the network reads tokens int [B, T] from the zero state.
 
-        Returns: logits [B, T, V] for each token, before it is read; input, forget and output gate and memory cell, each
+        Returns: logits [B, T, V] of each token, before it is read; input, forget and output gate and memory cell, each
         [B, T, L, U], after it. All in float32.
         """
         x, read = ops.cast(self.embedding(tokens), "float32"), []

@@ -1,4 +1,4 @@
-"""Convolutional networks for image classification: LeCun et al. 1998, in today's parts, to residual networks."""
+"""Convolutional networks for image classification: from LeCun et al. 1998, modernized, to residual networks."""
 
 import itertools
 
@@ -14,28 +14,28 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class ConvNet(keras.Model):
-    """Convolutions, each stage of which halves the picture; pooling; fully connected layers; logits.
+    """Stages of convolutions, each of which halves the image; pooling; fully connected layers; logits.
 
     Plain (`residual_blocks` 0): a stage is a `ConvBlock` with maximum pooling.
-    Residual (He et al. 2015, section 4.2): one convolution, then `residual_blocks` of `ResidualBlock` a stage, of
-    which the first strides in all stages but the first. A stage has 2 n convolutions of its own, so that the three
-    stages of 16, 32 and 64 kernels with n = 3, 5, 9 make the paper's networks of 20, 32 and 56 layers.
+    Residual (He et al. 2015, section 4.2): one convolution, then `residual_blocks` of `ResidualBlock` per stage; the
+    first block of every stage but the first has stride 2. A stage has 2 n convolutions, so that three stages of 16, 32
+    and 64 kernels with n = 3, 5, 9 give the paper's networks of 20, 32 and 56 layers.
 
     Args:
         classes: number of classes.
         filters: kernels of each stage; a residual network's first convolution has as many as its first stage.
         kernel_size: side of the kernels.
         padding: "same" or, for plain networks, "valid" (see `ConvBlock`).
-        norm: where batch normalization stands: "post", after each convolution, "pre", before each of a residual
-            block (see `ResidualBlock`), or "none", nowhere in a plain network.
+        norm: place of batch normalization: "post", after each convolution; "pre", before each convolution of a
+            residual block (see `ResidualBlock`); or "none", nowhere, in a plain network.
         residual_blocks: n, the residual blocks of a stage; 0 for a plain network.
-        widen: residual blocks have so many times the kernels (Zagoruyko & Komodakis 2016, section 2.3).
-        head: "average" or "max", one number a map, or "flatten", each pixel of each map for itself, for pictures of
-            one size.
+        widen: filter multiplier of the residual blocks (Zagoruyko & Komodakis 2016, section 2.3).
+        head: "average" or "max", global pooling of each feature map, or "flatten", all pixels of all maps, for images
+            of one size.
         hidden: units of fully connected layers with ReLU between the head and the last layer.
         dropout: share of the last layer's inputs that training sets to zero.
     Call: pixels [B, Y, X, C], 0..255, integers or floats.
-    Returns: logits [B, classes] in float32; their softmax are the class probabilities.
+    Returns: logits [B, classes] in float32; their softmax is the class probabilities.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ConvNet(keras.Model):
         self.head, self.hidden, self.dropout = head, tuple(hidden), dropout
 
     def build(self, input_shape):
-        self.picture_size = tuple(input_shape[1:3])  # what `to_fully_convolutional` has to know
+        self.picture_size = tuple(input_shape[1:3])  # `to_fully_convolutional` reads it
         self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
         if self.norm == "pre":
             self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
@@ -86,7 +86,7 @@ class ConvNet(keras.Model):
         self.build_head(shape)
 
     def check_room(self, shape, input_shape, least=None):
-        """Whether the maps [B, Y, X, C] that came of the pixels have room for another kernel."""
+        """Raise ValueError if feature maps of `shape` [B, Y, X, C] are too small for another kernel."""
         least = least or (self.kernel_size if self.padding == "valid" else 1)
         if any(side is not None and side < least for side in shape[1:3]):
             raise ValueError(
@@ -111,7 +111,7 @@ class ConvNet(keras.Model):
         ]
 
     def residual_stages(self):
-        # A block of "pre" normalizes what it is given, so that the first convolution is left bare.
+        # A "pre" block normalizes its input, so the first convolution needs no normalization or activation.
         after = {} if self.norm == "post" else {"normalization": None, "activation": None}
         blocks = [ConvBlock(self.filters[0], self.kernel_size, **after, dtype=self.dtype_policy, name="first")]
         for stage, count in enumerate(self.filters):
@@ -123,7 +123,7 @@ class ConvNet(keras.Model):
         return blocks
 
     def make_head(self):
-        """Makes the head's layers, before any is built: a seed's weights depend on the order."""
+        """Create the head's layers before any layer is built: the weights from a seed depend on the order."""
         policy = self.dtype_policy
         if self.head == "flatten":
             self.pool = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="pool")
@@ -136,7 +136,7 @@ class ConvNet(keras.Model):
         self.out = keras.layers.Dense(self.classes, dtype="float32", name="out")
 
     def build_head(self, shape):
-        """shape [B, Y, X, C] of the last maps."""
+        """Build the head for feature maps of `shape` [B, Y, X, C]."""
         for layer in (self.pool, *self.fully_connected, self.out):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
@@ -152,22 +152,24 @@ class ConvNet(keras.Model):
         return ops.relu(self.last_norm(x, training=training)) if self.norm == "pre" else x
 
     def classify(self, features, training=None):
-        """What `features` gives -> logits [B, classes]."""
+        """Result of `features` -> logits [B, classes]."""
         x = self.pool(features)
         for layer in self.fully_connected:
             x = layer(x)
         return self.out(self.drop(x, training=training))
 
     def maps(self, pixels):
-        """pixels -> the maps of the first block and of the last one, each [B, Y', X', n] and not yet pooled, of a
-        trained network: what explanations look at. `finish` goes on from the latter."""
+        """pixels -> the feature maps of the first and of the last block, before pooling, each [B, Y', X', n].
+
+        Explanations show them; `finish` computes the logits from the latter. Layers run in inference mode.
+        """
         first = last = self.blocks[0].maps(self.centred(pixels))
         for earlier, block in itertools.pairwise(self.blocks):
             last = block.maps(earlier.pooled(last))
         return first, ops.relu(self.last_norm(last)) if self.norm == "pre" else last
 
     def finish(self, maps):
-        """The last maps of `maps` -> logits [B, classes]."""
+        """Last feature maps, from `maps` -> logits [B, classes]."""
         return self.classify(self.blocks[-1].pooled(maps))
 
     def centred(self, pixels):

@@ -1,4 +1,4 @@
-"""What a network consists of: a row a layer, with its parameters, its products and what of the input it sees."""
+"""A table of a network's layers: parameters, multiply-adds and receptive field of each."""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from kerasnets.layers import LocallyConnected2D
 
 @dataclass(frozen=True)
 class Row:
-    """A layer. `receptive_field` is the side of the part of the input that one output sees, or "all": also where a
-    sequence is read from one side, and an output sees all that came before."""
+    """One layer. `receptive_field` is the side of the part of the input that one output depends on, or "all", even if
+    a sequence is read from one side and an output depends only on earlier steps."""
 
     layer: str
     output_shape: tuple
@@ -24,7 +24,7 @@ class Row:
 @dataclass(frozen=True)
 class Connections:
     """A convolution's weights (without biases), and those of two layers between the same inputs and outputs: one
-    whose windows have weights of their own (`LocallyConnected2D`), and one that connects everything."""
+    with separate weights for each window (`LocallyConnected2D`), and a fully connected one."""
 
     layer: str
     shared: int
@@ -34,7 +34,7 @@ class Connections:
 
 @dataclass(frozen=True)
 class Description:
-    """`str` makes a table of it."""
+    """The rows of all layers; `str` formats them as a table."""
 
     rows: tuple
     convolutions: tuple
@@ -63,39 +63,39 @@ class Description:
 
 
 def describe(model, length=1):
-    """A built model -> its `Description`: a row for each layer that the model itself holds.
+    """A built model -> its `Description`: a row for each direct layer of the model.
 
     Multiply-adds are the products of inputs with kernels, for one example: one for each weight at each position where
-    it is used. Sums, biases, normalizations and activations are not counted. The products within an attention,
-    queries with keys and weights with values, are.
+    it is used. The products within attention, queries with keys and weights with values, are counted; sums, biases,
+    normalizations and activations are not.
 
     Args:
-        model: any network of `kerasnets.models`; one for pictures must know their size, that is, be built with it.
-        length: positions of the sequences, source and target alike; 1 tells what one position costs.
-    Raises: ValueError if the model is not built, or not for a size.
+        model: any network of `kerasnets.models`; a network for images must be built with their size.
+        length: positions of the sequences, both source and target; 1 gives the cost of one position.
+    Raises: ValueError if the model is not built, or not for a fixed image size.
     """
     if not model.built:
         raise ValueError("model is not built; call it once, or build it with the shape of its inputs.")
     check_counts(length=length)
     walk = Walk(length)
     rows = [walk.row(layer) for layer in parts(model) if walk.is_shown(layer)]
-    if getattr(model, "out", None) is None:  # the last product is with the embeddings, which stand in the table already
+    if getattr(model, "out", None) is None:  # the logits reuse the embedding matrix, which has a row already
         size, width = model.embedding.embeddings.shape
         rows.append(Row("logits", (None, length, size), 0, length * size * width, rows[-1].receptive_field))
     return Description(tuple(rows), tuple(walk.convolutions))
 
 
 class Walk:
-    """The way through a model's layers, in their order, with what is found on it."""
+    """A walk over a model's layers in order; it collects seen weights, convolutions and the receptive field."""
 
     def __init__(self, length):
         self.length = length
         self.seen, self.convolutions = set(), []
-        self.extent: float = 1  # of the receptive field, in pixels or positions; math.inf is all of them
+        self.extent: float = 1  # of the receptive field, in pixels or positions; math.inf: all of them
         self.step = 1
 
     def shapes(self, layer):
-        """-> the shapes that the layer was built for, by name, with `length` where they hold for any length."""
+        """-> the shapes that the layer was built for, by name, with `length` in place of unknown lengths."""
         config = layer.get_build_config() or {}
         named = config.get("shapes_dict") or {"x_shape": config.get("input_shape")}
         return {name: self.of_length(shape) for name, shape in named.items() if shape is not None}
@@ -111,7 +111,7 @@ class Walk:
             shape = layer.compute_output_shape(*shapes.values())
         else:
             shape = layer.compute_output_shape(**shapes)
-        while isinstance(shape[0], tuple | list):  # the states of a recurrent layer stand behind its outputs
+        while isinstance(shape[0], tuple | list):  # a recurrent layer returns its outputs, then its states
             shape = shape[0]
         return tuple(shape)
 
@@ -135,7 +135,7 @@ class Walk:
         )
 
     def multiply_adds(self, layer, times=1):
-        """`times`: how often the layer runs, for a cell of a recurrent layer."""
+        """`times`: runs of the layer per example; the cell of a recurrent layer runs at every step."""
         shapes = self.shapes(layer)
         if not shapes:
             return 0
@@ -147,7 +147,7 @@ class Walk:
         else:
             positions = math.prod((self.output_shape(layer) if is_convolution(layer) else shape)[1:-1])
         total = own * positions * times
-        if hasattr(layer, "attend"):  # T·S scores of D products each, and as many for the mixture of the values
+        if hasattr(layer, "attend"):  # T·S scores of D products each, and as many for the weighted sum of values
             _, queries, width = shape
             keys = shapes.get("memory_shape", shape)[1]
             total += 2 * queries * keys * width
@@ -157,8 +157,8 @@ class Walk:
         return total
 
     def look(self, layer):
-        """Widens the receptive field by what the layer sees."""
-        if isinstance(layer, keras.layers.Embedding):  # where tokens come in
+        """Extend the receptive field by the windows of the layer."""
+        if isinstance(layer, keras.layers.Embedding):  # tokens enter here
             self.extent, self.step = 1, 1
         spans = self.windows(layer)
         if spans is None:
@@ -168,7 +168,7 @@ class Walk:
             self.step *= step
 
     def windows(self, layer):
-        """-> [(span, step), ...] of the layer, [] if it sees one position alone, None if it may see all of them."""
+        """-> [(extent, step), ...] of the layer, [] if it sees only one position, None if it may see all of them."""
         if hasattr(layer, "windows"):
             return layer.windows()
         if is_convolution(layer):
@@ -180,7 +180,7 @@ class Walk:
         return [] if keeps_positions and not parts(layer) else None
 
     def compare(self, layer, name):
-        """Finds the convolutions within the layer."""
+        """Collect the convolutions within the layer."""
         for part in parts(layer):
             self.compare(part, f"{name}/{part.name}")
         if is_convolution(layer):
@@ -195,5 +195,5 @@ def is_convolution(layer):
 
 
 def parts(layer):
-    """-> the layers that a layer directly holds, in the order in which it made them."""
-    return list(layer._flatten_layers(include_self=False, recursive=False))  # `layers` is there for models alone
+    """-> the direct sublayers of a layer, in the order of their creation."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))  # only models have `layers`

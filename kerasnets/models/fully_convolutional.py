@@ -1,4 +1,4 @@
-"""A classifier as a filter: Sermanet et al. 2014, section 3.5; Long et al. 2015, section 3.1."""
+"""A classifier as a fully convolutional network: Sermanet et al. 2014, section 3.5; Long et al. 2015, section 3.1."""
 
 import functools
 
@@ -12,12 +12,12 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class FullyConvNet(ConvNet):
-    """A `ConvNet` that slides over pictures larger than those it was trained on, and gives logits at each place.
+    """A `ConvNet` that slides over images larger than those it was trained on, and gives logits at each position.
 
-    What the classifier does once with its last maps, which are h×w at the training size, is done here at every h×w
-    window of them: global pooling becomes pooling in windows, the fully connected layer after flattened maps an
-    h×w convolution, and every other fully connected layer a 1×1 convolution. All places share the work of the
-    convolutions below. At the training size there is one place, with the numbers of the classifier.
+    The classifier's last feature maps are h×w at the training size. Its head is applied to every h×w window of them:
+    global pooling becomes pooling in windows, the fully connected layer after flattened maps an h×w convolution, and
+    every other fully connected layer a 1×1 convolution. All positions share the convolutions below. At the training
+    size there is one position, with the logits of the classifier.
 
     Args: classes; training_size, rows and columns; options: those of `ConvNet`.
     Call: pixels [B, Y, X, C], 0..255, at least of the training size.
@@ -32,7 +32,7 @@ class FullyConvNet(ConvNet):
         super().build((input_shape[0], *self.training_size, input_shape[-1]))
 
     def make_head(self):
-        """The windows of the head are known once the blocks are built."""
+        """Do nothing: the windows of the head are known only after the blocks are built."""
 
     def build_head(self, shape):
         window, policy = shape[1:3], self.dtype_policy
@@ -69,9 +69,9 @@ class FullyConvNet(ConvNet):
 
 
 def to_fully_convolutional(model):
-    """A trained `ConvNet` -> a `FullyConvNet` with its weights, which gives a class map of larger pictures.
+    """A trained `ConvNet` -> a `FullyConvNet` with its weights, which gives a class map of larger images.
 
-    Raises: ValueError if `model` is no ConvNet, or was built without the rows and columns of its pictures.
+    Raises: ValueError if `model` is not a ConvNet, or was built without the rows and columns of its images.
     """
     if not isinstance(model, ConvNet) or isinstance(model, FullyConvNet):
         raise ValueError(f"model is a {type(model).__name__}; only a ConvNet can be made fully convolutional.")
@@ -89,7 +89,7 @@ def to_fully_convolutional(model):
 
 
 def weights(model):
-    """All weights in the order of the layers, which a classifier and its fully convolutional form share."""
+    """-> all weights, in the order of the layers, which is the same for a classifier and its `FullyConvNet`."""
     norms = [model.last_norm] if model.norm == "pre" else []
     layers = [*model.blocks, *norms, *model.fully_connected, model.out]
     return [weight for layer in layers for weight in layer.weights]

@@ -18,19 +18,19 @@ ATTENTIONS = ("additive", "multiplicative", "none")
 class Seq2SeqLSTM(RecurrentSearch, keras.Model):
     """P(next target token | source, earlier target tokens).
 
-        m      = BiLSTM(source)                     memory, one vector a source token
+        m      = BiLSTM(source)                     memory, one vector per source token
         h_t    = LSTM(y_{t-1}, h_{t-1})             starts from the encoder's last states
         a_t    = attention(h_t, m)                  context
         h̃_t    = tanh(W [a_t, h_t])                 Luong et al. 2015, eq. 5
         logits = E h̃_t                              E embeds source and target too
 
-    The context goes into the output and not back into the LSTM, as Luong has it and unlike Bahdanau: so training
-    computes all target positions at once. Token 0 is padding, which nobody sees.
+    As in Luong and unlike Bahdanau, the context goes into the output and not back into the LSTM, so that training
+    computes all target positions at once. Token 0 is padding, which is masked.
 
     Args:
         vocabulary_size V; width D of the embedding; units U of each LSTM of the decoder, even, half of them for each
             direction of the encoder; num_layers of encoder and decoder;
-        attention: "additive" (Bahdanau), "multiplicative" (Luong) or "none" (the last states must hold it all);
+        attention: "additive" (Bahdanau), "multiplicative" (Luong) or "none" (only the last states reach the decoder);
         dropout: share of the embeddings, of each LSTM's output and of h̃ that training sets to zero.
     Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.
@@ -50,7 +50,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
 
     def build(self, input_shape):
         policy, count = self.dtype_policy, range(self.num_layers)
-        # Used as it is on the way out, where a scale of 1/√D starts the logits at about 1.
+        # The embedding is also the logits' matrix, unscaled: with a deviation of 1/√D the first logits are about 1.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
@@ -80,10 +80,10 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         return self.logits(h, memory, training)
 
     def encode(self, source, training=None):
-        """source int [B, S] -> memory: keys, vectors [B, S, U] and where they are valid [B, 1, S]; the last states."""
+        """source int [B, S] -> memory: keys, vectors [B, S, U] and their mask [B, 1, S]; the last states."""
         valid = source != 0
         encoded, states = self.encoder(self.embed(source, training), valid=valid, training=training)
-        # Both directions' halves make up the state of a decoder's LSTM.
+        # The states of both directions, concatenated, are the first state of a decoder's LSTM.
         states = [
             tuple(ops.concatenate(halves, axis=-1) for halves in zip(*directions, strict=True)) for directions in states
         ]
@@ -106,8 +106,8 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         return self.drop(self.combine(h), training=training)
 
     def explain(self, inputs):
-        """As `call` -> logits [B, T, V], and who attends to whom: {"encoder": [B, 0, 1, S, S], since there it has no
-        attention, "cross": [B, 1, 1, T, S], without attention [B, 0, 1, T, S]}."""
+        """As `call` -> logits [B, T, V], and the attention weights {"encoder": [B, 0, 1, S, S], empty, since the
+        encoder has no attention, "cross": [B, 1, 1, T, S], or without attention [B, 0, 1, T, S]}."""
         source, target = inputs["source"], inputs["target"]
         memory, states = self.encode(source)
         h, _ = self.decoder(self.embed(target), states=states)
@@ -120,10 +120,10 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         return self.logits(h, memory), {"encoder": ops.zeros((batch, 0, 1, length, length)), "cross": across}
 
     def start(self, source, length):
-        """source int [B, S] -> memory, which stays the same while decoding; cache, the states of the decoder.
+        """source int [B, S] -> memory, constant while decoding; cache, the states of the decoder.
 
-        The memory is a pair: the matrix of the logits; what belongs to each row. `length`, the limit, is of no use to
-        an LSTM.
+        The memory is a pair: the matrix of the logits; the parts that have a batch axis. An LSTM ignores `length`, the
+        maximum number of tokens.
         """
         memory, states = self.encode(source)
         return (tied_logits_kernel(self.embedding), memory), states

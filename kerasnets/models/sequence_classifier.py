@@ -13,7 +13,7 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class PixelRows(keras.layers.Layer):
-    """A picture as a sequence of its rows, from the top down (Le et al. 2015, section 4.2, read single pixels).
+    """An image as a sequence of its rows, from top to bottom (Le et al. 2015, section 4.2, read single pixels).
 
     Call: pixels [B, Y, X, C], 0..255.
     Returns: [B, Y, X · C], -1..1.
@@ -35,16 +35,16 @@ class PixelRows(keras.layers.Layer):
 
 @register
 class SequenceClassifier(keras.Model):
-    """P(class | sequence), from the last output of the highest of several LSTMs.
+    """P(class | sequence), from the last output of the top LSTM of a stack.
 
     Args:
         classes: number of classes.
-        embedding: the layer that turns what is given into vectors [B, T, D]: `PixelRows` for pictures,
+        embedding: the layer that turns the input into vectors [B, T, D]: `PixelRows` for images,
             `keras.layers.Embedding` for tokens.
         units U of each LSTM; num_layers.
         dropout: share of each LSTM's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], False = padding; when None, tokens are valid where they
-        are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
+    Call: sequence, the input of `embedding`; valid bool [B, T], False = padding; when None, all steps are valid but
+        tokens 0. Keras's masks, of `embedding` or as mask or sequence_mask, apply too.
     Returns: logits [B, classes] in float32.
     """
 
@@ -69,13 +69,13 @@ class SequenceClassifier(keras.Model):
         return self.run(sequence, all_valid(valid, mask, sequence_mask), training)[0]
 
     def run(self, sequence, valid=None, training=None):
-        """As `call` -> logits, and the highest LSTM's outputs [B, T, U]."""
+        """As `call` -> logits, and the top LSTM's outputs [B, T, U]."""
         outputs, states = self.rnns(self.embedding(sequence), valid=valid_steps(sequence, valid), training=training)
         h, _ = states[-1]
         return self.out(self.drop(h, training=training)), outputs
 
     def compute_mask(self, inputs, previous_mask):
-        """A class is of the whole sequence and has no steps."""
+        """Return None: the class of a whole sequence has no steps to mask."""
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.classes

@@ -1,4 +1,4 @@
-"""1 → N: a sequence of tokens from one vector, of a picture or of a class (Xu et al. 2015; Vinyals et al. 2015)."""
+"""1 → N: a sequence of tokens from one vector, of an image or of a class (Xu et al. 2015; Vinyals et al. 2015)."""
 
 import keras
 from keras import ops
@@ -13,19 +13,19 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class SequenceGenerator(RecurrentSearch, keras.Model):
-    """P(next token | what is given, earlier tokens): the given's vector v sets the states that the LSTMs start from.
+    """P(next token | input, earlier tokens): the input's vector v sets the first states of the LSTMs.
 
         h_0, c_0 = tanh(W v + b)        for each LSTM
 
-    So do Xu et al. 2015, section 3.1.2, by networks of their own; Vinyals et al. 2015 give v as the first input.
+    Xu et al. 2015, section 3.1.2, use separate networks for h_0 and c_0; Vinyals et al. 2015 feed v as the first input.
 
     Args:
         vocabulary_size V of the tokens; 0 is padding.
-        encoder: the layer that turns what is given into a vector [B, D]: a `ConvNet` for pictures,
-            `keras.layers.Embedding` for a class.
+        encoder: the layer that turns the input into a vector [B, D]: a `ConvNet` for images, `keras.layers.Embedding`
+            for a class.
         width of the tokens' embedding; units U of each LSTM; num_layers.
         dropout: share of each LSTM's output that training sets to zero.
-    Call: {"given": as `encoder` takes it, "target": int [B, T], which begins with the start token}.
+    Call: {"given": the input of `encoder`, "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.
     """
 
@@ -53,11 +53,11 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
         return self.decode(self.encode(inputs["given"]), inputs["target"], training)
 
     def encode(self, given):
-        """-> the states that the LSTMs start from, one (h, c) each [B, U]."""
+        """-> the first states of the LSTMs, one (h, c) each [B, U]."""
         return self.states(self.encoder(given))
 
     def states(self, vector):
-        """The encoder's vector [B, D] -> what `encode` gives."""
+        """The encoder's vector [B, D] -> the states, as in `encode`."""
         states = ops.split(self.first(vector), 2 * self.num_layers, axis=-1)
         return list(zip(states[::2], states[1::2], strict=True))
 
@@ -67,7 +67,7 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
         return self.out(x)
 
     def start(self, given, length):
-        """-> memory (nothing stays constant here), cache: see `step`. `length`, the limit, is of no use to an LSTM."""
+        """-> memory (empty), cache for `step`. An LSTM ignores `length`, the maximum number of tokens."""
         return ((), ()), self.encode(given)
 
     def step(self, token, index, memory, cache):

@@ -1,4 +1,4 @@
-"""N → N: a tag for every step of a sequence, which sees both sides of it (Graves & Schmidhuber 2005)."""
+"""N → N: a tag for every step of a sequence, from both sides of it (Graves & Schmidhuber 2005)."""
 
 import keras
 
@@ -12,15 +12,15 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class SequenceTagger(keras.Model):
-    """P(tag of step t | the whole sequence), by LSTMs that read it both ways.
+    """P(tag of step t | the whole sequence), from bidirectional LSTMs.
 
     Args:
         tags: number of tags.
-        embedding: the layer that turns what is given into vectors [B, T, D], for example `keras.layers.Embedding`.
+        embedding: the layer that turns the input into vectors [B, T, D], for example `keras.layers.Embedding`.
         units U of each LSTM, in each direction; num_layers.
         dropout: share of each layer's output that training sets to zero.
-    Call: sequence, as `embedding` takes it; valid bool [B, T], False = padding; when None, tokens are valid where they
-        are not 0, and everything else is. Keras's masks, of `embedding` or as mask or sequence_mask, count too.
+    Call: sequence, the input of `embedding`; valid bool [B, T], False = padding; when None, all steps are valid but
+        tokens 0. Keras's masks, of `embedding` or as mask or sequence_mask, apply too.
     Returns: logits [B, T, tags] in float32.
     """
 

@@ -15,9 +15,9 @@ POSITIONS = ("sinusoidal", "learned", "rotary")
 
 
 class TokenTransformer(keras.Model):
-    """What all Transformers share: tokens in, positions, stacks of blocks, logits out. Token 0 is padding.
+    """Base class of all Transformers: embedding, positions, stacks of blocks, logits. Token 0 is padding.
 
-    The matrix that embeds the tokens also turns the last block's output into logits (section 3.4).
+    The embedding matrix also turns the last block's output into logits (section 3.4).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TokenTransformer(keras.Model):
         self.activation, self.positions, self.max_length = activation, positions, max_length
 
     def build_ends(self, vocabulary_size):
-        """The embedding, the positions and the dropout of what goes in."""
+        """Build the embedding, the positions and the dropout of the inputs."""
         self.embedding = self.build_embedding("embedding", vocabulary_size)
         self.position = None  # rotary positions are inside the attention
         if self.positions == "sinusoidal":
@@ -57,7 +57,7 @@ class TokenTransformer(keras.Model):
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def build_embedding(self, name, vocabulary_size):
-        # Multiplied by √D on the way in, and unit variance there; used as it is on the way out.
+        # Inputs are multiplied by √D, which gives unit variance; for the logits the matrix is not scaled.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
         embedding = keras.layers.Embedding(
             vocabulary_size, self.width, embeddings_initializer=initializer, dtype=self.dtype_policy, name=name
@@ -76,20 +76,20 @@ class TokenTransformer(keras.Model):
             block.build(*[shape] * (1 + with_memory))
         if self.norm == "post":
             return blocks, None
-        # The sum that pre-norm blocks pass on is never normalized, so the stack ends with a normalization.
+        # Pre-norm blocks never normalize their sum, so the stack ends with a normalization.
         last = LayerNormalization(dtype=policy, name=f"{side}_norm")
         last.build(shape)
         return blocks, last
 
     def embed(self, tokens, embedding=None, start=0, training=None):
-        """tokens int [B, T], of which the first stands at position `start` -> [B, T, D]."""
+        """tokens int [B, T], whose first position is `start` -> [B, T, D]."""
         x = (embedding or self.embedding)(tokens) * self.width**0.5
         if self.position is not None:
             x = self.position(x, start=start)
         return self.drop(x, training=training)
 
     def check_length(self, length):
-        """What `step` cannot see: positions are known there only while it runs."""
+        """Raise ValueError past the learned positions; `step` cannot, since it knows positions only at run time."""
         if self.positions == "learned" and isinstance(length, int) and length > self.max_length:
             raise ValueError(f"the length is {length}; it must be at most max_length, which is {self.max_length}.")
 
@@ -98,11 +98,11 @@ class TokenTransformer(keras.Model):
         return tied_logits(x, self.embedding)
 
     def decode_step(self, token, slot, position, kernel, cache, memory=None):
-        """What the `step` of both decoders shares.
+        """Run a step of either decoder.
 
-        Args: token int [B] or [B, K], at `position` int [B|1, 1]; slot int: where the cache keeps the first of them;
-            kernel [D, V], of the logits; cache: a `KeyValueCache`; memory: keys and values of the source for each
-            block, and the bias of its padding [B, 1, 1, S]; None if there is no source.
+        Args: token int [B] or [B, K], at `position` int [B|1, 1]; slot int: cache entry of the first hypothesis; kernel
+            [D, V], of the logits; cache: a `KeyValueCache`; memory: keys and values of the source for each block, and
+            the bias of its padding [B, 1, 1, S]; None if there is no source.
         Returns: logits [*, V], cache.
         """
         tokens = as_hypotheses(token)
@@ -117,7 +117,7 @@ class TokenTransformer(keras.Model):
         return ops.cast(logits, "float32"), cache.close(block_caches)
 
     def extend(self, cache, positions, writer=None):
-        """-> the cache with room for so many more positions of all its hypotheses; see `KeyValueCache`."""
+        """-> the cache with capacity for more `positions` of every hypothesis; see `KeyValueCache`."""
         return cache.extend(positions, writer)
 
     def reorder(self, cache, parents):
@@ -138,15 +138,15 @@ class Transformer(TokenTransformer):
     """P(next target token | source, earlier target tokens), with an encoder and a decoder of `num_blocks` each.
 
     One matrix embeds source and target and turns the decoder's output into logits (section 3.4), so both languages
-    share a vocabulary. With a `target_vocabulary_size` the source has a matrix of its own.
+    share a vocabulary. With a `target_vocabulary_size` the source has a separate matrix.
 
     Args:
         vocabulary_size V; width D; num_heads N; hidden_units of the feed-forward; num_blocks;
-        dropout: on what every sublayer adds and on the embeddings (section 5.4);
-        norm: "post", as the paper, or "pre" (see `Residual`); activation: "relu", "gelu" or "swiglu" (`FeedForward`);
-        positions: "sinusoidal", "learned" or "rotary"; max_length: of the table of learned ones, which no sequence
-            may exceed (see `LearnedPositions`); the others have no end;
-        target_vocabulary_size: where languages share no vocabulary, which then is the source's.
+        dropout: on the output of every sublayer and on the embeddings (section 5.4);
+        norm: "post", as in the paper, or "pre" (see `Residual`); activation: "relu", "gelu", "swiglu" (`FeedForward`);
+        positions: "sinusoidal", "learned" or "rotary"; max_length: maximum length of a sequence with learned positions
+            (see `LearnedPositions`); the others have no maximum;
+        target_vocabulary_size: for languages with separate vocabularies; vocabulary_size is then the source's.
     Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.
     """
@@ -173,7 +173,7 @@ class Transformer(TokenTransformer):
         return self.logits(normalized(x, self.decoder_norm))
 
     def encode(self, source, training=None):
-        """source int [B, S] -> memory [B, S, D], valid bool [B, 1, S]: where it is no padding."""
+        """source int [B, S] -> memory [B, S, D], valid bool [B, 1, S], False = padding."""
         valid = ops.expand_dims(source != 0, 1)
         x = self.embed(source, self.source_embedding, training=training)
         for block in self.encoder:
@@ -181,7 +181,7 @@ class Transformer(TokenTransformer):
         return normalized(x, self.encoder_norm), valid
 
     def explain(self, inputs):
-        """As `call` -> logits [B, T, V], and who attends to whom in each of the L blocks, each row with the sum 1.
+        """As `call` -> logits [B, T, V], and the attention weights of each of the L blocks; each row sums to 1.
 
         Returns: logits, {"encoder": [B, L, N, S, S], "decoder": [B, L, N, T, T], "cross": [B, L, N, T, S]}.
         """
@@ -202,9 +202,9 @@ class Transformer(TokenTransformer):
     def start(self, source, length):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
 
-        The memory stays the same while decoding. It is a pair: the matrix of the logits; and what belongs to each row,
-        the keys and values of the source for each block, and the bias that masks its padding. The cache, a
-        `KeyValueCache` of one hypothesis a row, is for the keys and values of the target.
+        The memory is constant while decoding. It is a pair: the matrix of the logits; and the parts that have a batch
+        axis, the keys and values of the source for each block, and the bias that masks its padding. The cache, a
+        `KeyValueCache` of one hypothesis per row, is for the keys and values of the target.
         """
         self.check_length(length)
         encoded, valid = self.encode(source)
@@ -233,5 +233,5 @@ def normalized(x, norm):
 
 
 def as_hypotheses(token):
-    """token int [B] or [B, K] -> [B, K]; one hypothesis for each row, unless there are more."""
+    """token int [B] or [B, K] -> [B, K]; K is 1 for [B]."""
     return ops.expand_dims(token, 1) if len(token.shape) == 1 else token

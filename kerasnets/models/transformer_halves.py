@@ -1,4 +1,4 @@
-"""The Transformer's halves as models of their own.   B batch, T positions, D width, V vocabulary."""
+"""The Transformer's encoder and decoder as separate models.   B batch, T positions, D width, V vocabulary."""
 
 import keras
 from keras import ops
@@ -12,12 +12,12 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class EncoderTransformer(TokenTransformer):
-    """P(token | all others), at every position: the encoder alone (Devlin et al. 2019, section 3: BERT).
+    """P(token | all others), at every position: the encoder only (Devlin et al. 2019, section 3: BERT).
 
-    It learns to fill in what was hidden or replaced in its input; `encode` gives what other heads need.
+    It learns to predict the masked or replaced tokens of its input; `encode` returns the features for other heads.
 
-    Args: as `Transformer` has them.
-    Call: tokens int [B, T], 0 = padding, which nobody sees.
+    Args: as in `Transformer`.
+    Call: tokens int [B, T], 0 = padding, which is masked.
     Returns: logits [B, T, V] in float32 for the token at each position itself.
     """
 
@@ -39,10 +39,10 @@ class EncoderTransformer(TokenTransformer):
 
 @register
 class DecoderTransformer(TokenTransformer):
-    """P(next token | all tokens so far): the decoder alone, a language model (Liu et al. 2018; Radford et al. 2018).
+    """P(next token | all tokens so far): the decoder only, a language model (Liu et al. 2018; Radford et al. 2018).
 
-    Args: as `Transformer` has them.
-    Call: tokens int [B, T]; padding, 0, may stand at the end, where nobody sees it.
+    Args: as in `Transformer`.
+    Call: tokens int [B, T]; padding, 0, only at the end, where the causal mask hides it.
     Returns: logits [B, T, V] in float32 for the token after each position.
     """
 
@@ -59,8 +59,8 @@ class DecoderTransformer(TokenTransformer):
     def start(self, prompt, length):
         """prompt int [B, T], 0 = padding at its end, for at most `length` more tokens -> memory, cache.
 
-        The memory is a pair: the matrix of the logits and T; each prompt's number of tokens [B, 1]. The cache, a
-        `KeyValueCache`, holds the keys and values of all tokens so far.
+        The memory is a pair: (the matrix of the logits, T); the number of tokens of each prompt [B, 1]. The cache, a
+        `KeyValueCache`, has the keys and values of all tokens so far.
         """
         self.check_length(length + ops.shape(prompt)[1])
         x, blocks = self.embed(prompt), []
@@ -73,7 +73,7 @@ class DecoderTransformer(TokenTransformer):
         return ((tied_logits_kernel(self.embedding), ops.shape(prompt)[1]), lengths), cache
 
     def step(self, token, index, memory, cache):
-        """token int [B] or [B, K], `index` places after its prompt -> logits [*, V] for the next one, cache."""
+        """token int [B] or [B, K], `index` positions after its prompt -> logits [*, V] for the next one, cache."""
         (kernel, longest), lengths = memory
         token = ops.convert_to_tensor(token)
         slot = longest + index * as_hypotheses(token).shape[1]

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from kerasnets.text import files
 
-REPLACEMENT = "\ufffd"  # what stands for a character that cannot be shown: Unicode's own choice
+REPLACEMENT = "\ufffd"  # Unicode's replacement character
 
 
 class CharacterVocabulary(tf.Module):
-    """Characters and their ids: id 0 is any character not listed, the others count from 1 in the given order.
+    """Characters and their ids: id 0 is any character not listed, the listed ones count from 1 in their order.
 
     A character is one Unicode code point. `characters[id]` is the character; `characters[0]` is U+FFFD.
     """
@@ -36,7 +36,7 @@ class CharacterVocabulary(tf.Module):
 
     @classmethod
     def build(cls, text: str, minimum_count: int = 1) -> Self:
-        """The characters that occur at least `minimum_count` times in `text`, sorted by code point."""
+        """-> the vocabulary of the characters that occur at least `minimum_count` times in `text`, by code point."""
         counts = collections.Counter(text)
         return cls(sorted(c for c, n in counts.items() if n >= minimum_count and c != REPLACEMENT))
 
@@ -50,7 +50,7 @@ class CharacterVocabulary(tf.Module):
         return files.load(path, "characters 1", lambda document: cls(document["characters"]))
 
     def encode(self, text: tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
-        """text string [B] -> int32 ragged [B, None]; a scalar gives a plain [T]."""
+        """text string [B] -> int32 ragged [B, None]; a scalar gives a dense [T]."""
         points = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._find, points)
 

@@ -1,4 +1,4 @@
-"""Vocabularies as JSON files that say their format."""
+"""Vocabularies as JSON files with a format field."""
 
 import json
 from collections.abc import Callable
@@ -11,9 +11,9 @@ V = TypeVar("V")
 
 
 def load(path: str | Path, form: str, make: Callable[[dict[str, Any]], V]) -> V:
-    """-> the vocabulary that `make` makes of what a file holds.
+    """-> the vocabulary that `make` builds from the JSON object of a file.
 
-    Raises: RequestError if the file has another format, or does not hold a vocabulary.
+    Raises: RequestError if the file has another format or does not contain a vocabulary.
     """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     if document.get("format") != form:

@@ -1,4 +1,4 @@
-"""Subwords as a graph of core TensorFlow operations, which gives what `Unigram` gives."""
+"""Subwords as a graph of core TensorFlow operations, with the results of `Unigram`."""
 
 import collections
 import functools
@@ -16,13 +16,13 @@ from kerasnets.text.training import train_pieces
 from kerasnets.text.unigram import BYTE_SCORE, CHUNK, END, FIRST_BYTE, FIRST_PIECE, NEVER, PAD, START, Unigram
 from kerasnets.text.units import SPACE, UNIT, WHITE_SPACE, units
 
-BLOCK = 256  # chunks that are segmented together: a character takes kilobytes until its chunk has its pieces
+BLOCK = 256  # chunks segmented together: each character takes kilobytes while its chunk is segmented
 
 
 class SubwordVocabulary(tf.Module):
-    """`Unigram` as a graph, with a cache: the remembered segmentations of known units, one lookup for each.
+    """`Unigram` as a graph, with a cache: the segmentations of known units, one lookup for each.
 
-    The cache changes no answer: it covers almost all of ordinary text, and Viterbi runs for the rest only.
+    The cache changes no result: it covers almost all of ordinary text, and Viterbi runs only for the rest.
     """
 
     PAD, START, END = PAD, START, END
@@ -34,21 +34,21 @@ class SubwordVocabulary(tf.Module):
         self.size = len(model.names)
         # Six low bits stay free for a length: one maximum then gives score and choice together (see _choose).
         scores = [NEVER, *model.scores.values()]
-        # A unit holds no space, so " " is never found; it stands for "not here", and no table is empty.
-        self.words = MappingProxyType(dict(words or {}))  # no plain dict: tf.Module would track every entry
+        # A unit contains no space, so " " is never looked up; its entry means "not found" and keeps tables non-empty.
+        self.words = MappingProxyType(dict(words or {}))  # not a plain dict: tf.Module would track every entry
         spellings = {" ": (), **self.words}
         rows = [[model.ids[p] for p in spelled] for spelled in spellings.values()]
-        with tf.device("CPU:0"):  # strings live there; captured once, however many functions use them
+        with tf.device("CPU:0"):  # where strings are; captured once for all functions
             self._names, self._raw = tf.constant(model.names), tf.constant(model.raw)
             self._scores = tf.constant(np.array(scores, np.int64) * CHUNK)
             ids = np.array([i for row in rows for i in row], np.int32)
             self._spellings = tf.RaggedTensor.from_row_lengths(ids, np.array([len(row) for row in rows]))
         self._row = _table(list(spellings), default=0)
-        self._piece = _table([" ", *model.scores], default=0)  # 1.. are the pieces in their order
+        self._piece = _table([" ", *model.scores], default=0)  # pieces count from 1, in their order
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> Self:
-        """Learn `size` subwords, or as many as `lines` give; deterministic. ValueError: too small a size."""
+        """Learn at most `size` subwords from `lines`; deterministic. Raises RequestError if `size` is too small."""
         cut = [units(line) for line in lines]
         pieces = train_pieces(cut, size)
         model = Unigram(pieces)
@@ -72,36 +72,36 @@ class SubwordVocabulary(tf.Module):
         )
 
     def tokenize_python(self, text: str) -> list[int]:
-        """What `tokenize` gives, in plain Python."""
+        """As `tokenize`, in plain Python."""
         return self.model.tokenize(text)
 
     def detokenize_python(self, ids: Iterable[int]) -> str:
-        """What `detokenize` gives, in plain Python."""
+        """As `detokenize`, in plain Python."""
         return self.model.detokenize(ids)
 
     def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """text string [B], valid UTF-8 -> int32 ragged [B, None], without start and end."""
         parts = _units(text)  # string ragged [B, None]
         row = self._row.lookup(parts.flat_values)
-        known = tf.gather(self._spellings, row)  # [units, None]; nothing for a unit outside the cache
-        rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; nothing for the cached
+        known = tf.gather(self._spellings, row)  # [units, None]; empty for units outside the cache
+        rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; empty for cached units
         return parts.with_flat_values(tf.concat([known, rest], axis=1)).merge_dims(1, 2)
 
     def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
-        """ids int32 [B, T] -> string [B]: up to the first end; bytes that are no UTF-8 become U+FFFD."""
+        """ids int32 [B, T] -> string [B], up to the first end token; invalid UTF-8 becomes U+FFFD."""
         ended = tf.cumsum(tf.cast(tf.equal(ids, END), tf.int32), axis=1) > 0
         raw = tf.gather(self._raw, tf.where(ended, PAD, ids))
         text = tf.strings.unicode_transcode(tf.strings.reduce_join(raw, axis=1), "UTF-8", "UTF-8")
         return _normalize(text)
 
     def pieces(self, ids: tf.Tensor) -> tf.Tensor:
-        """ids int32 -> what a person reads of each ("▁dog", "<0xC3>", "<end>"), string, same shape."""
+        """ids int32 -> readable names ("▁dog", "<0xC3>", "<end>"), string, same shape."""
         return tf.gather(self._names, ids)
 
     def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
         """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None]."""
         index = tf.where(wanted)[:, 0]
-        # A space, which no unit contains, goes behind each full chunk.
+        # Put a space, which no unit contains, after each full chunk.
         chunks = tf.strings.split(tf.strings.regex_replace(tf.gather(parts, index), f"(?s).{{{CHUNK}}}", r"\0 "))
         begins = tf.range(0, tf.size(chunks.flat_values, tf.int64), BLOCK)
         blocks = tf.RaggedTensor.from_row_starts(chunks.flat_values, begins, validate=False)
@@ -112,8 +112,8 @@ class SubwordVocabulary(tf.Module):
         return tf.RaggedTensor.from_row_lengths(ids.flat_values, count, validate=False)
 
     def _segment_chunks(self, chunks: tf.Tensor) -> tf.RaggedTensor:
-        """chunks string [K] of at most CHUNK characters -> int32 ragged [K, None]. C: the characters of all, one after
-        the other; P: their pieces, by their last characters."""
+        """chunks string [K] of at most CHUNK characters -> int32 ragged [K, None]. C: characters of all chunks,
+        concatenated; P: their pieces, by their last characters."""
         chars, starts = tf.strings.unicode_split_with_offsets(chunks, "UTF-8")
         chunk, place = chars.value_rowids(), tf.ragged.range(chars.row_lengths()).flat_values
         found, scores = self._candidates(tf.gather(chunks, chunk), chars.flat_values, starts.flat_values, place)
@@ -126,8 +126,8 @@ class SubwordVocabulary(tf.Module):
     def _candidates(
         self, chunk: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Pieces that end at each character (from 1; 0: none) int32 [C, longest] and their scores int64; column
-        l-1: of l characters. chunk, char: string [C]; start: the char's first byte; place: in its chunk."""
+        """-> the pieces that end at each character (from 1; 0: none) int32 [C, longest] and their scores int64; column
+        l-1: pieces of l characters. chunk, char: string [C]; start: the char's first byte; place: in its chunk."""
         end = start + tf.cast(tf.strings.length(char), tf.int64)
         lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
         fits = lengths <= place[:, tf.newaxis] + 1
@@ -146,7 +146,7 @@ def _normalize(text: tf.Tensor) -> tf.Tensor:
 
 def _units(text: tf.Tensor) -> tf.RaggedTensor:
     """`units` of text string [B] -> string ragged [B, None]."""
-    # The space before a word becomes SPACE; then a space, which no unit contains, goes between units.
+    # Turn the space before a word into SPACE; then put a space, which no unit contains, between units.
     marked = tf.strings.regex_replace(_normalize(text), "^(.)", SPACE + r"\1")
     marked = tf.strings.regex_replace(marked, " ", SPACE)
     return tf.strings.split(tf.strings.regex_replace(marked, UNIT, r"\0 "))
@@ -156,11 +156,11 @@ def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
     """The Viterbi recursion over all chunks at once: scores [chunks, None, longest] -> length int64 [C].
 
     length: of the last piece on the best path to the end of each character. `window[:, l-1]`: the best sum up
-    to l characters before the end that is being reached.
+    to l characters before the current end.
     """
     dense = scores.to_tensor()  # [chunks, time, longest]
     chunks, time, longest = tf.unstack(tf.shape(dense))
-    tag = tf.range(1, longest + 1, dtype=tf.int64)  # in the six free bits: a tie goes to the longer piece
+    tag = tf.range(1, longest + 1, dtype=tf.int64)  # in the six free bits: the longer piece wins a tie
     never = tf.fill([chunks, longest - 1], tf.constant(NEVER * CHUNK, tf.int64))
     window = tf.concat([tf.zeros([chunks, 1], tf.int64), never], axis=1)
 
@@ -179,8 +179,8 @@ def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
 def _on_best_path(length: tf.Tensor, chunk_starts: tf.Tensor) -> tf.Tensor:
     """length [C], chunk_starts [chunks] -> int64 [P]: last characters of the pieces on the best paths.
 
-    Boundary i stands before character i. The ends of chunks are on the path, and with a boundary the one
-    before its last piece. Each round doubles the jump: six rounds walk the at most 64 pieces of a chunk.
+    Boundary i is before character i. The ends of chunks are on the path; if a boundary is, so is the start of the
+    piece that ends there. Each round doubles the jump: six rounds cover the at most 64 pieces of a chunk.
     """
     total = tf.size(length, tf.int64)
     jump = tf.concat([tf.zeros([1], tf.int64), tf.range(1, total + 1) - length], axis=0)
@@ -193,7 +193,7 @@ def _on_best_path(length: tf.Tensor, chunk_starts: tf.Tensor) -> tf.Tensor:
 
 
 def _spell_bytes(piece: tf.Tensor, char: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pieces counted from 1, or 0 to spell the char by its bytes; all [P] -> ids, owner [at least P]."""
+    """piece, from 1, or 0: spell the char by its bytes; char, owner; all [P] -> ids, owner [at least P]."""
     missing = tf.equal(piece, 0)
     count = tf.where(missing, tf.strings.length(char), 1)
     piece, owner = tf.repeat(piece, count), tf.repeat(owner, count)
@@ -203,6 +203,6 @@ def _spell_bytes(piece: tf.Tensor, char: tf.Tensor, owner: tf.Tensor) -> tuple[t
 
 
 def _table(keys: Sequence[str], default: int) -> tf.lookup.StaticHashTable:
-    """Each key's place in the list."""
+    """-> a lookup table from each key to its index in the list."""
     content = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.range(len(keys)))
     return tf.lookup.StaticHashTable(content, default)

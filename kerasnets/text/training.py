@@ -1,4 +1,4 @@
-"""Learns the pieces of a unigram model, by the library sentencepiece."""
+"""Training of the pieces of a unigram model, with the library sentencepiece."""
 
 import io
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, flo
 def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
     import sentencepiece  # only training needs it
 
-    # The trainer takes spaces for SPACE, a delimiter for the other cuts, and refuses NUL.
+    # The trainer expects a space for SPACE and a delimiter between other units, and rejects NUL.
     lines = ["\x01".join(line).replace("\x01" + SPACE, " ").lstrip(SPACE).replace("\0", "") for line in cut]
     model = io.BytesIO()
     try:
@@ -27,14 +27,14 @@ def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
             sentence_iterator=iter(lines),
             model_writer=model,
             model_type="unigram",
-            vocab_size=size,  # with bytes and three symbols; its are unknown, start and end
+            vocab_size=size,  # includes bytes and the trainer's three symbols, unknown, start and end
             hard_vocab_limit=False,
             byte_fallback=True,
             character_coverage=0.9995,
             normalization_rule_name="identity",
             pretokenization_delimiter="\x01",
             max_sentence_length=1 << 24,
-            num_threads=2,  # fixed: sums of floats depend on how they are divided
+            num_threads=2,  # fixed: sums of floats depend on their partition
             minloglevel=3,
         )
     except (RuntimeError, OSError) as error:

@@ -5,24 +5,26 @@ from collections.abc import Iterable, Sequence
 
 from kerasnets.text.units import normalize, units
 
-# Longer units are cut into chunks of this many characters, which bounds the work that any text can ask for.
+# Longer units are cut into chunks of this many characters, which bounds the work for any text.
 CHUNK = 64
 # Scores are integers in 1/10,000 nat: sums are exact in any order, so graph and Python cannot disagree.
 NAT = 10_000
-BYTE_SCORE = -10_000 * NAT  # so far below any piece that bytes spell only what no piece covers
+BYTE_SCORE = -10_000 * NAT  # far below any piece: bytes are used only where no piece fits
 NEVER = -(1 << 50)
 PAD, START, END, FIRST_BYTE, FIRST_PIECE = 0, 1, 2, 3, 259
 
 
 class Unigram:
-    """A unigram language model of subwords (Kudo 2018) in plain Python: right by definition, no TensorFlow.
+    """A unigram language model of subwords (Kudo 2018) in plain Python, without TensorFlow: the reference.
 
     Ids: 0 padding, 1 start, 2 end, 3..258 the bytes, from 259 on the pieces. A unit is cut into the pieces
-    with the greatest sum of scores; the longer last piece wins a tie. Bytes spell what no piece covers.
+    with the greatest sum of scores; the longer last piece wins a tie. Characters that no piece covers are
+    spelled in bytes.
     """
 
     def __init__(self, pieces: Sequence[tuple[str, float]]):
-        """pieces: (text, score in nats); ValueError when they cannot be told apart or are too long."""
+        """pieces: (text, score in nats). Raises ValueError if texts are not distinct, empty or too long, or if a score
+        is out of range."""
         self.pieces = tuple((piece, score) for piece, score in pieces)
         symbols = ("<pad>", "<start>", "<end>", *(f"<0x{byte:02X}>" for byte in range(256)))
         self.names = (*symbols, *(p for p, _ in pieces))
@@ -47,7 +49,7 @@ class Unigram:
         return [i for at in range(0, len(unit), CHUNK) for i in self._viterbi(unit[at : at + CHUNK])]
 
     def _viterbi(self, text: str) -> list[int]:
-        """best[j]: greatest sum of scores of pieces that spell text[:j]; start[j]: where the last begins."""
+        """best[j]: greatest sum of scores of pieces that spell text[:j]; start[j]: start of the last piece."""
         best, start = [0], [0]
         for end in range(1, len(text) + 1):
             begins = range(max(0, end - self.longest), end)

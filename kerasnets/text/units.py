@@ -2,8 +2,8 @@
 
 import re
 
-# Normalization: runs of the white space listed become one space, none is left at either end.
-# Nothing else changes (no case folding, no NFKC). U+2581 is how pieces write a space, so it counts as one.
+# Normalization: runs of the white space listed become one space, and both ends are stripped.
+# Nothing else changes (no case folding, no NFKC). U+2581 stands for a space in pieces, so it counts as one.
 SPACE = "▁"
 WHITE_SPACE = " \t\n\x0b\x0c\r" + SPACE
 # Text is segmented unit by unit: words (with the space before them) are cut at these marks, so that "dog" and
@@ -13,11 +13,11 @@ UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
 
 
 def normalize(text: str) -> str:
-    """The text that `detokenize(tokenize(text))` gives back."""
+    """-> the text that `detokenize(tokenize(text))` returns."""
     return re.sub(f"[{WHITE_SPACE}]+", " ", text).strip(" ")
 
 
 def units(text: str) -> list[str]:
-    """The pieces of text that are segmented on their own: "A dog." -> ["▁A", "▁dog", "."]."""
+    """Split text into the units that are segmented separately: "A dog." -> ["▁A", "▁dog", "."]."""
     words = normalize(text)
     return re.findall(UNIT, SPACE + words.replace(" ", SPACE)) if words else []

@@ -1,1 +1,1 @@
-"""Training: the loop, its schedules, strategies and the run directory. Knows tasks by their protocol."""
+"""Training: the loop, its schedules, strategies and the run directory. It uses tasks only through their protocol."""

@@ -1,4 +1,4 @@
-"""The last step of a training: the temperature of its probabilities (`kerasnets.calibration`)."""
+"""The last stage of training: fit the temperature of the model's probabilities (`kerasnets.calibration`)."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ DIAGRAM = "reliability.png"
 
 
 def calibrate(task: Task, model: keras.Model, run_dir: Path) -> Calibration:
-    """Fits the temperature on the validation split, and writes calibration.json and reliability.png.
+    """Fit the temperature on the validation split, and write calibration.json and reliability.png.
 
-    `Task.held_out` is called anew for each of three passes, so that never more than a batch is held.
+    `Task.held_out` is called again for each of three passes, so that only one batch is in memory at a time.
 
-    Raises: RequestError if there are no examples; FloatingPointError for logits that are no numbers.
+    Raises: RequestError if there are no examples; FloatingPointError for logits that are NaN or infinite.
     """
     calibration = fit(lambda: task.held_out(model))
     write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")

@@ -1,8 +1,8 @@
 """The training loop: steps, a validation and a checkpoint after every epoch, and exact resumption from there.
 
-The batch of a step depends on the seed and the step alone, so a run that is interrupted goes on with the batches that
-it would have had after its last whole epoch; the checkpoint holds the weights, the optimizer, the state of every random
-generator (dropout) and what a step hands to the next (an LSTM's states).
+The batch of a step depends only on the seed and the step, so an interrupted run resumes after its last complete epoch
+with the same batches as without the interruption. The checkpoint contains the weights, the optimizer, the state of
+every random generator (dropout) and the carry from one step to the next (an LSTM's states).
 """
 
 import contextlib
@@ -48,10 +48,10 @@ class Trainer:
         )
 
     def batches(self, start: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        """-> the batches from step `start` on, each shared out to the devices."""
+        """-> the batches from step `start` on, each split over the devices."""
         batches = self.task.training_batches(start, self.steps)
         if self.strategy.num_replicas_in_sync == 1:
-            return batches  # nothing to share out, and no second iterator around the first one
+            return batches  # no split, and no second iterator around the first one
         return self.strategy.experimental_distribute_dataset(batches)
 
     def distribute(self, carry: Any) -> Any:
@@ -72,14 +72,14 @@ class Trainer:
         return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
 
     def largest_weight(self) -> float:
-        """-> the largest absolute value of all that a checkpoint holds; NaN if there is one."""
+        """-> the largest absolute value of all floats in a checkpoint; NaN if any is NaN."""
         values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect())]
         arrays = [np.asarray(value) for value in values]
         return float(np.max([np.abs(array).max(initial=0) for array in arrays if array.dtype.kind == "f"]))
 
     def checkpoint(self) -> tf.train.Checkpoint:
-        # By position, since Keras's own order is stable and its paths are not unique; `model.variables` holds the
-        # states of the random generators too, which `.keras` files leave out.
+        # By position, since Keras's order is stable and its paths are not unique; `model.variables` also contains the
+        # states of the random generators, which `.keras` files leave out.
         variables = [*self.model.variables, *self.optimizer.variables]
         return tf.train.Checkpoint(
             variables=[v.value for v in variables],
@@ -92,7 +92,7 @@ class Trainer:
         checkpoints.save(step)
 
     def restore(self, checkpoints: Checkpoints) -> int:
-        """-> the step that the newest whole checkpoint was written after, 0 without one."""
+        """Restore the newest undamaged checkpoint -> its step, 0 if there is no checkpoint."""
         step = checkpoints.restore()
         if step:
             arrays = [variable.numpy() for variable in checkpoints.checkpoint.carry]
@@ -101,11 +101,11 @@ class Trainer:
 
 
 def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, changes: Metrics | None = None) -> Metrics:
-    """Trains until the configured number of epochs, from the newest checkpoint of the run if it has one.
+    """Train up to the configured number of epochs, from the newest checkpoint of the run if it has one.
 
-    Args: changes: options of the run that are others from now on, {name: [before, after]}, for its log.
-    Returns: what `metrics.json` says of the training itself.
-    Raises: FloatingPointError if the loss or the weights are no numbers; what was saved before is kept.
+    Args: changes: options that differ from the earlier part of the run, {name: [before, after]}, for its log.
+    Returns: the metrics of the training itself for `metrics.json`.
+    Raises: FloatingPointError if the loss or a weight is NaN or infinite; earlier checkpoints are kept.
         RequestError if files of the run are damaged.
     """
     epochs, steps_per_epoch = task.config.training.epochs, task.steps_per_epoch
@@ -126,7 +126,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
             epoch_steps = range(epoch * steps_per_epoch, stop)
             run_steps(trainer, batches, epoch_steps, clock, progress, writer)
             validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
-            # A last step can spoil the weights after its loss was computed; what is saved must be good to go on from.
+            # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
             for name, value in {"largest weight": trainer.largest_weight(), **validation}.items():
                 require_number(name, value, epoch_steps, task)
             if is_best(task, validation, run.best_candidates()):
@@ -141,7 +141,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
 
 
 def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
-    """Brings the log and model.keras to the state after step `start`, from which training goes on."""
+    """Bring the log and model.keras to their state after step `start`, from which training resumes."""
     if start and start not in (entry["step"] for entry in run.history("validation")):
         raise RequestError(
             f"{run.path / 'log.jsonl'} is damaged or cut off: it has no validation of step {start}, the checkpoint's; "
@@ -177,8 +177,7 @@ def run_steps(
 
 
 def require_number(name: str, value: float, steps: range, task: Task) -> None:
-    """Raises: FloatingPointError if a value that was got after `steps`, which began at a checkpoint, is NaN or
-    infinite."""
+    """Raises: FloatingPointError if a value computed after `steps`, which began at a checkpoint, is NaN or infinite."""
     if np.isfinite(value):
         return
     begin = f"step {steps.start}, its last checkpoint" if steps.start else "the start"
@@ -197,7 +196,7 @@ def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
 def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
     history = run.history("validation")
     choose = max if task.best_is == "highest" else min
-    # Of equals the last, as `is_best` keeps.
+    # Of equal values the last, as in `is_best`.
     best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best])
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
@@ -215,7 +214,7 @@ def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", ste
 
 
 class Clock:
-    """Where the time goes, also across interruptions."""
+    """Measures the time of a run, including before interruptions, and the mean loss between reports."""
 
     def __init__(self, run: RunDirectory):
         self.run = run
@@ -233,7 +232,7 @@ class Clock:
     def waiting(self, get: Callable) -> Any:
         before = time.monotonic()
         if not self.count:
-            self.since = before  # a validation lies between; it is no part of the steps
+            self.since = before  # exclude a validation before this step
         value = get()
         self.waited += time.monotonic() - before
         return value
@@ -243,7 +242,7 @@ class Clock:
         self.loss = self.total / max(self.weight, 1e-9)
 
     def report(self, examples_per_step: float) -> tuple[float, Metrics]:
-        """-> mean loss since the last report; where the time went since then."""
+        """-> mean loss and timings since the last report."""
         spent = time.monotonic() - self.since
         values = {
             "seconds": self.seconds(),
@@ -261,7 +260,7 @@ class Clock:
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """ "one_device": the first GPU, else the CPU; "mirrored": all GPUs (else all logical CPUs), each with a copy of the
-    weights and a share of the batch; "auto": mirrored where there are several GPUs."""
+    weights and a part of the batch; "auto": "mirrored" with several GPUs, else "one_device"."""
     gpus = tf.config.list_logical_devices("GPU")
     devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):

@@ -1,4 +1,4 @@
-"""What a person sees while training: a bar with the time left, or one line now and then where no terminal is."""
+"""The progress display of training: a bar with the time left, or without a terminal, a line from time to time."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Steps `start` to `stop` on standard error."""
+    """Shows the progress from step `start` to `stop` on standard error."""
 
     def __init__(self, start: int, stop: int):
         self.start, self.stop, self.step = start, stop, start

@@ -10,8 +10,8 @@ from kerasnets.config.run import Training
 
 @keras.saving.register_keras_serializable("kerasnets")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to `peak` within `warmup_steps`, then falls: to 0 at `steps` along a cosine (Loshchilov & Hutter
-    2017), or with 1/√step (Vaswani et al. 2017, section 5.3)."""
+    """A learning rate that rises linearly to `peak` within `warmup_steps`, then falls: to 0 at `steps` along a cosine
+    (Loshchilov & Hutter 2017), or as 1/√step (Vaswani et al. 2017, section 5.3)."""
 
     def __init__(self, schedule, peak, warmup_steps, steps):
         self.schedule, self.peak, self.warmup_steps, self.steps = schedule, peak, warmup_steps, steps
@@ -36,8 +36,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(config: Training, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019). It does not clip: the loop does, after the gradients of all devices are summed,
-    since a Keras optimizer would clip on each device."""
+    """-> AdamW (Loshchilov & Hutter 2019), without gradient clipping: a Keras optimizer would clip on each device, so
+    the training step clips, after the gradients of all devices are summed."""
     optimizer = keras.optimizers.AdamW(
         WarmUp(config.schedule, config.learning_rate, config.warmup_steps, steps),
         weight_decay=config.weight_decay,

@@ -1,8 +1,7 @@
 """One training step, the same for one device and for several.
 
-The loss is a sum and its weight. Nothing is averaged before everything is summed: the gradients of the sums are added
-up over all devices and then divided by the weight of the whole batch. So padding, uneven shares and the number of
-devices change nothing.
+The loss is a sum and its weight. The gradients of the sums are added over all devices, and only then divided by the
+weight of the whole batch. So padding, uneven splits and the number of devices do not change the result.
 """
 
 from collections.abc import Callable
@@ -33,16 +32,16 @@ def make_step(
         gradients = [tf.convert_to_tensor(g) for g in gradients]  # an embedding's gradient is sparse
         replica = tf.distribute.get_replica_context()
         loss, weight, *gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, weight, *gradients])
-        # A batch without a single target changes nothing, and is no division by zero.
+        # A batch without targets has the gradient 0, not a division by zero.
         gradients = [tf.math.divide_no_nan(g, tf.cast(weight, g.dtype)) for g in gradients]
         if clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
-        # They are already those of the whole batch on every device; Keras's optimizer will sum them once more.
+        # Every device has the gradients of the whole batch already; Keras's optimizer sums over devices once more.
         share = 1 / strategy.num_replicas_in_sync
         optimizer.apply([g * share for g in gradients], variables)
         return tf.math.divide_no_nan(loss, weight), weight, carry
 
-    @tf.function(input_signature=[batch_spec, carry_spec])  # one graph, however the shapes of the batches differ
+    @tf.function(input_signature=[batch_spec, carry_spec])  # one graph for all batch shapes
     def step(batch, carry):
         loss, weight, carry = strategy.run(replica_step, (batch, carry))
         first = strategy.experimental_local_results

@@ -1,5 +1,5 @@
-"""Where speed lives. Each file has the definition as the paper has it, `plain_...`, and beside it the fast function
-that equals it, which the layers call. What is taken on which backend, device and shape is decided here alone.
+"""Fast implementations. Each file has the paper's definition, `plain_...`, and an equivalent fast function, which the
+layers call. Only these files choose an implementation by backend, device and shape.
 
 tests/kerasnets/layers/test_kernels.py compares both: values and gradients.
 """

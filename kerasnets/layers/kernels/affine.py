@@ -25,8 +25,8 @@ def affine_of_rows(x, kernel, bias):
 
         dx = dy Wᵀ        dW = xᵀ dy        db = Σ dy over the rows
 
-    On a CPU, TensorFlow multiplies by a matrix up to a third faster than by its transpose read in place, hence Wᵀ is
-    laid out; and it sums rows faster as a product with ones.
+    On a CPU, TensorFlow multiplies by a matrix up to a third faster than by a transpose read in place, so Wᵀ is copied;
+    and it sums rows faster as a product with ones.
 
     Args: x [R, D]; kernel W [D, U]; bias b [U].
     Returns: [R, U].
@@ -44,6 +44,6 @@ def affine_of_rows(x, kernel, bias):
 
 
 def laid_out_transpose(matrix):
-    """[D, U] -> [U, D], in memory: TensorFlow's optimizer would turn a plain transpose back into reading in place."""
+    """[D, U] -> [U, D], a copy: TensorFlow's optimizer would turn a plain transpose back into a read in place."""
     rows, columns = matrix.shape
     return ops.reshape(ops.transpose(ops.reshape(matrix, (rows, columns, 1)), (1, 2, 0)), (columns, rows))

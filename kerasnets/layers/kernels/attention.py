@@ -1,6 +1,6 @@
-"""softmax(Q Kᵀ + bias) V, with queries that are divided by √H: Vaswani et al. 2017, section 3.2.1.
+"""softmax(Q Kᵀ + bias) V, with queries already divided by √H: Vaswani et al. 2017, section 3.2.1.
 
-B batch, T target, S source, N heads, H width of a head, G heads of keys and values (N unless they are grouped).
+B batch, T target, S source, N heads, H width of a head, G key/value heads (N unless they are grouped).
 """
 
 import keras
@@ -8,9 +8,9 @@ from keras import ops
 
 from kerasnets.layers.kernels.gradients import explicit_gradient
 
-MASKED = -1e9  # large enough to vanish in the softmax, finite so that a row that sees nothing has no NaN
+MASKED = -1e9  # vanishes in the softmax, but is finite, so that a fully masked row has no NaN
 BLOCK = 128  # queries that a long causal attention computes at once
-FEW = 8  # queries at most for which a softmax of several operations is faster than TensorFlow's kernel
+FEW = 8  # up to this many queries, a softmax of several operations is faster than TensorFlow's kernel
 
 
 def plain_attention(queries, keys, values, bias=0.0):
@@ -19,14 +19,14 @@ def plain_attention(queries, keys, values, bias=0.0):
 
 
 def attention(queries, keys, values, bias=None, causal=False, drop=None):
-    """`plain_attention` by the fastest way, with a softmax in float32 at least: in half precision it would overflow.
+    """`plain_attention` by the fastest way, with the softmax in float32 at least: half precision would overflow.
 
     Args:
-        queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], each of whose G heads serves N / G heads of
-            queries.
-        bias [B|1, 1, T|1, S], added to the scores: `mask_bias`, for example; None for none.
-        causal: whether a query sees only the key of its own position and the keys before it; T = S.
-        drop: a function for the weights [B, N, T, S], dropout in training; None for none.
+        queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], each of whose G heads serves N / G query
+            heads.
+        bias [B|1, 1, T|1, S], added to the scores, such as `mask_bias`; or None.
+        causal: whether a query sees only the keys of its own and earlier positions; T = S.
+        drop: dropout, a function of the weights [B, N, T, S]; or None.
     Returns: [B, N, T, H].
     """
     if drop is not None:
@@ -41,7 +41,7 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
         return causal_attention_in_blocks(queries, keys, values, bias)
     bias = causal_bias(queries, keys, bias) if causal else bias
     if length is not None and length <= FEW:
-        # A step of a search: its arrays are small, so that the number of operations counts and nothing else does.
+        # A search step: its arrays are small, so that only the number of operations matters.
         scores = add_bias(ops.matmul(queries, transpose_last_two(keys)), bias)
         scores = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
         weights = scores / ops.sum(scores, axis=-1, keepdims=True)
@@ -50,7 +50,7 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
 
 
 def attention_weights(queries, keys, bias=None, causal=False):
-    """softmax(Q Kᵀ + bias) [B, N, T, S], in float32 at least; arguments as `attention` has them."""
+    """softmax(Q Kᵀ + bias) [B, N, T, S], in float32 at least; arguments as in `attention`."""
     keys = repeat_heads(keys, queries.shape[1])
     scores = ops.matmul(queries, transpose_last_two(keys))
     return ops.softmax(add_bias(scores, causal_bias(queries, keys, bias) if causal else bias))
@@ -62,10 +62,10 @@ def scaled_dot_product_attention(queries, keys, values, *bias):
 
         dV = Pᵀ dO      dS = P ⊙ (dO Vᵀ - rows of Σ dO ⊙ O)      dQ = dS K      dK = dSᵀ Q
 
-    The softmax's gradient needs Σ dP ⊙ P of each row; as Σ dO ⊙ O it takes no pass over the T S scores (Dao et al.
-    2022, appendix B.2). The bias gets no gradient.
+    The softmax's gradient needs Σ dP ⊙ P of each row; computed as Σ dO ⊙ O, it needs no pass over the T × S scores
+    (Dao et al. 2022, appendix B.2). The bias gets no gradient.
 
-    Args: queries [B, N, T, H]; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], or none.
+    Args: queries [B, N, T, H]; keys, values [B, N, S, H]; bias [B|1, 1, T|1, S], optional.
     Returns: [B, N, T, H].
     """
     exact = ops.softmax(add_bias(ops.matmul(queries, transpose_last_two(keys)), *bias))
@@ -74,7 +74,7 @@ def scaled_dot_product_attention(queries, keys, values, *bias):
 
     def gradient(upstream):
         d_weights = ops.cast(ops.matmul(upstream, transpose_last_two(values)), exact.dtype)
-        # In half precision O is rounded too much for its sum.
+        # In half precision O is too coarse for this sum.
         product = upstream * outputs if exact.dtype == outputs.dtype else d_weights * exact
         d_scores = ops.cast(exact * (d_weights - ops.sum(product, axis=-1, keepdims=True)), queries.dtype)
         d_queries, d_keys = ops.matmul(d_scores, keys), ops.matmul(transpose_last_two(d_scores), queries)
@@ -84,9 +84,9 @@ def scaled_dot_product_attention(queries, keys, values, *bias):
 
 
 def causal_attention_in_blocks(queries, keys, values, bias=None):
-    """Causal attention, BLOCK queries at a time, each block with the keys that it may see: the others are not scored.
+    """Causal attention, BLOCK queries at a time: a block scores no keys after its end.
 
-    Args: as `scaled_dot_product_attention` has them; bias may be None.
+    Args: as in `scaled_dot_product_attention`; bias may be None.
     """
     ends = list(range(BLOCK, queries.shape[2], BLOCK))
     blocks = [ops.split(x, ends, axis=2) for x in (queries, keys, values)]
@@ -101,7 +101,7 @@ def causal_attention_in_blocks(queries, keys, values, bias=None):
 
 
 def stock_attention(queries, keys, values, bias=None, causal=False):
-    """`keras.ops.dot_product_attention`, which is flash attention where there is a GPU; arguments as `attention`."""
+    """`keras.ops.dot_product_attention`, which is flash attention on a GPU; arguments as in `attention`."""
     if bias is not None:
         bias = causal_bias(queries, keys, bias) if causal else bias
         if keras.backend.standardize_dtype(queries.dtype) == "float16":
@@ -112,7 +112,7 @@ def stock_attention(queries, keys, values, bias=None, causal=False):
 
 
 def causal_mask(length, sources=None):
-    """-> bool [1, T, S]: a position sees itself and what is before it (section 3.2.3).
+    """-> bool [1, T, S]: a position sees itself and earlier ones (section 3.2.3).
 
     Args: length T; sources S, T when None; the T positions are the last of the S.
     """
@@ -125,13 +125,13 @@ def mask_bias(attention_mask):
     """attention_mask bool [B|1, T|1, S], True = may attend -> float32 [B|1, 1, T|1, S], 0 or MASKED; None for None."""
     if attention_mask is None:
         return None
-    # Plain numbers would be of the dtype `keras.config.floatx()`; in float16 MASKED is infinite.
+    # Python numbers would take the dtype `keras.config.floatx()`; in float16 MASKED is infinite.
     zero, masked = (ops.convert_to_tensor(bias, "float32") for bias in (0.0, MASKED))
     return ops.expand_dims(ops.where(attention_mask, zero, masked), 1)
 
 
 def causal_bias(queries, keys, bias=None):
-    """-> the bias of a causal attention [B|1, 1, T, S], added to `bias` if it is not None."""
+    """-> the bias of causal attention [B|1, 1, T, S], added to `bias` if it is not None."""
     causal = mask_bias(causal_mask(ops.shape(queries)[2], ops.shape(keys)[2]))
     return causal if bias is None else causal + bias
 
@@ -143,7 +143,7 @@ def add_bias(scores, bias=None):
 
 
 def repeat_heads(heads, num_heads):
-    """Keys or values [B, G, S, H] -> [B, N, S, H]: each head for its group of N / G heads of queries."""
+    """Keys or values [B, G, S, H] -> [B, N, S, H]: each head repeated for its N / G query heads."""
     times = num_heads // heads.shape[1]
     return heads if times == 1 else ops.repeat(heads, times, axis=1)
 

@@ -1,4 +1,4 @@
-"""Gradients that are written out where automatic differentiation costs more than it needs to."""
+"""Explicit gradients, where automatic differentiation is slower than necessary."""
 
 import functools
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from keras import ops
 
 
 def explicit_gradient(function: Callable) -> Callable:
-    """`function(*tensors) -> result, gradient` as a function of its result alone.
+    """Turn `function(*tensors) -> result, gradient` into a function that returns only the result.
 
-    TensorFlow runs one operation after the other as they stand, so there the gradient is taken as it is written,
-    `gradient(upstream) -> one a tensor`. JAX and PyTorch compile or have kernels of their own: they differentiate
+    TensorFlow runs the operations as they are written, so it uses the explicit gradient,
+    `gradient(upstream) -> one per tensor`. JAX and PyTorch compile or have their own kernels: they differentiate
     the result.
     """
     if keras.backend.backend() == "tensorflow":

@@ -20,7 +20,7 @@ def plain_layer_norm(x, gamma, beta):
 
 
 def layer_norm(x, gamma, beta):
-    """`plain_layer_norm`, in float32 where x is in half precision, whose statistics would be off by a percent."""
+    """`plain_layer_norm`, in float32 if x is in half precision, in which the statistics would be off by a percent."""
     dtype = keras.backend.result_type(x.dtype, "float32")
     exact, gamma, beta = (ops.cast(a, dtype) for a in (x, gamma, beta))
     if len(x.shape) == 2:
@@ -35,7 +35,7 @@ def layer_norm_of_rows(x, gamma, beta):
 
         dx = (dn - mean(dn) - n mean(dn ⊙ n)) / √(σ² + ε)  with dn = γ ⊙ dy,     dγ = Σ dy ⊙ n,     dβ = Σ dy
 
-    The means over a row and the sums over rows are products with γ and with ones, which read their arrays once.
+    The means over a row and the sums over rows are products with γ and with ones: each reads its array once.
 
     Args: x [R, D]; gamma, beta [D].
     Returns: [R, D].

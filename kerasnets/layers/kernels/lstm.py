@@ -8,17 +8,17 @@ from keras import ops
 
 
 def plain_lstm(projected, kernel, states, valid=None, truncate=None):
-    """The loop of an LSTM over all steps, with z = W x_t + b of each gate computed before:
+    """The loop of an LSTM over all steps, after z = W x_t + b of each gate has been computed:
 
         i_t = σ(z_i + U_i h_{t-1})        f_t = σ(z_f + U_f h_{t-1})
         g_t = tanh(z_g + U_g h_{t-1})     o_t = σ(z_o + U_o h_{t-1})
         c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t   h_t = o_t ⊙ tanh(c_t)
 
     Args:
-        projected: z of i, f, g, o, each [T, B, U], T known; kernel: U_i, U_f, U_g, U_o side by side [U, 4U].
+        projected: z of i, f, g, o, each [T, B, U], T known; kernel: U_i, U_f, U_g, U_o concatenated [U, 4U].
         states: h and c before the first step, each [B, U].
-        valid [T, B, 1]: 1, or 0 where the step is padding and the states stay as they are; None: all are valid.
-        truncate: steps of a chunk within which gradients flow back; None: all the way.
+        valid [T, B, 1]: 1, or 0 at padding, where the states do not change; None: all steps are valid.
+        truncate: steps of a chunk within which gradients flow back; None: no truncation.
     Returns: h and c after every step, each [T, B, U].
     """
     (h, c), hs, cs = states, [], []
@@ -41,16 +41,16 @@ def plain_lstm(projected, kernel, states, valid=None, truncate=None):
 
 
 def lstm(projected, kernel, states, valid=None, truncate=None):
-    """`plain_lstm` as one loop of the backend, with its gradient written out; T may be unknown."""
-    if keras.backend.backend() == "torch":  # whose written gradients are of one output alone, and which runs any loop
+    """`plain_lstm` as one loop of the backend, with an explicit gradient; T may be unknown."""
+    if keras.backend.backend() == "torch":  # custom gradients have one output only, and Python loops work
         return plain_lstm(projected, kernel, states, valid, truncate)
     return lstm_with_gradient(truncate)(*projected, kernel, *states, *([] if valid is None else [valid]))
 
 
 def run_lstm(cell, x, states, valid=None, truncate=None, stock=None):
-    """Runs a plain `LSTMCell` over time by the fastest way.
+    """Run a plain `LSTMCell` over time by the fastest way.
 
-    Args: x [T, B, D]; stock: from `stock_lstm`; the others as `plain_lstm` has them.
+    Args: x [T, B, D]; stock: from `stock_lstm`; the others as in `plain_lstm`.
     Returns: h of every step [T, B, U]; the last states (h, c).
     """
     if stock is not None and valid is None and truncate is None:
@@ -61,9 +61,9 @@ def run_lstm(cell, x, states, valid=None, truncate=None, stock=None):
 
 
 def stock_lstm(cell):
-    """-> a `keras.layers.LSTM` with the weights of a plain `LSTMCell` where it has a kernel (cuDNN), on a GPU; or None.
+    """-> on a GPU, a `keras.layers.LSTM` with the weights of a plain `LSTMCell`, for its kernel (cuDNN); else None.
 
-    It takes the cell as its own, whose weights have the same names and shapes.
+    The cell replaces that of the layer: its weights have the same names and shapes.
     """
     if not on_gpu():
         return None
@@ -82,7 +82,7 @@ def on_gpu():
 
 
 def lstm_with_gradient(truncate):
-    """-> `plain_lstm` as a function of arrays alone, with its gradient."""
+    """-> `plain_lstm` as a function of arrays only, with an explicit gradient."""
 
     @ops.custom_gradient
     def run(z_i, z_f, z_g, z_o, kernel, h, c, *masks):
@@ -114,28 +114,28 @@ def forward(projected, kernel, h, c, valid):
             new_h, new_c = ops.where(counts, new_h, h), ops.where(counts, new_c, c)
         return (new_h, new_c, i, f, g, o), (new_h, new_c, i, f, g, o)
 
-    # The loop reads its arrays by number: `ops.scan` on TensorFlow takes one array only where T is unknown, and wants
-    # what a step carries and what it emits to be alike.
+    # The loop indexes its arrays by step: on TensorFlow, `ops.scan` takes only one array if T is unknown, and requires
+    # the carry and the output of a step to have the same structure.
     steps = ops.arange(ops.shape(projected[0])[0], dtype="int32")
     _, (hs, cs, *gates) = ops.scan(advance, (h, c, zero, zero, zero, zero), steps)
     return hs, cs, gates
 
 
 def backward(dhs, dcs, gates, kernel, h, c, valid, truncate):
-    """Back-propagation through time: it carries back what the equations of `step_gradient` give, and
+    """Back-propagation through time, with the equations of `step_gradient` and
 
         dh_{t-1} = Σ dz Uᵀ over the gates        dU = Σ h_{t-1}ᵀ dz over the steps
 
-    Automatic differentiation would do the same sums in more and smaller pieces: here dU is one product a gate for all
+    Automatic differentiation would do the same sums in more and smaller pieces: here dU is one product per gate for all
     steps, and the loop carries no more than the equations need.
 
-    Args: dhs, dcs, upstream for h and c of every step; gates from `forward`; h and c: before the first step, and after
-        every step.
+    Args: dhs, dcs: upstream gradients for h and c of every step; gates from `forward`; h and c: pairs, before the first
+        step and after every step.
     Returns: the gradients of z of the four gates, of the kernel, and of h and c before the first step.
     """
     zero, units = ops.zeros_like(h[0]), h[0].shape[-1]
     hs_before, cs_before = (ops.concatenate([ops.expand_dims(first, 0), after[:-1]], axis=0) for first, after in (h, c))
-    # Transposed once: a product with a transposed matrix is slower than one with the matrix.
+    # Transposed once: a product that transposes its matrix is slower.
     transposed = [ops.transpose(part) for part in ops.split(kernel, 4, axis=-1)]
 
     def retreat(carry, t):
@@ -160,7 +160,7 @@ def backward(dhs, dcs, gates, kernel, h, c, valid, truncate):
 
 
 def step_gradient(dh, dc, gates, before):
-    """One step back. With z = W x_t + U h_{t-1} + b before its σ or tanh, and d for the derivative of the loss:
+    """The gradient of one step. With z = W x_t + U h_{t-1} + b before σ or tanh, and d the derivative of the loss:
 
         dc_t += dh_t ⊙ o ⊙ (1 - tanh² c_t)
         dz_i  = dc_t ⊙ g ⊙ i(1-i)           dz_f = dc_t ⊙ c_{t-1} ⊙ f(1-f)
@@ -178,7 +178,7 @@ def step_gradient(dh, dc, gates, before):
 
 
 def block_weights(kernel, recurrent_kernel, bias):
-    """The weights as TensorFlow's `LSTMBlockCell` takes them, for a step that is one product [x, h] · [W; U].
+    """Return the weights in the layout of TensorFlow's `LSTMBlockCell`, whose step is one product [x, h] · [W; U].
 
     Args: kernel W [D, 4U], recurrent_kernel [U, 4U], bias [4U], with the gates in the order i, f, g, o.
     Returns: [D + U, 4U] and [4U], with the gates in the order i, g, f, o.
