@@ -1,14 +1,14 @@
-"""Checks of values, and their one-sentence errors: the name, the value and what is allowed.
+"""Checks of values, and their one-sentence errors: the name, the value and the allowed values.
 
-A wrong argument of a layer or a model is a ValueError, as everywhere in Python. A wrong value of what a user asked for
-(an option, a file, data) is a RequestError, which ends a program with exit status 2.
+A wrong argument of a layer or a model raises ValueError. A wrong value from the user (an option, a file, data) raises
+RequestError, which ends a program with exit status 2.
 """
 
 from collections.abc import Iterable
 
 
 class RequestError(ValueError):
-    """A request that cannot be met: one sentence with what was given, what is allowed and what to do."""
+    """A wrong request: one sentence with the value, the allowed values and a remedy."""
 
 
 def check_counts(**values):
@@ -30,13 +30,13 @@ def check_shares(**values):
 
 
 def check(holds: bool, name: str, value: object, allowed: str) -> None:
-    """Raises: RequestError if a condition of an option does not hold."""
+    """Raise RequestError unless a condition of an option holds."""
     if not holds:
         raise RequestError(f"{name} is {value!r}; it must be {allowed}.")
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """-> name, if it is one of the known ones. Raises: RequestError."""
+    """-> `name`. Raises: RequestError if it is not one of the known names."""
     if name not in (known := sorted(known)):
         raise RequestError(f"there is no {kind} {name!r}; choose one of {', '.join(known)}.")
     return name

@@ -1,6 +1,6 @@
-"""What the four programs share: options made from the configuration's dataclasses, one-sentence errors, exit statuses.
+"""Shared by the command-line programs: options from the configuration's dataclasses, one-sentence errors, exit status.
 
-Exit status: 0 done, 1 the work failed, 2 the request was wrong.
+Exit status: 0 success, 1 failure, 2 wrong request.
 """
 
 import argparse
@@ -24,12 +24,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which Kubernetes, systemd and batch systems end a process; it ends a program as Ctrl-C does."""
+    """SIGTERM, by which Kubernetes, systemd and batch systems stop a process; handled like Ctrl-C."""
 
 
 def run(program: Callable[[list[str]], None]) -> NoReturn:
-    """Runs a program over the command line; an error becomes one sentence (with --debug a traceback)."""
-    # TensorFlow tells of its build and devices on standard error; a user's own setting holds.
+    """Run a program with the command line's arguments; print an error as one sentence (with --debug a traceback)."""
+    # TensorFlow logs its build and devices to standard error; a user's own setting has priority.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, terminate)
     arguments = sys.argv[1:]
@@ -38,7 +38,7 @@ def run(program: Callable[[list[str]], None]) -> NoReturn:
         program([a for a in arguments if a != "--debug"])
     except KeyboardInterrupt as error:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # the end has begun
+            signal.signal(number, signal.SIG_IGN)  # do not interrupt the exit
         terminated = isinstance(error, Terminated)
         print("terminated" if terminated else "interrupted", file=sys.stderr)
         status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
@@ -56,15 +56,15 @@ def terminate(*_: object) -> NoReturn:
 
 
 def end(status: int) -> NoReturn:
-    """Ends the process, once TensorFlow is there without Python's finalizers.
+    """Exit the process, without Python's finalizers if TensorFlow is loaded.
 
-    While they run, threads of tf.data still make batches with Python's objects, which ended some processes with a
-    damaged heap. What has to be closed or removed was closed by the `with` blocks that the program has left.
+    While finalizers run, threads of tf.data still build batches from Python objects; some processes crashed with a
+    damaged heap. The program's `with` blocks have already closed and removed all resources.
     """
     if "tensorflow" not in sys.modules:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+        with contextlib.suppress(OSError, ValueError):  # the reader has closed the pipe
             stream.flush()
     os._exit(status)
 
@@ -83,13 +83,13 @@ def sentence(error: BaseException) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space; TensorFlow and HDF5 say so only in the text of their errors."""
+    """Whether a write failed because the disk is full; TensorFlow and HDF5 say so only in the text of their errors."""
     return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(number) in str(error) for number in DISK_FULL)
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow, which takes seconds and tells standard error of its build and devices: that is held back,
-    unless it fails. Then Keras is set up."""
+    """Import TensorFlow, which takes seconds, and configure Keras. TensorFlow's log output is shown only if the import
+    fails."""
     if "tensorflow" not in sys.modules:
         import_tensorflow()
     set_up_keras()
@@ -106,7 +106,7 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
-        except ValueError as error:  # Keras, which TensorFlow imports, refuses a value
+        except ValueError as error:  # TensorFlow imports Keras, which refuses a value
             file = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
             raise RequestError(f"Keras cannot use {file}: {error}; correct the file or delete it.") from None
         except Exception:
@@ -115,7 +115,7 @@ def import_tensorflow() -> None:
 
 
 def set_up_keras() -> None:
-    """Sets Keras's defaults, which the user's keras.json may have changed, to what the networks are written for."""
+    """Reset Keras's defaults, which the user's keras.json may have changed, to those that the networks need."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -128,8 +128,7 @@ def set_up_keras() -> None:
 
 @contextlib.contextmanager
 def stderr_held_back() -> Iterator[Callable[[], None]]:
-    """Holds back what is told standard error, also by libraries that are not Python; -> a function that tells it after
-    all."""
+    """Buffer standard error, including output of native libraries; -> a function that prints the buffered output."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
 
@@ -146,11 +145,11 @@ def stderr_held_back() -> Iterator[Callable[[], None]]:
 
 
 class Options:
-    """A command line. Options for a configuration are made from its dataclass by jsonargparse: the fields' doc strings
-    are the help, nested fields have a dot. Words are joined by dashes, as on other command lines."""
+    """A command line. jsonargparse derives a configuration's options from its dataclass: the doc strings of fields are
+    the help, and nested fields have a dot. Words of an option's name are joined by dashes."""
 
     def __init__(self, program: str, description: str, epilog: str = ""):
-        import jsonargparse  # 0.1 s, and not needed where only a function of these programs is called
+        import jsonargparse  # takes 0.1 s; callers of the programs' functions do not need it
 
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -173,17 +172,17 @@ class Options:
         self.parser.add_argument(*(underscores(n) if n.startswith("--") else n for n in names), **options)
 
     def add_config(self, config: Config, choice: str = "") -> None:
-        """Options for all fields of a configuration, with its values as defaults.
+        """Add options for all fields of a configuration, with its values as defaults.
 
-        The configuration's network decides which `--model.` options there are; `choice` is the help of `--model`, for
-        a program that has chosen the network by it before.
+        The `--model.` options are those of the configuration's network; `choice` is the help of `--model`, for a
+        program that has already read the network's name from it.
         """
         self.config = config
         self.parser.add_class_arguments(type(config), as_group=True, skip={"model"})
         self.parser.add_class_arguments(type(config.model), "model", as_group=True)
         self.parser.set_defaults(flat(config))
         for action in self.parser._actions:
-            if action.metavar == "CONFIG":  # jsonargparse's files of parts of a configuration: presets do that here
+            if action.metavar == "CONFIG":  # jsonargparse's partial configuration files: presets replace them
                 action.help = argparse.SUPPRESS
             if action.dest == "model" and choice:
                 action.help, action.metavar = choice, "NAME"
@@ -197,7 +196,7 @@ class Options:
 
 
 def with_values(config: Any, values: Mapping[str, Any]) -> Any:
-    """-> a dataclass of the same kind with these values, which jsonargparse has given the types of its fields."""
+    """-> a dataclass of the same class with these values, whose types jsonargparse has already converted."""
     fields = {name: values[name] for name in vars(config)}
     nested = {n: with_values(vars(config)[n], value) for n, value in fields.items() if isinstance(value, dict)}
     return dataclasses.replace(config, **fields | nested)

@@ -1,4 +1,4 @@
-"""`python -m kerasnets.describe RUN_DIR_OR_PRESET`: the layers of a network, with their parameters and their work."""
+"""`python -m kerasnets.describe RUN_DIR_OR_PRESET`: print a network's layers, parameters and multiply-adds."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
 
 
 def describe(what: str, length: int = 1, image_size: int | None = None) -> Any:
-    """-> the description of the network of a run directory or a preset; no data are read."""
+    """-> the description of the network of a run directory or a preset; reads no data."""
     directory = Path(what)
     if directory.is_dir():
         task_name, _, config = config_file.load(directory / CONFIG)
@@ -58,7 +58,7 @@ def with_image_size(task_name: str, config: Config, image_size: int) -> Config:
 
 
 def find_preset(name: str) -> tuple[str, str]:
-    """-> the task and the name of a preset that is given as TASK/NAME, or as NAME where no other task has it."""
+    """-> the task and the preset for TASK/NAME, or for a NAME that only one task has."""
     task, slash, preset = name.rpartition("/")
     found = [known for known in TASKS if preset in presets(known)]
     if slash:

@@ -1,4 +1,4 @@
-"""`python -m kerasnets.evaluate RUN_DIR_OR_SAVED_MODEL`: scores a model on a split of its data."""
+"""`python -m kerasnets.evaluate RUN_DIR_OR_SAVED_MODEL`: score a model on a split of its data."""
 
 import sys
 import time
@@ -30,11 +30,10 @@ def main(arguments: list[str]) -> None:
 def evaluate(path: Path, split: str = "test", data_dir: str | None = None) -> dict[str, Any]:
     """-> the metrics, also written to evaluation-SPLIT.json if `path` is a run directory.
 
-    A split that has changed since the training is scored with a sentence that says so, also in "data_changes" of the
-    metrics.
+    Changes of the split since the training are printed and recorded in "data_changes" of the metrics.
 
-    Raises: RequestError if there is no model, if it is damaged, or if the data have changed so that the score would
-        mean nothing: see `fingerprint.check_scored`.
+    Raises: RequestError if the model is missing or damaged, or if the data have changed so much that the score would
+        be meaningless: see `fingerprint.check_scored`.
     """
     choose("split", split, SPLITS)
     opened = open_model(path, data_dir)

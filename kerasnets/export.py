@@ -1,4 +1,4 @@
-"""`python -m kerasnets.export RUN_DIR`: writes a SavedModel for TensorFlow Serving, and verifies it."""
+"""`python -m kerasnets.export RUN_DIR`: write a SavedModel for TensorFlow Serving, and verify it."""
 
 import json
 import os
@@ -70,12 +70,12 @@ def export(
     storage: str = "float32",
     formats: Iterable[str] = (),
 ) -> Path:
-    """Exports a run's best model under the next free version.
+    """Export a run's best model under the next free version.
 
-    It is written aside and renamed once it has been verified, so that a server that watches the directory never sees
-    half a version or a bad one.
+    The version is written to a temporary directory, verified and then renamed, so that a server that watches the
+    models never sees an incomplete or faulty version.
 
-    Args: storage of weights and other formats: see `artifacts`.
+    Args: storage, formats: see `artifacts`.
     Returns: the version's directory.
     Raises: RequestError if the run has no model yet; RuntimeError if the verification fails, or, with the SavedModel in
         place, if one of the other formats could not be written.
@@ -95,7 +95,7 @@ def export(
     start_tensorflow()
     base = models_dir / name
     base.mkdir(parents=True, exist_ok=True)
-    partial = base / f".partial-{os.getpid()}"  # no number: servers take it for no version
+    partial = base / f".partial-{os.getpid()}"  # not a number, so servers ignore it
     try:
         report = write(task_name, config, run_dir, partial, storage, formats)
         version = next_version(base)
@@ -122,9 +122,9 @@ def next_version(base: Path) -> Path:
 def write(
     task_name: str, config: Config, run_dir: Path, path: Path, storage: str = "float32", formats: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Writes the SavedModel, verifies it, and writes what is known of it then.
+    """Write the SavedModel, verify it, and write its model card and batching configuration.
 
-    Returns: the report of `verify.py`, with what `compression` and `formats` tell.
+    Returns: the report of `verify.py`, with those of `compression` and `formats`.
     """
     from kerasnets.saved_model import compression, recording
 
@@ -154,12 +154,12 @@ def write(
 
 
 def tell_changes(task: Task, run_dir: Path, measures: bool) -> None:
-    """Prints in which way the data have changed since the training, if they are there.
+    """Print how the data, if present, have changed since the training.
 
-    An export holds what the run has learnt and none of the data, so it can be had all the same, but for numbers that
-    are measured on the validation split.
+    An export contains weights and no data, so it works with changed data, except for numbers that are measured on the
+    validation split.
 
-    Raises: RequestError if there is a difference and `measures` says that such numbers will be.
+    Raises: RequestError if the data have changed and `measures` is set: the export would measure such numbers.
     """
     changes = fingerprint.check_exported(run_dir, task, measures)
     if changes and measures:
@@ -175,10 +175,10 @@ def tell_changes(task: Task, run_dir: Path, measures: bool) -> None:
 
 
 def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str, Any]], path: Path) -> None:
-    """Writes the SavedModel with the vocabulary or the classes, and the requests with this process's answers.
+    """Write the SavedModel with the vocabulary or the classes, and the requests with this process's outputs.
 
-    It is for inference. The weights that the signatures use are in it, but neither the layers as objects nor the
-    gradients that some of them write out: those would be most of the file and of the time.
+    It is for inference: it holds the weights that the signatures use, but neither layer objects nor custom gradients,
+    which would be most of the file and of the time.
     """
     import tensorflow as tf
 
@@ -186,7 +186,7 @@ def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str
     from kerasnets.saved_model.simplification import simplify
 
     signatures = compressed.signatures(task)
-    # Keras's ExportArchive would hold the functions as well, which TensorFlow traces once more to save them.
+    # Keras's ExportArchive also stores the functions themselves, which TensorFlow then traces a second time.
     traced = {name: function.get_concrete_function() for name, function in signatures.items()}
     module = tf.Module()
     module.weights = list({id(v): v for function in traced.values() for v in function.graph.variables}.values())
@@ -202,7 +202,7 @@ def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """-> the report of `verify.py`, run in a process of its own."""
+    """-> the report of `verify.py`, run in a separate process."""
     program = Path(__file__).with_name("verify.py")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Opens what `evaluate` and `predict` are given: the directory of a run, or an exported SavedModel."""
+"""Open a run directory or an exported SavedModel, for `evaluate` and `predict`."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from kerasnets.tasks.protocol import Signatures
 
 @dataclass
 class Opened:
-    """A task with the signatures of its model; `model` itself only where a run directory was given."""
+    """A task with the signatures of its model; `model` is None for a SavedModel."""
 
     task: Task
     signatures: Signatures
@@ -29,7 +29,7 @@ def is_saved_model(path: Path) -> bool:
 
 
 def read_config(path: Path) -> tuple[str, str, Config]:
-    """-> task, preset, configuration of a run directory or a SavedModel; quick, without TensorFlow."""
+    """-> task, preset and configuration of a run directory or a SavedModel; does not import TensorFlow."""
     if not path.is_dir():
         raise RequestError(f"there is no directory {path}; give a run directory or a SavedModel.")
     extra = path / "assets.extra"
@@ -46,15 +46,15 @@ def read_config(path: Path) -> tuple[str, str, Config]:
 
 
 def extra_of(path: Path) -> Path:
-    """-> where the configuration and the vocabulary are: a run directory itself, or a folder of a SavedModel."""
+    """-> the folder of the configuration and the vocabulary: the run directory, or assets.extra of a SavedModel."""
     return path / "assets.extra" if is_saved_model(path) else path
 
 
 def open_model(path: Path, data_dir: str | None = None) -> Opened:
     """-> the task and the model of a run directory or a SavedModel.
 
-    Args: data_dir: where TensorFlow Datasets are now, if they have moved since the training.
-    Raises: RequestError if there is neither, or a file of it is damaged.
+    Args: data_dir: folder of TensorFlow Datasets, if it has moved since the training.
+    Raises: RequestError if the path is neither, or if one of its files is damaged.
     """
     name, _, config = read_config(path)
     if data_dir is not None:
@@ -68,7 +68,7 @@ def open_model(path: Path, data_dir: str | None = None) -> Opened:
         return Opened(task, task.signatures(model), model, path)
     try:
         loaded = tf.saved_model.load(str(path))
-    except (tf.errors.OpError, IndexError, OSError, ValueError) as error:  # what damaged files raise
+    except (tf.errors.OpError, IndexError, OSError, ValueError) as error:  # raised for damaged files
         reason = " ".join(str(error).split()[:30])
         raise RequestError(f"{path} is damaged or cut off ({reason}); export it again.") from None
     return Opened(task, loaded.signatures, None, path)

@@ -1,4 +1,4 @@
-"""`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: lines, prompts or images in, answers out."""
+"""`python -m kerasnets.predict RUN_DIR_OR_SAVED_MODEL [inputs]`: print a prediction for each line, prompt or image."""
 
 import io
 import re
@@ -14,7 +14,7 @@ DESCRIPTION = """Answers each input: with the classes of an image (a path), the 
 translation of a sentence. Without inputs it reads lines from standard input and writes a line for each, with \\n for
 the ends of lines in an answer. An input that is refused gets an empty line and a sentence on standard error."""
 
-SHOWN = 60  # characters of an input that is refused
+SHOWN = 60  # characters of a refused input in its error message
 
 
 def main(arguments: list[str]) -> None:
@@ -39,19 +39,19 @@ def main(arguments: list[str]) -> None:
 
 
 def standard_input() -> Iterator[str]:
-    """-> the lines of standard input; bytes that are not UTF-8 are kept, as half of surrogate pairs."""
+    """-> the lines of standard input; bytes that are not UTF-8 become lone surrogates."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     return (line.removesuffix("\n") for line in sys.stdin)
 
 
 def predict(path: Path, inputs: Iterable[str]) -> Iterator[str | RequestError]:
-    """-> an answer for each input, or the end of a sentence about an input that is refused."""
+    """-> for each input its answer, or an error whose text completes a sentence about the refused input."""
     opened = open_model(path)
     import tensorflow as tf
 
     for given in inputs:
-        text = given.removeprefix("\ufeff")  # a byte order mark is no part of a text, nor of a path
+        text = given.removeprefix("\ufeff")  # a byte order mark
         try:
             yield opened.task.answer(opened.signatures, text)
         except tf.errors.InvalidArgumentError as error:
@@ -63,13 +63,13 @@ def predict(path: Path, inputs: Iterable[str]) -> Iterator[str | RequestError]:
 
 
 def shown(text: str) -> str:
-    """-> a text in quotes, if it is long its beginning."""
+    """-> a text in quotes, shortened if it is long."""
     return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
 
 
 def reason(message: str) -> str:
-    """The sentence of an assertion in the graph, about an only row, or else what the operation says, without
-    TensorFlow's wrapping."""
+    """-> the message of a failed assertion in the graph, without row numbers, or that of the operation, without
+    TensorFlow's prefix."""
     sentence = re.search(r"assertion failed: \[(.*)\]", message)
     if not sentence:
         return message.removeprefix("Graph execution error:").strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""`python -m kerasnets.train TASK`: trains a network and leaves a run directory."""
+"""`python -m kerasnets.train TASK`: train a network and write a run directory."""
 
 import contextlib
 import dataclasses
@@ -89,7 +89,7 @@ def overview(arguments: list[str]) -> None:
 
 
 def taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
-    """-> the value of an option that decides which others there are, or None; the arguments without it."""
+    """-> the value of an option on which the other options depend, or None; the arguments without it."""
     for n, argument in enumerate(arguments):
         if argument == name and n + 1 < len(arguments):
             return arguments[n + 1], arguments[:n] + arguments[n + 2 :]
@@ -107,13 +107,13 @@ def train(
     dry_run: bool = False,
     resume_with: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Trains a task, or goes on with it, and writes all files of the run directory.
+    """Train a task, or resume its run, and write all files of the run directory.
 
-    Args: resume_with: options in RESUMABLE whose values the run gets in place of those that it has had.
-    Returns: what metrics.json holds.
+    Args: resume_with: new values for options in RESUMABLE of a run that has begun.
+    Returns: the content of metrics.json.
     Raises: RequestError if the directory holds another run or one with other data, if one of its files is damaged, or
-        if another training runs in it; DataError if the data cannot be had; FloatingPointError if the loss is no
-        number.
+        if another training runs in it; DataError if the data cannot be read; FloatingPointError if the loss is not
+        finite.
     """
     choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}
@@ -127,7 +127,7 @@ def train(
         return finished
     with contextlib.ExitStack() as stack:
         begun = (run_dir / CONFIG).exists()
-        if begun:  # else the directory is made when nothing speaks against it any more
+        if begun:  # otherwise `prepare` creates the directory, after all checks
             stack.enter_context(lock.locked(run_dir))
         task, run_directory = prepare(task_name, preset, config, run_dir, stack)
         if changes:
@@ -139,7 +139,7 @@ def train(
 def run_training(
     preset: str, task: Task, run_directory: "RunDirectory", strategy: str, changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """-> what metrics.json holds, of a prepared run, at its end."""
+    """Train a prepared run to its end; -> the content of metrics.json."""
     from kerasnets.calibration.temperature import FILE
     from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import make_strategy
@@ -149,7 +149,7 @@ def run_training(
     distribution = make_strategy(strategy)
     given = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
-    (run_dir / FILE).unlink(missing_ok=True)  # until training has ended, validation is of the network as it is
+    (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
     metrics: dict[str, Any] = given | run_loop(task, distribution, run_directory, changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
     calibration = calibrate(task, run_directory.load_model(), run_dir)
@@ -163,9 +163,9 @@ def run_training(
 def prepare(
     task_name: str, preset: str, config: Config, run_dir: Path, stack: contextlib.ExitStack | None = None
 ) -> tuple[Task, "RunDirectory"]:
-    """-> the task and its run directory, whose first files are written if the run has not begun.
+    """-> the task and its run directory; a new run's first files are written.
 
-    Args: stack: what holds the lock of a directory that is made here.
+    Args: stack: keeps the lock of a new run directory.
     """
     start_tensorflow()
     from kerasnets.run import fingerprint
@@ -192,12 +192,12 @@ def prepare(
         task.save(run_dir)
         write(run_dir / EXAMPLES, examples)
         fingerprint.write(run_dir, fingerprint.take(task))
-        config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: it says that the run has begun
+        config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: this file marks the run as begun
     return task, run_directory
 
 
 def try_out(task_name: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
-    """Three steps, a validation, an export and its verification; prints what they took."""
+    """Run three steps, a validation and a verified export; print their time and memory."""
     task, run_directory = prepare(task_name, preset, config, directory / "run")
     from kerasnets.export import export
     from kerasnets.training.loop import Trainer, make_strategy

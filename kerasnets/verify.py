@@ -1,19 +1,19 @@
-"""Checks an exported SavedModel as a stranger would: with TensorFlow and nothing else.
+"""Check an exported SavedModel with TensorFlow alone, as on a machine without kerasnets.
 
     python verify.py SAVED_MODEL [--json]
 
-`python -m kerasnets.export` runs this file in a process of its own. It runs on any machine that has TensorFlow 2.20 or
-newer, with the list of operations beside it. It loads the model, runs the requests that lie in the SavedModel, compares
-the answers with those of the trained model, takes the time of each signature, and looks for operations that TensorFlow
-2.20 does not have, the newest release that TensorFlow Serving's image is built on. It prints a table, or with --json
-the report as one JSON object; exit status 1 if anything is wrong.
+`python -m kerasnets.export` runs this file in a separate process. It needs TensorFlow 2.20 or newer and, beside it, the
+list of operations. It loads the model, runs the requests that are stored in the SavedModel, compares the outputs with
+those of the trained model, measures the latency of each signature, and looks for operations that are missing in
+TensorFlow 2.20, the newest release that TensorFlow Serving's image is built on. It prints a table, or with --json the
+report as one JSON object; the exit status is 1 if a check fails.
 
 The report:
-    tensorflow: version; cpus: how many the machine has.
-    signatures: {name: {"examples": rows of the recorded request, "difference": {output: a number (`difference`) or what
-        else differs}, "latency": of requests of one row {"calls", "p50", "p99"}, milliseconds}}.
-    batches: of `serving_default`, by rows a request: [{"rows", "calls", "p50", "p99"}].
-    unknown_operations, failures: what is wrong, a sentence each.
+    tensorflow: version; cpus: number of CPUs.
+    signatures: {name: {"examples": rows of the recorded request, "difference": {output: a number or a text, see
+        `difference`}, "latency": of requests of one row {"calls", "p50", "p99"}, milliseconds}}.
+    batches: latency of `serving_default` by rows per request: [{"rows", "calls", "p50", "p99"}].
+    unknown_operations: names of operations; failures: a sentence for each.
 """
 
 import json
@@ -23,13 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-TOLERANCE = 1e-4  # of float answers; strings and integers must be equal
+TOLERANCE = 1e-4  # for float outputs; strings and integers must be equal
 OPERATIONS = Path(__file__).with_name("tensorflow_2_20_operations.txt")
 GOLDEN = Path("assets.extra", "golden_answers")
-# What a measurement of latency may take: about 2 s of an export's time for a model of five signatures that are fast.
+# Bounds of one latency measurement: about 2 s of an export for a model with five fast signatures.
 SECONDS, FEWEST_CALLS, MOST_CALLS = 0.25, 3, 300
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-LONGEST_BATCH = 1.0  # seconds; larger ones are not tried
+LONGEST_BATCH = 1.0  # seconds; slower batches are not tried
 
 Tensors = dict[str, Any]
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if not OPERATIONS.exists():
         print(f"there is no {OPERATIONS}; put it there, from where this program comes", file=sys.stderr)
         return 2
-    # Whoever tries to import them gets an ImportError. TensorFlow does without Keras, and is imported in half the time.
+    # Importing these raises an ImportError. TensorFlow works without Keras, and its import takes half the time.
     for package in ("kerasnets", "tensorflow_serving", "keras"):
         sys.modules[package] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -73,7 +73,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def golden_answers(path: Path) -> list[tuple[str, Tensors, Tensors]]:
-    """-> of each signature its name, the recorded inputs and the answers to them (written by `recording.py`)."""
+    """-> for each signature its name, the recorded inputs and the recorded outputs (written by `recording.py`)."""
     import tensorflow as tf
     from tensorflow.core.framework import tensor_pb2
 
@@ -96,13 +96,13 @@ def call(signature: Any, inputs: Tensors) -> Tensors:
 
 
 def take(inputs: Tensors, rows: int) -> Tensors:
-    """-> inputs of so many rows: the recorded ones, over and over."""
+    """-> inputs of `rows` rows: the recorded ones, repeated as needed."""
     return {name: value[[n % len(value) for n in range(rows)]] for name, value in inputs.items()}
 
 
 def latency(signature: Any, inputs: Tensors) -> dict[str, float]:
-    """-> how many calls were timed; their median and 99th percentile in milliseconds (of less than 100 calls, the
-    slowest). The first call is not counted."""
+    """-> the number of timed calls, their median and their 99th percentile (the slowest of fewer than 100 calls), in
+    milliseconds. The first call is not counted."""
     call(signature, inputs)
     seconds: list[float] = []
     while len(seconds) < FEWEST_CALLS or (sum(seconds) < SECONDS and len(seconds) < MOST_CALLS):
@@ -115,7 +115,7 @@ def latency(signature: Any, inputs: Tensors) -> dict[str, float]:
 
 
 def batches(signature: Any, inputs: Tensors) -> list[dict[str, float]]:
-    """-> the latency of requests of more and more rows."""
+    """-> the latency of requests with increasing numbers of rows."""
     measured: list[dict[str, float]] = []
     for rows in ROWS:
         if not measured or 2 * measured[-1]["p50"] < 1000 * LONGEST_BATCH:
@@ -132,7 +132,8 @@ def differences(recorded: Tensors, answers: Tensors) -> dict[str, float | str]:
 
 
 def difference(recorded: Any, answer: Any) -> float | str:
-    """-> of floats the largest |a - b| / max(1, |a|); of others how many elements are not equal."""
+    """-> for floats the largest |a - b| / max(1, |a|); for others the number of unequal elements; a text if the shapes
+    differ."""
     if recorded.shape != answer.shape:
         return f"shape {list(answer.shape)} instead of {list(recorded.shape)}"
     if answer.dtype.kind in "fc":
@@ -141,7 +142,7 @@ def difference(recorded: Any, answer: Any) -> float | str:
 
 
 def unknown_operations(path: Path) -> list[str]:
-    """-> the operations of the graph, its functions included, that TensorFlow 2.20 does not have."""
+    """-> operations of the graph and its functions that are missing in TensorFlow 2.20."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
@@ -156,7 +157,7 @@ def unknown_operations(path: Path) -> list[str]:
 
 
 def failures(report: dict[str, Any], signatures: Any) -> list[str]:
-    """-> what is wrong, a sentence each."""
+    """-> a sentence for each failed check."""
     found = [f"operation {name} is not in TensorFlow 2.20" for name in report["unknown_operations"]]
     for name in sorted(set(signatures) - set(report["signatures"]) - {"__saved_model_init_op"}):
         found.append(f"signature {name} has no recorded request")
@@ -168,7 +169,7 @@ def failures(report: dict[str, Any], signatures: Any) -> list[str]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """-> the report for a reader."""
+    """-> the report as text."""
     lines = [f"TensorFlow {report['tensorflow']}, {report['cpus']} CPUs; one row a request, in milliseconds"]
     lines.append(f"  {'signature':18}{'examples':>9}{'differs by':>12}{'p50':>10}{'p99':>10}{'calls':>7}")
     for name, result in report["signatures"].items():

@@ -1,1 +1,1 @@
-"""Options: what a run is configured by, typed and checked; importing them imports no TensorFlow."""
+"""The options of a run, typed and checked; this package does not import TensorFlow."""

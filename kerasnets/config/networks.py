@@ -1,7 +1,7 @@
-"""The options of each network, a part of the configuration, and how they build it. `kind` is its name: the class in
-`kerasnets.models` in snake case. The doc string of a field is its help on the command line.
+"""The options of each network, a part of the configuration, which also build it. `kind` is the network's name: its
+class in `kerasnets.models` in snake case. The doc string of a field is its help on the command line.
 
-`kerasnets.models` is imported when a network is built, since with it comes TensorFlow.
+`kerasnets.models` is imported only when a network is built, since it imports TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from kerasnets.checks import RequestError, check, check_counts, check_shares
 from kerasnets.config.values import Options
 
-Shape = tuple[int, int, int]  # rows, columns, channels of a picture
+Shape = tuple[int, int, int]  # rows, columns, channels of an image
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class NetworkOptions(Options):
     recurrent = False
 
     def build(self, **sizes: Any) -> Any:
-        """Return the network, built with the sizes that its task takes from the data.
+        """Return the network, built with the sizes that its task derives from the data.
 
-        Raises: RequestError if the options do not suit each other or the sizes.
+        Raises: RequestError if the options are incompatible with each other or with the sizes.
         """
         try:
             return self.network(**sizes)
@@ -43,12 +43,12 @@ class NetworkOptions(Options):
 class ImageOptions(NetworkOptions):
     """Options of a network for image classification.
 
-    Its `network` takes the shape of the pictures, the number of classes, and of how many characters (and other symbols)
-    the names of the classes consist.
+    Its `network` takes the shape of the images, the number of classes, and the size of the vocabulary that spells the
+    classes' names (`Spelling`).
 
     Attributes:
-        spells: whether the network writes the name of the class; else it gives a logit for each class.
-        convolutional: whether it has feature maps, `ConvNet.maps`, which Grad-CAM explains.
+        spells: whether the network writes the name of the class; otherwise it returns a logit for each class.
+        convolutional: whether it has feature maps, `ConvNet.maps`, for Grad-CAM.
     """
 
     spells = False
@@ -60,14 +60,14 @@ class ImageOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class TranslationOptions(NetworkOptions):
-    """Options of a network for translation. Its `network` takes the size of the vocabulary of both languages, and the
-    most subwords of a sentence."""
+    """Options of a network for translation. Its `network` takes the size of the shared vocabulary and the maximum
+    subwords of a sentence."""
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         raise NotImplementedError
 
     def longest(self, max_length: int) -> int | None:
-        """-> the longest sequence that the network takes, for sentences of `max_length` subwords; None: no limit."""
+        """-> the network's maximum sequence length for sentences of `max_length` subwords; None: unlimited."""
         return None
 
 
@@ -79,23 +79,23 @@ class ConvNetOptions(ImageOptions):
     convolutional = True
 
     filters: tuple[int, ...] = (32, 64, 128)
-    """Kernels of each stage; every stage (of residual blocks: but the first) halves the picture."""
+    """Filters of each stage; every stage (with residual blocks: except the first) halves the image."""
     kernel_size: int = 3
     """Side of the kernels in pixels."""
     padding: Literal["same", "valid"] = "same"
-    """Zeros around the picture that keep its size, or none."""
+    """Zero padding that keeps the image's size, or none."""
     norm: Literal["post", "pre", "none"] = "post"
-    """Batch normalization: after each convolution, before (of residual blocks), or none (without residual blocks)."""
+    """Batch normalization: after each convolution, before (residual blocks only), or none (plain networks only)."""
     residual_blocks: int = 0
-    """Residual blocks of a stage; 0 is a plain network, with a convolution and maximum pooling a stage."""
+    """Residual blocks per stage; 0 is a plain network, with a convolution and max pooling per stage."""
     widen: int = 1
-    """Residual blocks have so many times the kernels of their stage."""
+    """Filter multiplier of residual blocks."""
     head: Literal["average", "max", "flatten"] = "average"
-    """What of the last maps is classified: the average or the maximum of each, or all their pixels."""
+    """Pooling of the last maps before the classifier: average or maximum of each map, or flatten all pixels."""
     hidden: tuple[int, ...] = ()
-    """Units of fully connected layers before the last one."""
+    """Units of the fully connected layers before the last one."""
     dropout: float = 0.2
-    """Share of the last layer's inputs that training sets to zero."""
+    """Dropout rate of the last layer's inputs."""
 
     def check(self) -> None:
         check(
@@ -116,7 +116,7 @@ class ConvNetOptions(ImageOptions):
 
 @dataclass(frozen=True)
 class SequenceClassifierOptions(ImageOptions):
-    """LSTMs that read a picture row by row (N → 1)."""
+    """LSTMs that read an image row by row (N → 1)."""
 
     kind = "sequence_classifier"
     recurrent = True
@@ -124,9 +124,9 @@ class SequenceClassifierOptions(ImageOptions):
     units: int = 128
     """Units of each LSTM."""
     num_layers: int = 1
-    """LSTMs on top of each other."""
+    """Stacked LSTM layers."""
     dropout: float = 0.2
-    """Share of each LSTM's output that training sets to zero."""
+    """Dropout rate of each LSTM's output."""
 
     def check(self) -> None:
         check_counts(**self.named("units", "num_layers"))
@@ -142,7 +142,7 @@ class SequenceClassifierOptions(ImageOptions):
 
 @dataclass(frozen=True)
 class SequenceGeneratorOptions(ImageOptions):
-    """LSTMs that spell the name of a picture's class, from the vector that a convolutional network makes (1 → N)."""
+    """LSTMs that spell the name of an image's class, from the output vector of a convolutional network (1 → N)."""
 
     kind = "sequence_generator"
     recurrent = True
@@ -150,15 +150,15 @@ class SequenceGeneratorOptions(ImageOptions):
     spells = True
 
     filters: tuple[int, ...] = (32, 64)
-    """Kernels of each block of the convolutional network; every block halves the picture."""
+    """Filters of each block of the convolutional network; every block halves the image."""
     width: int = 64
-    """Width of the picture's vector and of a character's embedding."""
+    """Width of the image vector and of character embeddings."""
     units: int = 128
     """Units of each LSTM."""
     num_layers: int = 1
-    """LSTMs on top of each other."""
+    """Stacked LSTM layers."""
     dropout: float = 0.2
-    """Share of each LSTM's output that training sets to zero."""
+    """Dropout rate of each LSTM's output."""
 
     def check(self) -> None:
         check(
@@ -185,15 +185,15 @@ class CharLSTMOptions(NetworkOptions):
     recurrent = True
 
     width: int = 64
-    """Width of a character's embedding."""
+    """Width of character embeddings."""
     units: int = 256
     """Units of each LSTM."""
     num_layers: int = 2
-    """LSTMs on top of each other."""
+    """Stacked LSTM layers."""
     dropout: float = 0.2
-    """Share of each LSTM's output that training sets to zero."""
+    """Dropout rate of each LSTM's output."""
     tied: bool = False
-    """Whether the embedding is the softmax's matrix too, for which width and units have to be the same."""
+    """Whether the embedding is also the softmax's matrix; width and units must then be equal."""
 
     def check(self) -> None:
         check_counts(**self.named("width", "units", "num_layers"))
@@ -221,11 +221,11 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     units: int = 256
     """Units of each LSTM of the decoder; half of them for each direction of the encoder."""
     num_layers: int = 1
-    """LSTMs of the encoder, and as many of the decoder."""
+    """LSTM layers of the encoder, and of the decoder."""
     attention: Literal["additive", "multiplicative", "none"] = "multiplicative"
-    """How the decoder looks back at the source: Bahdanau's way, Luong's, or not at all."""
+    """Attention to the source: additive (Bahdanau), multiplicative (Luong), or none."""
     dropout: float = 0.2
-    """Share of the embeddings and of each LSTM's output that training sets to zero."""
+    """Dropout rate of the embeddings and of each LSTM's output."""
 
     def check(self) -> None:
         check_counts(**self.named("width", "units", "num_layers"))
@@ -249,19 +249,19 @@ class TransformerOptions(TranslationOptions):
     width: int = 128
     """Width of the embeddings and of every block."""
     num_heads: int = 4
-    """Attentions in parallel; they share the width."""
+    """Attention heads; each is width / num_heads wide."""
     hidden_units: int = 256
-    """Units between the two layers of the feed-forward."""
+    """Units of the feed-forward network's hidden layer."""
     num_blocks: int = 4
-    """Blocks of the encoder, and as many of the decoder."""
+    """Blocks of the encoder, and of the decoder."""
     dropout: float = 0.1
-    """Share of each sublayer's output that training sets to zero."""
+    """Dropout rate of each sublayer's output."""
     norm: Literal["post", "pre"] = "pre"
-    """Where blocks normalize: after the sum, as the paper, or before the sublayer, which learns sooner."""
+    """Layer normalization: after the residual sum, as in the paper, or before the sublayer, which learns sooner."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
-    """Between the layers of the feed-forward; swiglu has three of them."""
+    """Activation of the feed-forward network; swiglu has a third layer."""
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
-    """How words tell their order: by sinusoids as the paper, a table that is learned, or turned queries and keys."""
+    """Positions: sinusoids as in the paper, a learned table, or rotated queries and keys."""
 
     def check(self) -> None:
         check_counts(**self.named("width", "num_heads", "hidden_units", "num_blocks"))
@@ -279,4 +279,4 @@ class TransformerOptions(TranslationOptions):
         return model
 
     def longest(self, max_length: int) -> int | None:
-        return max_length + 1 if self.positions == "learned" else None  # and the start or the end token
+        return max_length + 1 if self.positions == "learned" else None  # with the start or the end token

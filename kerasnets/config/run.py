@@ -1,7 +1,7 @@
-"""What a run of any task is configured by: its data, its network, and how that is trained.
+"""The configuration of a run: its data, its network and its training.
 
-A run directory's `config.toml` holds it whole, which is all that is needed to repeat the run. Each task adds its own
-options in its `facts.py`; those of the networks are in `networks.py`.
+A run directory's `config.toml` contains all of it, which suffices to repeat the run. Each task adds its own options in
+its `facts.py`; those of the networks are in `networks.py`.
 """
 
 from dataclasses import dataclass, field
@@ -23,21 +23,21 @@ class Training(Options):
     epochs: int = 10
     """Passes over the training data."""
     batch_size: int = 128
-    """Examples a step, over all devices together (translation: target tokens a step)."""
+    """Examples per step, over all devices together (translation: target tokens per step)."""
     learning_rate: float = 1e-3
     """Highest learning rate of Adam."""
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
-    """How the learning rate falls after the warm-up: to 0 along a cosine, or with 1/√step."""
+    """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step."""
     warmup_steps: int = 0
-    """Steps in which the learning rate rises from 0."""
+    """Steps of warm-up, in which the learning rate rises from 0."""
     beta_2: float = 0.999
-    """Adam's memory of squared gradients: 0.98 is usual for Transformers."""
+    """Adam's decay of squared gradients: 0.98 is usual for Transformers."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the kernels (AdamW); biases and normalizations have none."""
     clip_norm: float = 1.0
-    """Longest global gradient, over all devices together; 0 clips nothing."""
+    """Maximum global norm of the gradient, over all devices together; 0: no clipping."""
     label_smoothing: float = 0.0
-    """Share of the target probability that is spread over all classes (Szegedy et al. 2016)."""
+    """Share of the target probability spread over all classes (Szegedy et al. 2016)."""
 
     def check(self) -> None:
         check_counts(**self.named("epochs", "batch_size"))
@@ -48,18 +48,18 @@ class Training(Options):
 
 @dataclass(frozen=True)
 class Config(Options):
-    """What all tasks have in common."""
+    """The options that all tasks share."""
 
     dataset: str = ""
-    """Name of a bundled set or of one of TensorFlow Datasets, or `file:PATH` or `folder:PATH` of your own data."""
+    """Name of a bundled dataset or of one of TensorFlow Datasets, or `file:PATH` or `folder:PATH` of your own data."""
     data_dir: str | None = None
-    """Folder of prepared TensorFlow Datasets; when not given, what TFDS_DATA_DIR says."""
+    """Folder of prepared TensorFlow Datasets (default: the value of TFDS_DATA_DIR)."""
     seed: int = 0
-    """Starts every random choice: weights, order of the data, dropout."""
+    """Random seed of weights, data order and dropout."""
     training: Training = field(default_factory=Training)
     """How the network is trained."""
     model: NetworkOptions = field(default_factory=NetworkOptions)
-    """The network, one of those that the task knows."""
+    """The network, one of those of the task."""
 
     def check(self) -> None:
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 or more and less than 2**32")

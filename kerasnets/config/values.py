@@ -1,4 +1,4 @@
-"""Dataclasses of options: checked when they are made, read from and written to nested dictionaries, as TOML has them.
+"""Dataclasses of options: checked at construction, converted from and to nested dictionaries, as in TOML.
 
 The doc string of a field is its help on the command line.
 """
@@ -18,8 +18,8 @@ class Options:
     """Base of the dataclasses of options.
 
     Attributes:
-        prefix: what stands before the names of the fields on the command line and in errors.
-        kind: which of several options it is, where a field may hold several: the name of a network.
+        prefix: prefix of the fields' names on the command line and in errors.
+        kind: name of the network, for a field that may hold the options of several networks.
     """
 
     prefix = ""
@@ -32,22 +32,22 @@ class Options:
             raise RequestError(str(error)) from None
 
     def check(self) -> None:
-        """Raises: ValueError if a value is not allowed, or values do not suit each other."""
+        """Raises: ValueError if a value is not allowed or values are incompatible."""
 
     def named(self, *names: str) -> dict[str, Any]:
-        """-> the values of these fields by the names that a user knows: {"training.epochs": 10, ...}."""
+        """-> the values of these fields by their full names: {"training.epochs": 10, ...}."""
         return {self.prefix + name: getattr(self, name) for name in names}
 
 
 def kinds(hint: Any) -> dict[str, Any]:
-    """The type of a field for a network -> the networks that it allows, by name; the first one is the default."""
+    """The type of a network field -> the networks that it allows, by name; the first is the default."""
     return {cls.kind: cls for cls in typing.get_args(hint) or (hint,)}
 
 
 def to_dict(config: Options) -> dict[str, Any]:
-    """A dataclass as nested dictionaries without the fields that are None, which TOML cannot write.
+    """-> the dataclass as nested dictionaries, without fields that are None, which TOML cannot represent.
 
-    A network's table says first which `kind` it is.
+    A network's table begins with its `kind`.
     """
     kind = {"kind": config.kind} if config.kind else {}
     return kind | {
@@ -58,7 +58,7 @@ def to_dict(config: Options) -> dict[str, Any]:
 
 
 def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
-    """-> a dataclass with these values; an unknown key or a value of another type is a RequestError."""
+    """-> a dataclass with these values. Raises: RequestError for an unknown key or a value of another type."""
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -67,7 +67,7 @@ def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
 
 
 def typed(hint: Any, value: Any, name: str) -> Any:
-    """-> value as the type that `hint` asks for; only what loses nothing is converted (a list to a tuple)."""
+    """-> value converted to the type `hint`, only where nothing is lost (a list to a tuple, an int to a float)."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if name == "model":
         check(isinstance(value, dict), name, value, "a table")

@@ -1,7 +1,7 @@
-"""Batches as a function of the step: the batch at step s depends on (seed, s) and on nothing else.
+"""Batches as a function of the step: the batch at step s depends only on (seed, s).
 
-So training resumes exactly by starting at step s: there is no iterator whose state would have to be saved.
-All functions are pure NumPy; `to_dataset` makes a tf.data pipeline of any of them.
+So training resumes exactly by starting at step s: no iterator state has to be saved. All functions are pure NumPy;
+`to_dataset` turns any of them into a tf.data pipeline.
 
     B batch, T time, S source, N examples
 """
@@ -18,13 +18,13 @@ Batch = dict[str, np.ndarray]
 
 
 def generator(*seed: int) -> np.random.Generator:
-    """Random numbers that depend on all the given numbers."""
+    """-> a random generator that depends on all the given numbers."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
 
-@functools.lru_cache(maxsize=4)  # the steps of an epoch ask for the same order one after the other
+@functools.lru_cache(maxsize=4)  # consecutive steps use the same order
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of `count` examples in an epoch (read-only)."""
+    """-> the order of `count` examples in an epoch (read-only)."""
     order = generator(seed, epoch).permutation(count)
     order.flags.writeable = False
     return order
@@ -33,8 +33,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
     """-> pixels uint8 [B, Y, X, C], labels int32 [B].
 
-    The epochs' orders follow one another without a gap: the last batch of one is filled from the next, so all
-    batches have the same shape and every example comes equally often.
+    The orders of the epochs are concatenated: the last batch of one is filled from the next, so all batches have the
+    same shape and every example occurs equally often.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs, offsets = np.divmod(places, len(labels))
@@ -45,7 +45,7 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
 
 
 def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
-    """Raises: RequestError if a text has not a single step of `text_batch`."""
+    """Raises: RequestError if a text is too short for one step of `text_batch`."""
     if len(ids) - length < batch_size * length:
         raise RequestError(
             f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}: it takes "
@@ -54,7 +54,7 @@ def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
 
 
 def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
-    """Steps of `text_batch` in an epoch."""
+    """-> the steps per epoch of `text_batch`."""
     check_text_length(ids, batch_size, length)
     return (len(ids) - length) // (batch_size * length)
 
@@ -62,9 +62,9 @@ def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
 def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
     """-> inputs, targets int32 [B, T], reset bool [B]: for back-propagation truncated after T characters.
 
-    ids: int32 [N]. The text is cut into B rows that lie one after the other; step by step, T characters at a
-    time, each row is read on, so that states can be carried on; `targets` are the characters after `inputs`.
-    At the first step of an epoch `reset` is true: rows start anew, from another offset, cut in other places.
+    ids: int32 [N]. The text is cut into B consecutive rows; each step reads the next T characters of each row, so that
+    states can be carried; `targets` are the characters after `inputs`. At the first step of an epoch `reset` is true:
+    the text is cut again, from another offset.
     """
     steps = text_steps(ids, batch_size, length)
     epoch, place = divmod(step, steps)
@@ -75,7 +75,7 @@ def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: i
     return {
         "inputs": ids[places].astype(np.int32, copy=False),
         "targets": ids[places + 1].astype(np.int32, copy=False),
-        "reset": np.full(batch_size, place == 0),  # one a row, so that devices share it out
+        "reset": np.full(batch_size, place == 0),  # one per row, so that it is split over devices
     }
 
 
@@ -86,12 +86,12 @@ def varying(function: Callable) -> Callable:
 
 
 class LengthBuckets:
-    """Pairs of id lists in batches of about equal length, each of one of a few fixed shapes.
+    """Pairs of id lists in batches of similar lengths, each of one of a few fixed shapes.
 
-    Pairs are sorted into buckets by the longer of their sides, at quantiles of all lengths. A bucket has one
-    shape, [B, S] and [B, T]: its longest source and target, and as many rows as the budget of ids allows on
-    either side. Each epoch shuffles the pairs within buckets and the batches of all buckets. Every pair comes
-    exactly once an epoch; what is missing in a bucket's last batch are rows of padding, which weigh nothing.
+    Pairs are sorted into buckets by the length of their longer side, at quantiles of all lengths. A bucket has one
+    shape, [B, S] and [B, T]: its longest source and target, and as many rows as the budget of ids allows on either
+    side. Each epoch shuffles the pairs within buckets and the batches of all buckets. Every pair occurs exactly once
+    per epoch; rows of padding, with weight 0, fill a bucket's last batch.
     """
 
     # Finer at the end, where lengths differ most.
@@ -105,8 +105,8 @@ class LengthBuckets:
         seed: int = 0,
         padding: int = 0,
     ):
-        """budget: ids in a batch, on the longer side, padding counted. Lists are taken as they are: start and
-        end are theirs."""
+        """Args: sources, targets: with start and end tokens if needed; budget: ids per batch, on the longer side,
+        including padding."""
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(f"one target for each source is needed; got {len(sources)} and {len(targets)}")
         self.seed, self.padding = seed, padding
@@ -121,14 +121,14 @@ class LengthBuckets:
         batches = [-(-len(members) // rows) for members, (rows, _, _) in zip(self._members, self.shapes, strict=True)]
         self.steps_per_epoch = sum(batches)
         padded = sum(count * rows * (s + t) for count, (rows, s, t) in zip(batches, self.shapes, strict=True))
-        self.padding_waste = 1 - float(lengths.sum()) / padded  # share of ids that are padding
+        self.padding_waste = 1 - float(lengths.sum()) / padded  # share of padding among all ids
 
     def __len__(self) -> int:
         return len(self._sources)
 
     @staticmethod
     def _shape(lengths: np.ndarray, budget: int) -> tuple[int, int, int]:
-        """-> (rows, source, target). No more rows than equal batches of the bucket need: less to fill up."""
+        """-> (rows, source, target). Rows are spread evenly over the bucket's batches, which reduces padding."""
         source, target = lengths.max(axis=0)
         most = max(1, budget // max(source, target))
         batches = -(-len(lengths) // most)
@@ -136,7 +136,7 @@ class LengthBuckets:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (an instance lives as long as its training)
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """(bucket, places of its pairs, -1 for a row of padding) for each step of an epoch."""
+        """-> (bucket, indices of its pairs, -1 for a row of padding) for each step of an epoch."""
         plan = []
         for bucket, (members, (rows, _, _)) in enumerate(zip(self._members, self.shapes, strict=True)):
             order = members[generator(self.seed, epoch, bucket).permutation(len(members))]
@@ -164,9 +164,9 @@ class LengthBuckets:
 
 
 def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Callable[[int], Batch], int]:
-    """For evaluation: every example exactly once and in order -> (batch function, its steps).
+    """For evaluation: every example exactly once and in order -> (batch function, number of steps).
 
-    columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for rows that fill up the last.
+    columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for padding rows of the last batch.
     """
     count = len(next(iter(columns.values())))
 
@@ -179,7 +179,7 @@ def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Calla
 
 
 def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) -> Any:
-    """-> tf.data.Dataset of the batches of steps start..stop-1, made ahead of their use."""
+    """-> tf.data.Dataset of the batches of steps start..stop-1, with prefetching."""
     import tensorflow as tf
 
     varies = getattr(batch_function, "varying", False)
@@ -191,8 +191,8 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
         lambda: map(batch_function, range(start, stop)), output_signature=signature
     )
     options = tf.data.Options()
-    # With several workers each takes its share of every batch; there are no files to share out.
+    # Several workers split each batch; there are no files to shard.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    # Nothing is tuned; the thread for it would sleep for up to a minute, and an iterator waits for it to end.
+    # There is nothing to tune; the autotune thread sleeps for up to a minute, and an iterator waits for its end.
     options.autotune.enabled = False
     return dataset.prefetch(4).with_options(options)

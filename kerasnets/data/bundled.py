@@ -1,4 +1,4 @@
-"""Sets that need no network and no download: they come with packages that are there anyway."""
+"""Datasets that need no download: they come with installed packages."""
 
 import platform
 
@@ -17,7 +17,7 @@ def digits(size: tuple[int, int] | None = None) -> ImageSplits:
     labels = raw.target.astype(np.int32)
     classes = tuple(str(name) for name in raw.target_names)
     if size is not None:
-        from kerasnets.data.files import resize  # TensorFlow, only when it is needed
+        from kerasnets.data.files import resize  # imports TensorFlow
 
         pixels = resize(pixels, size)
     train, validation, test = ((pixels[i], labels[i]) for i in stratified(labels, classes))
@@ -25,7 +25,7 @@ def digits(size: tuple[int, int] | None = None) -> ImageSplits:
 
 
 def pydocs() -> TextSplits:
-    """The topics of Python's own help, one after the other by name, 90/5/5 % of the characters."""
+    """The topics of Python's own help, sorted by name and joined, 90/5/5 % of the characters."""
     from pydoc_data.topics import topics
 
     text = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"

@@ -33,22 +33,22 @@ from kerasnets.data.splits import (
     take_images,
 )
 
-# Names of files that are read as images; what is in them may be any format that the decoder knows.
+# Extensions of image files; their content may be any format of the decoder.
 IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
-SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # what operating systems leave in folders
-FAULTS = 3  # wrong lines that an error shows
+SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
+FAULTS = 3  # invalid lines that an error shows
 Size = tuple[int, int]
 
 
 def text_file(path: str) -> TextSplits:
-    """One UTF-8 file, cut by position: 90, 5 and 5 % of the characters."""
+    """One UTF-8 file, split by position: 90, 5 and 5 % of the characters."""
     return TextSplits(*cut_text(_read(Path(path)), path), f"the file {Path(path).name}")
 
 
 def pair_file(path: str) -> PairSplits:
-    """Lines of source TAB target: one file, shuffled and cut 90/5/5 %, or a folder with a file a split (`NAMES`).
+    """Lines of source TAB target: one file, shuffled and split 90/5/5 %, or a folder with one file per split (`NAMES`).
 
-    A split that is missing is cut from train. Blank lines are left out.
+    A missing split is cut from train. Blank lines are left out.
     """
     place = Path(path)
     blank: list[str] = []
@@ -76,8 +76,8 @@ def _reasons(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
 
 
 def _read(path: Path) -> str:
-    """-> the text of a file with "\\n" as the end of lines, without the byte order marks that Windows writes: at the
-    beginning, and where files were joined."""
+    """-> the text of a file with "\\n" as the end of lines, without byte order marks, which Windows writes at the
+    beginning and which remain where files were joined."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -95,7 +95,7 @@ def _read(path: Path) -> str:
 
 
 def _pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
-    """-> the pairs of a file; adds the lines that are blank to `blank`."""
+    """-> the pairs of a file; append the blank lines to `blank`."""
     pairs, faults = [], []
     for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
         source, tab, target = line.partition("\t")
@@ -116,7 +116,7 @@ def _pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
 
 @dataclass
 class _Folder:
-    """A folder of images, and what is left out of it, as names below the folder."""
+    """A folder of images, and the files that are left out, as paths relative to the folder."""
 
     root: Path
     outside: list[str] = field(default_factory=list)
@@ -138,15 +138,17 @@ class _Folder:
         )
 
     def folders(self, folder: Path) -> list[str]:
-        """-> names of the folders in a folder; its files are in no class."""
+        """-> names of the folders in a folder; record its files as left out, since they have no class."""
         entries = sorted(entry for entry in folder.iterdir() if entry.name.lower() not in SYSTEM)
         self.hidden += [self.name(entry) for entry in entries if _hidden(entry.name)]
         self.outside += [self.name(entry) for entry in entries if not entry.is_dir() and not _hidden(entry.name)]
         return [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
 
     def images(self, folder: Path) -> Iterator[Path]:
-        """Image files in a folder and in the folders below it."""
-        seen = set(map(str, Path(os.path.realpath(folder)).parents))  # links to them would lead to other classes
+        """-> the image files in a folder and its subfolders."""
+        seen = set(
+            map(str, Path(os.path.realpath(folder)).parents)
+        )  # links to these parents would lead to other classes
         for place, folders, files in os.walk(folder, followlinks=True):
             real = os.path.realpath(place)
             if real in seen:
@@ -170,10 +172,10 @@ def _hidden(name: str) -> bool:
 
 
 def image_folder(path: str, size: Size | None = None) -> ImageSplits:
-    """Images in a folder for each class, and in folders below it, as uint8 with three channels.
+    """Images in a folder for each class, and in its subfolders, as uint8 with three channels.
 
-    PATH/CLASS/* is cut 80, 10 and 10 % of each class. With PATH/train/CLASS/* there may also be a folder for validation
-    and one for test (`NAMES`); one that is missing is cut from train. size: (height, width) of the result.
+    PATH/CLASS/* is split 80, 10 and 10 % of each class. Beside PATH/train/CLASS/* there may be a folder for validation
+    and one for test (`NAMES`); a missing one is cut from train. size: (height, width) of the result.
     """
     root = Path(path)
     if not root.is_dir():
@@ -190,7 +192,7 @@ def image_folder(path: str, size: Size | None = None) -> ImageSplits:
             pixels, labels = _load(root, classes, size, found)
             parts = [(pixels[i], labels[i]) for i in stratified(labels, classes)]
     except DataError as error:
-        raise DataError(str(Reading(str(error), found.left_out()))) from error  # which may be why
+        raise DataError(str(Reading(str(error), found.left_out()))) from error  # the left-out files may be the cause
     train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}
     if len(shapes) > 1:
@@ -233,11 +235,11 @@ def _require_known(folder: Path, names: list[str], classes: Sequence[str]) -> No
 
 
 def _load(folder: Path, classes: Sequence[str], size: Size | None, found: _Folder) -> tuple[np.ndarray, np.ndarray]:
-    """-> pixels uint8 [N, Y, X, 3], labels int32 [N], class by class and by name. What is unreadable is left out."""
+    """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(found.images(folder / name))]
     if not files:
         raise DataError(f"{folder} has no images: put files ({' '.join(IMAGES)}) into a sub-folder for each class")
-    # TensorFlow decodes outside Python's lock, so threads help.
+    # TensorFlow releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(functools.partial(_decode, size=size), (file for file, _ in files)))
     faults = [
@@ -260,8 +262,8 @@ def _load(folder: Path, classes: Sequence[str], size: Size | None, found: _Folde
 
 
 def _decode(file: Path, size: Size | None) -> np.ndarray | str:
-    """-> uint8 [Y, X, 3], as a server decodes the file; or what is wrong with it."""
-    from kerasnets.images.decoder import ImageError, read  # TensorFlow, only when it is needed
+    """-> uint8 [Y, X, 3], decoded as in a server; or a description of the error."""
+    from kerasnets.images.decoder import ImageError, read  # imports TensorFlow
 
     try:
         image = read(file.read_bytes())

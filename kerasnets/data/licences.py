@@ -1,4 +1,4 @@
-"""Under which terms the data may be used that a model was trained on, and where that is said."""
+"""The licences of datasets, and their sources."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Licence(NamedTuple):
-    """`terms` of use and the `source`, an address, that states them; None where nobody does."""
+    """`terms` of use and the `source`, a URL, that states them; None if unknown."""
 
     terms: str
     source: str | None
@@ -39,9 +39,9 @@ KNOWN = {
 
 
 def find(dataset: str, data_dir: str | None = None) -> Licence:
-    """-> the terms of a data set by the name that `--dataset` takes; UNKNOWN for a user's own.
+    """-> the licence of a dataset by its name for `--dataset`; UNKNOWN for a user's own data.
 
-    Of a set of TensorFlow Datasets that is not in the table, its prepared files tell, if their author stated a licence.
+    For a TensorFlow Datasets name that is not in the table, the licence is read from the prepared files, if stated.
     """
     name = dataset.partition("/")[0].partition(":")[0]
     if dataset.startswith(("file:", "folder:")):
@@ -50,7 +50,7 @@ def find(dataset: str, data_dir: str | None = None) -> Licence:
 
 
 def prepared(name: str, data_dir: str | None) -> Licence:
-    """-> what `dataset_info.json` of a prepared set says (tfds.core.DatasetInfo.redistribution_info)."""
+    """-> the licence in `dataset_info.json` of a prepared dataset (tfds.core.DatasetInfo.redistribution_info)."""
     directory = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
     for file in sorted((directory / name).glob("**/dataset_info.json"), reverse=True):
         info = json.loads(file.read_text("utf-8"))

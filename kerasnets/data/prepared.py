@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets (TFDS): prepared files need no network; others TFDS downloads."""
+"""TensorFlow Datasets (TFDS): prepared datasets need no network; TFDS downloads the others."""
 
 import contextlib
 import difflib
@@ -27,13 +27,13 @@ from kerasnets.data.splits import (
     take_pairs,
 )
 
-PATIENCE = 5.0  # seconds for a server to answer; TFDS itself goes on trying for minutes
-TFDS_STORE = "https://storage.googleapis.com"  # where sets that name no address of their own mostly come from
+PATIENCE = 5.0  # seconds for a server to respond; TFDS itself retries for minutes
+TFDS_STORE = "https://storage.googleapis.com"  # the usual source of datasets without a URL of their own
 BATCH = 1_000
 
 
 def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None) -> ImageSplits:
-    """A set with the features `image` and `label`. Missing splits are cut from train (`cut_missing`)."""
+    """A dataset with the features `image` and `label`. Missing splits are cut from train (`cut_missing`)."""
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("image", "label"), "pictures with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
@@ -49,9 +49,9 @@ def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tupl
 
 
 def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
-    """A set with the feature `text`; documents are joined by an empty line.
+    """A dataset with the feature `text`; documents are joined by an empty line.
 
-    A split that is missing is the last 5 % of the characters that train has then; test is cut before validation.
+    A missing split is the last 5 % of the remaining characters of train; test is cut before validation.
     """
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, ("text",), "text")
@@ -66,7 +66,7 @@ def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplit
 
 
 def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str, target: str) -> PairSplits:
-    """A set with a text feature for each language, as TFDS's `Translation`. Missing splits: as for images."""
+    """A dataset with a text feature for each language, such as TFDS's `Translation`. Missing splits: as for images."""
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, (source, target), "sentences and translations in these languages")
     loaded: dict[str, Pairs] = {}
@@ -78,7 +78,7 @@ def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str
 
 
 def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
-    """The set's reader, prepared; downloads it first where that can work."""
+    """-> the dataset's builder; download and prepare the dataset first if needed."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -100,7 +100,7 @@ def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without TFDS's warning that a set is not there yet: what follows says so, and what to do."""
+    """Suppress TFDS's warning that a dataset is missing: the caller downloads it or raises an error."""
     from absl import logging
 
     before = logging.get_verbosity()
@@ -123,7 +123,7 @@ def _unknown(name: str, directory: str, bundled: tuple[str, ...], known: list[st
 
 
 def prepared_sets(directory: str) -> list[str]:
-    """Names of the sets in a TFDS folder, read from its files alone."""
+    """-> names of the datasets in a TFDS folder, from its files alone."""
     return sorted({info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")})
 
 
@@ -139,13 +139,13 @@ def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...])
         raise DataError(f"{name!r} is not in {directory}, and {silent[0]} cannot be reached: {advice}")
     try:
         builder.download_and_prepare()
-    except Exception as error:  # whatever the set's own code raises: hundreds of authors wrote it
+    except Exception as error:  # the datasets' own code, by hundreds of authors, may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{name!r} could not be downloaded to {directory} ({reason[0][:200]}): {advice}") from error
 
 
 def _answers(host: str) -> bool:
-    """Whether the host can be reached. A proxy knows hosts that this machine does not, so it is believed."""
+    """Whether the host can be reached. With a proxy, which may reach more hosts than this machine, assume so."""
     if urllib.request.getproxies():
         return True
     reached = threading.Event()
@@ -159,7 +159,7 @@ def _answers(host: str) -> bool:
             except OSError:
                 continue
 
-    # Looking a name up has no time limit of its own, hence the thread.
+    # A name lookup has no timeout of its own, hence the thread.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PATIENCE)
@@ -178,7 +178,7 @@ def _require(builder: Any, name: str, wanted: tuple[str, ...], what: str) -> Non
 
 
 def _splits(builder: Any, name: str) -> dict[str, str]:
-    """Our name of each split -> the set's."""
+    """-> {our name of a split: the dataset's name}."""
     found = {}
     for split, names in NAMES.items():
         there = [other for other in names if other in builder.info.splits]
@@ -190,14 +190,14 @@ def _splits(builder: Any, name: str) -> dict[str, str]:
 
 
 def _read(builder: Any, split: str) -> Any:
-    """A tf.data.Dataset of the split, always in the same order."""
+    """-> a tf.data.Dataset of the split, always in the same order."""
     import tensorflow_datasets as tfds
 
     return builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(try_autocache=False))
 
 
 def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """-> pictures uint8 [N, Y, X, C], labels int32 [N]. Decoded by several threads."""
+    """-> images uint8 [N, Y, X, C], labels int32 [N], decoded by several threads."""
     import tensorflow as tf
 
     shape = builder.info.features["image"].shape
@@ -217,7 +217,7 @@ def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -
 
 
 def _strings(builder: Any, split: str, features: tuple[str, ...]) -> list[list[str]]:
-    """-> for each feature the texts of all examples."""
+    """-> the texts of all examples for each feature."""
     columns: list[list[str]] = [[] for _ in features]
     for batch in _read(builder, split).batch(BATCH).as_numpy_iterator():
         for column, feature in zip(columns, features, strict=True):
@@ -226,7 +226,7 @@ def _strings(builder: Any, split: str, features: tuple[str, ...]) -> list[list[s
 
 
 def _describe(builder: Any, name: str) -> tuple[str, tuple[LeftOut, ...]]:
-    """-> the set in words; its splits that are not used."""
+    """-> a description of the dataset; its unused splits."""
     found = _splits(builder, name)
     cut = [split for split in SPLITS if split not in found]
     note = f"; {' and '.join(cut)} cut from its train split" if cut else ""

@@ -1,10 +1,10 @@
-"""Data by name: a bundled set that needs no network, your own files, or a set of TensorFlow Datasets (TFDS).
+"""Datasets by name: a bundled one that needs no network, your own files, or one of TensorFlow Datasets (TFDS).
 
     load_images("digits")  load_images("folder:photos", size=(64, 64))  load_images("mnist")
     load_text("pydocs")    load_text("file:book.txt")                   load_text("tiny_shakespeare")
     load_pairs("cldr")     load_pairs("file:pairs.tsv")                 load_pairs("multi30k")
 
-Whatever cannot be had or read raises DataError with one sentence.
+Data that cannot be found or read raise DataError with one sentence.
 """
 
 from kerasnets.data import bundled, files, prepared
@@ -22,12 +22,12 @@ __all__ = [
 
 
 def load_images(dataset: str, data_dir: str | None = None, size: tuple[int, int] | None = None) -> ImageSplits:
-    """Pictures with a class each.
+    """Images, each with a class.
 
     Args:
         dataset: "digits", "folder:PATH" (a sub-folder for each class) or a TFDS name.
-        data_dir: of TFDS sets; when not given, TFDS_DATA_DIR says, or TFDS's own folder.
-        size: (height, width) to which pictures are resized; needed where they differ.
+        data_dir: folder of TFDS datasets (default: TFDS_DATA_DIR, or TFDS's own folder).
+        size: (height, width) to which images are resized; required if their sizes differ.
     """
     if dataset == "digits":
         return bundled.digits(size)
@@ -50,7 +50,7 @@ def load_pairs(dataset: str, data_dir: str | None = None, source: str = "en", ta
 
     Args:
         dataset: "cldr", a TFDS name, or "file:PATH": lines of source TAB target, or a folder with train.tsv,
-            validation.tsv and test.tsv; there, the columns and not `source` and `target` say which is which.
+            validation.tsv and test.tsv; for files, the column order decides, not `source` and `target`.
         source, target: languages.
     """
     if dataset == "cldr":

@@ -1,7 +1,6 @@
-"""What every source returns: plain data in memory, in three splits, and the rules by which splits are cut.
+"""The result of every source: data in memory, in three splits; and the rules that cut missing splits.
 
-All of a set is held in memory: pictures as uint8 (CIFAR-10 takes 185 MB), text as str. A set that does not
-fit is not for these loaders.
+The whole dataset must fit in memory: images as uint8 (CIFAR-10 takes 185 MB), text as str.
 """
 
 import dataclasses
@@ -13,35 +12,35 @@ import numpy as np
 
 from kerasnets.checks import RequestError
 
-# What people and data sets call the splits, in any case. "eval" is test, or validation where there is a test split too.
+# Common names of the splits; upper or lower case. "eval" is test, or validation if there is also a test split.
 NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing", "eval"),
 }
-Images = tuple[np.ndarray, np.ndarray]  # pictures uint8 [N, Y, X, C], labels int32 [N]
+Images = tuple[np.ndarray, np.ndarray]  # images uint8 [N, Y, X, C], labels int32 [N]
 Pairs = tuple[list[str], list[str]]  # sources, targets
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
-SHOWN = 3  # of things that were left out
-MOST_CLASSES = 10  # whose images are counted one by one
-SEED = 0  # the cut of a set must not depend on the seed of a training run
+SHOWN = 3  # names of left-out items in a message
+MOST_CLASSES = 10  # with more, `Reading` does not list each class
+SEED = 0  # the splits of a dataset must not depend on the seed of a training run
 
 
 class DataError(RequestError):
-    """Data that cannot be had or read: one sentence with what was given, what is allowed and what to do."""
+    """Data cannot be found or read: one sentence with the value, the allowed values and a remedy."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was found and left out for one reason.
+    """Items that were left out for one reason.
 
     Attributes:
-        what: in the plural: "files".
-        why: "of other formats".
-        count: how many.
-        names: what they are called, if they have names.
-        total: among how many, if that is of interest.
+        what: kind of items, in the plural: "files".
+        why: reason: "of other formats".
+        count: number of items.
+        names: names of the items, if they have names.
+        total: number of items that were checked, if useful.
     """
 
     what: str
@@ -51,7 +50,7 @@ class LeftOut:
     total: int | None = None
 
     def __str__(self) -> str:
-        """Say "3 of other formats (a.tif, b.txt, c.heic)"; of many names the first."""
+        """-> "3 of other formats (a.tif, b.txt, c.heic)", with only the first of many names."""
         among = "" if self.total is None else f" of {self.total:,}"
         more = f" and {self.count - SHOWN:,} more" if self.count > SHOWN else ""
         names = f" ({', '.join(self.names[:SHOWN])}{more})" if self.names else ""
@@ -60,7 +59,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of a data set, "20 images in 2 classes (blue 10, red 10)", and what was left out."""
+    """Report of reading a dataset: "20 images in 2 classes (blue 10, red 10)", and the items left out."""
 
     read: str
     left_out: tuple[LeftOut, ...] = ()
@@ -75,12 +74,12 @@ class Reading:
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """-> what metrics.json and the model card tell: `read`, and `left_out` {"files of other formats": 3, ...}."""
+        """-> `read` and `left_out` {"files of other formats": 3, ...}, for metrics.json and the model card."""
         return {"read": self.read, "left_out": {f"{some.what} {some.why}": some.count for some in self.left_out}}
 
 
 class Splits(Protocol):
-    """What all sources return, whatever their examples are."""
+    """The interface of the results of all sources."""
 
     @property
     def train(self) -> Any: ...
@@ -96,20 +95,20 @@ class Splits(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes in the order of their labels; () of data without classes."""
+        """The names of the classes in the order of their labels; () for data without classes."""
 
     @property
     def reading(self) -> Reading: ...
 
     def count(self, split: str) -> int:
-        """-> examples of a split: images, characters or pairs."""
+        """-> the number of examples of a split: images, characters or pairs."""
 
     def first(self, count: int) -> Self:
-        """-> at most so many examples of each split, the first ones."""
+        """-> splits with at most the first `count` examples of each."""
 
 
 class Columns:
-    """Splits of examples that lie in columns side by side: arrays or lists of the same length."""
+    """Splits whose examples are stored in parallel columns: arrays or lists of the same length."""
 
     def count(self, split: str) -> int:
         return len(getattr(self, split)[1])
@@ -121,7 +120,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class ImageSplits(Columns):
-    """Pictures uint8 [N, Y, X, C] and labels int32 [N], the places in `classes`."""
+    """Images uint8 [N, Y, X, C] and labels int32 [N], indices into `classes`."""
 
     train: Images
     validation: Images
@@ -142,7 +141,7 @@ class ImageSplits(Columns):
 
 @dataclass(frozen=True, eq=False)
 class TextSplits:
-    """Three texts. `parts` says which characters of the whole text each is."""
+    """Three texts. `parts` gives the range of characters of each in the whole text."""
 
     train: str
     validation: str
@@ -192,12 +191,14 @@ class PairSplits(Columns):
 
 
 def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
-    """Names that belong to splits -> {our name of a split: its name there}.
+    """Names of splits -> {our name of a split: its name in `names`}.
 
-    Raises: DataError if a name is unknown, or if two names stand for the same split.
+    Raises: DataError if a name is unknown, or if two names mean the same split.
     """
     found: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: (name.lower() == "eval", name)):  # "eval" takes what is left
+    for name in sorted(
+        names, key=lambda name: (name.lower() == "eval", name)
+    ):  # "eval" is last: its meaning depends on the others
         known = [split for split, others in NAMES.items() if name.lower() in others]
         if name.lower() == "eval" and "test" in found:
             known = ["validation"]
@@ -216,12 +217,12 @@ def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
 
 
 def describe(data: Splits, sizes: dict[str, int], reading: Reading) -> dict[str, Any]:
-    """-> what metrics.json says of the splits: their sizes, where they come from, and what was left out."""
+    """-> the sizes of the splits, their source and the items left out, for metrics.json."""
     return sizes | {"description": data.description} | reading.record()
 
 
 def cut_text(text: str, name: str) -> tuple[str, str, str]:
-    """By position: the first 90 % of the characters, the next 5 %, the last 5 %."""
+    """Split a text by position: the first 90 % of the characters, the next 5 %, the last 5 %."""
     if len(text) < 100:
         raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
     first, second = len(text) * 90 // 100, len(text) * 95 // 100
@@ -231,19 +232,19 @@ def cut_text(text: str, name: str) -> tuple[str, str, str]:
 
 
 def shuffled(count: int) -> np.ndarray:
-    """The order 0..count-1, shuffled, always in the same way."""
+    """-> a fixed permutation of 0..count-1."""
     return np.random.default_rng(SEED).permutation(count)
 
 
 def columns(pairs: Sequence[tuple[str, str]]) -> Pairs:
-    """Pairs one by one -> all sources and all targets."""
+    """A list of pairs -> all sources and all targets."""
     return [source for source, _ in pairs], [target for _, target in pairs]
 
 
 def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
-    """Shuffled, then 90 %, 5 % and 5 % of the different sources, but at least one in each.
+    """Shuffle pairs and split them: 90 %, 5 % and 5 % of the distinct sources, but at least one in each.
 
-    All pairs of a source go into one split: a sentence that is scored was never trained on.
+    All pairs of a source go into one split, so that no scored sentence was trained on.
     """
     sources = by_source(pairs)
     if len(sources) < 3:
@@ -258,7 +259,7 @@ def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs
 
 
 def by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """-> the pairs of each source together, in the order in which sources come first."""
+    """-> the pairs grouped by source, in the order of the sources' first occurrence."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for pair in pairs:
         groups.setdefault(pair[0], []).append(pair)
@@ -266,7 +267,7 @@ def by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
 
 
 def cut_missing_pairs(loaded: dict[str, Pairs], name: str) -> None:
-    """Cut the splits that are not there from train, in place, all pairs of a source into one (`cut_missing`)."""
+    """Cut missing splits from train, in place, with all pairs of a source in one split (see `cut_missing`)."""
     for split in ("test", "validation"):
         if split not in loaded:
             sources = by_source(list(zip(*loaded["train"], strict=True)))
@@ -277,9 +278,9 @@ def cut_missing_pairs(loaded: dict[str, Pairs], name: str) -> None:
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of a split that has to give a second one: (kept, held out), both in ascending order.
+    """Divide a split in two; -> indices (kept, held out), both in ascending order.
 
-    Held out are 5,000 or a tenth, whichever is smaller: the last of the shuffled order.
+    Hold out 5,000 or a tenth, whichever is smaller: the last of the shuffled order.
     """
     order = shuffled(count)
     size = min(5_000, max(1, count // 10))
@@ -287,7 +288,7 @@ def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut_missing(loaded: dict[str, Part], take: Callable[[Part, np.ndarray], Part]) -> None:
-    """Cut the splits that are not there from train, in place. take: (split, places) -> those examples of it."""
+    """Cut missing splits from train, in place. take: (split, indices) -> these examples of it."""
     for name in ("test", "validation"):
         if name not in loaded:
             train = loaded["train"]
@@ -304,7 +305,7 @@ def take_pairs(part: Pairs, places: np.ndarray) -> Pairs:
 
 
 def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places of each split: 80 %, 10 % and 10 % of every class, at least one each."""
+    """-> the indices of each split: 80 %, 10 % and 10 % of every class, at least one each."""
     parts: tuple[list, list, list] = ([], [], [])
     random = np.random.default_rng(SEED)
     for label, name in enumerate(classes):

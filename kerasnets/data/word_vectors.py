@@ -1,6 +1,6 @@
-"""Word vectors from text files, to start an embedding from: the formats of word2vec and of GloVe.
+"""Word vectors from text files, to initialize an embedding: the formats of word2vec and of GloVe.
 
-A line is a word and its numbers, with single spaces between them; word2vec has a line before them, "count width".
+A line is a word and its numbers, separated by single spaces; word2vec has a header line, "count width".
 
     vectors = read_vectors("glove.6B.300d.txt", words)          # words[id]
     print(vectors.report())
@@ -19,27 +19,27 @@ from kerasnets.checks import RequestError
 
 
 class VectorsError(RequestError):
-    """A file of vectors cannot be used: one sentence with the file, the line, what stands there and what is allowed."""
+    """A file of vectors cannot be used: one sentence with the file, the line, its content and the allowed content."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WordVectors:
-    """What a file has for a list of words."""
+    """A file's vectors for a list of words."""
 
     path: Path
     words: Sequence[str | None]
-    """The word of each row; None: the row is no word."""
+    """The word of each row; None: not a word."""
     rows: np.ndarray
-    """float32 [words, width], zeros where there is none."""
+    """float32 [words, width], zeros for words without a vector."""
     found: np.ndarray
-    """bool [words]"""
+    """bool [words]: whether the word has a vector."""
 
     def fill(self, table: np.ndarray) -> np.ndarray:
-        """-> table [words, width] with the rows that were found."""
+        """-> table [words, width], its rows replaced by the vectors that were found."""
         return np.where(self.found[:, np.newaxis], self.rows, table).astype(np.float32)
 
     def report(self) -> str:
-        """-> one line: how many of the words have a vector, and some that have none."""
+        """-> one line: the number of words with a vector, and some words without one."""
         missing = [word for word, there in zip(self.words, self.found, strict=True) if word is not None and not there]
         found, total = int(self.found.sum()), sum(word is not None for word in self.words)
         examples = f"; none for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}" if missing else ""
@@ -47,11 +47,11 @@ class WordVectors:
 
 
 def read_vectors(path: str | Path, words: Sequence[str | None], width: int | None = None) -> WordVectors:
-    """The vectors that a file has for `words`, spelled as they are; a word's first line counts.
+    """Read a file's vectors for `words`, spelled exactly so; if a word has several lines, the first is used.
 
     The file is read line by line and may be larger than memory. Lines of other words are only counted.
 
-    Args: words: the word of each row, or None for a row that is no word; width of the vectors (when None, the file's).
+    Args: words: the word of each row, or None; width: of the vectors; None: the file's.
     """
     path = Path(path)
     places: dict[str, list[int]] = {}
@@ -70,7 +70,7 @@ def read_vectors(path: str | Path, words: Sequence[str | None], width: int | Non
 
 
 def _lines(path: Path, width: int | None) -> Iterator[tuple[int, str, list[str]]]:
-    """-> the number of each line, its word and its numbers, not yet read as such; all of the same length."""
+    """-> for each line its number, its word and its numbers as strings, always equally many."""
     count, number = None, 0
     try:
         with path.open("rb") as file:
@@ -82,7 +82,7 @@ def _lines(path: Path, width: int | None) -> Iterator[tuple[int, str, list[str]]
                     width = stated
                     continue
                 width = len(fields) - 1 if width is None else width
-                extra = len(fields) - 1 - width  # some words of GloVe have spaces in them
+                extra = len(fields) - 1 - width  # some words of GloVe contain spaces
                 if width < 1 or extra < 0 or any(_is_number(field) for field in fields[1 : 1 + extra]):
                     _check_width(path, number, len(fields) - 1, max(width, 1))
                 yield number, " ".join(fields[: 1 + extra]), fields[1 + extra :]

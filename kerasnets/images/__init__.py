@@ -1,1 +1,1 @@
-"""Image files, in core TensorFlow operations: one decoder for training and for exported graphs."""
+"""Decoding of image files in core TensorFlow operations, for training and for exported graphs."""

@@ -1,6 +1,6 @@
-"""Numbers and beginnings of files that are strings.
+"""Read numbers and prefixes of files in string tensors.
 
-B files; functions take one file [] as well
+B files; functions accept a single file [] as well
 """
 
 import tensorflow as tf
@@ -11,14 +11,13 @@ def begins(files: tf.Tensor, beginning: bytes) -> tf.Tensor:
 
 
 def has(files: tf.Tensor, place: int, content: bytes) -> tf.Tensor:
-    """-> bool [B]: whether `content` stands at a place."""
+    """-> bool [B]: whether the file contains `content` at `place`."""
     place = tf.minimum(place, tf.strings.length(files))
     return tf.strings.substr(files, place, tf.fill(tf.shape(place), len(content))) == content
 
 
 def number(files: tf.Tensor, place: tf.Tensor | int, count: int, lowest_first: bool = False) -> tf.Tensor:
-    """-> the number that `count` bytes from `place` (one, or int32 [B]) on make, int64 [B]; behind a file's end are
-    zeros."""
+    """-> the unsigned number in `count` bytes at `place` (one, or int32 [B]), int64 [B]; bytes past the end are 0."""
     place = tf.minimum(place, tf.strings.length(files))
     data = tf.strings.substr(files, place, tf.fill(tf.shape(place), count)) + b"\0" * count
     digits = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, count), tf.uint8), tf.int64)  # [B, count]
@@ -27,5 +26,5 @@ def number(files: tf.Tensor, place: tf.Tensor | int, count: int, lowest_first: b
 
 
 def signed(value: tf.Tensor) -> tf.Tensor:
-    """A number of four bytes without a sign -> the one with a sign that has the same bits."""
+    """An unsigned 32-bit number -> the signed number with the same bits."""
     return tf.where(value < 2**31, value, value - 2**32)

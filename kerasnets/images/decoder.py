@@ -1,7 +1,7 @@
-"""The one decoder of image files: what it takes, and the pixels. PNG, JPEG, GIF (the first image), BMP and WebP.
+"""The decoder of image files: checks and decoding of PNG, JPEG, GIF (the first image), BMP and WebP.
 
-Training calls `read`, exported graphs are made of `examine` and `decode`, so both see the same pixels and refuse the
-same files. Transparent images are put on white.
+Training calls `read`, exported graphs contain `examine` and `decode`, so both see the same pixels and refuse the same
+files. Transparent images are blended onto white.
 
     B files, Y rows, X columns
 """
@@ -15,22 +15,22 @@ import tensorflow as tf
 from kerasnets.images import gif, headers
 from kerasnets.images.bytes import begins
 
-MOST_PIXELS = 25_000_000  # 75 MB decoded; large cameras have about so many, and networks see far fewer
+MOST_PIXELS = 25_000_000  # 75 MB decoded, about as many as large cameras have; networks use far fewer
 MOST_SIDE = 32_767  # a resize keeps a whole row for each row of its result
-MOST_SCANS = 50  # of a JPEG, where 10 are usual: each passes over all pixels, whether or not it has bytes for them
-PART = 1 << 18  # pixels that are put on white at once
+MOST_SCANS = 50  # of a JPEG, where 10 are usual: each passes over all pixels, even if it has no bytes for them
+PART = 1 << 18  # pixels blended onto white at once
 BROKEN = "is broken or cut off and cannot be decoded"
 
 
 class ImageError(ValueError):
-    """A file that is not decoded: what is wrong with it, the end of a sentence that its name begins."""
+    """A file cannot be decoded; the text completes a sentence that begins with the file's name."""
 
 
 def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """files string [B] -> what `decode` takes of each; how many pixels it has, int64 [B]; why it is not to be decoded,
-    string [B], empty if it is.
+    """files string [B] -> files for `decode`, string [B]; their numbers of pixels, int64 [B]; faults, string [B]: why a
+    file is refused, or "".
 
-    Headers alone are read. What is refused is not worth decoding, or would take too much memory or time.
+    Only headers are read. Refused files cannot be decoded correctly, or would take too much memory or time.
     """
     known = headers.known(files)
     files, found = gif.first_images(files)
@@ -49,13 +49,13 @@ def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         (~headers.animated_webp(files), ["is an animated WebP: save its first image as PNG"]),
     ]
     faults = tf.zeros_like(files)
-    for valid, sentence in reversed(checks):  # the first failed check counts
+    for valid, sentence in reversed(checks):  # the first failed check wins
         faults = tf.where(valid, faults, tf.strings.join(sentence))
     return files, pixels, faults
 
 
 def decode(file: tf.Tensor) -> tf.Tensor:
-    """A file of `examine` that holds all checks, string [] -> uint8 [Y, X, 3].
+    """A file from `examine` without a fault, string [] -> uint8 [Y, X, 3].
 
     Raises: InvalidArgumentError if it is broken or cut off.
     """
@@ -80,7 +80,7 @@ def decode_png(file: tf.Tensor) -> tf.Tensor:
 
 
 def decode_bmp(file: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_bmp(file)  # as many channels as are in the file
+    image = tf.io.decode_bmp(file)  # with the file's number of channels
     transparent = headers.transparent_bmp(file)
     return tf.cond(transparent, lambda: on_white(image), lambda: image[:, :, :3])
 
@@ -92,14 +92,14 @@ def decode_webp(file: tf.Tensor) -> tf.Tensor:
 
 
 def on_white(image: tf.Tensor) -> tf.Tensor:
-    """uint8 [Y, X, 4], the last channel alpha -> uint8 [Y, X, 3]: what shows in front of white."""
+    """uint8 [Y, X, 4], the last channel alpha -> uint8 [Y, X, 3], blended onto white."""
     pixels = tf.reshape(image, (-1, 4))
     count = tf.size(pixels) // 4
 
     def blend(place: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         part = tf.cast(pixels[place : place + PART], tf.float32)
         colours, alpha = part[:, :3], part[:, 3:] / 255
-        mixed = 255.5 - (255 - colours) * alpha  # the cast rounds down; no mixture is near the middle of two numbers
+        mixed = 255.5 - (255 - colours) * alpha  # the cast rounds down; no value is close to a tie
         return place + PART, parts.write(place // PART, tf.cast(mixed, tf.uint8))
 
     parts = tf.TensorArray(tf.uint8, (count + PART - 1) // PART, infer_shape=False, element_shape=(None, 3))
@@ -128,5 +128,5 @@ def _examine_one(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 @functools.cache
 def _graph(function: Callable) -> Callable:
-    """-> a function of one file as a graph, which is traced once."""
+    """-> a function of one file as a graph function, traced once."""
     return tf.function(function, [tf.TensorSpec((), tf.string)], autograph=False)

@@ -1,7 +1,7 @@
-"""GIF files: the first image, alone and in an opaque file.
+"""GIF files: extract the first image as an opaque file of its own.
 
-TensorFlow's decoder decodes all images of a file before one is chosen, shows transparent pixels in black, and cuts off
-what an image has beside the place at which it lies. So a file is rewritten before it is decoded.
+TensorFlow's decoder decodes all images of a file before it selects one, shows transparent pixels in black, and crops
+an image by its offset on the screen. So a file is rewritten before it is decoded.
 """
 
 import tensorflow as tf
@@ -11,16 +11,16 @@ from kerasnets.images.bytes import begins, number
 MAGIC = b"GIF8"
 HEADER = 13  # bytes of the signature and of the screen's descriptor
 DESCRIPTOR = 10  # bytes of an image's descriptor
-RUN = 1 << 10  # sub-blocks of one length that are followed at once
-WINDOW = 1 << 12  # bytes of a chain of sub-blocks of many lengths that are followed at once
-# What may be followed in all files together, a second's work: 8 MB of sub-blocks of many lengths, or 500 MB of the
-# longest, which usual programs write; and in each file some extensions before its image.
+RUN = 1 << 10  # sub-blocks of equal length per step
+WINDOW = 1 << 12  # bytes of a chain of sub-blocks of varying lengths per step
+# Maximum steps for all files together, about a second: 8 MB of sub-blocks of varying lengths, or 500 MB of the longest,
+# which usual programs write; and for each file some extensions before its image.
 MOST_STEPS, STEPS_A_FILE = 2000, 8
 
 
 def first_images(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """files string [B] -> the same, of which GIFs have one image, the first, directly behind their header, without
-    transparency (`first_image`); and bool [B]: whether the image was found before MOST_STEPS were taken."""
+    """files string [B] -> files, where GIFs have only their first image, directly after the header and without
+    transparency (`first_image`); and bool [B]: whether the image was found within the steps (MOST_STEPS)."""
 
     def one(previous: tuple[tf.Tensor, tf.Tensor], file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps = previous[1]
@@ -34,8 +34,8 @@ def first_images(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """files string [B]: GIFs, as `first_images` gives them -> rows and columns of the whole screen, int64 [B]; 0 if the
-    image has no pixels."""
+    """files string [B]: GIFs from `first_images` -> rows and columns of the whole screen, int64 [B]; 0 if the image has
+    no pixels."""
     left, top, columns, rows = placement(files)
     there = (rows > 0) & (columns > 0)
     height = tf.maximum(number(files, 8, 2, True), top + rows)
@@ -51,7 +51,7 @@ def placement(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Ten
 
 
 def decode(file: tf.Tensor) -> tf.Tensor:
-    """A GIF, as `first_images` gives it -> uint8 [Y, X, 3]: its whole screen, white where the image does not reach."""
+    """A GIF from `first_images` -> uint8 [Y, X, 3]: its whole screen, white outside of the image."""
     left, top, columns, rows = placement(file)
     height, width = sizes(file)
     place = descriptor(file)
@@ -64,28 +64,28 @@ def decode(file: tf.Tensor) -> tf.Tensor:
 
 
 def descriptor(files: tf.Tensor) -> tf.Tensor:
-    """-> where in files of `first_images` the descriptor of the image is, int32 [B]."""
+    """-> the offset of the image's descriptor in files from `first_images`, int32 [B]."""
     return HEADER + table_size(tf.cast(number(files, 10, 1), tf.int32))
 
 
 def table_size(flags: tf.Tensor) -> tf.Tensor:
-    """-> bytes of the table of colours that follows a descriptor with these flags."""
+    """-> size in bytes of the colour table after a descriptor with these flags."""
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
 
 def first_image(file: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A GIF -> its header, its first image and the end of the file. Extensions are left out; the colour that is
-    transparent becomes white. A file that has no image keeps its header alone. And how many of the steps that it may
-    take are left; with 0 the image may be cut off.
+    """A GIF -> a GIF of its header and its first image; and the remaining steps: with 0 the image may be cut off.
+
+    Extensions are removed; the transparent colour becomes white. A file without an image keeps only its header.
     """
     data = tf.io.decode_raw(file, tf.uint8)
 
-    def at(place: tf.Tensor | int) -> tf.Tensor:  # 0 behind the end
+    def at(place: tf.Tensor | int) -> tf.Tensor:  # 0 past the end
         value = data[tf.minimum(place, tf.size(data) - 1)]
         return tf.where(place < tf.size(data), tf.cast(value, tf.int32), 0)
 
     def skip(place: tf.Tensor, colour: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Behind the extension at `place`; which colour is transparent, -1 for none."""
+        """-> the end of the extension at `place`; the transparent colour, -1 for none; the remaining steps."""
         control = at(place + 1) == 0xF9
         transparent = tf.where(at(place + 3) % 2 == 1, at(place + 6), -1)
         end, steps = chain_end(data, place + 2, steps)
@@ -97,7 +97,7 @@ def first_image(file: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
         skip,
         (HEADER + colours, tf.constant(-1), steps),
     )
-    own = table_size(at(place + 9))  # of the image; without it the file's counts
+    own = table_size(at(place + 9))  # of the image; 0: it uses the file's table
     end, steps = chain_end(data, place + DESCRIPTOR + own + 1, steps)
     image = tf.strings.substr(file, tf.minimum(place, tf.size(data)), end - tf.minimum(place, tf.size(data)))
     header = tf.strings.substr(file, 0, HEADER + colours)
@@ -107,7 +107,7 @@ def first_image(file: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def whitened(part: tf.Tensor, place: int, size: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
-    """-> a part of a file, of whose table of `size` bytes from `place` on the colour is white; -1: none."""
+    """-> a part of a file, with one colour of its table (`size` bytes at `place`) set to white; -1: none."""
     start = place + 3 * colour
     inside = (colour >= 0) & (3 * colour < size) & (start + 3 <= tf.strings.length(part))
     start = tf.where(inside, start, 0)
@@ -117,11 +117,10 @@ def whitened(part: tf.Tensor, place: int, size: tf.Tensor, colour: tf.Tensor) ->
 
 
 def chain_end(data: tf.Tensor, place: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """data uint8 [N] -> what comes behind the chain of sub-blocks that begins at a place, at most N; and how many of
-    the steps that may be taken are left.
+    """data uint8 [N] -> the end of the chain of sub-blocks that begins at a place, at most N; and the remaining steps.
 
-    Each sub-block has its length before it, and length 0 ends the chain. One step a sub-block could be as many steps as
-    there are bytes. So a step follows a run of sub-blocks of one length, and then a window.
+    Each sub-block begins with its length, and length 0 ends the chain. One step per sub-block could be as many steps as
+    there are bytes. So a step follows a run of sub-blocks of equal length, and then a window.
     """
     size = tf.size(data)
 
@@ -139,24 +138,24 @@ def chain_end(data: tf.Tensor, place: tf.Tensor, steps: tf.Tensor) -> tuple[tf.T
 
 
 def run_end(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """-> what comes behind the sub-blocks of one length that begin at a place, at most N and RUN sub-blocks."""
-    length = tf.cast(data[place], tf.int32) + 1  # with the byte that tells it
+    """-> the end of the run of sub-blocks of equal length that begins at a place, at most N and RUN sub-blocks."""
+    length = tf.cast(data[place], tf.int32) + 1  # with the length byte
     run = data[place : place + RUN * length : length]
     equal = tf.reduce_sum(tf.math.cumprod(tf.cast(run == data[place], tf.int32)))
     return tf.where(length > 1, tf.minimum(place + equal * length, tf.size(data)), place)
 
 
 def window_end(data: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """-> where the chain that begins at a place ends, or the first of its sub-blocks behind a window; whether it ends.
+    """-> the end of the chain that begins at a place, or its first sub-block after a window; whether the chain ends.
 
-    Of each place of the window the next one is known, then the one two links on, then four, until the chain has ended
-    or left the window.
+    Pointer doubling: from the next sub-block of each place of the window follows the one 2 links ahead, then 4, until
+    the chain has ended or left the window.
     """
 
     def follow() -> tuple[tf.Tensor, tf.Tensor]:
         places = tf.range(WINDOW + 256)
         window = tf.cast(data[place : place + WINDOW], tf.int32)
-        links = tf.pad(window, [[0, WINDOW + 256 - tf.size(window)]])  # behind the window a place is its own next
+        links = tf.pad(window, [[0, WINDOW + 256 - tf.size(window)]])  # after the window a place links to itself
         following = tf.where(links == 0, places, places + links + 1)
         for _ in range(WINDOW.bit_length()):
             following = tf.gather(following, following)

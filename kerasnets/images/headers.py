@@ -1,4 +1,4 @@
-"""What the headers of image files say, before anything is decoded: a header of a few bytes can ask for gigabytes.
+"""Read the headers of image files before decoding: a header of a few bytes can request gigabytes.
 
 B files
 """
@@ -8,33 +8,35 @@ import tensorflow as tf
 from kerasnets.images import gif
 from kerasnets.images.bytes import begins, has, number, signed
 
-MOST_SEGMENTS = 1000  # before a JPEG tells its size: the largest colour profiles take 255
+MOST_SEGMENTS = 1000  # before the size of a JPEG: the largest colour profiles take 255
 
-PNG, JPEG, GIF, BMP, RIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", gif.MAGIC, b"BM", b"RIFF"  # what files begin with
-FRAMES = [0xFFC0 + n for n in range(16) if n not in (4, 8, 12)]  # markers of the segment that tells a JPEG's size
+PNG, JPEG, GIF, BMP, RIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", gif.MAGIC, b"BM", b"RIFF"  # file signatures
+FRAMES = [0xFFC0 + n for n in range(16) if n not in (4, 8, 12)]  # markers of the segment with a JPEG's size
 BARE = [0xFF01, *range(0xFFD0, 0xFFD8)]  # markers without a segment
-ENDS = [0xFF00, *range(0xFFD8, 0xFFDB)]  # what may not come before the size: other images, the end, pixels
-BMP_MASKS = b"\0\0\xff\0" + b"\0\xff\0\0" + b"\xff\0\0\0"  # of red, green and blue: the order that is decoded
+ENDS = [0xFF00, *range(0xFFD8, 0xFFDB)]  # markers that may not precede the size: other images, the end, pixels
+BMP_MASKS = (
+    b"\0\0\xff\0" + b"\0\xff\0\0" + b"\xff\0\0\0"
+)  # of red, green and blue, in the only order that TensorFlow decodes
 
 
 def webp(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: which are WebP files."""
+    """-> bool [B]: whether a file is WebP."""
     return begins(files, RIFF) & has(files, 8, b"WEBP")
 
 
 def known(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: which are files of a format that is read."""
+    """-> bool [B]: whether a file has a supported format."""
     return tf.reduce_any([webp(files), *(begins(files, kind) for kind in (PNG, JPEG, GIF, BMP))], axis=0)
 
 
 def sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """files as of `gif.first_images` -> rows and columns of pixels, int64 [B]; 0 or less: there are none."""
+    """files from `gif.first_images` -> rows and columns of pixels, int64 [B]; 0 or less: no pixels."""
     frame = frame_segments(files)
     height, width = signed(number(files, 20, 4)), signed(number(files, 16, 4))  # of a PNG, where 31 bits are allowed
     for those, (y, x) in [
         (begins(files, JPEG), (number(files, frame + 5, 2), number(files, frame + 7, 2))),
         (begins(files, GIF), gif.sizes(files)),
-        # The rows of a BMP are negative where they are stored from the top down.
+        # The number of rows of a BMP is negative if they are stored from the top down.
         (begins(files, BMP), (tf.abs(signed(number(files, 22, 4, True))), signed(number(files, 18, 4, True)))),
         (webp(files), webp_sizes(files)),
     ]:
@@ -43,8 +45,8 @@ def sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def webp_sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """-> rows and columns of WebP files in each of their three forms, int64 [B]; 0 of others."""
-    lossless = number(files, 21, 4, True)  # 14 bits each, of what is one less
+    """-> rows and columns of WebP files in each of their three forms, int64 [B]; 0 for other files."""
+    lossless = number(files, 21, 4, True)  # 14 bits each, of the size minus one
     extended = has(files, 12, b"VP8X")
     lossy = has(files, 12, b"VP8 ") & has(files, 23, b"\x9d\x01\x2a")
     height = width = tf.zeros_like(lossless)
@@ -58,33 +60,33 @@ def webp_sizes(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def animated_webp(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: which are animated WebP files. TensorFlow 2.21 writes past its memory when it decodes one."""
+    """-> bool [B]: whether a file is an animated WebP. TensorFlow 2.21 writes out of bounds when it decodes one."""
     return webp(files) & has(files, 12, b"VP8X") & (number(files, 20, 1) // 2 % 2 == 1)
 
 
 def plain_bmp(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: whether TensorFlow decodes a file rightly, if it is a BMP. It takes no notice of palettes, of
-    compression, of masks and of the short headers of OS/2."""
+    """-> bool [B]: False for BMPs that TensorFlow decodes incorrectly. It ignores palettes, compression, masks and the
+    short headers of OS/2."""
     header, bits, compression = number(files, 14, 4, True), number(files, 28, 2, True), number(files, 30, 4, True)
     ordered = (compression == 0) | ((compression == 3) & has(files, 54, BMP_MASKS))
     return (header >= 40) & ((bits == 24) | (bits == 32)) & ordered | ~begins(files, BMP)
 
 
 def transparent_bmp(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: which are BMPs with a mask of alpha; without one, a pixel's fourth byte means nothing."""
+    """-> bool [B]: whether a file is a BMP with an alpha mask; without one, a pixel's fourth byte has no meaning."""
     header, bits, compression = number(files, 14, 4, True), number(files, 28, 2, True), number(files, 30, 4, True)
     mask = has(files, 66, b"\0\0\0\xff")
     return begins(files, BMP) & (header >= 56) & (bits == 32) & (compression == 3) & mask
 
 
 def transparent_png(files: tf.Tensor) -> tf.Tensor:
-    """-> bool [B]: which PNGs may have transparent pixels: they have a channel of alpha, or a chunk tRNS."""
+    """-> bool [B]: whether a PNG may have transparent pixels: it has an alpha channel or a tRNS chunk."""
     alpha = number(files, 25, 1) // 4 % 2 == 1  # a bit of the colour type
     return alpha | tf.strings.regex_full_match(files, r"\C*tRNS\C*")
 
 
 def frame_segments(files: tf.Tensor) -> tf.Tensor:
-    """-> where in each JPEG the segment begins that tells its size, int32 [B]; the length of the file if nowhere."""
+    """-> the offset of the segment with a JPEG's size, int32 [B]; the length of the file if there is none."""
     length = tf.strings.length(files)
 
     def among(marker: tf.Tensor, markers: list[int]) -> tf.Tensor:
@@ -106,8 +108,8 @@ def frame_segments(files: tf.Tensor) -> tf.Tensor:
 
 
 def scans(files: tf.Tensor) -> tf.Tensor:
-    """-> how many scans each JPEG may have at the most, int32 [B]; 0 for other files. Small images inside a segment
-    are counted too."""
+    """-> an upper bound of the number of scans of each JPEG, int32 [B]; 0 for other files. It also counts scans of
+    thumbnails inside segments."""
 
     def count(file: tf.Tensor) -> tf.Tensor:
         data = tf.io.decode_raw(file, tf.uint8)

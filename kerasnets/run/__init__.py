@@ -1,1 +1,1 @@
-"""A run directory: its files, its lock, and how a run goes on."""
+"""A run directory: its files, its lock, and how a run resumes."""

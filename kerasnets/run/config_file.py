@@ -1,4 +1,4 @@
-"""config.toml: all that is needed to repeat a run."""
+"""config.toml: the configuration that repeats a run."""
 
 import tomllib
 from pathlib import Path
@@ -27,7 +27,7 @@ def load(path: Path) -> tuple[str, str, Config]:
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
     facts = facts_of(task)
-    # The network's table is the last one: what is cut off must not be filled up with defaults.
+    # The network's table is the last one: defaults must not replace a part that is cut off.
     if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
         raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
     return task, preset, from_dict(facts.config, values)

@@ -1,4 +1,4 @@
-"""A run directory: what training leaves behind, and what it needs to go on after an interruption."""
+"""A run directory: the results of training, and its state to resume after an interruption."""
 
 import json
 import os
@@ -18,9 +18,9 @@ PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiec
 class RunDirectory:
     """The files of one run: config.toml, data.json, log.jsonl, checkpoints/, logs/, model.keras, metrics.json.
 
-    `log.jsonl` has one JSON object a line, each with its step: kind "training" (averages since the last such line),
-    "validation", "options" (those that changed then: [before, after]) or "model" (model.keras was lost and written
-    again from the checkpoint of this step).
+    `log.jsonl` has one JSON object per line, each with its step and kind: "training" (averages since the last such
+    line), "validation", "options" (changed options: [before, after]) or "model" (model.keras was lost and rewritten
+    from the checkpoint of this step).
     """
 
     def __init__(self, path: Path):
@@ -35,18 +35,18 @@ class RunDirectory:
         return [entry for entry in self._entries() if entry["kind"] == kind]
 
     def best_candidates(self) -> list[dict[str, Any]]:
-        """-> the validations of the weights that model.keras may hold: those since it was last written again."""
+        """-> the validations of the weights that model.keras may hold: those since it was last rewritten."""
         begin = max((entry["step"] for entry in self.history("model")), default=0)
         return [entry for entry in self.history("validation") if entry["step"] >= begin]
 
     def check_epochs(self, epochs: int) -> None:
-        """Raises: RequestError if more epochs than these are behind the run."""
+        """Raises: RequestError if the run has already completed more epochs."""
         behind = max((entry["epoch"] for entry in self.history("validation")), default=0)
         if epochs < behind:
             raise RequestError(f"training.epochs is {epochs}; it must be {behind} or more, which are behind the run.")
 
     def rewind(self, step: int) -> None:
-        """Forgets what was logged after `step`: training goes on from a checkpoint and will log it again."""
+        """Delete log entries after `step`: training resumes from a checkpoint and logs them again."""
         kept = [entry for entry in self._entries() if entry["step"] <= step]
         write(self.path / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
 
@@ -58,12 +58,12 @@ class RunDirectory:
         for line in path.read_text("utf-8").splitlines():
             try:
                 entries.append(json.loads(line))
-            except json.JSONDecodeError:  # the line that was being written when the process was ended
+            except json.JSONDecodeError:  # the last line, if the process ended while writing it
                 break
         return entries
 
     def save_model(self, model: keras.Model) -> None:
-        """Writes model.keras aside and renames it, so that a whole one is there at any time."""
+        """Write model.keras under a temporary name and rename it, so that the file is complete at any time."""
         partial = self.path / ".partial.keras"
         try:
             model.save(partial)
@@ -75,7 +75,7 @@ class RunDirectory:
         return is_whole_model(self.path / MODEL)
 
     def load_model(self) -> keras.Model:
-        """Raises: RequestError if model.keras is damaged or not there."""
+        """Raises: RequestError if model.keras is damaged or missing."""
         return load_model(self.path / MODEL)
 
     def finish(self, metrics: dict[str, Any]) -> None:

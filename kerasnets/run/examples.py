@@ -1,4 +1,4 @@
-"""A task's examples as a file: requests that TensorFlow Serving's REST interface takes as they are."""
+"""A task's examples as a file: a request for TensorFlow Serving's REST API."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ def instances(examples: list[dict[str, Any]]) -> str:
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """The reverse of `instances`."""
+    """The inverse of `instances`."""
 
     def raw(value: Any) -> Any:
         return base64.b64decode(value["b64"]) if isinstance(value, dict) else value

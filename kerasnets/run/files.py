@@ -1,4 +1,4 @@
-"""The files of a run directory: written whole or not at all, and checked before they are read.
+"""The files of a run directory: written atomically, and checked before use.
 
 `export` copies some of them into `assets.extra` of a SavedModel, where they are checked in the same way.
 """
@@ -17,7 +17,7 @@ from kerasnets.run.interrupts import interrupts_deferred
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"
 EXAMPLES, DATA = "examples.json", "data.json"
 TRAIN_AGAIN = "give the train command of the run again, which writes it anew"
-# What of a run an export reads if it is there.
+# Files of a run that an export reads if they exist.
 RESULTS = (METRICS, DATA, "calibration.json", "evaluation-*.json")
 WAYS_OUT = {
     METRICS: f"remove it and {TRAIN_AGAIN}.",
@@ -27,20 +27,20 @@ WAYS_OUT = {
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file aside and renames it, so that no reader and no failure sees a part of it."""
+    """Write a file under a temporary name and rename it, so that it is never incomplete, even after a failure."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # else a machine that loses its power may keep the new name and no content
+            os.fsync(file.fileno())  # otherwise a power failure may keep the new name without its content
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is what `write` leaves if its process is killed."""
+    """Whether a file is the temporary file of a `write` whose process was killed."""
     return name.startswith(".") and name.endswith(".partial")
 
 
@@ -49,9 +49,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """-> the value that a file holds.
+    """-> the value in a JSON file.
 
-    Raises: RequestError if the file is missing or damaged; a part of a JSON object is never one.
+    Raises: RequestError if the file is missing or damaged; a truncated JSON object is always invalid.
     """
     try:
         return json.loads(path.read_text("utf-8"))
@@ -68,9 +68,9 @@ def way_out(name: str) -> str:
 
 
 def check_json(directory: Path, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Reads files, so that damage is found before anything is computed.
+    """Read files, to find damage before any computation.
 
-    Args: required, optional: names of files, or patterns of names; they differ in what may be missing.
+    Args: required: names of files; optional: patterns of names of files that may be missing.
     Raises: RequestError if a file is missing or damaged.
     """
     for path in [directory / name for name in required] + [path for name in optional for path in directory.glob(name)]:
@@ -78,7 +78,7 @@ def check_json(directory: Path, required: Iterable[str], optional: Iterable[str]
 
 
 def is_whole_model(path: Path) -> bool:
-    """Whether model.keras, a zip archive, is there with all that its directory lists, each part with its checksum."""
+    """Whether model.keras, a zip archive, exists, is complete and matches its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -92,7 +92,7 @@ def check_model(path: Path) -> None:
 
 
 def load_model(path: Path) -> Any:
-    """-> the Keras model of a model.keras, with the layers of kerasnets.
+    """-> the Keras model of a model.keras, which may use layers of kerasnets.
 
     Raises: RequestError if the file is missing, damaged or cut off.
     """
@@ -105,7 +105,7 @@ def load_model(path: Path) -> Any:
 
 
 def import_network(path: Path) -> None:
-    """Imports the module of the network's class, which registers it with Keras."""
+    """Import the module of the network's class, which registers it with Keras."""
     with zipfile.ZipFile(path) as archive:
         module = json.loads(archive.read("config.json")).get("module") or ""
     if module.startswith("kerasnets."):

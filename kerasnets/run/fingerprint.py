@@ -1,13 +1,13 @@
-"""What a run was trained on, `data.json` in its directory, by which data that have changed since are noticed.
+"""The fingerprint of a run's data, `data.json` in its directory, which detects later changes of the data.
 
-    dataset       as it was given
-    classes       of images: their names, in the order of the labels
-    splits        {split: {"examples": images, characters or pairs, "sha256": of what was read}}
+    dataset       the option `--dataset`
+    classes       names of the classes of images, in the order of the labels
+    splits        {split: {"examples": images, characters or pairs, "sha256": of the examples}}
     files         {path: {"bytes", "sha256"}} of the user's own data (`folder:`, `file:`), relative to the data
-    files_sha256  of `files`; an export keeps it without them, since names of files can be private
+    files_sha256  hash of `files`; an export keeps only the hash, since file names can be private
 
-Data are the same if their files are, whatever a later version reads in them (decoders of JPEG differ by a shade from
-machine to machine), or if what was read of them is (a file that nobody reads may come and go).
+Data are equal if their files are equal, even if they decode differently (JPEG decoders differ slightly between
+machines), or if the examples are equal (unused files may appear and disappear).
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from kerasnets.run.files import DATA, read_json, write_json
 from kerasnets.tasks import Task
 
 VERBS = {"added": ("was added", "were added"), "changed": ("changed", "changed"), "gone": ("is gone", "are gone")}
-MOST_NAMES = 3  # of changed files that a sentence names
+MOST_NAMES = 3  # of changed files named in a message
 Fingerprint = dict[str, Any]
 
 
 def take(task: Task) -> Fingerprint:
-    """-> the fingerprint of the data of a task, which it reads.
+    """Read the data of a task; -> their fingerprint.
 
-    Raises: DataError if the data cannot be had.
+    Raises: DataError if the data cannot be read.
     """
     data = task.data
     files = list_files(task.config.dataset)
@@ -42,7 +42,7 @@ def take(task: Task) -> Fingerprint:
     splits = {}
     for name in SPLITS:
         part = getattr(data, name)
-        # The pixels of a prepared set depend on the machine's decoder; its labels say enough of which set it is.
+        # The pixels of a prepared dataset depend on the machine's decoder; its labels suffice to identify it.
         content = part[1] if classes and files is None else part
         splits[name] = {"examples": data.count(name), "sha256": digest(content)}
     return {"dataset": task.config.dataset, **classes, "splits": splits} | summary(files)
@@ -68,8 +68,8 @@ def digest(content: Any) -> str:
 
 
 def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
-    """-> size and SHA-256 of each file of the user's own data, hidden ones left out; None of any other data set, and
-    where there is nothing."""
+    """-> size and SHA-256 of each file of the user's own data, except hidden files; None for other datasets, and if the
+    path does not exist."""
     form, colon, place = dataset.partition(":")
     root = Path(place)
     if not colon or form not in ("folder", "file") or not root.exists():
@@ -84,7 +84,7 @@ def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
             paths += [Path(folder, name) for name in names if not name.startswith(".")]
         seen.add(real)
     paths = sorted(path for path in paths if path.is_file())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
         return {
             path.relative_to(root).as_posix(): described
             for path, described in zip(paths, pool.map(describe_file, paths), strict=True)
@@ -101,17 +101,17 @@ def same_files(before: Fingerprint, now: Fingerprint) -> bool:
 
 
 def changed_splits(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """-> the splits that have other examples than before, or examples of other classes."""
+    """-> the splits whose examples or classes have changed."""
     key = "examples" if same_files(before, now) else "sha256"
     if before.get("classes") != now.get("classes"):
         return list(SPLITS)
-    if "splits" not in before:  # nothing else is known
+    if "splits" not in before:  # no data.json: only the classes are known
         return []
     return [name for name in SPLITS if before["splits"][name][key] != now["splits"][name][key]]
 
 
 def difference(before: Fingerprint, now: Fingerprint, unit: str) -> str | None:
-    """-> what has changed, for the middle of a sentence, or None.
+    """-> the changes, to be inserted into a sentence, or None.
 
     Args: unit of the examples: images, characters, pairs.
     """
@@ -165,14 +165,14 @@ def write(directory: Path, fingerprint: Fingerprint) -> None:
 
 
 def copy_without_names(run_dir: Path, extra: Path) -> None:
-    """Copies data.json of a run into an export, without the names of files."""
+    """Copy data.json of a run into an export, without the names of files."""
     if (run_dir / DATA).exists():
         write(extra, {name: value for name, value in read_json(run_dir / DATA).items() if name != "files"})
 
 
 def load(directory: Path, task: Task) -> Fingerprint:
-    """-> what `write` left in a run directory or in `assets.extra`, with the classes that the model itself knows; these
-    alone, and a sentence on standard error, if there is no such file."""
+    """-> the fingerprint from a run directory or `assets.extra`, with the model's own classes; without the file the
+    classes alone, and a warning on standard error."""
     fingerprint = {}
     if (directory / DATA).exists():
         fingerprint = read_json(directory / DATA)
@@ -182,7 +182,7 @@ def load(directory: Path, task: Task) -> Fingerprint:
 
 
 def check_unchanged(directory: Path, task: Task) -> None:
-    """Raises: RequestError if the data of a run that goes on are not those that it began with."""
+    """Raises: RequestError if the data have changed since the run began."""
     if changes := difference(load(directory, task), take(task), task.facts.unit):
         raise RequestError(
             f"{directory} was begun with other data: {changes}; put the data back as they were, or give another "
@@ -191,13 +191,13 @@ def check_unchanged(directory: Path, task: Task) -> None:
 
 
 def check_scored(directory: Path, task: Task, split: str) -> str | None:
-    """Compares the data of which `split` is to be scored with those of the training.
+    """Compare the current data with those of the training, before `split` is scored.
 
     The scored split alone may change: a user who adds examples to it wants them scored. If the training split has
-    changed too, the splits may have been cut anew, and the scored examples may have been trained on.
+    changed too, the data may have been split again, and scored examples may have been trained on.
 
-    Returns: what has changed, if the score can be had all the same.
-    Raises: RequestError if the classes are others, or both the training split and the scored one.
+    Returns: the changes that do not prevent scoring, or None.
+    Raises: RequestError if the classes have changed, or both the training split and the scored one.
     """
     before, now = load(directory, task), take(task)
     changes, changed = difference(before, now, task.facts.unit), changed_splits(before, now)
@@ -212,10 +212,10 @@ def check_scored(directory: Path, task: Task, split: str) -> str | None:
 
 
 def check_exported(directory: Path, task: Task, read: bool) -> str | None:
-    """-> what has changed in the data of a run; None also if they are gone, as on another machine.
+    """-> the changes of a run's data, or None; None also if the data are missing, as on another machine.
 
-    Args: read: whether the data will be read in any case. Otherwise they are, which takes time, only if files of the
-        user's own data have changed.
+    Args: read: always read the data. Otherwise they are read, which takes time, only if files of the user's own data
+        have changed.
     """
     before = load(directory, task)
     files = None if read else list_files(task.config.dataset)

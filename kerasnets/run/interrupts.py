@@ -1,4 +1,4 @@
-"""Interrupts that wait: for code that would swallow the exception."""
+"""Deferred interrupts, for code that would swallow KeyboardInterrupt."""
 
 import contextlib
 import signal
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let SIGINT and SIGTERM take effect at the end of the block only.
+    """Defer SIGINT and SIGTERM to the end of the block.
 
-    Keras builds a model that it loads within a bare `except`, which would take Ctrl-C for a model that cannot be built
-    and go on.
+    While Keras loads a model, it builds it within a bare `except`, which would treat Ctrl-C as a failed build and
+    continue.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals are not handled here
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
     received: list[int] = []

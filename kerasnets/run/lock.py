@@ -14,10 +14,10 @@ FILE = ".lock"
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, which is there, until the end of the block.
+    """Hold the lock of an existing run directory until the end of the block.
 
-    The operating system holds it for the process and drops it when the process ends, in whatever way; the file itself
-    stays, and says who had it last.
+    The operating system releases the lock when the process ends, even if it crashes; the file stays and contains the
+    last holder's process id.
 
     Raises: RequestError if another process holds it.
     """

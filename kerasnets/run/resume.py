@@ -1,4 +1,4 @@
-"""Whether a training can go on in a run directory, and with which options."""
+"""Check whether a training can resume in a run directory, and with which options."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ from kerasnets.run.files import (
 )
 from kerasnets.tasks import TASKS
 
-# What a run writes before its config.toml, and writes again if it was ended in between.
+# Files that a run writes before its config.toml, and rewrites if it was interrupted in between.
 FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), EXAMPLES, DATA, lock.FILE}
-# What may be another when a run goes on: neither the network nor the vocabulary nor the batches depend on it.
+# Options that may change when a run resumes: network, vocabulary and batches do not depend on them.
 RESUMABLE = tuple(f"training.{field.name}" for field in dataclasses.fields(Training) if field.name != "batch_size")
 
 
@@ -37,7 +37,7 @@ def named_values(text: str) -> dict[str, str]:
 
 
 def with_values(config: Config, values: Mapping[str, str]) -> Config:
-    """-> the configuration with other values of the options in RESUMABLE."""
+    """-> the configuration with new values of options in RESUMABLE."""
     training = to_dict(config.training)
     for name, value in values.items():
         field = name.removeprefix("training.")
@@ -52,10 +52,10 @@ def with_values(config: Config, values: Mapping[str, str]) -> Config:
 def look_at(
     run_dir: Path, task: str, preset: str, config: Config, resume_with: Mapping[str, str]
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """-> the metrics of a run that is already finished there, or None; the options that `resume_with` changes,
+    """-> the metrics of the directory's run if it is finished, else None; the options that `resume_with` changes,
     {name: [before, after]}.
 
-    Raises: RequestError if another run is there, or none that could go on.
+    Raises: RequestError if the directory holds another run, or files but no run that can resume.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RequestError(f"{run_dir} is a file; give a directory as --run-dir.")
@@ -79,12 +79,12 @@ def look_at(
     if finished and changes:
         raise RequestError(f"{run_dir} is finished; give another --run-dir to train with other options.")
     if finished and not is_whole_model(run_dir / MODEL):
-        finished = None  # it is written again
+        finished = None  # resuming rewrites model.keras
     return finished, changes
 
 
 def refuse_changes(run_dir: Path, changes: Mapping[str, Any]) -> None:
-    """Raises: RequestError if there are changes of options; it says which way there is to go on."""
+    """Raises: RequestError, with a way to proceed, if options have changed."""
     if not changes:
         return
     text = "; ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in changes.items())

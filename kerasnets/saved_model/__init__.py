@@ -1,1 +1,1 @@
-"""What an export consists of beside the graph: recorded requests, the model card, smaller weights, other formats."""
+"""The parts of an export beside the graph: recorded requests, model card, compressed weights, other formats."""

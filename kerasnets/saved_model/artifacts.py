@@ -1,5 +1,4 @@
-"""What an export can be asked for, known before TensorFlow is: how weights are stored, and in which other formats the
-network is written."""
+"""The options of an export, checked before TensorFlow is imported: storage of weights, and other formats."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxrunt
 
 
 def check_formats(names: Iterable[str]) -> list[str]:
-    """-> the formats, each once, if they are known and the packages that write them are here."""
+    """-> the formats without duplicates. Raises: RequestError if one is unknown or its packages are not installed."""
     chosen = list(dict.fromkeys(choose("format", name, FORMATS) for name in names))
     for name in chosen:
         missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]

@@ -1,11 +1,11 @@
-"""Weights in less space: float16, or int8 with a scale for each output. What computes with them is float32.
+"""Compressed weights: float16, or int8 with a scale for each output. Computation is in float32.
 
-    float16   w ≈ float32(h),  h the nearest number of 16 bits
-    int8      w ≈ s · q,       q = round(w / s),  s = max |w| / 127 over the weights that make one output
+    float16   w ≈ float32(h),  h = w rounded to 16 bits
+    int8      w ≈ s · q,       q = round(w / s),  s = max |w| / 127 over the weights of one output
 
-(symmetric quantization of weights alone, a scale a channel: Krishnamoorthi 2018, section 3.1.) An exported graph holds
-h, or q and s, and makes w of them at the beginning of a call, once, before any loop over time or over what is written.
-Vectors stay as they are: biases, normalizations and their statistics are few and matter most.
+(symmetric weight-only quantization, one scale per channel: Krishnamoorthi 2018, section 3.1.) An exported graph stores
+h, or q and s, and restores w once at the beginning of a call, before any loop over time or generated tokens. Vectors
+are not compressed: biases, normalizations and their statistics are few and matter most.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ import tensorflow as tf
 from kerasnets.data.splits import DataError
 from kerasnets.tasks import Task
 
-TABLES = ("embeddings", "table")  # variables of which a row, not a column, belongs together
-LEAST = 8  # weights that share a scale; fewer are not worth one
+TABLES = ("embeddings", "table")  # variables with one output per row, not per column
+LEAST = 8  # minimum weights per scale; fewer save too little
 
 MOST_PREDICTIONS = 10_000  # of the validation split, so that an export does not wait for a large one
 
 
 class StoredWeight:
-    """A variable of a model as it is stored: `parts`, of which `restore` makes its value again."""
+    """The stored form of a model's variable: `parts`, from which `restore` computes its value."""
 
     def __init__(self, variable: keras.Variable, storage: str):
         self.variable = variable
@@ -46,11 +46,11 @@ class StoredWeight:
 
 
 class CompressedModel:
-    """A model's weights as they are stored, and its signatures computing with them.
+    """A model's stored weights, and its signatures that compute with them.
 
     Attributes:
-        model: the Keras model, which stays as it was.
-        stored: those of its variables that are stored smaller; the others are stored as they are.
+        model: the Keras model, unchanged.
+        stored: its compressed variables; the others are stored in float32.
     """
 
     def __init__(self, model: keras.Model, storage: str):
@@ -58,12 +58,12 @@ class CompressedModel:
         self.stored = [StoredWeight(v, storage) for v in model.variables if is_worth(v, storage)]
 
     def signatures(self, task: Task) -> dict[str, Any]:
-        """-> the task's signatures, each of which restores the weights before anything else."""
+        """-> the task's signatures, each of which first restores the weights."""
         signatures = task.signatures(self.model)
         if not self.stored:
             return signatures
-        # Signatures call each other, and one that has been traced holds on to the weights of that graph: so each is
-        # taken from a set of its own.
+        # Signatures call each other, and a traced one keeps the weights of the graph that called it: so each is taken
+        # from a separate set.
         return {name: self._restoring(task.signatures(self.model)[name]) for name in signatures}
 
     def _restoring(self, function: Any) -> Callable:
@@ -73,12 +73,12 @@ class CompressedModel:
             with keras.StatelessScope(state_mapping=weights):
                 return function(*inputs)
 
-        # What is called in here is a graph function already, and says itself how Python becomes one.
+        # `function` is already a graph function with its own autograph setting.
         return tf.function(restored, input_signature=function.input_signature, autograph=False)
 
     @contextlib.contextmanager
     def rounded(self) -> Iterator[keras.Model]:
-        """The model itself with the weights that the stored ones are restored to, until the end of the block."""
+        """Assign the restored weights to the model until the end of the block."""
         exact = [weight.variable.numpy() for weight in self.stored]
         for weight in self.stored:
             weight.variable.assign(weight.restore())
@@ -89,20 +89,20 @@ class CompressedModel:
                 weight.variable.assign(value)
 
     def megabytes(self) -> tuple[float, float]:
-        """-> megabytes (10^6 bytes) of all variables as they were, as they are stored."""
+        """-> megabytes (10^6 bytes) of all variables before and after compression."""
         before = sum(size(variable.value) for variable in self.model.variables)
         saved = sum(size(weight.variable.value) - sum(map(size, weight.parts)) for weight in self.stored)
         return before / 1e6, (before - saved) / 1e6
 
 
 def input_axes(variable: keras.Variable) -> tuple[int, ...]:
-    """-> the axes over which the weights of one output lie: all but the last; of a table, all but the first."""
+    """-> the axes of the weights of one output: all but the last; for a table, all but the first."""
     axes = tuple(range(len(variable.shape)))
     return axes[1:] if variable.name in TABLES else axes[:-1]
 
 
 def is_worth(variable: keras.Variable, storage: str) -> bool:
-    """Whether a variable is stored smaller: float32 matrices that the storage can hold."""
+    """Whether to compress a variable: only float32 matrices that the storage can represent."""
     if storage == "float32" or len(variable.shape) < 2 or variable.dtype != "float32":
         return False
     if storage == "float16":
@@ -115,9 +115,8 @@ def size(variable: tf.Variable) -> int:
 
 
 def card(task: Task, compressed: CompressedModel) -> dict[str, Any]:
-    """-> the section of the model card: how weights are stored, their size, and what that costs.
-
-    With a storage other than float32 it has "quality": see `quality`.
+    """-> the section `weights` of the model card: storage and size, and "quality" (see `quality`) unless the storage is
+    float32.
     """
     before, after = compressed.megabytes()
     told = {"storage": compressed.storage, "megabytes_before": before, "megabytes_after": after}
@@ -125,15 +124,15 @@ def card(task: Task, compressed: CompressedModel) -> dict[str, Any]:
 
 
 def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
-    """What the validation split says of a model with its own weights and with the stored ones.
+    """Compare a model with its own weights and with the stored ones on the validation split.
 
     Returns:
-        split, what of it was used; before and after: the task's metrics of it; predictions: of how many of them (of a
-        class, a character, a subword) the logits were compared; largest_logit_difference; same_prediction, the share
-        whose most probable one is the same. If the data cannot be had: not_measured, a sentence.
+        split: the part that was used; before and after: the task's metrics; predictions: number of predictions (of a
+        class, a character, a subword) whose logits were compared; largest_logit_difference; same_prediction: share of
+        predictions with the same argmax. If the data cannot be read: not_measured, a sentence.
     """
     most = task.facts.most_measured
-    # One graph for both: it reads the variables when it is called.
+    # One graph for both: it reads the variables at each call.
     signatures = task.signatures(compressed.model)
     try:
         before = task.evaluate(signatures, "validation", compressed.model, most)
@@ -149,13 +148,13 @@ def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
 
 
 def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """-> the metrics that are numbers, and how many examples they are of."""
+    """-> the metrics that are numbers, and the number of examples."""
     counts = ("examples", "sentences", "characters")
     return {name: value for name, value in evaluation.items() if isinstance(value, float) or name in counts}
 
 
 def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
-    """-> how far the logits of the held-out examples are apart."""
+    """-> the differences between the logits of held-out examples."""
     rounded = task.held_out(compressed.model)
     predictions, same, largest = 0, 0, 0.0
     for logits, _ in task.held_out(compressed.model):
@@ -174,7 +173,7 @@ def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
 
 
 def summary(told: dict[str, Any]) -> str:
-    """-> a line or two about what `card` tells."""
+    """-> one or two lines about the result of `card`."""
     lines = [f"weights in {told['storage']}: {told['megabytes_before']:.2f} MB -> {told['megabytes_after']:.2f} MB"]
     measured = told["quality"]
     if "not_measured" in measured:

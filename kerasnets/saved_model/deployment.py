@@ -1,4 +1,4 @@
-"""What a server is told about the models: `models.config` beside them, and batching parameters in each version.
+"""Configuration for servers: `models.config` in the models directory, and batching parameters in each version.
 
 MODELS_DIR/models.config                          --model_config_file of `python -m serving` and TensorFlow Serving
 MODELS_DIR/NAME/VERSION/batching_params.pbtxt     read by TensorFlow Serving with --enable_batching and
@@ -23,20 +23,20 @@ HEADER = f"""{GENERATED}
 # are not. Labels need --allow_version_labels_for_unavailable_models, because a server looks at them before it loads.
 """
 LARGEST_REQUEST = 1000  # rows; the server's own default
-GOOD_ENOUGH = 0.9  # of the most rows a second
-PATIENCE = 0.5  # how much later than by itself a request may be answered, at most, for the sake of a batch
+GOOD_ENOUGH = 0.9  # share of the maximum rows per second
+PATIENCE = 0.5  # maximum wait for a batch, as a share of the latency of a single request
 
 
 def update_config(models_dir: Path, name: str, version: int, label: str | None = None) -> None:
-    """Brings `models.config` up to date with the models directory, for a version that has just been written.
+    """Update `models.config` from the models directory, after a new version has been written.
 
-    Every directory with a version becomes an entry. A label names the new version; the other label stays where it was
-    if that version still exists. A model with labels has the policy `specific`: the versions with labels and the newest
-    one are served (`all` stays, as it serves them too). A model without labels keeps its policy; without one, servers
-    serve the newest version.
+    Every directory with a version becomes an entry. `label` moves to the new version; the other label stays on its
+    version while that exists. A model with labels has the policy `specific`: servers load the versions with labels and
+    the newest one (a policy `all` stays, as it includes them). A model without labels keeps its policy; without one,
+    servers load the newest version.
 
-    A file whose first line does not say that it is generated, or that cannot be parsed, is someone's own: it is left
-    as it is, and a message says so. The new one is written aside and renamed.
+    A file without the generated first line, or one that cannot be parsed, belongs to the user: it stays unchanged, and
+    a message says so. The new file is written under a temporary name and renamed.
     """
     path = models_dir / CONFIG
     config = model_server_config_pb2.ModelServerConfig()
@@ -67,18 +67,18 @@ def update_config(models_dir: Path, name: str, version: int, label: str | None =
 
 
 def versions(base: Path) -> list[int]:
-    """-> the versions below a model's directory, in ascending order."""
+    """-> the versions in a model's directory, in ascending order."""
     numbers = [path.name for path in base.iterdir() if (path / "saved_model.pb").exists()]
     return sorted(int(number) for number in numbers if re.fullmatch("[0-9]+", number))
 
 
 def is_elsewhere(entry: Any, models_dir: Path) -> bool:
-    """Whether a model lies outside the models directory: that is not for this file to judge."""
+    """Whether a model is outside the models directory; its entry stays unchanged."""
     return Path(entry.base_path).parent != models_dir.resolve()
 
 
 def set_labels(entry: Any, present: list[int], given: Mapping[str, int]) -> None:
-    """Sets labels and policy of a model of which these versions are present."""
+    """Set labels and policy of a model with these versions."""
     had_labels = bool(entry.version_labels)
     kept = {label: number for label, number in entry.version_labels.items() if number in present}
     labels = {**kept, **given}
@@ -95,12 +95,12 @@ def batching(batches: Sequence[Mapping[str, float]], cpus: int) -> str:
     """-> BatchingParameters in text format, chosen from the latencies of requests of several sizes.
 
     Args:
-        batches: [{"rows", "p50"}], rows 1 and more, p50 in milliseconds: `batches` of the report of `verify`.
-        cpus: of the machine that they were measured on.
+        batches: [{"rows", "p50"}], from 1 row up, p50 in milliseconds: `batches` of the report of `verify`.
+        cpus: number of CPUs of the machine of the measurement.
 
-    The rule is in the text: it stands in the file as a comment.
+    A comment in the file states the rule.
     """
-    # What took longer than a larger request was disturbed by something else on the machine.
+    # A request that took longer than a larger one was disturbed by other work on the machine.
     times = {int(batch["rows"]): min(later["p50"] for later in batches[n:]) for n, batch in enumerate(batches)}
     speed = {rows: rows / milliseconds for rows, milliseconds in times.items()}
     most = max(speed.values())

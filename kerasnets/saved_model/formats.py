@@ -1,6 +1,5 @@
-"""The network alone in the formats of other runtimes: LiteRT (once TensorFlow Lite), for phones and small devices, and
-ONNX. Neither of them knows strings: what goes in are pixels or tokens, what comes out are logits, as the task says
-(`Task.arrays`).
+"""The network in the formats of other runtimes: LiteRT (formerly TensorFlow Lite), for phones and small devices, and
+ONNX. They do not support strings: the inputs are pixels or tokens, the outputs logits (`Task.arrays`).
 """
 
 import contextlib
@@ -18,18 +17,18 @@ from kerasnets.command import stderr_held_back
 from kerasnets.saved_model.artifacts import FORMATS
 from kerasnets.tasks.arrays import ArrayNetwork
 
-TOLERANCE = 1e-4  # of logits, or of their largest where that is above 1
-SIZES = ((1, 12), (3, 7))  # rows and steps with which a file is tried
+TOLERANCE = 1e-4  # of logits, relative to the largest one if that is above 1
+SIZES = ((1, 12), (3, 7))  # rows and steps of the inputs that test a file
 
 Arrays = dict[str, np.ndarray]
 
 
 class FormatError(RuntimeError):
-    """A network that a format does not take, or that computes something else there: one sentence."""
+    """A network cannot be converted to a format, or its outputs differ there: one sentence."""
 
 
 def write_all(network: ArrayNetwork, names: Iterable[str], directory: Path) -> dict[str, dict[str, Any]]:
-    """Writes the network in each of the formats. -> what `write` tells of each; of one that fails, {"failed": why}."""
+    """Write the network in each format; -> the result of `write` for each, or {"failed": reason}."""
     told = {}
     for name in names:
         try:
@@ -40,18 +39,18 @@ def write_all(network: ArrayNetwork, names: Iterable[str], directory: Path) -> d
 
 
 def write(network: ArrayNetwork, name: str, directory: Path) -> dict[str, Any]:
-    """Writes the network in one of FORMATS into the directory, and runs the file against it.
+    """Write the network in one of FORMATS into the directory, and compare the file's outputs with the network's.
 
     Returns: for the model card: file; megabytes; inputs {name: shape}, -1 = free; names of the outputs; difference, the
         largest from the network's own outputs.
-    Raises: FormatError, and there is no file.
+    Raises: FormatError; the file is then removed.
     """
     path, kind = directory / FORMATS[name], type(network.model).__name__
     exported, specs = Exported(network), specs_of(network, name)
     tried = [draw(network, specs, rows, steps) for rows, steps in SIZES]
     expected = [{key: value.numpy() for key, value in exported(*inputs.values()).items()} for inputs in tried]
     try:
-        with stderr_held_back():  # the converters tell of every step that they take
+        with stderr_held_back():  # the converters log every step
             with readable_loops():
                 export(exported, name, path, specs)
             answer = RUNTIMES[name](path)
@@ -74,7 +73,7 @@ def write(network: ArrayNetwork, name: str, directory: Path) -> dict[str, Any]:
 
 
 class Exported(keras.Model):
-    """What Keras's exporters take: a network as a model."""
+    """The network as a Keras model, for Keras's exporters."""
 
     def __init__(self, network: ArrayNetwork):
         super().__init__()
@@ -85,16 +84,16 @@ class Exported(keras.Model):
 
 
 def specs_of(network: ArrayNetwork, name: str) -> list[tf.TensorSpec]:
-    """-> the network's inputs as the format takes them.
+    """-> the network's input specs for the format.
 
-    LiteRT keeps what a loop collects in lists whose elements have a fixed shape: with a loop, the batch is 1.
+    LiteRT collects a loop's outputs in lists whose elements have a fixed shape: with a loop, the batch is 1.
     """
     batch = 1 if name == "litert" and network.recurrent else None
     return [tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, spec.name) for spec in network.inputs]
 
 
 def draw(network: ArrayNetwork, specs: list[tf.TensorSpec], rows: int, steps: int) -> Arrays:
-    """-> inputs of that size, drawn at random; where the batch is fixed, of that batch."""
+    """-> random inputs with this number of rows (or the fixed batch size) and steps."""
     random = np.random.default_rng(rows)
     steps = min(steps, network.max_length or steps)
     drawn = {}
@@ -113,8 +112,8 @@ def draw(network: ArrayNetwork, specs: list[tf.TensorSpec], rows: int, steps: in
 
 
 def export(exported: Exported, name: str, path: Path, specs: list[tf.TensorSpec]) -> None:
-    """Through Keras's exporters."""
-    # LiteRT's operations alone: with TensorFlow's, an application would have to carry all of TensorFlow.
+    """Write a file with Keras's exporters."""
+    # Only LiteRT's operations: with TensorFlow's, an application would have to include all of TensorFlow.
     operations = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}} if name == "litert" else {}
     exported.export(str(path), format=name, input_signature=specs, verbose=False, **operations)
 
@@ -138,8 +137,8 @@ RUNTIMES = {"litert": litert_runtime, "onnx": onnx_runtime}
 
 
 def difference(expected: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> float:
-    """-> the largest, as a share of the largest number expected where that is above 1; infinite if shapes differ or an
-    answer is no number."""
+    """-> the largest difference, relative to the largest expected value if that is above 1; infinite if shapes differ
+    or an answer is not finite."""
     largest = 0.0
     for name, value in expected.items():
         if value.shape != answers[name].shape or not np.all(np.isfinite(answers[name])):
@@ -151,10 +150,10 @@ def difference(expected: Mapping[str, np.ndarray], answers: Mapping[str, np.ndar
 
 @contextlib.contextmanager
 def readable_loops() -> Iterator[None]:
-    """What the converters stumble over, left out while a graph is traced and converted.
+    """Work around bugs of the converters while a graph is traced and converted.
 
-    Keras's `scan` keeps what a step hands to the next in arrays of one element, which tf2onnx takes for outputs: the
-    loop fails. And of two reshapes in a row tf2onnx removes the first, whose shape the second may have been made of.
+    Keras's `scan` keeps the carry in arrays of one element, which tf2onnx mistakes for outputs: the loop fails. And of
+    two consecutive reshapes tf2onnx removes the first, even if the second one's shape is computed from its result.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(keras.ops, "scan", scan))
@@ -167,7 +166,7 @@ def readable_loops() -> Iterator[None]:
 
 
 def scan(f: Callable, init: Any, xs: tf.Tensor, reverse: bool = False) -> tuple[Any, Any]:
-    """`keras.ops.scan` over one array, what is carried being the loop's own variables."""
+    """`keras.ops.scan` over one array, with the carry in the loop's variables."""
     carried = [tf.convert_to_tensor(value) for value in tf.nest.flatten(init)]
     count = tf.shape(xs)[0]
     emitted = [tf.TensorArray(value.dtype, size=count, element_shape=value.shape) for value in carried]

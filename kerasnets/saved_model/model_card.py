@@ -1,27 +1,27 @@
 """The card of an exported model (Mitchell et al. 2019), `assets.extra/model_card.json`.
 
-    format               1; a reader refuses what it does not know
-    task, preset         as `kerasnets.train` was given them
+    format               1; a reader refuses unknown formats
+    task, preset         arguments of `kerasnets.train`
     created              ISO 8601, UTC
     intended_use, limits a sentence or two
     network              {"kind", "parameters", "options": its table of config.toml}
-    data                 {"dataset", "description", "splits": {split: examples that are used}, "read": what was read, in
-                         words, "left_out": {what, and why: how many}, "licence", "licence_source"}
+    data                 {"dataset", "description", "splits": {split: used examples}, "read": description of the data
+                         read, "left_out": {what and why: count}, "licence", "licence_source"}
     metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
     training             {"configuration": config.toml, "steps", "seconds", "finished"}
-    calibration          calibration.json: the temperature that logits are divided by, and errors before and after
-    weights              {"storage", "megabytes_before", "megabytes_after"}, and "quality" of weights that are not
-                         float32: see `compression.quality`
-    formats              {"onnx": {"file", "megabytes", "inputs", "outputs", "difference"}} of other formats that were
-                         asked for; {"failed": a sentence} of one that could not be written
+    calibration          calibration.json: the temperature that divides the logits, and errors before and after
+    weights              {"storage", "megabytes_before", "megabytes_after"}, and "quality" unless they are float32: see
+                         `compression.quality`
+    formats              {"onnx": {"file", "megabytes", "inputs", "outputs", "difference"}} for requested formats;
+                         {"failed": a sentence} for one that could not be written
     signatures           {name: {"method", "inputs": {name: {"dtype", "shape"}}, "outputs", "example"}}; -1 is a free
                          size; the example is the body of a REST request
     verification         {"tensorflow", "cpus", "latency": {signature: {"calls", "p50", "p99"}}, "batches"}: `verify`
     packages             {name: version} at the export
 
-Every key is always there. What is not known is null: description, splits, read, left_out, validation metrics, steps,
-seconds and finished of a run whose training has not ended; calibration of a run that has none; an example that would be
-longer than LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are left to evaluation-SPLIT.json.
+Every key is always present. Unknown values are null: description, splits, read, left_out, validation metrics, steps,
+seconds and finished of a run whose training has not ended; calibration of a run without one; an example that would be
+longer than LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are only in evaluation-SPLIT.json.
 """
 
 import base64
@@ -57,16 +57,16 @@ def make(
 
     Args:
         task: with its configuration.
-        parameters: how many numbers the model has.
-        run_dir: metrics.json, evaluation-SPLIT.json and calibration.json are read, if they are there.
-        table: the signatures, as `recording.signature_table` gives them.
+        parameters: number of the model's parameters.
+        run_dir: its metrics.json, evaluation-SPLIT.json and calibration.json are read if they exist.
+        table: the signatures, from `recording.signature_table`.
         requests: {signature: inputs}, batches of examples.
         report: of `verify`.
-        weights: how they are stored.
-        formats: what else was written.
+        weights: the section `weights`, from `compression.card`.
+        formats: the section `formats`, from `formats.write_all`.
     """
     configuration = tomllib.loads((run_dir / "config.toml").read_text("utf-8"))
-    configuration.pop("data_dir", None)  # a place on one machine
+    configuration.pop("data_dir", None)  # a path on one machine
     measured = read(run_dir / "metrics.json") or {}
     splits = dict(measured.get("splits") or {})
     licence = licences.find(task.config.dataset, task.config.data_dir)
@@ -120,20 +120,21 @@ def short(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def values_for_sentences(task: Task) -> dict[str, Any]:
-    """-> what the facts `intended_use` and `limits` speak of."""
+    """-> the values for the names in braces in the facts `intended_use` and `limits`."""
     options = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
     return options | task.card_values
 
 
 def example_body(signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """The first row of a request -> the body of a REST predict request (TensorFlow Serving's row form)."""
+    """The first row of a request -> the body of a REST predict request (TensorFlow Serving's row form), or None if
+    it is too long."""
     row = {name: plain(value[0]) for name, value in inputs.items()}
     body = {"signature_name": signature, "instances": [row]}
     return body if len(json.dumps(body)) <= LONGEST_EXAMPLE else None
 
 
 def plain(value: Any) -> Any:
-    """A value of a row as JSON: bytes that are UTF-8 as text, others as {"b64": ...}."""
+    """-> a value of a row as JSON: UTF-8 bytes as text, other bytes as {"b64": ...}."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")

@@ -1,11 +1,11 @@
-"""What a SavedModel carries to be tried by: a request for each signature, and what the trained model answers to it.
+"""Test data in a SavedModel: a request for each signature, and the trained model's outputs for it.
 
-`assets.extra/tf_serving_warmup_requests` holds the requests as TensorFlow Serving replays them before it serves a
-version: one PredictionLog a signature. A `classify` signature is warmed up by Predict too: its graph, inputs and
-outputs are those that the Classify RPC runs.
+`assets.extra/tf_serving_warmup_requests` holds the requests for TensorFlow Serving's warm-up, which replays them before
+it serves a version: one PredictionLog per signature. A `classify` signature is warmed up by Predict too: the Classify
+RPC runs the same graph, inputs and outputs.
 
-`assets.extra/golden_answers` holds them with the answers, in a form that TensorFlow reads by itself: a TFRecord of
-tf.train.Example, one a signature, with the features `signature`, `inputs/NAME` and `outputs/NAME`; tensors are
+`assets.extra/golden_answers` holds requests and outputs in a format that TensorFlow alone can read: a TFRecord of
+tf.train.Example, one per signature, with the features `signature`, `inputs/NAME` and `outputs/NAME`; tensors are
 serialized TensorProtos. `verify` compares with them, on any machine.
 """
 
@@ -24,7 +24,7 @@ Requests = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def record(signatures: Mapping[str, Callable], requests: Requests, extra: Path) -> None:
-    """Answers the requests {signature: {input: array}} in this process; writes them with and without the answers."""
+    """Run the requests {signature: {input: array}} in this process; write them with and without the outputs."""
     with tf.io.TFRecordWriter(str(extra / GOLDEN)) as file:
         for signature, inputs in requests.items():
             answers = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
@@ -56,10 +56,10 @@ def write_warm_up(requests: Requests, extra: Path) -> None:
 
 
 def complete_signatures(path: Path, defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds to saved_model.pb what `tf.saved_model.save` has no word for.
+    """Add to saved_model.pb the fields that `tf.saved_model.save` cannot set.
 
-    Signatures that the Classify RPC calls get its method name instead of Predict's. Inputs that a request may leave out
-    get the value that a server puts in their place (SignatureDef.defaults).
+    Signatures for the Classify RPC get its method name instead of Predict's. Optional inputs get default values
+    (SignatureDef.defaults).
 
     Args:
         defaults: {signature: {input: array}}.
@@ -79,7 +79,7 @@ def complete_signatures(path: Path, defaults: Mapping[str, Mapping[str, Any]]) -
 
 
 def signature_table(path: Path) -> dict[str, Any]:
-    """-> {signature: {"method", "inputs": {name: {"dtype", "shape"}}, "outputs"}} of a SavedModel; -1: a free size."""
+    """-> {signature: {"method", "inputs": {name: {"dtype", "shape"}}, "outputs"}} of a SavedModel; -1 = free."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]

@@ -1,5 +1,5 @@
-"""A task's network as a function from arrays to arrays, for runtimes that know no strings: pixels or tokens in, logits
-out. `kerasnets.saved_model.formats` writes it."""
+"""A task's network as a function from arrays (pixels or tokens) to logits, for runtimes without string tensors.
+`kerasnets.saved_model.formats` writes it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class ArrayNetwork:
-    """A network with named arrays as inputs, and named ones as outputs.
+    """A network with named input and output arrays.
 
     Attributes:
         model: the network itself.
-        call: the inputs, one after the other -> {"logits": ..., ...}.
-        inputs: name, shape and type of each; the batch is free.
+        call: takes the inputs as positional arguments; -> {"logits": ..., ...}.
+        inputs: name, shape and type of each; the batch size is free.
         recurrent: whether the network has a loop over time.
-        vocabulary_size: inputs of integers are less.
-        max_length: most steps of a sequence; None for no limit.
-        padded: inputs that may end in zeros, which are padding.
+        vocabulary_size: exclusive upper bound of integer inputs.
+        max_length: maximum sequence length; None: unlimited.
+        padded: names of the inputs that may be padded with zeros at the end.
     """
 
     model: keras.Model

@@ -1,4 +1,4 @@
-"""Which data sets are for which task, by their names alone."""
+"""Check by its name whether a dataset belongs to a task."""
 
 from kerasnets.data.splits import DataError
 from kerasnets.tasks import TASKS
@@ -8,7 +8,7 @@ FORMS = ("file:", "folder:")
 
 
 def check_dataset(facts: Facts, dataset: str) -> None:
-    """Raises: DataError for what belongs to another task or is no form that any task knows."""
+    """Raises: DataError if the dataset belongs to another task, has an unsupported prefix, or has no name."""
     bundled, own = ", ".join(facts.bundled), facts.own_data
     for other in TASKS.values():
         if dataset in other.bundled and dataset not in facts.bundled:

@@ -1,4 +1,4 @@
-"""What is known of a task without its data and without TensorFlow: a task's `facts.py` states it once."""
+"""The description of a task that needs neither its data nor TensorFlow; each task's `facts.py` contains one."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Facts:
     """The facts of a task.
 
     Attributes:
-        name: of the task on the command line, of its folder and of its presets' folder.
-        config: its options; the type of the field `model` lists the networks that it can train, the default one first.
-        default_preset: which preset a training starts from where none is named.
-        make: a configuration and, where a model is trained already, the directory with `vocabulary_file` -> the task.
-        sizes: a configuration -> what `config.model.build` takes, as the data of the presets have it.
-        vocabulary_file: of a run directory, what the network takes from its data: the classes, or the vocabulary.
-        unit: what splits are counted in, in the plural.
-        bundled: names of data sets that need no network.
-        own_data: what stands before the path of a user's own data: "folder:" or "file:".
-        most_measured: how many units of the validation split are enough to compare two sets of weights.
-        intended_use, limits: of the model card, with names of `Task.card_values` in braces.
-        conditions: of the model card, {metric: how it is measured}.
+        name: the task's name on the command line, of its folder and of its presets' folder.
+        config: its options; the type of the field `model` lists the networks that it can train, the default first.
+        default_preset: the preset that training uses if none is named.
+        make: a configuration and, for a trained model, the directory with `vocabulary_file` -> the task.
+        sizes: a configuration -> arguments of `config.model.build`, for the datasets of the presets.
+        vocabulary_file: name of the file with the classes or the vocabulary in a run directory.
+        unit: unit in which splits are counted, in the plural.
+        bundled: names of datasets that need no download.
+        own_data: prefix of the path of a user's own data: "folder:" or "file:".
+        most_measured: number of units of the validation split that suffices to compare two sets of weights.
+        intended_use, limits: texts of the model card, with names of `Task.card_values` in braces.
+        conditions: {metric: how it is measured}, for the model card.
     """
 
     name: str
@@ -51,5 +51,5 @@ class Facts:
 
     @property
     def networks(self) -> dict[str, type[NetworkOptions]]:
-        """-> the options of the networks that the task can train, by name; the first one is its default."""
+        """-> the options of the networks that the task can train, by name; the first is the default."""
         return kinds(typing.get_type_hints(self.config)["model"])

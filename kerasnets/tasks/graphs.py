@@ -1,4 +1,4 @@
-"""Graphs that a task makes of a model: one, however often it is asked for."""
+"""Cache for the graph functions that a task builds from a model."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import keras
 
 
 def cached_per_model(make: Callable[[Any, keras.Model], Callable]) -> Callable[[Any, keras.Model], Callable]:
-    """A method of a task, model -> graph function, that keeps what it has made until it is given another model."""
+    """Decorate a task's method, model -> graph function: cache its result until it is called with another model."""
     name = f"_kept_by_{make.__name__}"
 
     @functools.wraps(make)

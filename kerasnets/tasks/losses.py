@@ -1,14 +1,14 @@
-"""Cross-entropy with label smoothing, as a sum over what counts."""
+"""Cross-entropy with label smoothing."""
 
 import tensorflow as tf
 
 
 def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """-log of the targets' probability, each.
+    """-log p(target), for each target.
 
-    With smoothing ε, the target gives ε of its probability to all V classes alike (Szegedy et al. 2016, section 7):
-    (1 - ε) · -log p(target) + ε · mean over all classes of -log p. The gradient is written out, since the logits of a
-    large vocabulary are the largest arrays of a training step and passes over them cost most.
+    Label smoothing ε spreads ε of the target probability evenly over all V classes (Szegedy et al. 2016, section 7):
+    (1 - ε) · -log p(target) + ε · mean over all classes of -log p. The gradient is explicit, since the logits of a
+    large vocabulary are the largest arrays of a training step and each pass over them is expensive.
 
     Args: logits float32 [..., V]; targets int [...].
     Returns: float32 [...], in nats.
@@ -17,7 +17,7 @@ def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0)
 
     @tf.custom_gradient
     def rows(logits, targets):
-        # backprop is softmax - one_hot: the gradient without smoothing, from the kernel that gives the loss.
+        # backprop = softmax - one_hot, the gradient without smoothing; the kernel computes it together with the loss.
         loss, backprop = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=targets)
         index = tf.stack([tf.range(tf.shape(logits)[0]), tf.cast(targets, tf.int32)], axis=1)
         if smoothing:

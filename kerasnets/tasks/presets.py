@@ -1,4 +1,4 @@
-"""Presets: configurations that are known to work, `presets/TASK/NAME.toml`."""
+"""Presets: tested configurations, `presets/TASK/NAME.toml`."""
 
 import tomllib
 from pathlib import Path
@@ -16,7 +16,7 @@ def presets(task_name: str) -> list[str]:
 
 
 def load_preset(task_name: str, name: str | None = None) -> Config:
-    """-> the configuration of a preset, by default of the task's default one."""
+    """-> the configuration of a preset (default: the task's default preset)."""
     facts = facts_of(task_name)
     name = choose(f"preset of {task_name}", name or facts.default_preset, presets(task_name))
     return from_dict(facts.config, tomllib.loads((PRESETS / task_name / f"{name}.toml").read_text("utf-8")))

@@ -1,17 +1,17 @@
-"""Checks of what a SavedModel is sent. A broken one is INVALID_ARGUMENT with a sentence that names the row."""
+"""Checks of a SavedModel's inputs. A failed check is INVALID_ARGUMENT with a sentence that names the row."""
 
 import tensorflow as tf
 
-# These bound the memory and the time that a request takes, and are checked before anything is computed.
+# Bounds of a request's memory and time, checked before any computation.
 MOST_ROWS = 10_000
 MOST_BYTES = 1_000_000  # of all texts of an input
-MOST_NUMBERS = 10_000_000  # of an output, where the model says how many a row has
-FEWEST_ROWS = 64  # are taken however many numbers a row has: servers make batches of so many
+MOST_NUMBERS = 10_000_000  # elements of an output whose row size depends on the model
+FEWEST_ROWS = 64  # always allowed, whatever the row size: a batch size that servers use
 
 
 def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None = None) -> tf.Operation:
-    """Fails unless all of `valid` bool [B] is True; to be used as a control dependency."""
-    # The first wrong row, or the number of rows, for which one more value stands behind the last.
+    """-> a control dependency that fails unless all of `valid` bool [B] is True."""
+    # The first invalid row; if none is, the number of rows, for which a zero is appended to `values`.
     row = tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32)))
     parts = [f"{name} ", tf.strings.as_string(row)]
     if values is not None:
@@ -21,8 +21,8 @@ def require(valid: tf.Tensor, name: str, allowed: str, values: tf.Tensor | None 
 
 
 def require_none(faults: tf.Tensor, name: str) -> tf.Operation:
-    """Fails unless all of `faults` string [B] are empty; to be used as a control dependency. The first that is not ends
-    the sentence."""
+    """-> a control dependency that fails unless all of `faults` string [B] are empty. The first non-empty one ends the
+    error's sentence."""
     valid = faults == ""
     row = tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32)))
     fault = tf.concat([faults, [""]], axis=0)[row]
@@ -31,12 +31,12 @@ def require_none(faults: tf.Tensor, name: str) -> tf.Operation:
 
 
 def rows_of(numbers: int, most: int = MOST_NUMBERS) -> int:
-    """-> most rows of a request, where a row has so many numbers and all rows together may have `most`."""
+    """-> maximum rows of a request if a row has `numbers` elements and all rows together may have `most`."""
     return min(MOST_ROWS, max(FEWEST_ROWS, most // numbers))
 
 
 def require_rows(values: tf.Tensor, name: str, most: int = MOST_ROWS) -> tf.Tensor:
-    """-> values [B, ...], if there is a row, and not more than `most`."""
+    """-> values [B, ...]; fails unless B is in 1..`most`."""
     rows = tf.shape(values)[0]
     many = [f"{name} has ", tf.strings.as_string(rows), f" rows, more than the limit of {most:,}; give fewer at a time"]
     checks = [
@@ -48,7 +48,7 @@ def require_rows(values: tf.Tensor, name: str, most: int = MOST_ROWS) -> tf.Tens
 
 
 def require_bytes(text: tf.Tensor, name: str, most: int) -> tf.Tensor:
-    """text string [B] -> the same, if no row has more than `most` bytes, and all together not more than MOST_BYTES."""
+    """text string [B] -> text; fails if a row has more than `most` bytes, or all rows together more than MOST_BYTES."""
     sizes = tf.strings.length(text)
     total = tf.reduce_sum(tf.cast(sizes, tf.int64))
     together = [f"{name} has ", tf.strings.as_string(total), " bytes in all its rows, more than the limit of "]
@@ -62,7 +62,7 @@ def require_bytes(text: tf.Tensor, name: str, most: int) -> tf.Tensor:
 
 
 def require_utf8(text: tf.Tensor) -> tf.Tensor:
-    """Valid text [B] passes; other is an InvalidArgumentError, raised in the graph, with the first bad row."""
+    """text string [B] -> text; fails with InvalidArgumentError, naming the first row that is not UTF-8."""
     repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     valid = tf.equal(repaired, text)
     row = tf.strings.as_string(tf.reduce_sum(tf.math.cumprod(tf.cast(valid, tf.int32))))
@@ -72,17 +72,17 @@ def require_utf8(text: tf.Tensor) -> tf.Tensor:
 
 
 def require_text(text: tf.Tensor, name: str, most: int, rows: int = MOST_ROWS, blank: bool = False) -> tf.Tensor:
-    """text string [B] -> the same, if it has at most `rows` rows, each of at most `most` bytes, and every row is UTF-8
-    and has something in it; `blank`: white space will do."""
+    """text string [B] -> text without byte order marks; fails unless it has at most `rows` rows, each UTF-8, at most
+    `most` bytes long and not empty. `blank`: allow rows of white space alone."""
     text = require_utf8(require_bytes(require_rows(text, name, rows), name, most))
-    text = tf.strings.regex_replace(text, "^\ufeff", "", replace_global=False)  # a byte order mark is no part of it
+    text = tf.strings.regex_replace(text, "^\ufeff", "", replace_global=False)  # a byte order mark
     filled = tf.strings.length(text if blank else tf.strings.strip(text)) > 0
     with tf.control_dependencies([require(filled, name, "is empty; give at least one character")]):
         return tf.identity(text)
 
 
 def require_together(rows: tf.Tensor, longest: tf.Tensor, name: str, what: str, most: int) -> tf.Operation:
-    """Fails unless rows times the longest is at most `most`; to be used as a control dependency."""
+    """-> a control dependency that fails unless rows · longest <= `most`."""
     total = tf.cast(rows, tf.int64) * tf.cast(longest, tf.int64)
     size = [tf.strings.as_string(count) for count in (rows, longest)]
     sentence = [f"{name} has ", size[0], " rows of up to ", size[1], f" {what}, together more than {most:,}"]
@@ -90,7 +90,7 @@ def require_together(rows: tf.Tensor, longest: tf.Tensor, name: str, what: str, 
 
 
 def same_rows(values: tf.Tensor, name: str, others: tf.Tensor, of: str) -> tf.Tensor:
-    """-> values [B, ...], given as they are or as one for all rows [1, ...], with as many rows as others [B]."""
+    """Broadcast values [B, ...] or [1, ...] to the rows of others [B]; -> values [B, ...]."""
     given, rows = tf.shape(values)[0], tf.size(others)
     counts = [tf.strings.as_string(count) for count in (given, rows)]
     sentence = tf.strings.join([f"{name} has ", counts[0], f" rows and {of} ", counts[1], "; give as many, or one"])

@@ -1,1 +1,1 @@
-"""A class for a picture."""
+"""Image classification."""

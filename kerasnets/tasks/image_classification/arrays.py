@@ -17,7 +17,7 @@ def picture_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> Arra
 
 
 def picture_and_name_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> ArrayNetwork:
-    """pixels [B, Y, X, C], 0..255, target [B, T], a name so far -> logits [B, T, characters]"""
+    """pixels [B, Y, X, C], 0..255, target [B, T], prefix of a name -> logits [B, T, characters]"""
 
     def call(pixels, target):
         return {"logits": model({"given": pixels, "target": target})}

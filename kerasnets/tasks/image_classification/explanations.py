@@ -1,6 +1,6 @@
-"""What in a picture speaks for its best class. Rows do not depend on each other.
+"""Heatmaps of the evidence for an image's best class. Rows do not depend on each other.
 
-B pictures of Y × X pixels with C channels, K maps of Y' × X'
+B images of Y × X pixels with C channels, K maps of Y' × X'
 """
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from kerasnets.models import ConvNet, SequenceClassifier
 def grad_cam(
     network: ConvNet, answer: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Grad-CAM (Selvaraju et al. 2017, section 3): the last convolution's maps A, each weighted by how much the best
-    class's logit y grows with it, as far as their sum speaks for the class.
+    """Grad-CAM (Selvaraju et al. 2017, section 3): the positive part of the sum of the last convolution's maps A, each
+    weighted by the mean gradient of the best class's logit y.
 
-        α_k = mean of ∂y / ∂A_k over its places            equation 1
+        α_k = mean of ∂y / ∂A_k over its positions         equation 1
         heatmap = relu(Σ_k α_k A_k)                        equation 2
 
-    Args: answer, which turns what comes out of the network into logits [B, classes]; pixels [B, Y, X, C].
-    Returns: logits; heatmap [B, Y, X], from 0 to 1, which is reached in every picture that anything speaks for; the
-        first block's maps [B, y, x, n].
+    Args: answer: network output -> logits [B, classes]; pixels [B, Y, X, C].
+    Returns: logits; heatmap [B, Y, X], 0..1, with maximum 1 in every image with positive evidence; the first block's
+        maps [B, y, x, n].
     """
     first, last = network.maps(pixels)
     with tf.GradientTape() as tape:
@@ -36,11 +36,10 @@ def grad_cam(
 
 
 def gradient_times_input(network: SequenceClassifier, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """|Σ_C x ∂y / ∂x| of each pixel x, whose zero is black (Shrikumar et al. 2017, section 2.2): for networks without
+    """|Σ_C x ∂y / ∂x| of each pixel x, where 0 is black (Shrikumar et al. 2017, section 2.2): for networks without
     convolutions.
 
-    Returns: logits; heatmap [B, Y, X] as of `grad_cam`; the highest LSTM's outputs after each row, a column of maps
-        [B, Y, 1, U].
+    Returns: logits; heatmap [B, Y, X] as in `grad_cam`; the top LSTM's outputs after each row, as maps [B, Y, 1, U].
     """
     with tf.GradientTape() as tape:
         tape.watch(pixels)
@@ -55,5 +54,5 @@ def best_logit(logits: tf.Tensor) -> tf.Tensor:
 
 
 def to_one(heat: tf.Tensor) -> tf.Tensor:
-    """-> heat [B, Y, X] divided by each picture's largest value; a picture of zeros stays what it is."""
+    """-> heat [B, Y, X] divided by each image's maximum; an image of zeros stays unchanged."""
     return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))

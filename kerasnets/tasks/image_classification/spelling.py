@@ -1,4 +1,4 @@
-"""Classes by their names: a network that writes text (1 → N) becomes a classifier by how well it spells each name."""
+"""Classification by spelling: a network that writes text (1 → N) scores each class by the probability of its name."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ PAD, START, END = 0, 1, 2
 class Spelling:
     """The names of the classes as characters.
 
-    P(name | picture) is the product of its characters' probabilities, and
+    P(name | image) is the product of its characters' probabilities, and
 
-        P(class | picture) = P(name | picture) / Σ P(name | picture) over the classes
+        P(class | image) = P(name | image) / Σ P(name | image) over the classes
 
-    Attributes: vocabulary_size: of the characters, padding, start and end token.
+    Attributes: vocabulary_size: number of characters, including the padding, start and end tokens.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -32,17 +32,17 @@ class Spelling:
     def losses(
         self, model: keras.Model, pixels: tf.Tensor, labels: tf.Tensor, smoothing: float, training: bool
     ) -> tf.Tensor:
-        """-> -log P(name of the label | picture) [B], in nats."""
+        """-> -log P(name of the label | image) [B], in nats."""
         names = tf.gather(self.ids, labels)
         logits = model({"given": pixels, "target": names[:, :-1]}, training=training)
         return sums(logits, names[:, 1:], smoothing)
 
     def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
-        """-> log P(name | picture) of each class [B, classes]: their softmax are the classes' probabilities."""
+        """-> log P(name | image) of each class [B, classes]; their softmax is the distribution over the classes."""
         return self.logits_of_vector(model, model.encoder(pixels))
 
     def logits_of_vector(self, model: keras.Model, vector: tf.Tensor) -> tf.Tensor:
-        """As `logits`, from the vector of the picture [B, D] that the model's encoder gives."""
+        """As `logits`, from the image vector [B, D] of the model's encoder."""
         rows, classes = tf.shape(vector)[0], len(self.ids)
         states = [[tf.repeat(state, classes, axis=0) for state in pair] for pair in model.states(vector)]
         names = tf.tile(self.ids, [rows, 1])  # [B · classes, L + 1]
@@ -50,6 +50,6 @@ class Spelling:
 
 
 def sums(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """-> the cross-entropy of each row's characters, padding left out, summed [B]."""
+    """-> the cross-entropy [B], summed over each row's characters without padding."""
     there = tf.cast(targets != PAD, tf.float32)
     return tf.reduce_sum(cross_entropy(logits, targets, smoothing) * there, axis=-1)

@@ -1,4 +1,4 @@
-"""Image classification: a class for a picture."""
+"""Image classification: a class for an image."""
 
 import dataclasses
 import functools
@@ -31,11 +31,11 @@ from kerasnets.tasks.requests import require, require_rows, rows_of
 
 TOP = 5
 EVALUATION_BATCH = 500
-TOGETHER = 1_000_000  # pixels of the model's size in a request: they bound the memory of the network's maps
+TOGETHER = 1_000_000  # pixels of a request's images at the model's size: bounds the memory of the feature maps
 
 
 class ImageClassificationTask(Task):
-    """Pictures [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
+    """Images [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
 
     facts = FACTS
     best = "accuracy"
@@ -64,12 +64,12 @@ class ImageClassificationTask(Task):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Rows, columns, channels of every picture."""
+        """Rows, columns, channels of every image."""
         return tuple(self._saved["shape"])
 
     @property
     def rows(self) -> int:
-        """Most pictures of a request."""
+        """Maximum images per request."""
         return rows_of(self.shape[0] * self.shape[1], TOGETHER)
 
     @property
@@ -122,7 +122,8 @@ class ImageClassificationTask(Task):
         return to_dataset(batch, start, stop)
 
     def augment(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """uint8 [B, Y, X, C] -> shifted by up to `augmentation` pixels, black coming in, and perhaps mirrored."""
+        """uint8 [B, Y, X, C] -> randomly shifted by up to `augmentation` pixels, with black borders, and, if `flip` is
+        set, mirrored with probability 1/2."""
         reach, (count, rows, columns, _) = self.config.augmentation, pixels.shape
         padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
         down, right = random.integers(0, 2 * reach + 1, (2, count, 1))
@@ -145,11 +146,11 @@ class ImageClassificationTask(Task):
 
     @functools.cached_property
     def temperature(self) -> float:
-        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        """The divisor of the signatures' logits (see `kerasnets.calibration`)."""
         return load_temperature(self.directory)
 
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """-> logits [N, classes] and labels [N] of the validation pictures, a batch at a time."""
+        """-> logits [N, classes] and labels [N] of the validation images, batch by batch."""
         pixels, labels = self.data.validation
         for start in range(0, len(labels), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
@@ -157,7 +158,7 @@ class ImageClassificationTask(Task):
 
     @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
-        """-> `logits` as a graph that is traced once, however often it is called for."""
+        """-> `logits` as a graph function, traced once."""
         return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
 
     def validate(self, model: keras.Model) -> dict[str, float]:
@@ -179,8 +180,8 @@ class ImageClassificationTask(Task):
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
-        """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: the true class,
-        columns: the answer) and each class's share of right answers."""
+        """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: true class, columns:
+        predicted class) and each class's recall."""
         pixels, labels = getattr(self.data if most is None else self.data.first(most), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
         answers = probabilities.argmax(axis=-1)
@@ -235,7 +236,7 @@ class ImageClassificationTask(Task):
         return to_arrays(model, self.shape, self.config.model.recurrent)
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X] in 0..1 for the best class; feature maps [B, y, x, n]."""
+        """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X], 0..1, for the best class; feature maps [B, y, x, n]."""
         if not self.config.model.convolutional:
             return gradient_times_input(model, pixels)
         if self.spells:
@@ -243,21 +244,21 @@ class ImageClassificationTask(Task):
         return grad_cam(model, tf.identity, pixels)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), brought to the model's
-        size and to its number of channels."""
+        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), converted to the model's
+        size and number of channels."""
         rows, columns, channels = self.shape
         pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")
-        # Gray pictures were decoded to three equal channels; the weights of gray add up to 0.9999.
+        # Gray images were decoded to three equal channels; the weights of rgb_to_grayscale add up to 0.9999.
         return tf.round(tf.image.rgb_to_grayscale(pixels)) if channels == 1 else pixels
 
     def examples(self) -> list[dict[str, Any]]:
-        """The first test picture of each of up to ten classes, as PNG."""
+        """-> the first test image of each of up to ten classes, as PNG."""
         images, labels = self.data.test
         first = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
         return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in first]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-        """-> a request for each signature, made of the examples."""
+        """-> a request for each signature, built from the examples."""
         files = np.array([example["image_bytes"] for example in examples], object)
         return {
             "serving_default": {"image_bytes": files},
@@ -267,7 +268,7 @@ class ImageClassificationTask(Task):
         }
 
     def answer(self, signatures: Signatures, given: str) -> str:
-        """The path of a picture -> its best classes."""
+        """The path of an image -> its best classes."""
         try:
             data = Path(given).read_bytes()
         except OSError as error:
@@ -278,7 +279,7 @@ class ImageClassificationTask(Task):
 
 
 def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
-    """-> the data with the labels of a trained model's classes, if they have the same ones in another order."""
+    """-> the data with labels in the order of a trained model's classes, if only the order differs."""
     if set(data.classes) != set(classes) or list(data.classes) == classes:
         return data
     labels = np.array([classes.index(name) for name in data.classes], np.int32)
@@ -287,8 +288,8 @@ def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
 
 
 def require_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """pixels [B, Y, X, C] -> the same, if all are numbers from 0 to 255."""
-    valid = tf.reduce_all((pixels >= 0) & (pixels <= 255), axis=(1, 2, 3))  # not so for NaN
+    """pixels [B, Y, X, C] -> pixels; fails unless all are numbers from 0 to 255."""
+    valid = tf.reduce_all((pixels >= 0) & (pixels <= 255), axis=(1, 2, 3))  # False for NaN
     with tf.control_dependencies([require(valid, "pixels", "has values that are not numbers from 0 to 255")]):
         return tf.identity(pixels)
 
@@ -305,7 +306,7 @@ def read_examples(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def example_message(file: bytes) -> bytes:
-    """-> what `read_examples` reads."""
+    """-> a serialized tf.Example for `read_examples`."""
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
     return tf.train.Example(features=tf.train.Features(feature={"image_bytes": value})).SerializeToString()
 

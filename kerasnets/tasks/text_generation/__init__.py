@@ -1,1 +1,1 @@
-"""The next characters of a text."""
+"""Text generation."""

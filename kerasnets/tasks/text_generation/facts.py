@@ -10,7 +10,7 @@ from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
 
-# Characters of the data sets that presets name, and the unknown one.
+# Vocabulary sizes of the presets' datasets: their characters and the unknown one.
 KNOWN = {"pydocs": 104, "tiny_shakespeare": 66}
 OTHERS = 100
 
@@ -20,9 +20,9 @@ class TextGeneration(Config):
     """The next character of a text, by an LSTM."""
 
     sequence_length: int = 128
-    """Characters through which the gradient flows back; states are carried on from sequence to sequence."""
+    """Characters of truncated back-propagation; states are carried from sequence to sequence."""
     max_length: int = 1000
-    """Most characters that one call generates."""
+    """Maximum characters that one call generates."""
     model: CharLSTMOptions = field(default_factory=CharLSTMOptions)
     """The network."""
 

@@ -1,4 +1,4 @@
-"""The signatures of text generation: what is written after a prompt, and how a text is read.
+"""The signatures of text generation: continue a prompt, and explain how the network reads a text.
 
 B batch, T characters, V vocabulary
 """
@@ -25,13 +25,13 @@ from kerasnets.tasks.text_generation.state import StateLayout
 from kerasnets.tasks.text_generation.step import fused_step
 from kerasnets.text.characters import CharacterVocabulary
 
-LAST = 1000  # characters of a prompt that count, the last ones: they bound the work that a request can ask for
-PROMPT_BYTES = 100_000  # of a prompt, whatever of it counts
-TOGETHER = 1_000_000  # rows times the characters of the longest prompt, or those to write: they bound the time
-READ_TOGETHER = 20_000  # characters of prompts that the network reads at once: they bound the memory
-EXPLAINED = 1000  # characters of a text that is explained
-EXPLAINED_TOGETHER = 20_000  # rows times the characters of the longest: they bound the memory of the answer
-# What is given where a request leaves an input out, one value for all rows.
+LAST = 1000  # the network reads only this many last characters of a prompt: bounds the work of a request
+PROMPT_BYTES = 100_000  # of a whole prompt
+TOGETHER = 1_000_000  # rows times the characters of the longest prompt, or times those to write: bounds the time
+READ_TOGETHER = 20_000  # characters of prompts that the network reads at once: bounds the memory
+EXPLAINED = 1000  # characters of a text for `explain`
+EXPLAINED_TOGETHER = 20_000  # rows times the characters of the longest: bounds the memory of the response
+# Default values of inputs that a request omits, one value for all rows.
 DEFAULTS: dict[str, np.ndarray] = {
     "length": np.array([200], np.int32),
     "temperature": np.array([0.8], np.float32),
@@ -45,14 +45,14 @@ OPTIONS = {name: tf.TensorSpec((None,), value.dtype, name) for name, value in DE
 
 
 class TextSignatures:
-    """Args: model: a `CharLSTM`; limit: most characters of a call; temperature: of the calibrated probabilities."""
+    """Args: model: a `CharLSTM`; limit: maximum characters per call; temperature: of the calibrated probabilities."""
 
     def __init__(self, model: keras.Model, vocabulary: CharacterVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
         self.layout = StateLayout(model, vocabulary.characters)
-        self.rows = rows_of(self.layout.size)  # a state has more numbers than any other answer but those of `explain`
+        self.rows = rows_of(self.layout.size)  # a state is the largest output except those of `explain`
         self.state = tf.TensorSpec((None, self.layout.size), tf.float32, "state")
-        # The one graph of all signatures that write.
+        # One graph for all signatures that generate text.
         self.write = tf.function(self.sample, [PROMPT, *OPTIONS.values(), self.state])
 
     def all(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class TextSignatures:
         }
 
     def defaults(self) -> dict[str, dict[str, np.ndarray]]:
-        """-> what TensorFlow Serving gives where a request leaves an input out."""
+        """-> the values that TensorFlow Serving uses for omitted inputs."""
         options = {name: value.copy() for name, value in DEFAULTS.items()}
         options["length"] = np.minimum(options["length"], self.limit)
         everything = options | {"state": np.zeros((1, self.layout.size), np.float32)}
@@ -88,13 +88,13 @@ class TextSignatures:
         return {name: answer[name] for name in ("text", "state")}
 
     def sample(self, prompt, length, temperature, top_k, top_p, repetition_penalty, seed, state):
-        """`generate` and `stream` in one, with every option. A row whose state is not zero goes on from there, whatever
-        its prompt is."""
+        """`generate` and `stream` in one, with every option. A row with a non-zero state continues from it and ignores
+        its prompt."""
         prompt = require_bytes(require_rows(prompt, "prompt", self.rows), "prompt", PROMPT_BYTES)
         given = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         given |= {"repetition_penalty": repetition_penalty, "seed": seed, "state": state}
         given = {name: same_rows(tf.convert_to_tensor(x), name, prompt, "prompt") for name, x in given.items()}
-        with tf.control_dependencies(self.checks(given)):  # nothing may be computed with what is refused
+        with tf.control_dependencies(self.checks(given)):  # check before any computation
             given = {name: tf.identity(x) for name, x in given.items()}
         length, seed = given["length"], given["seed"]
         state = self.layout.unpack(given["state"])
@@ -116,9 +116,9 @@ class TextSignatures:
         }
 
     def begin(self, prompt, begun, going_on):
-        """-> what the next character follows: the last one [B], the cache before it, and which were there bool [B, V]:
-        of the rows that have begun what they go on from, of the others what their prompts say."""
-        # Any text in the place of a prompt that has none to be.
+        """-> last character [B], the cache before it, and the seen characters bool [B, V]: `going_on` for rows that
+        have begun, and from their prompts for the others."""
+        # Rows that have begun may have an invalid prompt: replace it by a valid one.
         ids = self.read(tf.where(begun, self.vocabulary.characters[1], prompt))
         last, cache = self.start(ids)
         cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
@@ -127,14 +127,14 @@ class TextSignatures:
         )
 
     def among(self, ids):
-        """ids int32 [B, T], 0 = none -> bool [B, V]: which of the characters are among them."""
+        """ids int32 [B, T], 0 = none -> bool [B, V]: whether each character of the vocabulary occurs."""
         rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, tf.newaxis], tf.shape(ids))
         shape = [tf.shape(ids)[0], self.vocabulary.size]
         counts = tf.tensor_scatter_nd_add(tf.zeros(shape, tf.int32), tf.stack([rows, ids], axis=-1), tf.sign(ids))
         return tf.ensure_shape(counts > 0, [None, self.vocabulary.size])
 
     def checks(self, given: dict[str, tf.Tensor]) -> list[tf.Operation]:
-        """given: options, each [B] -> what fails where they may not be or ask for too much."""
+        """given: options, each [B] -> control dependencies that fail for values out of range or too much work."""
 
         def check(name: str, valid: Callable[[tf.Tensor], tf.Tensor], allowed: str) -> tf.Operation:
             return require(valid(given[name]), name, f"but must be {allowed}", given[name])
@@ -157,7 +157,7 @@ class TextSignatures:
         ]
 
     def next_char(self, prompt):
-        """Probabilities are the calibrated ones, of all characters but the unknown one."""
+        """-> calibrated probabilities of all characters except the unknown one, highest first."""
         last, cache = self.start(self.read(prompt))
         logits, _ = self.model.step(last, 0, (), cache)
         probabilities = tf.nn.softmax(logits[:, 1:] / self.temperature)
@@ -165,8 +165,10 @@ class TextSignatures:
         return {"characters": self.vocabulary.pieces(best + 1), "probabilities": probabilities}
 
     def explain(self, text):
-        """Probabilities are the calibrated ones. After the end of a row: no character, and zeros."""
-        ids = self.vocabulary.encode(require_text(text, "text", 4 * EXPLAINED, blank=True))  # UTF-8 has 4 bytes at most
+        """-> characters, their calibrated probabilities, gates and cells; "" and zeros after the end of a row."""
+        ids = self.vocabulary.encode(
+            require_text(text, "text", 4 * EXPLAINED, blank=True)
+        )  # at most 4 bytes per character in UTF-8
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         checks = [
             require(lengths <= EXPLAINED, "text", f"characters long, more than the limit of {EXPLAINED:,}", lengths),
@@ -185,7 +187,7 @@ class TextSignatures:
         }
 
     def start(self, ids):
-        """ids int32 [B, T], 0 = padding at the end -> the last of each row [B]; cache after those before it."""
+        """ids int32 [B, T], 0 = padding at the end -> last id of each row [B]; the cache before it."""
         lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
         rows, longest = tf.unstack(tf.shape(ids))
         before = tf.where(tf.sequence_mask(lengths - 1, longest), ids, 0)
@@ -202,7 +204,7 @@ class TextSignatures:
     def read(self, prompt):
         """prompt string [B] -> ids int32 [B, T], 0 = padding at the end.
 
-        Only the last 1,000 characters count. Characters that are not in the vocabulary are left out.
+        Unknown characters are removed; only the last 1,000 of the others are used.
         """
         ids = self.vocabulary.encode(require_text(prompt, "prompt", PROMPT_BYTES, self.rows, blank=True))
         ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -LAST:]

@@ -1,9 +1,9 @@
-"""What `stream` hands to its caller and gets back: all that the next character depends on, a row of numbers.
+"""The state of a `stream`, which clients send back with the next request: a row of numbers.
 
-0        mark       of the model that wrote it; 0: nothing has been written yet
+0        mark       checksum of the model that wrote it; 0: new stream
 1        token      the last character
-2, 3     position   characters written so far, modulo 2^20 and divided by it: the place in the random numbers
-4 to     seen       V numbers 0 or 1: which characters were there, for the repetition penalty
+2, 3     position   characters written so far, modulo 2^20 and divided by it: index of the random numbers
+4 to     seen       V numbers 0 or 1: characters that have occurred, for the repetition penalty
 then     h, c       of each LSTM, U numbers each
 
 B batch, L LSTMs, U units, V vocabulary
@@ -20,7 +20,7 @@ from kerasnets.tasks.requests import require
 
 PAGE = 2**20
 HEAD = 4
-MARKS = 65521  # what float32 and the decimal numbers of JSON hold exactly
+MARKS = 65521  # exact in float32 and in JSON's decimal numbers
 
 
 class State(NamedTuple):
@@ -34,9 +34,9 @@ class State(NamedTuple):
 
 
 class StateLayout:
-    """How the state of a stream lies in a row of `size` numbers.
+    """The layout of a stream's state in a row of `size` numbers.
 
-    Args: model: a `CharLSTM`; characters: its vocabulary, part of what a state is marked with.
+    Args: model: a `CharLSTM`; characters: its vocabulary, which the mark covers as well.
     """
 
     def __init__(self, model: keras.Model, characters: tuple[str, ...]):
@@ -55,7 +55,7 @@ class StateLayout:
         return tf.concat([tf.stack(head, axis=1), tf.cast(seen, tf.float32), *states], axis=1)
 
     def unpack(self, state: tf.Tensor) -> State:
-        """state float32 [B, size], zeros or from `pack` -> what is in it; anything else is INVALID_ARGUMENT."""
+        """state float32 [B, size], zeros or from `pack` -> its parts; anything else is INVALID_ARGUMENT."""
         state = tf.ensure_shape(state, [None, self.size])
         begun = tf.reduce_any(state != 0, axis=1)  # NaN too
         head, seen, *parts = tf.split(state, [HEAD, self.vocabulary, *[self.units] * 2 * self.layers], axis=1)
@@ -77,10 +77,10 @@ class StateLayout:
 
 
 def state_size(vocabulary: int, network: Any) -> int:
-    """-> numbers of a state; `network` is the model or its configuration: units and num_layers."""
+    """-> size of a state; `network` is the model or its options: units and num_layers."""
     return HEAD + vocabulary + 2 * network.num_layers * network.units
 
 
 def whole(x: tf.Tensor, least: int, past: int) -> tf.Tensor:
-    """-> whether x is a whole number from `least` to below `past`."""
+    """Whether x is an integer with least <= x < past."""
     return (x == tf.round(x)) & (x >= least) & (x < past)

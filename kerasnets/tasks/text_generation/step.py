@@ -1,4 +1,4 @@
-"""The step of a `CharLSTM` for writing text: the same numbers as `model.step`, in fewer and larger operations."""
+"""The step of a `CharLSTM` for generating text: computes `model.step` in fewer and larger operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from keras import ops
 
 from kerasnets.layers.kernels import lstm
 
-NEVER = -1e9  # the logit of id 0: it stands for unknown characters and is no character to write
+NEVER = -1e9  # the logit of id 0, the unknown character, which is never generated
 
 
 def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]:
-    """-> `model.step` of a CharLSTM in float32, for tokens int [B], but that id 0 is never expected.
+    """-> `model.step` of a CharLSTM in float32, for tokens int [B], with the probability of id 0 set to zero.
 
-    With a row or a few a step takes as long as the dispatch of its operations and one pass over the weights. So each
-    LSTM is one kernel of TensorFlow, with [x, h] · [W; U] as one product, and the weights are read and laid out here:
-    this is to be called within the graph that the steps belong to, outside of its loop.
+    For a few rows, a step takes as long as the dispatch of its operations and one pass over the weights. So each LSTM
+    is one kernel of TensorFlow, with [x, h] · [W; U] as one product, and the weights are read and rearranged here: call
+    this function in the graph of the steps, outside of its loop.
     """
     embeddings = value(model.embedding.embeddings)
     cells = [block_weights(rnn.cell) for rnn in model.rnns.rnns]
@@ -39,12 +39,12 @@ def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any],
 
 
 def value(variable: keras.Variable) -> tf.Tensor:
-    """-> its value in float32, read here and not where it is used."""
+    """-> the variable's value in float32, read at this point of the graph."""
     return tf.identity(ops.convert_to_tensor(variable, "float32"))
 
 
 def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
-    """-> the weights of an `LSTMCell` as `LSTMBlockCell` takes them."""
+    """-> the weights of an `LSTMCell` as inputs of `LSTMBlockCell`."""
     w, b = lstm.block_weights(value(cell.kernel), value(cell.recurrent_kernel), value(cell.bias))
-    none = tf.zeros([cell.units])  # of the peepholes, which it has not
+    none = tf.zeros([cell.units])  # peephole weights, unused
     return {"w": w, "b": b, "wci": none, "wcf": none, "wco": none}

@@ -1,4 +1,4 @@
-"""Text generation: the next character of a text, and the one after it."""
+"""Text generation: predict the next characters of a text."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ from kerasnets.tasks.text_generation.signatures import TOGETHER, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.text.characters import CharacterVocabulary
 
-WINDOW = 256  # characters of a window that is scored from an empty state
+WINDOW = 256  # characters of a window that is scored from a zero state
 
 
 class TextGenerationTask(Task):
@@ -61,7 +61,7 @@ class TextGenerationTask(Task):
 
     def check(self) -> None:
         super().check()
-        if not self._readable(self.data.validation[1:]):  # of the first character nothing is foretold
+        if not self._readable(self.data.validation[1:]):  # the first character is not predicted
             raise RequestError("the validation text has no character of the training text; give another text.")
         check_text_length(self._training_ids, self.config.training.batch_size, self.config.sequence_length)
 
@@ -93,19 +93,19 @@ class TextGenerationTask(Task):
         return [(np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(self.config.model.num_layers)]
 
     def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        kept = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from empty states
+        kept = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from zero states
         states = [(h * kept, c * kept) for h, c in carry]
         logits, states = model.run(batch["inputs"], states, training=training)
         losses = cross_entropy(logits, batch["targets"], self.config.training.label_smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
 
     def validate(self, model: keras.Model) -> dict[str, float]:
-        """As `evaluate`, but from 16 places of the text at once, for speed."""
+        """As `evaluate`, but on 16 parts of the text in parallel, for speed."""
         ids = self.vocabulary.encode_python(self.data.validation)
         return per_character(self._score(model, ids, rows=places(ids)))
 
     def _score(self, model: keras.Model, ids: np.ndarray, rows: int) -> float:
-        """-> mean loss in nats per character of `rows` equal parts of the text, each read in one pass."""
+        """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried state."""
         states, total, count = model.initial_states(rows), 0.0, 0
         for inputs, targets in windows(ids, rows):
             loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
@@ -119,12 +119,12 @@ class TextGenerationTask(Task):
 
     @functools.cached_property
     def temperature(self) -> float:
-        """What the signatures divide logits by (see `kerasnets.calibration`)."""
+        """The divisor of the signatures' logits (see `kerasnets.calibration`)."""
         return load_temperature(self.directory)
 
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """-> logits [N, V - 1] and the characters [N] that they should tell, of the validation text as `validate` reads
-        it, a window at a time. Id 0, which stands for unknown characters and is never written, is left out."""
+        """-> logits [N, V - 1] and target characters [N] of the validation text, read as in `validate`, window by
+        window. Id 0, the unknown character, is left out because it is never generated."""
         ids = self.vocabulary.encode_python(self.data.validation)
         rows = places(ids)
         states = model.initial_states(rows)
@@ -134,15 +134,15 @@ class TextGenerationTask(Task):
 
     @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
-        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        """-> the model as a graph function, traced at most once per shape."""
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
-        """-> loss (nats a character) and bits_per_character of one pass over the split with carried state, which takes
-        the model itself; window_loss, of windows of 256 characters that each start from an empty state, from the
-        calibrated probabilities that `explain` gives."""
+        """-> loss (nats per character) and bits_per_character of one pass over the split with carried state, which need
+        `model`; window_loss, over windows of 256 characters that each start from a zero state, from the calibrated
+        probabilities of `explain`."""
         data = self.data if most is None else self.data.first(most)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
@@ -179,8 +179,8 @@ class TextGenerationTask(Task):
         return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
 
     def examples(self) -> list[dict[str, Any]]:
-        """Beginnings of lines of words, from places far apart, of the test text; or of the first split that has any;
-        or else the first characters that are not blank."""
+        """-> beginnings of lines of words, spread over the test text, or the first split with any; otherwise the first
+        characters that are not blank."""
         texts = [getattr(self.data, name) for name in reversed(SPLITS)]
         beginning = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
         for text in texts:
@@ -195,11 +195,11 @@ class TextGenerationTask(Task):
         return [{"prompt": prompt}]
 
     def _readable(self, text: str) -> bool:
-        """Whether a character of a text is known."""
+        """Whether the text has a known character."""
         return bool(self.vocabulary.encode_python(text).any())
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-        """-> a request for each signature, made of the examples."""
+        """-> a request for each signature, built from the examples."""
         prompts = np.array([example["prompt"] for example in examples], object)
         rows, length = len(prompts), min(50, self.config.max_length)
         generate = {
@@ -227,13 +227,13 @@ class TextGenerationTask(Task):
 
 
 def places(ids: np.ndarray) -> int:
-    """-> from how many places of a text `validate` reads at once."""
+    """-> the number of parts of a text that `validate` reads in parallel."""
     return min(16, len(ids) // 2)
 
 
 def windows(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A text as `rows` equal parts, which are read side by side -> ids and those that follow them, each
-    [rows, at most WINDOW], one window after the other."""
+    """Split a text into `rows` equal parts, to be read in parallel; -> for each window, inputs and targets, each
+    [rows, at most WINDOW]."""
     length = (len(ids) - 1) // rows
     inputs, targets = (ids[n : n + rows * length].reshape(rows, length) for n in (0, 1))
     for start in range(0, length, WINDOW):
@@ -252,8 +252,8 @@ def per_character(loss: float) -> dict[str, float]:
 
 
 def window_loss(explain: Callable, text: str) -> float:
-    """-> mean loss in nats per character of windows of the text that each start from an empty state: of each, as with
-    the whole text, all but the first character."""
+    """-> mean loss in nats per character of windows of the text that each start from a zero state; the first character
+    of each is not predicted."""
     starts = range(0, len(text) - WINDOW, WINDOW)
     parts = [text[start : start + WINDOW + 1] for start in starts]
     total = 0.0

@@ -6,7 +6,7 @@ from kerasnets.tasks.arrays import ArrayNetwork, tokens
 
 
 def pair_to_logits(model: keras.Model, recurrent: bool, max_length: int | None) -> ArrayNetwork:
-    """source [B, S], target [B, T], a translation so far -> logits [B, T, V]"""
+    """source [B, S], target [B, T], prefix of a translation -> logits [B, T, V]"""
 
     def call(source, target):
         return {"logits": model({"source": source, "target": target})}

@@ -13,18 +13,18 @@ from kerasnets.tasks.protocol import Task
 
 @dataclass(frozen=True)
 class Translation(Config):
-    """A sentence in another language."""
+    """Translation of sentences."""
 
     source: str = "en"
-    """Language of the given sentences."""
+    """Source language."""
     target: str = "de"
-    """Language of the translations."""
+    """Target language."""
     vocabulary_size: int = 4000
     """Subwords of the vocabulary that both languages share."""
     max_length: int = 100
-    """Most subwords of a sentence; longer training pairs are left out, longer requests refused."""
+    """Maximum subwords of a sentence; longer training pairs are left out, longer requests refused."""
     embeddings: str | None = None
-    """File of word vectors, in the text format of word2vec or GloVe, from which the embeddings of whole words start."""
+    """File of word vectors, in the text format of word2vec or GloVe, that initialize the embeddings of whole words."""
     model: TransformerOptions | Seq2SeqLSTMOptions = field(default_factory=TransformerOptions)
     """The network."""
 

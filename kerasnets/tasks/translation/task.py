@@ -1,4 +1,4 @@
-"""Translation: a sentence in another language."""
+"""Translation of sentences into another language."""
 
 import dataclasses
 import functools
@@ -60,14 +60,14 @@ class TranslationTask(Task):
         self.vocabulary.save(directory / FACTS.vocabulary_file)
 
     def split_sizes(self) -> dict[str, Any]:
-        """Of train and validation, the pairs that are used; of test all, since those that are too long are scored as
-        sentences without a translation."""
+        """As `Task.split_sizes`: train and validation count the used pairs, test all, since pairs that are too long are
+        scored as empty translations."""
         sizes = {"train": len(self._training), "validation": len(self._validation), "test": len(self.data.test[0])}
         return describe(self.data, sizes, self.reading)
 
     @property
     def reading(self) -> Reading:
-        """Raises: RequestError for a split without a pair that is used."""
+        """Raises: RequestError if no pair of a split is used."""
         read = self.data.reading
         left_out = list(read.left_out)
         for split, buckets in {"train": self._training, "validation": self._validation}.items():
@@ -88,7 +88,7 @@ class TranslationTask(Task):
 
     @functools.cached_property
     def _vectors(self) -> WordVectors:
-        """Of the words of the vocabulary, as large as the embeddings that the model starts with."""
+        """Vectors of the vocabulary's words, scaled to the standard deviation of the model's initial embeddings."""
         width = self.config.model.width
         vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
         if not vectors.found.any():
@@ -165,7 +165,7 @@ class TranslationTask(Task):
         return load_temperature(self.directory)
 
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """-> logits [N, V] and the subwords [N] that they should tell, of the validation pairs, a batch at a time."""
+        """-> logits [N, V] and target subwords [N] of the validation pairs, batch by batch."""
         for n in range(self._validation.steps_per_epoch):
             batch = self._validation.batch(n)
             inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
@@ -175,7 +175,7 @@ class TranslationTask(Task):
 
     @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
-        """-> the model as a graph that is traced once a shape, however often it is called for."""
+        """-> the model as a graph function, traced at most once per shape."""
         return tf.function(
             lambda source, target: model({"source": source, "target": target}, training=False), reduce_retracing=True
         )
@@ -183,8 +183,8 @@ class TranslationTask(Task):
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
     ) -> dict[str, Any]:
-        """-> bleu and chrf (sacreBLEU) of what `serving_default` translates, greedily; beam_bleu and beam_chrf of the
-        first of `beam_search` with length penalty 1; the signatures of both scores."""
+        """-> bleu and chrf (sacreBLEU) of the greedy translations of `serving_default`; beam_bleu and beam_chrf of the
+        best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
         sources, references = getattr(self.data if most is None else self.data.first(most), split)
@@ -210,7 +210,7 @@ class TranslationTask(Task):
 
     @property
     def _evaluation_rows(self) -> int:
-        """-> sentences of a request that no limit refuses, however long they are."""
+        """-> sentences per request that stay within all limits, whatever their length."""
         limit = self.config.max_length
         fitting = min(SEARCHED // (limit + 1), MOST_BYTES // most_bytes(self.vocabulary, limit))
         return max(1, min(EVALUATION_BATCH, fitting))
@@ -238,7 +238,7 @@ class TranslationTask(Task):
         return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
 
     def examples(self) -> list[dict[str, Any]]:
-        """Test sentences, from places far apart."""
+        """-> test sentences, spread over the split."""
         texts, limit = [normalize(text) for text in self.data.test[0]], self.config.max_length
         fitting = [s for s, ids in zip(texts, self._tokenize(texts), strict=True) if 0 < len(ids) <= limit]
         sentences = [s for s in fitting if len(s) <= 120] or fitting
@@ -247,7 +247,7 @@ class TranslationTask(Task):
         return [{"text": sentences[n * len(sentences) // 5]} for n in range(min(5, len(sentences)))]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-        """-> a request for each signature, made of the examples."""
+        """-> a request for each signature, built from the examples."""
         text = np.array([example["text"] for example in examples], object)
         return {
             "serving_default": {"text": text},
@@ -262,7 +262,7 @@ class TranslationTask(Task):
 
 
 def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
-    """-> the word that each piece is: "dog" for "▁dog", "," for ","; None for parts of words, bytes and symbols."""
+    """-> the word of each piece: "dog" for "▁dog", "," for ","; None for parts of words, bytes and symbols."""
     words = []
     for name in vocabulary.model.names:
         begins = name.startswith(SPACE) and len(name) > 1

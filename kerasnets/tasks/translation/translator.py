@@ -1,4 +1,4 @@
-"""What a translation's SavedModel offers, as graph functions: sentences in, sentences out.
+"""The signatures of translation: graph functions from sentences to sentences.
 
 B rows, K beams, S source and T target subwords with their end tokens, L blocks, N heads, V vocabulary
 """
@@ -14,22 +14,22 @@ from kerasnets.tasks.requests import require, require_rows, require_text, requir
 from kerasnets.text.subwords import SubwordVocabulary
 
 BEAMS = 5
-STEEPEST = 5.0  # length penalty
-TOGETHER = 6400  # rows times the subwords of the longest, where all are computed at once: they bound the memory
-SEARCHED = 100_000  # subwords of all sentences that are searched for, their ends counted: they bound the time
+STEEPEST = 5.0  # largest absolute length penalty
+TOGETHER = 6400  # rows times the subwords of the longest, if all are computed at once: bounds the memory
+SEARCHED = 100_000  # subwords, end tokens included, of all source sentences of a search: bounds the time
 
 
 class Translator:
-    """The signatures of a network that translates.
+    """The signatures of a translation network.
 
-    Args: model, a `Transformer` or `Seq2SeqLSTM`; its vocabulary; limit: most subwords of a sentence; temperature: what
-        divides the logits, so that probabilities are calibrated (see `kerasnets.calibration`).
+    Args: model: a `Transformer` or `Seq2SeqLSTM`; its vocabulary; limit: maximum subwords of a sentence; temperature:
+        divisor of the logits that calibrates the probabilities (see `kerasnets.calibration`).
     """
 
     def __init__(self, model: keras.Model, vocabulary: SubwordVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
         self.bytes = most_bytes(vocabulary, limit)
-        # One graph of the search for both signatures that need it.
+        # One graph of greedy search for both signatures that use it.
         specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
         self.greedy = tf.function(self._greedy, input_signature=specs)
 
@@ -46,7 +46,7 @@ class Translator:
         }
 
     def translate(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Greedy -> translation string [B]; score float32 [B]: mean log probability of its subwords and its end."""
+        """Greedy search -> translation string [B]; score float32 [B]: mean log probability of its tokens."""
         tokens, log_probability = self.greedy(*self.read_to_search(text))
         count = tf.cast(tf.maximum(lengths_of(tokens), 1), tf.float32)
         return {"translation": self.vocabulary.detokenize(tokens), "score": log_probability / count}
@@ -65,16 +65,16 @@ class Translator:
             start, end = self.vocabulary.START, self.vocabulary.END
             return decoding.beam_search(self.model, *self.start(source), start, end, limits, alpha, BEAMS)
 
-        # A tighter limit than that of greedy search: it bounds what a score can become (see `decoding.beam_search`).
+        # A lower limit than that of greedy search: it bounds the score of a hypothesis (see `decoding.beam_search`).
         limits = tf.minimum(2 * lengths + 10, self.limit + 1)
         tokens, scores = decoding.by_length(search, source, lengths, limits, (BEAMS,))
         sentences = self.vocabulary.detokenize(tf.reshape(tokens, [-1, tf.shape(tokens)[2]]))
         return {"translations": tf.reshape(sentences, tf.shape(scores)), "scores": scores}
 
     def score(self, text: tf.Tensor, translation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """-> log_probability float32 [B]: of the translation's subwords and its end, summed, in nats."""
+        """-> log_probability float32 [B], in nats, summed over the translation's subwords and its end token."""
         source, _ = self.read(text, "text")
-        # One translation for all rows is read once.
+        # `read` tokenizes a single translation for all rows once.
         target, lengths = (same_rows(x, "translation", text, "text") for x in self.read(translation, "translation"))
         source, target = together(source, "text"), together(target, "translation")
         probabilities = self.of_tokens(self.model({"source": source, "target": self.shifted(target)}), target)
@@ -83,10 +83,10 @@ class Translator:
 
     def explain(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """-> the greedy translation; source_tokens, target_tokens string [B, S] and [B, T]: subwords, ▁ for a
-        space, and the end token, "" after it; token_probability float32 [B, T]; who looked at whom: cross_attention
+        space, and the end token, "" after it; token_probability float32 [B, T]; attention weights: cross_attention
         [B, L, N, T, S], encoder_attention [B, L, N, S, S], 0 after the ends.
 
-        A `Seq2SeqLSTM` has one attention of one head, or none: L = 0; and none inside its encoder.
+        A `Seq2SeqLSTM` has cross-attention with L = N = 1, or none (L = 0), and no attention in its encoder.
         """
         source, lengths = self.read(text, "text")
         source = together(source, "text")
@@ -108,7 +108,7 @@ class Translator:
         }
 
     def read(self, text: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
-        """text string [B] -> subwords with an end token int32 [B, S], 0 = padding; their number, the end's too, [B]."""
+        """text string [B] -> subwords and an end token int32 [B, S], 0 = padding; lengths with the end token [B]."""
         ids = self.vocabulary.tokenize(require_text(text, name, self.bytes))
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         allowed = f"subwords long, more than the limit of {self.limit}: give one sentence at a time"
@@ -117,7 +117,7 @@ class Translator:
             return tf.concat([ids, end], axis=1).to_tensor(), lengths + 1
 
     def read_to_search(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `read`, if a search of all rows together does not take too long."""
+        """As `read`; fails if all rows together have too many subwords for a search."""
         source, lengths = self.read(text, "text")
         total = tf.reduce_sum(lengths)
         sentence = ["text has ", tf.strings.as_string(total), f" subwords in all its rows, more than {SEARCHED:,}"]
@@ -132,18 +132,18 @@ class Translator:
         def search(rows, source, limits):
             return decoding.greedy(self.model, *self.start(source), start, end, limits)
 
-        # A translation is hardly ever three times as long; the limit ends a search that goes in circles.
+        # A translation is hardly ever three times as long; the limit stops a search that repeats itself.
         limits = tf.minimum(3 * lengths + 20, self.limit + 1)
         tokens, log_probability = decoding.by_length(search, source, lengths, limits)
         return tokens[:, : tf.reduce_max(lengths_of(tokens))], log_probability
 
     def start(self, source: tf.Tensor) -> tuple[Any, Any]:
-        """-> memory, cache of the model, with calibrated logits: the matrix they come from is divided."""
+        """-> memory and cache of the model; the output matrix is divided by the temperature to calibrate the logits."""
         (table, of_rows), cache = self.model.start(source, 0)
         return (table / self.temperature, of_rows), cache
 
     def shifted(self, target: tf.Tensor) -> tf.Tensor:
-        """target [B, T] -> what tells each of its tokens: the start token and all before it."""
+        """target [B, T] -> decoder inputs [B, T]: the start token, then all tokens but the last."""
         return tf.concat([tf.fill([tf.shape(target)[0], 1], self.vocabulary.START), target[:, :-1]], axis=1)
 
     def of_tokens(self, logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
@@ -152,18 +152,18 @@ class Translator:
 
 
 def most_bytes(vocabulary: SubwordVocabulary, limit: int) -> int:
-    """-> of a sentence: longer ones have more subwords than the limit, or white space that would be taken away."""
+    """-> maximum bytes of a sentence: longer ones have more subwords than the limit, or white space that is removed."""
     return limit * max(map(len, vocabulary.model.raw))
 
 
 def lengths_of(tokens: tf.Tensor) -> tf.Tensor:
-    """tokens [B, T] -> how many there are up to the last that is no padding, [B]."""
+    """tokens [B, T] -> lengths [B], up to the last token that is not padding."""
     places = tf.range(1, tf.shape(tokens)[1] + 1)
     return tf.reduce_max(tf.where(tokens != 0, places, 0), axis=1)
 
 
 def together(tokens: tf.Tensor, name: str) -> tf.Tensor:
-    """-> tokens [B, T], if they are not too many to be computed at once."""
+    """-> tokens [B, T]; fails if they are too many to be computed at once."""
     rows, longest = tf.unstack(tf.shape(tokens))
     with tf.control_dependencies([require_together(rows, longest, name, "subwords", TOGETHER)]):
         return tf.identity(tokens)
