@@ -73,7 +73,7 @@ def test_the_extra_names_what_the_client_imports():
     named = {requirement.partition("[")[0] for requirement in extra}
     provided = {"grpc": "grpcio", "google": "protobuf"}
     imported = set()
-    for path in [ROOT / "serving" / "wire.py", *(ROOT / "serving").glob("client*.py")]:
+    for path in [ROOT / "serving" / "protocol.py", *(ROOT / "serving" / "client").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
