@@ -84,7 +84,7 @@ def test_the_installed_wheel_works(python):
     overview = installed(python, "-m", "kerasnets.train", "--help")
     for preset in map(Path, PRESETS):
         assert preset.stem in next(line for line in overview.splitlines() if line.split()[:1] == [preset.parent.name])
-    assert "Highest learning rate of Adam." in installed(python, "-m", "kerasnets.train", "translation", "--help")
+    assert "--training.learning-rate" in installed(python, "-m", "kerasnets.train", "translation", "--help")
     assert "--model_config_file" in installed(python, "-m", "serving", "--help")
     assert "--server" in installed(python, "-m", "demos", "--help")
     heavy = (
