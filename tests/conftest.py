@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # `make test` has a process on each of two cores: more threads an operation would only wait for one another.
@@ -28,7 +29,9 @@ from hypothesis import HealthCheck, settings
 from small_runs import ROOT, TASKS, free_port, small, verify_here
 
 from kerasnets.data import cldr
-from kerasnets.loading import Opened
+
+if TYPE_CHECKING:  # the environments of other backends have no more than layers and models need
+    from kerasnets.loading import Opened
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
 # Those that take half a minute or more start first, so that no process is left alone with one of them at the end.
