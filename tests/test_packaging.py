@@ -2,20 +2,18 @@
 
 import email
 import os
-import shutil
 import site
-import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging_helpers import copy_source, run
 from small_runs import ROOT
 
 import kerasnets
 
-COPIED = ("pyproject.toml", "README.md", "LICENSE", "kerasnets", "serving", "demos")
 PRESETS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kerasnets" / "presets").rglob("*.toml"))
 DATA_FILES = [
     *PRESETS,
@@ -31,21 +29,11 @@ DATA_FILES = [
 ]
 
 
-def run(*command: object, **options: object) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=600, check=False, **options
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from the source archive, which is built from a copy: a build writes into its directory."""
+    """The wheel, built from the source archive, which is built from a copy."""
     source = tmp_path_factory.mktemp("source")
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
+    copy_source(source)
     run(sys.executable, "-m", "build", "--outdir", source / "dist", source)
     assert len(list((source / "dist").glob("*.tar.gz"))) == 1
     return next((source / "dist").glob("*.whl"))

@@ -121,28 +121,19 @@ def _repeated_bytes(proto: TensorProto) -> int:
 
 def _fill(data_type: int, dtype: np.dtype, values: Sequence[Any], size: int) -> np.ndarray:
     """Return an array [size]; the last value of a short list is repeated, an empty list becomes zeros."""
-    if data_type in PARTS:
-        pairs = np.fromiter(values, PARTS[data_type], len(values)).view(dtype)  # ValueError for an odd count
-        array = np.zeros(size, dtype)
-        array[: len(pairs)] = pairs[:size]
-        array[len(pairs) :] = pairs[-1:] if len(pairs) else 0
-        return array
-    stored = HALF_BITS if data_type in HALVES else dtype
-    strings = data_type == types_pb2.DT_STRING
-    if strings:
-        array = np.full(size, b"", object)
-    else:
-        array = np.zeros(size, stored)
-    count = len(values)
-    if count > SLICE:
-        for start in range(0, count, SLICE):
-            part = values[start : start + SLICE]
-            array[start : start + len(part)] = part if strings else _numbers(part, stored)
-    elif count:
-        array[:count] = values if strings else _numbers(values, stored)
+    strings, parts = data_type == types_pb2.DT_STRING, 2 if data_type in PARTS else 1
+    stored = HALF_BITS if data_type in HALVES else PARTS.get(data_type, dtype)
+    count, rest = divmod(len(values), parts)
+    if rest:
+        raise ValueError("a complex number has two parts")
+    array = np.full(size, b"", object) if strings else np.zeros(parts * size, stored)
+    for start in range(0, len(values), SLICE):
+        part = values[start : start + SLICE] if len(values) > SLICE else values
+        array[start : start + len(part)] = part if strings else _numbers(part, stored)
+    array = array.view(dtype) if stored != dtype else array
     if count:
         array[count:] = array[count - 1]
-    return array.view(dtype) if stored != dtype else array
+    return array
 
 
 def _numbers(values: Sequence[Any], dtype: np.dtype) -> np.ndarray:

@@ -71,6 +71,7 @@ class RestApi:
     ) -> None:
         self._manager, self._runner, self._admission, self._observers = manager, runner, admission, observers
         self._settings, self._options = settings, options
+        self.most_bytes = options.most_bytes
         self.ready = True  # until the server drains
 
     async def handle(self, request: Request) -> Reply:
@@ -100,8 +101,8 @@ class RestApi:
                 self._admission.check_token(_authorization(request))
                 if _is_of_models(request):
                     self._admission.check_room()
-            if size > self._options.most_bytes:
-                raise too_many_bytes(size, self._options.most_bytes)
+            if size > self.most_bytes:
+                raise too_many_bytes(size, self.most_bytes)
         except StatusError as error:
             record = Record("REST", request.method, request.peer, size)
             reply = error_reply(self._observers.failed(record, error))
@@ -161,7 +162,7 @@ class RestApi:
         """The JSON object of a request, and how many bytes it has."""
         body, most_values = request.body, self._options.most_values
         if b"gzip" in request.headers.get(b"content-encoding", b""):
-            body = await self._runner.work(inflate, body, self._options.most_bytes)
+            body = await self._runner.work(inflate, body, self.most_bytes)
         if len(body) > LARGE_BYTES:
             return await self._runner.work(parse, body, most_values), len(body)
         return parse(body, most_values), len(body)

@@ -98,7 +98,6 @@ class ServerApp:
             min(flags.rest_api_max_request_bytes or self._admission.most_bytes, self._admission.most_bytes),
             flags.rest_api_max_values or sys.maxsize,
         )
-        self._most_rest_bytes = options.most_bytes
         self._rest_api = RestApi(self.manager, runner, self._admission, self._observers, settings, options)
         self._health = Health()
         self._http: HttpServer | None = None
@@ -133,7 +132,7 @@ class ServerApp:
                 self._rest_api.handle,
                 rest_socket,
                 max(1.0, flags.rest_seconds or CONNECTION_SECONDS),
-                self._most_rest_bytes,
+                self._rest_api.most_bytes,
                 self._rest_api.refuse,
                 tls,
             )

@@ -89,13 +89,11 @@ class RequestParser:
             return b"\r\n".join([start, *headers, b"\r\n"]) + data[offer.args[0] :]
         return b""
 
-    def request(self, body: bytearray | None = None) -> Request:
-        """The request as far as it has been read."""
+    def request(self, body: bytes | bytearray = b"") -> Request:
+        """Return the request as far as it has been read."""
         method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
         version = self._parser.get_http_version()
-        return Request(
-            method, target, self._headers, bytearray() if body is None else body, self.peer, version, self._secured
-        )
+        return Request(method, target, self._headers, body, self.peer, version, self._secured)
 
     @property
     def content_length(self) -> int:

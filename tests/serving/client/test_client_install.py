@@ -1,11 +1,11 @@
 """`pip install '.[client]'` alone, in an environment of its own: what it brings, and that the client works with it."""
 
 import json
-import subprocess
 import sys
 import venv
 
 import pytest
+from packaging_helpers import copy_source, run
 from serving_helpers import ROOT
 
 # Of the client and of what it needs; pip and setuptools make the environment.
@@ -41,23 +41,13 @@ print(json.dumps({"answers": answers, "heavy": sorted(packages & {"tensorflow", 
 """
 
 
-def run(*command, **options):
-    result = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=600, check=False, **options
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.mark.slow
 def test_the_client_works_where_nothing_else_is_installed(server, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    # A copy of what is installed from: a build writes into its directory.
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "kerasnets", "serving", "demos"):
-        run("cp", "-r", ROOT / name, source)
+    copy_source(source)
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{source}[client]")
     listed = json.loads(run(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"))
     assert {package["name"].lower().replace("_", "-") for package in listed} - TOOLS <= EXPECTED

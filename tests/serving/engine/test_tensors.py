@@ -111,7 +111,7 @@ def test_sizes_of_too_many_dimensions_are_not_multiplied():
         from_proto(proto, "x")
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int8", "float16", "bool", "string"])
+@pytest.mark.parametrize("dtype", ["int64", "int8", "float16", "bool", "complex64", "string"])
 def test_long_lists_are_converted_in_slices(dtype):
     kind, count = tf.as_dtype(dtype), 2 * SLICE + 3
     array = (np.arange(count) % 100).astype(object if dtype == "string" else kind.as_numpy_dtype)
