@@ -191,7 +191,7 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
         lambda: map(batch_function, range(start, stop)), output_signature=signature
     )
     options = tf.data.Options()
-    # Several workers split each batch; there are no files to shard.
+    # Workers split each batch, since files cannot be sharded.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     # There is nothing to tune; the autotune thread sleeps for up to a minute, and an iterator waits for its end.
     options.autotune.enabled = False

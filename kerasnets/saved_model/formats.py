@@ -29,13 +29,13 @@ class FormatError(RuntimeError):
 
 def write_all(network: ArrayNetwork, names: Iterable[str], directory: Path) -> dict[str, dict[str, Any]]:
     """Write the network in each format; -> the result of `write` for each, or {"failed": reason}."""
-    told = {}
+    results = {}
     for name in names:
         try:
-            told[name] = write(network, name, directory)
+            results[name] = write(network, name, directory)
         except FormatError as error:
-            told[name] = {"failed": str(error)}
-    return told
+            results[name] = {"failed": str(error)}
+    return results
 
 
 def write(network: ArrayNetwork, name: str, directory: Path) -> dict[str, Any]:

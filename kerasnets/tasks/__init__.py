@@ -20,7 +20,7 @@ TASKS: dict[str, Facts] = {name: importlib.import_module(f"kerasnets.tasks.{name
 
 
 def facts_of(name: str) -> Facts:
-    """Raises: RequestError if there is no such task."""
+    """Return the facts of a task. Raises: RequestError for an unknown name."""
     return TASKS[choose("task", name, TASKS)]
 
 

@@ -141,7 +141,7 @@ class RestApi:
         prepare: Callable[[Version], Call]
         if verb == "predict":
             prepare = PredictRequest(document, record).prepare
-        else:  # as in the original: examples are read before the model is looked up, the inputs of predict after it
+        else:  # like TensorFlow Serving: read examples before the model is looked up, inputs of predict after
             large = size > LARGE_EXAMPLES_BYTES
             examples = await self._runner.work(read_examples, document) if large else read_examples(document)
             prepare = prepare_examples(verb, examples, record, self._settings)

@@ -1,8 +1,8 @@
-"""How much a REST request may hold: bytes, packed or not, and values of JSON.
+"""Limits of a REST body: its bytes, compressed or not, and its JSON values.
 
-A parser of JSON keeps Python's lock, so that nothing else runs while it does, and makes an object of every value, which
-takes many times the memory of its text. So values are counted before they are parsed: to count commas is fast. Long
-strings, such as images in base64, cost little more than their bytes.
+The JSON parser holds the GIL, so that no other thread runs, and creates an object for each value, which takes many
+times the memory of its text. Values are therefore counted before parsing: counting commas is fast. Long strings, such
+as images in base64, cost little more than their bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import zlib
 
 from serving.errors import StatusError
 
-# A small body must not grow without bound.
+# Decompression must not turn a small body into a large one.
 MAX_INFLATED_BYTES, MAX_INFLATION = 100 * 1024 * 1024, 32
 ALWAYS_INFLATED_BYTES = 4 * 1024 * 1024
 
 
 class TooLarge(StatusError):
-    """A request is larger than any may be: later it is as large."""
+    """A request exceeds a limit of size, so that a retry would fail too."""
 
     def __init__(self, message: str) -> None:
         super().__init__("RESOURCE_EXHAUSTED", message)
@@ -31,7 +31,7 @@ def too_many_bytes(size: int, most: int) -> TooLarge:
 
 
 def check_values(body: bytes | bytearray, most: int) -> None:
-    """TooLarge for JSON of more than `most` values, a list or an object and what it holds counted as values."""
+    """Raise TooLarge for JSON of more than `most` values; lists and objects count like their elements."""
     if len(body) > most and _separators(body, 0, len(body)) > most and _has_more_values(body, most):
         raise TooLarge(
             f"The JSON has more than {most} values (numbers, strings, lists and objects count): send it in parts or "
@@ -40,12 +40,12 @@ def check_values(body: bytes | bytearray, most: int) -> None:
 
 
 def _separators(text: bytes | bytearray, start: int, end: int) -> int:
-    """As many as there are values, but for strings that hold such characters: one begins a list, others follow."""
+    """Count the values: each but the first of a list follows a comma. Such characters in strings count too."""
     return text.count(b",", start, end) + text.count(b"[", start, end) + text.count(b"{", start, end)
 
 
 def _has_more_values(body: bytes | bytearray, most: int) -> bool:
-    """As `check_values`, but what stands within strings does not count."""
+    """Count like `_separators`, but only outside of strings."""
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # every quotation mark left begins or ends a string
     values = strings = start = 0
     while start < len(text):
@@ -61,9 +61,9 @@ def _has_more_values(body: bytes | bytearray, most: int) -> bool:
 
 
 def inflate(body: bytes | bytearray, most_bytes: int) -> bytes:
-    """A gzip body unpacked; nothing of what is not gzip, which then is an empty document.
+    """Return the decompressed gzip body; b"" for invalid gzip, which is refused as an empty document.
 
-    Raises: TooLarge for one of more than `most_bytes`, or that grows too much.
+    Raises: TooLarge above `most_bytes`, or if the body grows too much.
     """
     inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:

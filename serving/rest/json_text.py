@@ -1,4 +1,4 @@
-"""JSON text as the original server reads and writes it: RapidJSON with TensorFlow's number format."""
+"""JSON as TensorFlow Serving reads and writes it: RapidJSON with TensorFlow's number format."""
 
 from __future__ import annotations
 

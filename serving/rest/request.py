@@ -21,7 +21,7 @@ from serving.rest.json_text import debug, type_name
 STRING = types_pb2.DT_STRING
 FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 INT32_RANGE = (-(2**31), 2**31 - 1)
-# Literals have to lie in these ranges; the small types are then cast unchecked, as the original server does.
+# Ranges of integer literals. Small types are then cast unchecked, like in TensorFlow Serving.
 INTEGER_RANGES = {
     types_pb2.DT_INT8: INT32_RANGE,
     types_pb2.DT_INT16: INT32_RANGE,

@@ -1,4 +1,4 @@
-"""From arrays to the JSON of a REST predict answer, line breaks as the original server's writer sets them."""
+"""Convert arrays to the JSON of a REST predict response, with the line breaks of TensorFlow Serving's writer."""
 
 from __future__ import annotations
 

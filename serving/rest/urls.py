@@ -10,7 +10,7 @@ from tensorflow_serving.apis import model_pb2
 from serving.errors import invalid_argument
 from serving.models.storage import INT64_MAX
 
-# Matched against path and query: a query is no part of the API and spoils the match.
+# Matched against path and query, so that URLs with a query are refused: the API has none.
 CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 VERB_URL = re.compile(rf"/v1/models/(?P<model>[^/:]+){CHOICE}:(?P<verb>classify|regress|predict)", re.IGNORECASE)
 MODEL_URL = re.compile(rf"/v1/models(?:/(?P<model>[^/:]+))?{CHOICE}(?:/(?P<part>metadata))?", re.IGNORECASE)

@@ -181,7 +181,7 @@ class GrpcApi:
 
 
 def _cut(message: str) -> str:
-    """A message of bearable length. Bytes count, as in the original: each may take three in the header."""
+    """Cut a message to MAX_MESSAGE_BYTES, like TensorFlow Serving: a byte may take three in the header."""
     encoded = message.encode("utf-8", "backslashreplace")
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return message

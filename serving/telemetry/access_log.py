@@ -31,7 +31,7 @@ class Request(Protocol):
     """What is known of a request that has ended."""
 
     protocol: str  # "GRPC" or "REST"
-    method: str  # as the original names it: "Predict", "GetModelStatus"
+    method: str  # the name in TensorFlow Serving: "Predict", "GetModelStatus"
     model: str
     version: int | None  # that answered; None if none did
     signature: str

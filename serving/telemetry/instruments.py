@@ -138,10 +138,10 @@ def _pairs(names: Labels, values: Labels) -> str:
 
 
 def _escaped(value: str) -> str:
-    """The original leaves newlines alone; one in a client's name of a model would make the whole text unreadable."""
+    """Escape newlines too, unlike TensorFlow Serving: one in a model name of a client would break the whole text."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _number(value: float) -> str:
-    """Six digits, as the original prints them."""
+    """Format a number with six digits, like TensorFlow Serving."""
     return f"{value:.6g}"

@@ -1,6 +1,6 @@
 """What the server counts and measures, and the text in which Prometheus reads it. No TensorFlow.
 
-Names, labels and buckets are those of the original server, so that its dashboards and alerts work unchanged; what it
+Names, labels and buckets are those of TensorFlow Serving, so that its dashboards and alerts work unchanged; what it
 does not have is below /serving/. All methods may be called by any thread.
 """
 
@@ -22,10 +22,10 @@ from serving.telemetry.instruments import (
 )
 from serving.telemetry.traffic import Latency, RecentRequests
 
-# The original counts the first three; all of them are the load of a model.
+# TensorFlow Serving counts COUNTED; LOAD has all requests that run a model.
 COUNTED = frozenset({"Predict", "Classify", "Regress"})
 LOAD = COUNTED | {"MultiInference", "stream"}
-BATCH_THREADS = "batch_threads"  # the name that the original gives its pool
+BATCH_THREADS = "batch_threads"  # the name of the pool in TensorFlow Serving
 
 
 MICROSECONDS = exponential(10, 1.8, 33)  # to about 25 minutes
@@ -128,7 +128,7 @@ class Metrics:
     def value(self, name: str) -> int | None:
         """The sum of a counter or gauge over its labels, 0 of a histogram; None of a name that is not known.
 
-        Names are written as in the original's source: "/tensorflow/serving/request_count".
+        Names are written like in the source of TensorFlow Serving: "/tensorflow/serving/request_count".
         """
         metric = self._all.get(name)
         if metric is None:
@@ -153,7 +153,7 @@ class Metrics:
         return self.requests_in_flight.cells().get((model,), 0)
 
     def text(self) -> str:
-        """All metrics in Prometheus' text format, as the original exports them: types, but no help."""
+        """Return all metrics in Prometheus' text format; like TensorFlow Serving, with types but without help."""
         lines = []
         for name in sorted(self._all):
             lines.append(f"# TYPE {exported(name)} {self._all[name].kind}")

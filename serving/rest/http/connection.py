@@ -1,4 +1,4 @@
-"""One connection: its requests are answered one after the other, and their bodies refused before they are read."""
+"""One HTTP connection: answers its requests in order, and refuses large bodies before they are read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("serving")
 
 MOST_AHEAD = 16  # requests that a client may send before the answer to the first
-LINGER_SECONDS = 5.0  # for what a client still sends after a refusal: closing at once would take the refusal from it
+LINGER_SECONDS = 5.0  # to read on after a refusal: closing at once could discard it before the client reads it
 
 
 class Connection(asyncio.Protocol):
-    """What the event loop tells it, what its parser tells it, and the cycle from a request to its reply."""
+    """Receives events of the event loop and of its parser, and runs the cycle from a request to its reply."""
 
     transport: asyncio.Transport
     _flow: FlowControl
@@ -32,10 +32,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
         self._parser = RequestParser(self, server.tls is not None)
-        # Requests, and what is refused without looking; with: may the connection be used further.
+        # Requests, and replies to refused ones, each with whether the connection stays open.
         self._waiting: deque[tuple[Request | Reply, bool]] = deque()
         self._answering: asyncio.Task[None] | None = None
-        # Looks at no more data; ends after what has begun; the client has closed its side.
+        # Ignores further data; closes after the current requests; the client has closed its side.
         self.closing = self._draining = self._at_end = False
         self.request_begun()
 
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._enqueue(request, keep_alive)
 
     def refuse(self, reply: Reply) -> None:
-        """Answer, after what came before, and close: what follows cannot be read as requests."""
+        """Send a reply after those of earlier requests, and close: the rest of the data cannot be parsed."""
         if self.closing:
             return
         self.closing = True
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
     # From a request to its reply.
 
     def _ask(self, size: int) -> None:
-        """Whether a body of so many bytes may come."""
+        """Refuse the request if a body of `size` bytes is not accepted."""
         self._parser.awaits_body = False
         reply = self.refusal(self._parser.request(), size)
         if reply is not None:
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
             self._answering = self._loop.create_task(self._run_cycles())
 
     async def _run_cycles(self) -> None:
-        """Reply to what waits, one after the other; afterwards the connection may be idle until it is late."""
+        """Reply to the waiting requests in order, then restart the idle timeout."""
         seconds = self._server.timeout
         try:
             while self._waiting:
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._flow.resume_reading()
 
     async def _reply_to(self, request: Request, keep_alive: bool) -> bool:
-        """Have the handler answer, and write its reply; returns whether the connection may be used further."""
+        """Call the handler and write its reply; return whether the connection stays open."""
         reply = await self._server.handler(request)
         if self.transport.is_closing():
             if not isinstance(reply.body, bytes):
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def _end_refused(self) -> None:
-        """Send no more. What the client sends is read, until it closes or is late."""
+        """Close the sending side. Data of the client is read and dropped until it closes or times out."""
         if self._at_end or self.transport.is_closing():
             self.transport.close()
         elif self.transport.can_write_eof():

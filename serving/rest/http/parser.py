@@ -1,4 +1,4 @@
-"""From bytes to requests, by httptools (the parser of Node.js), with limits for what comes before a body."""
+"""Parse bytes to requests with httptools (the parser of Node.js), and limit the size of the headers."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import httptools
 from serving.rest.http.messages import Headers, Reply, Request
 
 MAX_HEADER_BYTES = 64 * 1024  # request line and headers
-DONE_HEADERS = (b"upgrade", b"expect")  # what has been dealt with when headers are read a second time
+DONE_HEADERS = (b"upgrade", b"expect")  # already handled when headers are parsed a second time
 
 
 class Listener(Protocol):
-    """The connection that learns what its parser has read."""
+    """The connection, which its parser notifies."""
 
-    closing: bool  # looks at no more data
+    closing: bool  # ignores further data
 
     def request_begun(self) -> None: ...
 
     def headers_read(self, body_bytes: int, waits: bool) -> None:
-        """A body of so many bytes will come (0: perhaps none, or its length is not known); `waits`: when it is asked
-        for (Expect: 100-continue)."""
+        """The headers announce a body of `body_bytes` (0: none, or of unknown length); `waits`: the client sends it
+        only when asked (Expect: 100-continue)."""
 
     def body_read(self, new: int, total: int) -> None:
-        """So many bytes of the body have come."""
+        """`new` bytes of the body have arrived, `total` so far."""
 
     def request_read(self, request: Request, keep_alive: bool) -> None: ...
 
     def refuse(self, reply: Reply) -> None:
-        """What was sent cannot be read as a request."""
+        """The data is not a valid request."""
 
     def refusal(self, request: Request, body_bytes: int) -> Reply | None:
-        """The reply to a request that gets one without its body."""
+        """Return the reply if the request is refused without its body, else None."""
 
 
 class RequestParser:
@@ -57,7 +57,7 @@ class RequestParser:
         self.awaits_body = False  # nobody has been asked yet whether it may come
 
     def close(self) -> None:
-        """Let go of what refers to this object, which would stay until the next search for garbage."""
+        """Break the reference cycles, which would keep the connection until the next garbage collection."""
         del self._parser, self._listener
 
     def feed(self, data: bytes) -> None:

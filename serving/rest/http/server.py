@@ -1,4 +1,4 @@
-"""The port: it takes connections, and closes those that are idle or slow for too long."""
+"""The HTTP port: accepts connections, and closes those that are idle or slow for too long."""
 
 from __future__ import annotations
 
