@@ -191,14 +191,14 @@ class Options:
         """-> a namespace; its `config` is the configuration, if there are options for one."""
         values = self.parser.parse_args([underscores(a) if a.startswith("--") else a for a in arguments])
         if self.config is not None:
-            values.config = with_values(self.config, values.as_dict())
+            values.config = replace_fields(self.config, values.as_dict())
         return values
 
 
-def with_values(config: Any, values: Mapping[str, Any]) -> Any:
+def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
     """-> a dataclass of the same class with these values, whose types jsonargparse has already converted."""
     fields = {name: values[name] for name in vars(config)}
-    nested = {n: with_values(vars(config)[n], value) for n, value in fields.items() if isinstance(value, dict)}
+    nested = {n: replace_fields(vars(config)[n], value) for n, value in fields.items() if isinstance(value, dict)}
     return dataclasses.replace(config, **fields | nested)
 
 

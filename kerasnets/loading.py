@@ -9,7 +9,7 @@ from kerasnets.checks import RequestError
 from kerasnets.command import start_tensorflow
 from kerasnets.config.run import Config
 from kerasnets.run import config_file
-from kerasnets.run.files import MODEL, check_json, check_model, load_model
+from kerasnets.run.files import CONFIG, MODEL, check_json, check_model, load_model
 from kerasnets.tasks import Task, facts_of, make_task
 from kerasnets.tasks.protocol import Signatures
 
@@ -33,12 +33,12 @@ def read_config(path: Path) -> tuple[str, str, Config]:
     if not path.is_dir():
         raise RequestError(f"there is no directory {path}; give a run directory or a SavedModel.")
     extra = path / "assets.extra"
-    if is_saved_model(path) and not (extra / "config.toml").exists():
+    if is_saved_model(path) and not (extra / CONFIG).exists():
         raise RequestError(f"{path} is a SavedModel of another project (no assets.extra/config.toml in it).")
-    if not is_saved_model(path) and not (path / "model.keras").exists():
+    if not is_saved_model(path) and not (path / MODEL).exists():
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
     directory = extra_of(path)
-    task, preset, config = config_file.load(directory / "config.toml")
+    task, preset, config = config_file.load(directory / CONFIG)
     check_json(directory, [facts_of(task).vocabulary_file])
     if not is_saved_model(path):
         check_model(path / MODEL)

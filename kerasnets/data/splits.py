@@ -103,8 +103,8 @@ class Splits(Protocol):
     def count(self, split: str) -> int:
         """-> the number of examples of a split: images, characters or pairs."""
 
-    def first(self, count: int) -> Self:
-        """-> splits with at most the first `count` examples of each."""
+    def first(self, count: int | None) -> Self:
+        """-> splits with at most the first `count` examples of each; None: all."""
 
 
 class Columns:
@@ -113,7 +113,7 @@ class Columns:
     def count(self, split: str) -> int:
         return len(getattr(self, split)[1])
 
-    def first(self, count: int) -> Self:
+    def first(self, count: int | None) -> Self:
         parts = {name: tuple(column[:count] for column in getattr(self, name)) for name in SPLITS}
         return dataclasses.replace(self, **parts)  # type: ignore[type-var]
 
@@ -169,7 +169,7 @@ class TextSplits:
     def count(self, split: str) -> int:
         return len(getattr(self, split))
 
-    def first(self, count: int) -> Self:
+    def first(self, count: int | None) -> Self:
         return dataclasses.replace(self, **{name: getattr(self, name)[:count] for name in SPLITS})
 
 

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from kerasnets.data import licences
+from kerasnets.run.files import CONFIG, METRICS
 from kerasnets.tasks import Task
 
 FILE, FORMAT = "model_card.json", 1
@@ -65,9 +66,9 @@ def make(
         weights: the section `weights`, from `compression.card`.
         formats: the section `formats`, from `formats.write_all`.
     """
-    configuration = tomllib.loads((run_dir / "config.toml").read_text("utf-8"))
+    configuration = tomllib.loads((run_dir / CONFIG).read_text("utf-8"))
     configuration.pop("data_dir", None)  # a path on one machine
-    measured = read(run_dir / "metrics.json") or {}
+    measured = read(run_dir / METRICS) or {}
     splits = dict(measured.get("splits") or {})
     licence = licences.find(task.config.dataset, task.config.data_dir)
     sizes = values_for_sentences(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -31,13 +32,18 @@ class Task(Protocol):
     Attributes:
         facts: description that needs neither data nor TensorFlow.
         config: its configuration, a `facts.config`.
+        directory: of a run or of an export's extra files, with the vocabulary or the classes; None: nothing is trained.
         best: name of the validation metric that selects the best weights, by its lowest or highest value (`best_is`).
     """
 
     facts: Facts
     config: Config
+    directory: Path | None
     best: str
     best_is: Literal["lowest", "highest"]
+
+    def __init__(self, config: Config, directory: Path | None = None) -> None:
+        self.config, self.directory = config, directory
 
     @property
     def name(self) -> str:
@@ -62,6 +68,9 @@ class Task(Protocol):
 
     def split_sizes(self) -> dict[str, Any]:
         """-> the number of used examples of each split, their source, and what was read and left out."""
+        from kerasnets.data.splits import SPLITS, describe
+
+        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
 
     def save(self, directory: Path) -> None:
         """Write the vocabulary or the classes into a run directory, as `facts.vocabulary_file`."""
@@ -100,6 +109,16 @@ class Task(Protocol):
 
     def validate(self, model: keras.Model) -> Metrics:
         """-> metrics on the validation split that are fast to compute."""
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """The divisor of the signatures' logits (see `kerasnets.calibration`).
+
+        Raises: RequestError if calibration.json is damaged.
+        """
+        from kerasnets.calibration.temperature import load_temperature
+
+        return load_temperature(self.directory)
 
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits float32 [N, V] and labels int [N] of the validation split, batch by batch, to fit a temperature

@@ -12,11 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.calibration.bins import expected_error
-from kerasnets.calibration.temperature import load_temperature
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
-from kerasnets.data.splits import SPLITS, describe
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
@@ -41,9 +39,6 @@ class ImageClassificationTask(Task):
     best = "accuracy"
     best_is = "highest"
     config: ImageClassification
-
-    def __init__(self, config: ImageClassification, directory: Path | None = None):
-        self.config, self.directory = config, directory
 
     @functools.cached_property
     def data(self) -> ImageSplits:
@@ -81,9 +76,6 @@ class ImageClassificationTask(Task):
 
     def save(self, directory: Path) -> None:
         (directory / FACTS.vocabulary_file).write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
-
-    def split_sizes(self) -> dict[str, Any]:
-        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
 
     def model(self) -> keras.Model:
         sizes = {"shape": self.shape, "classes": len(self.classes), "characters": self.spelling.vocabulary_size}
@@ -144,11 +136,6 @@ class ImageClassificationTask(Task):
             losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
-    @functools.cached_property
-    def temperature(self) -> float:
-        """The divisor of the signatures' logits (see `kerasnets.calibration`)."""
-        return load_temperature(self.directory)
-
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, classes] and labels [N] of the validation images, batch by batch."""
         pixels, labels = self.data.validation
@@ -182,7 +169,7 @@ class ImageClassificationTask(Task):
     ) -> dict[str, Any]:
         """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: true class, columns:
         predicted class) and each class's recall."""
-        pixels, labels = getattr(self.data if most is None else self.data.first(most), split)
+        pixels, labels = getattr(self.data.first(most), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
         answers = probabilities.argmax(axis=-1)
         confusion = np.zeros((len(self.classes), len(self.classes)), int)

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.calibration.temperature import load_temperature
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import check_text_length, text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
-from kerasnets.data.splits import SPLITS, describe
+from kerasnets.data.splits import SPLITS
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
@@ -39,9 +38,6 @@ class TextGenerationTask(Task):
     best_is = "lowest"
     config: TextGeneration
 
-    def __init__(self, config: TextGeneration, directory: Path | None = None):
-        self.config, self.directory = config, directory
-
     @functools.cached_property
     def data(self) -> TextSplits:
         check_dataset(FACTS, self.config.dataset)
@@ -55,9 +51,6 @@ class TextGenerationTask(Task):
 
     def save(self, directory: Path) -> None:
         self.vocabulary.save(directory / FACTS.vocabulary_file)
-
-    def split_sizes(self) -> dict[str, Any]:
-        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
 
     def check(self) -> None:
         super().check()
@@ -117,11 +110,6 @@ class TextGenerationTask(Task):
         """-> `score` of the model."""
         return tf.function(functools.partial(score, model), reduce_retracing=True)
 
-    @functools.cached_property
-    def temperature(self) -> float:
-        """The divisor of the signatures' logits (see `kerasnets.calibration`)."""
-        return load_temperature(self.directory)
-
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V - 1] and target characters [N] of the validation text, read as in `validate`, window by
         window. Id 0, the unknown character, is left out because it is never generated."""
@@ -143,7 +131,7 @@ class TextGenerationTask(Task):
         """-> loss (nats per character) and bits_per_character of one pass over the split with carried state, which need
         `model`; window_loss, over windows of 256 characters that each start from a zero state, from the calibrated
         probabilities of `explain`."""
-        data = self.data if most is None else self.data.first(most)
+        data = self.data.first(most)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
         metrics = {} if model is None else per_character(self._score(model, ids, rows=1))

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.calibration.temperature import load_temperature
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
@@ -40,9 +39,6 @@ class TranslationTask(Task):
     best = "loss"
     best_is = "lowest"
     config: Translation
-
-    def __init__(self, config: Translation, directory: Path | None = None):
-        self.config, self.directory = config, directory
 
     @functools.cached_property
     def data(self) -> PairSplits:
@@ -159,11 +155,6 @@ class TranslationTask(Task):
         """-> summed loss and weight of a batch."""
         return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
 
-    @functools.cached_property
-    def temperature(self) -> float:
-        """What the signatures divide logits by (see `kerasnets.calibration`)."""
-        return load_temperature(self.directory)
-
     def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V] and target subwords [N] of the validation pairs, batch by batch."""
         for n in range(self._validation.steps_per_epoch):
@@ -187,7 +178,7 @@ class TranslationTask(Task):
         best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
-        sources, references = getattr(self.data if most is None else self.data.first(most), split)
+        sources, references = getattr(self.data.first(most), split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows

@@ -193,7 +193,7 @@ def test_image_probabilities_are_calibrated_and_answers_stay(runs, monkeypatch):
     logits = opened.task.logits(opened.model, pixels).numpy()
     expected = softmax(logits / written["temperature"], axis=1)
     assert opened.signatures["pixels"](pixels=pixels)["probabilities"].numpy() == pytest.approx(expected, abs=1e-5)
-    monkeypatch.setattr("kerasnets.tasks.image_classification.task.load_temperature", lambda directory: 1.0)
+    monkeypatch.setattr("kerasnets.calibration.temperature.load_temperature", lambda directory: 1.0)
     uncalibrated = evaluate(run, "validation")
     assert uncalibrated["accuracy"] == scores["accuracy"]
     assert uncalibrated["confusion_matrix"] == scores["confusion_matrix"]
