@@ -19,7 +19,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: demo test soak test-backends test-pipelines test-saved-models lint format constraints clean
+.PHONY: demo test soak test-backends test-pipelines test-saved-models lint format docs constraints clean
 
 demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
@@ -49,6 +49,9 @@ lint: .venv/installed  ## format, style, types, and which package imports which
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed  ## all pages and the API reference: docs/_build/html/index.html
+	$(BIN)/sphinx-build --builder html --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 .venv: .venv/installed
 

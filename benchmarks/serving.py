@@ -197,14 +197,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; all of them if none is named")
     parser.add_argument("--image-model", type=Path, help="exported image_classification, for the row `batching`")
     parser.add_argument("--batching-parameters", type=Path, help="file for --batching_parameters_file")
-    parser.add_argument("--peers", metavar="PYTHON", help="of an environment with peers/requirements.txt")
+    parser.add_argument("--peers", metavar="PYTHON", help="of an environment with benchmarks/peers/requirements.txt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="of a measurement in a round")
     given = parser.parse_args(arguments)
     if unknown := [row for row in given.rows if row not in ROWS]:
         parser.error(f"unknown row {unknown[0]}: give {', '.join(ROWS)}")
     if "batching" in given.rows and not given.image_model:
-        parser.error("batching needs --image-model, an exported image_classification; see benchmarks/README.md")
+        parser.error("batching needs --image-model, an exported image_classification; see docs/benchmarks.md")
     rows = given.rows or [row for row in ROWS if row != "batching" or given.image_model]
     python = given.peers or (make_environment() if any(row.endswith("-peers") for row in rows) else "")
     with tempfile.TemporaryDirectory() as name:

@@ -55,7 +55,12 @@ def main(arguments: list[str]) -> None:
         metavar="DIR",
         help="where the run is kept (default: runs/TASK/PRESET-DATASET, or PRESET-MODEL-DATASET)",
     )
-    options.add("--strategy", default="auto", metavar="S", help=f"devices to use: {', '.join(STRATEGIES)} (see README)")
+    options.add(
+        "--strategy",
+        default="auto",
+        metavar="S",
+        help=f"devices to use: {', '.join(STRATEGIES)} (see docs/training.md)",
+    )
     options.add(
         "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
     )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # the environments of other backends have no more than layers
 REAL_DATA = ROOT.parent / "shared" / "datasets"
 # Those that take half a minute or more start first, so that no process is left alone with one of them at the end.
 LONGEST = (
-    "test_readme.py",
+    "test_document_commands.py",
     "test_networks.py",
     # The first that needs the exported models makes them; those that follow do not need them yet.
     "test_programs.py",

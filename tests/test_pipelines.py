@@ -71,8 +71,10 @@ def test_a_signature_of_text_is_a_layer(models_dir, translate):
 
 @pytest.fixture(scope="module")
 def printed(models_dir):
-    """-> what `saved_model_cli show` and `saved_model_cli run` print, as the README has them."""
-    commands = re.findall(r"^saved_model_cli (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    """-> what `saved_model_cli show` and `saved_model_cli run` print, as docs/other_programs.md has them."""
+    commands = re.findall(
+        r"^saved_model_cli (.*)$", (ROOT / "docs" / "other_programs.md").read_text("utf-8"), re.MULTILINE
+    )
     cli = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     programs = {

@@ -1,4 +1,4 @@
-"""What the presets and benchmarks/README.md say of their results is what was measured (benchmarks/results.json)."""
+"""What the presets and docs/benchmarks.md say of their results is what was measured (benchmarks/results.json)."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_a_preset_states_what_was_measured_with_it(name):
     result = MEASURED[name]
     assert result["dataset"] == load_preset(*name.split("/")).dataset
     assert STATED[name] == statement(name, result)
-    assert STATED[name] in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert STATED[name] in (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("task", TASKS)
