@@ -11,7 +11,7 @@ from tensorflow.core.framework import types_pb2
 
 from serving.client.errors import PermissionDenied
 from serving.client.rest import Http
-from serving.client.rest import read_answer as read_json
+from serving.client.rest import parse_response as read_json
 from serving.errors import StatusError, UsageError
 from serving.rest.http.hosts import Misdirected, resolve
 from serving.settings.hosts import allowed_hosts
