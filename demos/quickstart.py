@@ -88,12 +88,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--runs-dir", type=Path, default=Path("runs/quick"), help="directory of training runs (default: runs/quick)"
     )
-    for name, default, server in (
-        ("--port", 7860, "the page"),
-        ("--grpc-port", 8500, "gRPC"),
-        ("--rest-port", 8501, "REST"),
+    for name, default, description in (
+        ("--port", 7860, "port of the page"),
+        ("--grpc-port", 8500, "gRPC port of the model server"),
+        ("--rest-port", 8501, "REST port of the model server"),
     ):
-        options.add_argument(name, type=cli.port, default=default, help=f"port of {server} (default: {default})")
+        options.add_argument(name, type=cli.port, default=default, help=f"{description} (default: {default})")
     return options
 
 

@@ -40,7 +40,7 @@ class Recorder(ChildProcesses):
 
 def create_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.create_file()
+    path.touch()
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_port_in_use_is_an_error_before_anything_runs(
 def run_with_fake_train(folder: Path, train: str, ports: list[str]) -> subprocess.Popen[str]:
     """Run the quick start in a folder with ``train`` as its ``kerasnets.train``."""
     (folder / "kerasnets").mkdir()
-    (folder / "kerasnets" / "__init__.py").create_file()
+    (folder / "kerasnets" / "__init__.py").touch()
     (folder / "kerasnets" / "train.py").write_text(train, encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, "-m", "demos.quickstart", *ports],
