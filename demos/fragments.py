@@ -78,9 +78,7 @@ def hint(text: str) -> str:
 
 def sent_drawing(image: bytes) -> str:
     """Return a drawing as the server received it."""
-    text = (
-        "The network's input: your drawing, light on dark, cropped and centred, as in datasets of handwritten digits."
-    )
+    text = "Image sent: your drawing, light on dark, cropped and centred, as in datasets of handwritten digits."
     return f"<div class='sent'><img src='{data_url(image)}' alt=''><span>{text}</span></div>"
 
 

@@ -81,17 +81,17 @@ def controls() -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number]:
     slider = partial(gr.Slider, min_width=170, buttons=[])
     with gr.Row(equal_height=True):
         return (
-            slider(1, 1000, defaults.length, step=1, label="Length", info="Characters to generate."),
+            slider(1, 1000, defaults.length, step=1, label="Length", info="In characters."),
             slider(
                 0,
                 2,
                 defaults.temperature,
                 step=0.05,
                 label="Temperature",
-                info="0: greedy. Higher: more random.",
+                info="0: greedy. High: random.",
             ),
-            slider(0, 100, defaults.top_k, step=1, label="Top-k", info="Only the k most probable; 0: all."),
-            slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Smallest set of probability p; 1: all."),
+            slider(0, 100, defaults.top_k, step=1, label="Top-k", info="The k most likely; 0: all."),
+            slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Probability mass; 1: all."),
             gr.Number(defaults.seed, precision=0, label="Seed", info="Same seed, same text.", min_width=170),
         )
 

@@ -34,7 +34,7 @@ def test_draw_and_clear(tab: Any, address: str, model_server: FakeClient) -> Non
     draw(tab)
     see(tab, "#classes", "seven")
     see(tab, "#classes", "90%")
-    see(tab, "#below-classes", "The network's input")
+    see(tab, "#below-classes", "Image sent")
     assert model_server.requests[0][2]["image_bytes"][0].startswith(b"\x89PNG")
     tab.get_by_role("button", name="Clear").click()
     tab.locator("#classes").get_by_text("seven").first.wait_for(state="detached")
