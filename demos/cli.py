@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def port(text: str) -> int:
-    """A TCP port from the command line."""
+    """Parse a TCP port."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port; it must be a number from 1 to 65535")
     return int(text)
 
 
 def address(text: str) -> str:
-    """HOST:PORT from the command line; IPv6 in brackets."""
+    """Check HOST:PORT; IPv6 in brackets."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", text)
     if not match or not 1 <= int(match[2]) <= 65535:
         raise argparse.ArgumentTypeError(
@@ -46,7 +46,7 @@ def address(text: str) -> str:
 
 
 def models_dir(text: str) -> Path:
-    """An existing directory from the command line."""
+    """Parse the path of an existing directory."""
     path = Path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not a directory; it must be the --models_dir of the server")
@@ -54,7 +54,7 @@ def models_dir(text: str) -> Path:
 
 
 def host_names(text: str) -> tuple[str, ...]:
-    """NAME,NAME,... from the command line: host names or IP addresses without ports."""
+    """Parse NAME,NAME,...: host names or IP addresses without ports."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name) and not is_address(name):

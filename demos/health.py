@@ -9,7 +9,7 @@ from demos.predictions import ModelClient, first_sentence
 from demos.tasks import TASKS
 from serving.client import ServingError
 
-ABSENT = "absent"  # the server does not know the model
+ABSENT = "absent"  # the server does not have the model
 LOADING = "loading"
 FAILED = "failed"
 READY = "ready"

@@ -84,7 +84,7 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> AsyncGenerator[Tensors, None]:
-        """Like Client.stream; use contextlib.aclosing to close it at once if the loop ends early."""
+        """Like Client.stream; use contextlib.aclosing to close it immediately if the loop ends early."""
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
     async def metadata(
