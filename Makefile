@@ -1,18 +1,18 @@
-# Needs make and a Python; everything else goes into .venv. uv, from the path or from PyPI, installs it, and finds or
-# fetches a Python that suits TensorFlow: another one is named by make PYTHON=/path/to/python3.12.
+# Needs make and a Python; everything else is installed into .venv. uv, from the path or from PyPI, installs it, and
+# finds or downloads a Python that TensorFlow supports; make PYTHON=/path/to/python3.12 selects another one.
 PYTHON ?= >=3.11,<3.14
 BIN := .venv/bin
-# Folders of wheels that pip is told to look into, as for PyTorch without CUDA, are uv's too.
+# uv also uses pip's find-links folders of wheels, for example for PyTorch without CUDA.
 ifndef UV_FIND_LINKS
 export UV_FIND_LINKS := $(shell echo $${PIP_FIND_LINKS:-$$(python3 -m pip config get global.find-links 2> /dev/null)} | tr ' ' ',')
 endif
 UV := $(or $(shell command -v uv 2> /dev/null),.uv/bin/uv)
 
-# $(call install,ENVIRONMENT,WHAT); pip, which reads its own configuration, takes over where uv reaches no index.
-# Files are compiled here once: each program that starts TensorFlow would do it where Python may not write beside them.
+# $(call install,ENVIRONMENT,PACKAGES); if uv reaches no index, pip, with its own configuration, installs them.
+# Bytecode is compiled here once; otherwise each start of TensorFlow would compile it if Python may not write it.
 define install
 	@$(UV) venv --quiet --allow-existing --python '$(PYTHON)' $(1) || \
-	  { echo 'Python 3.11, 3.12 or 3.13 is needed: install one, or name one with make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	  { echo 'Python 3.11, 3.12 or 3.13 is required; install one, or run make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@echo 'installing packages into $(1)'
 	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) || \
 	  { $(1)/bin/python -m ensurepip && $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2); }
@@ -21,26 +21,26 @@ endef
 
 .PHONY: demo test soak test-backends test-pipelines test-saved-models lint format docs constraints clean
 
-demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, show: http://127.0.0.1:7860
+demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, open the page: http://127.0.0.1:7860
 	$(BIN)/python -m demos.quickstart
 
-test: .venv/installed  ## all tests, the slow ones too; a file of tests in one of two processes, in the order given
+test: .venv/installed  ## all tests, slow ones too, in two processes; a file runs in one process, in the given order
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/installed  ## ten minutes of the server under load, then a third of it with batches
+soak: .venv/installed  ## load test of the server: ten minutes, then a third of that with batching
 	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/survival/test_survival_soak.py
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends
 	KERAS_BACKEND=torch .venv-backends/bin/python -m pytest tests/backends
 
-test-pipelines: .venv/installed .venv-beam/installed  ## exported models in Keras, TensorFlow's command line, Apache Beam
+test-pipelines: .venv/installed .venv-beam/installed  ## exported models in Keras, saved_model_cli and Apache Beam
 	$(BIN)/python -m pytest tests/test_pipelines.py
 
-test-saved-models: .venv/installed .venv-tensorflow-2.20/installed  ## exports where there is TensorFlow 2.20 and nothing else
+test-saved-models: .venv/installed .venv-tensorflow-2.20/installed  ## exports with only TensorFlow 2.20 installed
 	$(BIN)/python -m pytest tests/saved_models
 
-lint: .venv/installed  ## format, style, types, and which package imports which
+lint: .venv/installed  ## format, style, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -73,11 +73,11 @@ docs: .venv/installed  ## all pages and the API reference: docs/_build/html/inde
 .uv/bin/uv:
 	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
 
-constraints: | $(UV)  ## newest versions of all packages, for every Python and platform that the project supports
+constraints: | $(UV)  ## pin the newest versions of all packages, for every supported Python and platform
 	{ echo '# Exact versions of everything in the environment of `make test` and `make demo`; `make constraints` renews them.'; \
 	  $(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 	    --no-emit-index-url --upgrade pyproject.toml; } > constraints.new
 	mv constraints.new constraints.txt
 
-clean:  ## what was trained and exported by `make demo`
+clean:  ## remove the runs and exports of `make demo`
 	rm -rf runs/quick models

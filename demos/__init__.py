@@ -1,4 +1,4 @@
-"""The demos: a page with a tab for each task, answered by a model server over gRPC.
+"""The demos: a web page with a tab for each task, which sends requests to a model server over gRPC.
 
-``predictions`` holds what is asked of the server, ``tabs`` and ``app`` what is shown; only these know Gradio.
+``predictions`` sends the requests; ``app``, ``tabs``, ``page`` and ``pad`` build the page, and only they import Gradio.
 """

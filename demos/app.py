@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: the page speaks to nobody else
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by `import gradio`: the page contacts only the model server
 
 import gradio as gr
 from fastapi import FastAPI
@@ -14,52 +14,50 @@ from demos import fragments
 from demos.examples import Examples
 from demos.guard import AllowedHosts, Guard
 from demos.health import check
+from demos.images import MAX_BYTES
 from demos.page import UNKNOWN_EVENTS, Page
-from demos.pictures import MAX_BYTES
 from demos.predictions import ModelClient
 from demos.tabs import images, text, translation
 from demos.tasks import IMAGES, TASKS, TEXT, TRANSLATION
 
 TITLE = "kerasnets"
 HEADER = (
-    f"<header><h1>{TITLE}</h1><p>Three classic networks, live: what you enter goes to a model server over "
-    "gRPC, and the network's answer comes back.</p></header>"
+    f"<header><h1>{TITLE}</h1><p>Three classic networks, live: your input goes to a model server over gRPC, and "
+    "the network's output comes back.</p></header>"
 )
 TABS = {IMAGES: images, TEXT: text, TRANSLATION: translation}
-POLL = 3.0  # seconds between looks at the server
-QUEUE = 32  # requests that wait, each with up to guard.MAX_BODY bytes; more are refused
-SESSIONS = 8  # whose last inputs Gradio keeps, of the same size; no event needs them
-FILE_SECONDS = (
-    60  # after which a file would be removed that Gradio kept; the page makes none, and guard.py lets none in
-)
+POLL_SECONDS = 3.0  # between health checks of the server
+MAX_QUEUE = 32  # requests that wait, each with up to guard.MAX_BODY bytes; more are rejected
+MAX_SESSIONS = 8  # whose last inputs Gradio keeps, each of up to guard.MAX_BODY bytes; no event needs them
+FILE_SECONDS = 60  # lifetime of files that Gradio keeps; the page creates none, and guard.py accepts none
 STYLE = Path(__file__).parent / "style.css"
 
 
 def build(client: ModelClient, examples: Examples, address: str = "localhost:8500") -> gr.Blocks:
-    """The whole page, answered by ``client``; ``address`` is only shown."""
+    """Build the page, which sends its requests with ``client``; ``address`` is only displayed."""
 
-    def look() -> list[str]:
+    def update_status() -> list[str]:
         state = check(client)
         return [fragments.banner(state, address), *(fragments.tab_notice(state, task) for task in TASKS)]
 
     with Page(title=TITLE, analytics_enabled=False, delete_cache=(FILE_SECONDS, FILE_SECONDS)) as page:
         gr.HTML(HEADER, elem_id="header")
-        shown = [gr.HTML(fragments.looking(address), elem_id="banner")]
+        status = [gr.HTML(fragments.connecting(address), elem_id="banner")]
         with gr.Tabs():
             for task, module in TABS.items():
                 with gr.Tab(fragments.TITLES[task], id=task):
-                    shown.append(gr.HTML(elem_id=f"{task}-notice"))
+                    status.append(gr.HTML(elem_id=f"{task}-notice"))
                     module.tab(client, examples)
-        timer = gr.Timer(POLL)
-        gr.on([page.load, timer.tick], look, None, shown, show_progress="hidden", api_visibility="private")
-    page.state_session_capacity = SESSIONS
-    # The limit of concurrency is that of each button: several readers are answered at once.
-    page.queue(max_size=QUEUE, default_concurrency_limit=8)
+        timer = gr.Timer(POLL_SECONDS)
+        gr.on([page.load, timer.tick], update_status, None, status, show_progress="hidden", api_visibility="private")
+    page.state_session_capacity = MAX_SESSIONS
+    # The limit holds for each event: several users are served concurrently.
+    page.queue(max_size=MAX_QUEUE, default_concurrency_limit=8)
     return page
 
 
 def web_app(page: gr.Blocks, hosts: AllowedHosts) -> Guard:
-    """The page as an ASGI application, with its looks, that answers for ``hosts`` alone."""
+    """Return the page with its theme as an ASGI application that accepts only ``hosts``."""
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
         page,
@@ -78,7 +76,7 @@ def web_app(page: gr.Blocks, hosts: AllowedHosts) -> Guard:
 
 
 def theme() -> gr.themes.Base:
-    """Calm colours and the reader's own fonts: nothing is loaded from elsewhere."""
+    """Return a theme of calm colours and fonts of the user's system: nothing is loaded from other servers."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,
@@ -98,7 +96,7 @@ def theme() -> gr.themes.Base:
         block_radius="12px",
         button_large_radius="10px",
         input_radius="8px",
-        body_text_color_subdued="*neutral_500",  # Gradio's own is too faint to read comfortably
+        body_text_color_subdued="*neutral_500",  # Gradio's default is too faint to read comfortably
         body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_500",
         block_info_text_color_dark="*neutral_400",

@@ -1,8 +1,8 @@
-"""What reaches the page: requests for its own host names, from its own pages, for what it uses, of bounded size.
+"""Guard the page: accept only requests for its host names, from its origins, for routes in use, of bounded size.
 
-Gradio answers any ``Host``, so that a foreign name which resolves to this machine (DNS rebinding) would make the page
-part of a foreign web site. It also keeps files that anybody uploads, and fetches and hands out others; this page does
-none of that, and those routes are closed.
+Gradio accepts any ``Host``, so a foreign name that resolves to this machine (DNS rebinding) would make the page part of
+a foreign web site. Gradio also stores uploads from anybody, and fetches and serves other files. The page needs none of
+this, so those routes are closed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MAX_BODY = 11_000_000  # bytes: a picture of pictures.MAX_BYTES in base64, and what is around it
+MAX_BODY = 11_000_000  # bytes: an image of images.MAX_BYTES in base64, and the JSON around it
 MAX_VALUES = 20_000  # commas and brackets: a megabyte of them would become tens of megabytes of Python objects
-MAX_DISCARDED = 64_000_000  # bytes of a refused body that are read, so that the client gets to read the sentence
-PART_SECONDS = 30.0  # for the next part of a body to arrive
-# What the page's browser and Gradio's clients ask for. No uploads, files, proxies, component functions or direct runs.
+MAX_DISCARDED = 64_000_000  # bytes read of a rejected body, so that the client reads the error
+CHUNK_TIMEOUT = 30.0  # seconds until the next chunk of a body arrives
+# The routes of browsers and Gradio's clients. No uploads, files, proxies, component functions or direct runs.
 ROUTES = {
     "GET": r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.+"
     r"|/gradio_api/(info/?|app_id/?|heartbeat/[^/]+|queue/(data|status)|call/(v2/)?[^/]+/[^/]+)",
@@ -36,8 +36,8 @@ ROUTES = {
 ROUTES["HEAD"] = ROUTES["OPTIONS"] = f"{ROUTES['GET']}|{ROUTES['POST']}"
 
 
-class Refused(Exception):
-    """A request that does not reach the page: its HTTP status and one sentence."""
+class RejectedRequest(Exception):
+    """A request that the page does not receive: the HTTP status and the message of its response."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -45,9 +45,9 @@ class Refused(Exception):
 
 
 class AllowedHosts:
-    """The names by which a page is asked that listens on ``host``: those of this machine, ``host`` and ``others``.
+    """Allowed host names of a page that listens on ``host``: those of this machine, ``host`` and ``others``.
 
-    A page that listens on every address may also be asked by any IP address, which no foreign name can resolve to.
+    A page that listens on all addresses also allows every IP address, which cannot be the target of DNS rebinding.
     """
 
     def __init__(self, host: str, others: Iterable[str] = ()) -> None:
@@ -56,33 +56,33 @@ class AllowedHosts:
         self.names = {name.lower() for name in (*LOOPBACK, own, *others)}
 
     def check(self, host: str, origin: str | None) -> None:
-        """Raise ``Refused`` for a foreign ``Host`` header, and for a foreign ``Origin`` (of the page that asks)."""
+        """Raise ``RejectedRequest`` for a foreign ``Host`` header or a foreign ``Origin`` (of the requesting page)."""
         name = host_name(host)
         if name not in self.names and not (self.any_address and is_address(name)):
-            raise Refused(
-                403, f"The host name {host[:100]!r} is not one of this page's: open it by its own name, or start it "
-                "with --allowed-hosts and that name.",
+            raise RejectedRequest(
+                403, f"The host name {host[:100]!r} is not allowed; open the page under its own name, or start it with "
+                "--allowed-hosts and that name.",
             )  # fmt: skip
         if origin is not None and not self.allows_origin(host, origin):
-            raise Refused(
-                403, f"Pages of {origin[:100]!r} may not use this one: open it by its own name, or start it with "
+            raise RejectedRequest(
+                403, f"The origin {origin[:100]!r} is not allowed; open the page under its own name, or start it with "
                 "--allowed-hosts and the name of that origin.",
             )  # fmt: skip
 
     def allows_origin(self, host: str, origin: str) -> bool:
-        """Whether ``SCHEME://NAME:PORT`` is this very page or one of its names; ``null`` is neither."""
-        place = origin.partition("://")[2].lower()
-        return place == host.lower() or host_name(place) in self.names
+        """Return whether ``SCHEME://NAME:PORT`` is this page or has an allowed name; ``null`` is neither."""
+        authority = origin.partition("://")[2].lower()
+        return authority == host.lower() or host_name(authority) in self.names
 
 
 def host_name(host: str) -> str:
-    """``NAME:PORT`` or ``[IPv6]:PORT`` -> the name in lower case, without brackets; nothing for what is neither."""
+    """Return the name of ``NAME:PORT`` or ``[IPv6]:PORT`` in lower case, without brackets; "" for other texts."""
     match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\s\[\]:@/]+))(?::[0-9]*)?", host.lower())
     return match[1] or match[2] if match else ""
 
 
 def is_address(name: str) -> bool:
-    """Whether a host name is an IP address."""
+    """Return whether a host name is an IP address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -91,98 +91,104 @@ def is_address(name: str) -> bool:
 
 
 class Guard:
-    """An ASGI application around the page's own. Refusals are ``{"error": SENTENCE}``, as Gradio's own errors are."""
+    """ASGI middleware around the page. Errors are ``{"error": SENTENCE}``, as those of Gradio."""
 
     def __init__(self, app: App, hosts: AllowedHosts) -> None:
         self.app = app
         self.hosts = hosts
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Hand on what may reach the page, with its whole body; answer anything else with a sentence."""
+        """Pass an accepted request with its whole body to the page; respond to others with an error."""
         if scope["type"] == "http":
-            body = parts(receive)
+            body = body_chunks(receive)
             try:
                 self.check(scope)
                 if scope["method"] == "POST":
                     receive = replay(await read_body(body), receive)
-            except Refused as refused:
+            except RejectedRequest as error:
                 await discard_rest(body)
-                await answer(refused, send)
+                await send_error(error, send)
                 return
         await self.app(scope, receive, send)
 
     def check(self, scope: Message) -> None:
-        """Raise ``Refused`` for a foreign host, an announced body that is too large, and a route that is closed."""
+        """Raise ``RejectedRequest`` for a foreign host, a Content-Length that is too large, or a closed route."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self.hosts.check(headers.get(b"host", ""), headers.get(b"origin"))
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > MAX_BODY:
             raise too_large()
         if not re.fullmatch(ROUTES.get(scope["method"], ""), scope["path"]):
-            raise Refused(404, "There is nothing here: this page takes no files and hands none out.")
+            raise RejectedRequest(404, "Not found: this page neither accepts nor serves files.")
 
 
-async def parts(receive: Receive) -> AsyncIterator[bytes]:
-    """The parts of a body as they come; ``Refused`` where it does not come to its end."""
+async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield the chunks of a body as they arrive.
+
+    Raises: RejectedRequest if the body is incomplete.
+    """
     more = True
     while more:
         try:
-            async with asyncio.timeout(PART_SECONDS):
+            async with asyncio.timeout(CHUNK_TIMEOUT):
                 message = await receive()
         except TimeoutError:
-            raise Refused(408, f"The request stopped for {PART_SECONDS:.0f} seconds; send it again.") from None
+            raise RejectedRequest(408, f"No data arrived for {CHUNK_TIMEOUT:.0f} seconds; send it again.") from None
         if message["type"] == "http.disconnect":
-            raise Refused(400, "The request was not sent to its end; send it again.")
+            raise RejectedRequest(400, "The request is incomplete; send it again.")
         yield message.get("body", b"")
         more = message.get("more_body", False)
 
 
 async def read_body(body: AsyncIterator[bytes]) -> bytes:
-    """The whole body of a request; ``Refused`` where it is too large or has too many values."""
+    """Return the whole body of a request.
+
+    Raises: RejectedRequest if it is too large or has too many values.
+    """
     content, values = bytearray(), 0
-    async for part in body:
-        content += part
-        values += sum(part.count(mark) for mark in b",[{")
+    async for chunk in body:
+        content += chunk
+        values += sum(chunk.count(mark) for mark in b",[{")
         if len(content) > MAX_BODY or values > MAX_VALUES:
             raise too_large()
     return bytes(content)
 
 
 async def discard_rest(body: AsyncIterator[bytes]) -> None:
-    """Read what a refused client still sends, up to a limit: one that cannot send to the end reads no answer."""
+    """Read the rest of a rejected body, up to a limit: a client that cannot finish sending reads no response."""
     size = 0
-    with contextlib.suppress(Refused):
-        async for part in body:
-            size += len(part)
+    with contextlib.suppress(RejectedRequest):
+        async for chunk in body:
+            size += len(chunk)
             if size > MAX_DISCARDED:
                 return
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives a body that was read already, and then what comes after it."""
+    """Return a ``receive`` that first returns a body that has been read, then the messages after it."""
     unread = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replayed() -> Message:
+    async def receive_again() -> Message:
         return unread.pop() if unread else await receive()
 
-    return replayed
+    return receive_again
 
 
-def too_large() -> Refused:
-    """The refusal of a body."""
-    return Refused(
-        413, f"This is too much for one request: at most {MAX_BODY / 1e6:.0f} MB and {MAX_VALUES} values are taken; "
-        "choose a smaller picture or a shorter text.",
+def too_large() -> RejectedRequest:
+    """Return the error for a body that is too large."""
+    return RejectedRequest(
+        413, f"The request is too large; it may have at most {MAX_BODY / 1e6:.0f} MB and {MAX_VALUES} values. Choose a "
+        "smaller image or a shorter text.",
     )  # fmt: skip
 
 
-async def answer(refused: Refused, send: Send) -> None:
-    """Send a refusal, and end the connection: its body may not have been read to the end."""
-    content = json.dumps({"error": str(refused)}).encode()
+async def send_error(error: RejectedRequest, send: Send) -> None:
+    """Send an error and close the connection, because the body may not have been read completely."""
+    content = json.dumps({"error": str(error)}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

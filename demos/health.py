@@ -1,4 +1,4 @@
-"""Which of the three models answer: what the line at the top of the page says."""
+"""Health of the model server and of the three models, for the status line of the page."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from demos.predictions import ModelClient, first_sentence
 from demos.tasks import TASKS
 from serving.client import ServingError
 
-ABSENT = "absent"  # the server does not know the model
+ABSENT = "absent"  # the server does not have the model
 LOADING = "loading"
 FAILED = "failed"
 READY = "ready"
-PATIENCE = 2.0  # seconds for a look; the next one is soon
+STATUS_TIMEOUT = 2.0  # seconds; the next health check follows soon
 
 
 @dataclass(frozen=True)
 class ModelHealth:
-    """One model's state; ``detail`` is its newest ready version, or why it failed."""
+    """The state of one model; ``detail`` is its highest ready version, or the reason of its failure."""
 
     state: str
     detail: str = ""
@@ -26,38 +26,38 @@ class ModelHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the server says what it serves, and the state of each task's model; ``trouble`` is what it does else."""
+    """Whether the server reports the status of its models, the state of each task's model, or the server's error."""
 
     reachable: bool
     models: Mapping[str, ModelHealth] = field(default_factory=dict)
-    trouble: str = ""
+    error: str = ""
 
 
 def check(client: ModelClient) -> Health:
-    """Ask the server for the state of every task's model; never raises for a server that is away."""
+    """Return the state of every task's model; never raise if the server does not answer."""
     models = {}
     for task in TASKS:
         try:
             models[task] = model_health(client, task)
         except ServingError as error:
-            if error.code != "NOT_FOUND":  # one that cannot be reached for one model is not asked for the next
-                return Health(reachable=False, trouble=trouble(error))
+            if error.code != "NOT_FOUND":  # the same error is expected for the other models
+                return Health(reachable=False, error=describe_error(error))
             models[task] = ModelHealth(ABSENT)
     return Health(reachable=True, models=models)
 
 
-def trouble(error: ServingError) -> str:
-    """What a server does that is there, but does not say what it serves; nothing when there is none."""
+def describe_error(error: ServingError) -> str:
+    """Return the predicate of a sentence about the server; empty if no server answers."""
     if error.code == "UNAVAILABLE":
         return ""
     if error.code == "DEADLINE_EXCEEDED":
-        return "is busy; this page looks again by itself."
-    return f"answers, but not as a model server: {first_sentence(error.message)}"
+        return "is busy; this page checks again automatically."
+    return f"is not a model server: {first_sentence(error.message)}"
 
 
 def model_health(client: ModelClient, task: str) -> ModelHealth:
-    """The best state among a model's versions."""
-    versions = client.status(task, timeout=PATIENCE)
+    """Return the best state among the versions of a model."""
+    versions = client.status(task, timeout=STATUS_TIMEOUT)
     ready = [version.version for version in versions if version.state == "AVAILABLE"]
     if ready:
         return ModelHealth(READY, str(max(ready)))

@@ -1,90 +1,90 @@
-// The picture pad's behaviour. `element`, `props` and `trigger` are Gradio's: the value is what Python receives.
+// Behaviour of the image pad. Gradio defines `element`, `props` and `trigger`; Python receives `props.value`.
 const canvas = element.querySelector("canvas");
-const shown = element.querySelector(".shown");
+const preview = element.querySelector(".preview");
 const empty = element.querySelector(".empty");
-const chooser = element.querySelector("input[type=file]");
-const pen = canvas.getContext("2d");
-let last = null; // where the stroke was, in canvas pixels; null between strokes
+const fileInput = element.querySelector("input[type=file]");
+const context = canvas.getContext("2d");
+let lastPoint = null; // of the stroke, in canvas pixels; null between strokes
 
-const say = (value) => {
+const setValue = (value) => {
   props.value = value;
   empty.hidden = value !== null;
   if (value) trigger("input");
 };
 
 const clear = () => {
-  pen.clearRect(0, 0, canvas.width, canvas.height);
-  shown.hidden = true;
-  shown.removeAttribute("src");
-  say(null);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  preview.hidden = true;
+  preview.removeAttribute("src");
+  setValue(null);
 };
 
-const show = (url) => {
+const showImage = (url) => {
   clear();
-  shown.src = url;
-  shown.hidden = false;
-  say({ kind: "picture", data: url });
+  preview.src = url;
+  preview.hidden = false;
+  setValue({ kind: "image", data: url });
 };
 
-const read = (file) => {
+const readFile = (file) => {
   const reader = new FileReader();
-  reader.onload = () => show(reader.result);
+  reader.onload = () => showImage(reader.result);
   reader.readAsDataURL(file);
 };
 
-const place = (event) => {
+const canvasPoint = (event) => {
   const box = canvas.getBoundingClientRect();
   const scale = canvas.width / box.width; // the page may show the canvas smaller than it is
   return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
 };
 
-const stroke = (event) => {
-  const here = place(event);
-  pen.lineWidth = 34; // a marker: the bundled digits have 8 pixels a side, where a thin line would fade away
-  pen.lineCap = pen.lineJoin = "round";
-  pen.strokeStyle = getComputedStyle(canvas).color;
-  pen.beginPath();
-  pen.moveTo(...(last ?? here));
-  pen.lineTo(...here);
-  pen.stroke();
-  last = here;
+const drawStroke = (event) => {
+  const point = canvasPoint(event);
+  context.lineWidth = 34; // thick: a thin line would vanish in the 8×8 images of the bundled digits
+  context.lineCap = context.lineJoin = "round";
+  context.strokeStyle = getComputedStyle(canvas).color;
+  context.beginPath();
+  context.moveTo(...(lastPoint ?? point));
+  context.lineTo(...point);
+  context.stroke();
+  lastPoint = point;
 };
 
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
-  if (!shown.hidden) clear();
+  if (!preview.hidden) clear();
   empty.hidden = true;
   canvas.setPointerCapture(event.pointerId);
-  last = null;
-  stroke(event);
+  lastPoint = null;
+  drawStroke(event);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (last) (event.getCoalescedEvents?.() ?? [event]).forEach(stroke);
+  if (lastPoint) (event.getCoalescedEvents?.() ?? [event]).forEach(drawStroke);
 });
-const lift = () => {
-  if (!last) return;
-  last = null;
-  say({ kind: "drawing", data: canvas.toDataURL("image/png") });
+const endStroke = () => {
+  if (!lastPoint) return;
+  lastPoint = null;
+  setValue({ kind: "drawing", data: canvas.toDataURL("image/png") });
 };
-canvas.addEventListener("pointerup", lift);
-canvas.addEventListener("pointercancel", lift);
+canvas.addEventListener("pointerup", endStroke);
+canvas.addEventListener("pointercancel", endStroke);
 
 element.querySelector(".clear").addEventListener("click", () => { clear(); trigger("clear"); });
-element.querySelector(".choose").addEventListener("click", () => chooser.click());
-chooser.addEventListener("change", () => {
-  if (chooser.files.length) read(chooser.files[0]);
-  chooser.value = ""; // so that the same file can be chosen again
+element.querySelector(".choose").addEventListener("click", () => fileInput.click());
+fileInput.addEventListener("change", () => {
+  if (fileInput.files.length) readFile(fileInput.files[0]);
+  fileInput.value = ""; // so that the same file can be chosen again
 });
 element.querySelectorAll(".thumbnails button").forEach((button) =>
-  button.addEventListener("click", () => show(button.querySelector("img").src)));
+  button.addEventListener("click", () => showImage(button.querySelector("img").src)));
 
 const pad = element.querySelector(".pad");
 pad.addEventListener("dragover", (event) => event.preventDefault());
 pad.addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length) read(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length) readFile(event.dataTransfer.files[0]);
 });
 document.addEventListener("paste", (event) => {
   const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
-  if (file && pad.offsetParent) read(file); // only while the tab is shown
+  if (file && pad.offsetParent) readFile(file); // only while the tab is shown
 });

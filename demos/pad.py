@@ -1,4 +1,4 @@
-"""The picture pad: draw with mouse, finger or pen; drop, paste or choose a picture; or click an example."""
+"""The image pad: draw with mouse, finger or pen; drop, paste or choose an image; or click an example."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import gradio as gr
 
-from demos.pictures import data_url
+from demos.images import data_url
 
 HERE = Path(__file__).parent
 TEMPLATE = """
 <div class="pad">
-  <canvas width="320" height="320" aria-label="Sketch pad: draw here, or drop or paste a picture"></canvas>
-  <img class="shown" alt="" hidden>
-  <div class="empty">Draw here<small>or drop, paste or choose a picture</small></div>
+  <canvas width="320" height="320" aria-label="Image pad: draw here, or drop or paste an image"></canvas>
+  <img class="preview" alt="" hidden>
+  <div class="empty">Draw here<small>or drop, paste or choose an image</small></div>
 </div>
 <div class="tools">
   <button type="button" class="clear">Clear</button>
-  <button type="button" class="choose">Choose a picture …</button>
+  <button type="button" class="choose">Choose an image …</button>
   <input type="file" accept="image/*" hidden>
 </div>
 <div class="examples-title">Examples</div>
@@ -26,20 +26,20 @@ TEMPLATE = """
 """
 
 
-def picture_pad(examples: Sequence[bytes]) -> gr.HTML:
-    """A component whose value is ``{"kind": "drawing" | "picture", "data": data URL}``; None if empty.
+def image_pad(examples: Sequence[bytes]) -> gr.HTML:
+    """Return a component whose value is ``{"kind": "drawing" | "image", "data": data URL}``; None if empty.
 
-    Pictures travel inside the value, so that their bytes reach the server unchanged and no file is kept.
-    It triggers ``input`` after each stroke and with each new picture.
+    The value contains the image itself, so its bytes reach the server unchanged and no file is kept.
+    The component triggers ``input`` after each stroke and for each new image.
     """
     thumbnails = "".join(
-        f'<button type="button"><img src="{data_url(picture)}" alt="Example {number}"></button>'
-        for number, picture in enumerate(examples, start=1)
+        f'<button type="button"><img src="{data_url(image)}" alt="Example {number}"></button>'
+        for number, image in enumerate(examples, start=1)
     )
     return gr.HTML(
         None,
         html_template=TEMPLATE.replace("@examples@", thumbnails),
         js_on_load=(HERE / "pad.js").read_text(encoding="utf-8"),
         elem_id="pad",
-        label="Picture",
+        label="Image",
     )

@@ -1,4 +1,4 @@
-"""The page's web server, in a thread of its own."""
+"""The web server of the page, in its own thread."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import uvicorn
 
 from demos.guard import App
 
-MAX_CONNECTIONS = 200  # at once; each may hold a body of guard.MAX_BODY bytes
-STOP_SECONDS = 2  # for answers in progress when it ends; an open page keeps a connection for as long as it is open
+MAX_CONNECTIONS = 200  # each may hold a body of guard.MAX_BODY bytes
+STOP_SECONDS = 2  # for responses in progress at shutdown; an open page keeps a connection open
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, and an event that is set when it answers or has ended."""
+    """Uvicorn's server, with an event that is set when startup has succeeded or failed."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.settled = threading.Event()
+        self.startup_finished = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application and answer at ``sockets``."""
+        """Start the application and serve it at ``sockets``."""
         try:
             await super().startup(sockets)
         finally:
-            self.settled.set()
+            self.startup_finished.set()
 
 
 @contextmanager
-def running(app: App, listener: socket.socket) -> Iterator[None]:
-    """Answer at a bound socket for the time of a ``with``, whose body begins when the application has started."""
+def serve_in_thread(app: App, listener: socket.socket) -> Iterator[None]:
+    """Serve the application at a bound socket during a ``with``, whose body begins after the startup."""
     config = uvicorn.Config(
         app,
-        http="h11",  # the one of uvicorn's parsers that limits the size of headers
+        http="h11",  # uvicorn's only parser that limits the size of headers
         ws="none",
-        log_level="critical",  # else every malformed or truncated request writes a line
+        log_level="critical",  # otherwise every malformed or truncated request logs a line
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
@@ -45,7 +45,7 @@ def running(app: App, listener: socket.socket) -> Iterator[None]:
     thread = threading.Thread(target=server.run, args=([listener],), name="page", daemon=True)
     thread.start()
     try:
-        server.settled.wait()
+        server.startup_finished.wait()
         yield
     finally:
         server.should_exit = True

@@ -1,4 +1,4 @@
-"""The three tasks as the demos know them: a model's name is its task's name."""
+"""The three tasks; a model is served under the name of its task."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ TASKS = (IMAGES, TEXT, TRANSLATION)
 
 
 def train_command(task: str) -> str:
-    """The command that trains ``task`` quickly on bundled data."""
+    """Return the command that trains ``task`` quickly on bundled data."""
     return f"python -m kerasnets.train {task} --preset quick --run-dir runs/quick/{task}"
 
 
 def export_command(task: str) -> str:
-    """The command that puts the trained network where the server finds it."""
+    """Return the command that exports the trained network to the directory of the server."""
     return f"python -m kerasnets.export runs/quick/{task} --models-dir models"
 
 
 def serve_command(address: str) -> str:
-    """The command that starts a server which answers at ``address``."""
+    """Return the command that starts a server at ``address``."""
     port = address.rpartition(":")[2]
-    flag = "" if port == "8500" else f" --port={port}"  # 8500 is the server's own default
+    flag = "" if port == "8500" else f" --port={port}"  # 8500 is the server's default
     return f"python -m serving --models_dir=models{flag} --rest_api_port=8501"

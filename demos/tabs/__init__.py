@@ -1,1 +1,1 @@
-"""One file a tab: its components, and what each event asks and shows."""
+"""A module for each tab: its components and the handlers of their events."""

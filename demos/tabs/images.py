@@ -1,4 +1,4 @@
-"""The image tab: a picture pad on the left, the best classes on the right."""
+"""The image tab: the image pad on the left, the best classes on the right."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import gradio as gr
 
 from demos import fragments
 from demos.examples import Examples
-from demos.pad import picture_pad
-from demos.pictures import picture_bytes
-from demos.predictions import ModelClient, Problem, classify
+from demos.images import image_from_pad
+from demos.pad import image_pad
+from demos.predictions import ModelClient, PageError, classify
 
-HOW = (
-    "**A convolutional network.** Small learned filters slide over the picture (*convolution*), "
-    "*pooling* keeps their strongest answers and halves the picture; after a few rounds of both, a "
-    "*softmax* turns what is left into one probability for each class."
+DESCRIPTION = (
+    "**A convolutional network.** Small learned filters slide over the image (*convolution*); *pooling* keeps their "
+    "largest outputs and halves the resolution. After several such stages, a *softmax* computes a probability for "
+    "each class."
 )
 
-Answer = tuple[dict[str, float] | None, str]  # the label's value; below it what was sent, or what went wrong
+Outputs = tuple[dict[str, float] | None, str]  # value of the label; HTML below it: the sent drawing or an error
 
 
-def answer(client: ModelClient, value: Any) -> Answer:
-    """The pad's value, or whatever was sent for it -> probabilities and the drawing as it was sent, or a sentence."""
+def handle(client: ModelClient, value: Any) -> Outputs:
+    """Classify the value of the pad, which can be anything that a client sends."""
     try:
-        image = picture_bytes(value)
+        image = image_from_pad(value)
         classes = classify(client, image)
-    except Problem as problem:
-        return None, fragments.problem(str(problem))
-    drawn = isinstance(value, Mapping) and value.get("kind") == "drawing"
-    return classes, fragments.sent(image) if drawn else ""
+    except PageError as error:
+        return None, fragments.error(str(error))
+    is_drawing = isinstance(value, Mapping) and value.get("kind") == "drawing"
+    return classes, fragments.sent_drawing(image) if is_drawing else ""
 
 
 def tab(client: ModelClient, examples: Examples) -> None:
-    """Lay the tab out in the current Blocks."""
-    gr.Markdown(HOW, elem_classes="how")
+    """Add the components of the tab to the current Blocks."""
+    gr.Markdown(DESCRIPTION, elem_classes="description")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            pad = picture_pad(examples.images)
+            pad = image_pad(examples.images)
         with gr.Column(scale=3, min_width=300):
-            label = gr.Label(label="What the network sees", elem_id="classes")
+            label = gr.Label(label="Predicted classes", elem_id="classes")
             below = gr.HTML(elem_id="below-classes")
             button = gr.Button("Classify", variant="primary")
-    ask, outputs = partial(answer, client), [label, below]
-    pad.input(ask, pad, outputs, api_name="classify", trigger_mode="always_last", show_progress="hidden")
+    handler, outputs = partial(handle, client), [label, below]
+    pad.input(handler, pad, outputs, api_name="classify", trigger_mode="always_last", show_progress="hidden")
     pad.clear(lambda: (None, ""), None, outputs, api_visibility="private", show_progress="hidden")
-    button.click(ask, pad, outputs, api_visibility="private")
+    button.click(handler, pad, outputs, api_visibility="private")

@@ -10,48 +10,52 @@ import gradio as gr
 
 from demos import fragments
 from demos.examples import Examples
-from demos.page import picked_sample
-from demos.predictions import ModelClient, Problem, Sampling, continue_text
+from demos.page import selected_sample
+from demos.predictions import ModelClient, PageError, Sampling, continue_text
 
-HOW = (
-    "**An LSTM.** The network reads one character at a time. Three *gates* decide what its memory (the "
-    "*cell*) forgets, takes in and shows; from that comes a probability for every possible next "
-    "character. One is drawn, read in its turn, and so on."
+DESCRIPTION = (
+    "**An LSTM.** The network reads one character at a time. Three *gates* decide what its memory (the *cell*) "
+    "forgets, stores and outputs. The output gives a probability for every possible next character; one is sampled "
+    "and becomes the next input."
 )
-WAITING = "Type the beginning of a text and press Enter: its continuation appears here."
+HINT = "Type the beginning of a text and press Enter: its continuation appears here."
 PLACEHOLDER = "The beginning of a text"
-INCOMPLETE = "A control is empty: give length, temperature, top-k, top-p and seed a number each."
+INCOMPLETE = "A control is empty; length, temperature, top-k, top-p and seed must be numbers."
 
 
 @dataclass(frozen=True)
 class Control:
-    """What a control's number may be, whatever the model's own limits are: that is for the server to say."""
+    """The valid numbers of a control; the server checks the limits of the model."""
 
     name: str
-    least: float
-    most: float
-    whole: bool = True
+    minimum: float
+    maximum: float
+    is_integer: bool = True
 
     def number(self, value: Any) -> Any:
-        """The control's value, an int or a float; ``Problem`` if it is something else."""
+        """Return the value as int or float.
+
+        Raises: PageError if it is not valid.
+        """
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not self.least <= value <= self.most or (self.whole and value % 1):  # NaN is not >= least
-            kind = "a whole number" if self.whole else "a number"
-            raise Problem(f"{self.name} has to be {kind} from {self.least:,} to {self.most:,}.")
-        return int(value) if self.whole else float(value)
+        # NaN is not >= minimum.
+        if not is_number or not self.minimum <= value <= self.maximum or (self.is_integer and value % 1):
+            kind = "a whole number" if self.is_integer else "a number"
+            raise PageError(f"{self.name} must be {kind} from {self.minimum:,} to {self.maximum:,}.")
+        return int(value) if self.is_integer else float(value)
 
 
-# In the order of the page. The bounds are those of the signature's types, and what has a meaning.
+# In the order of the page. The bounds are those of the signature's dtypes and of the meaning of each number.
 CONTROLS = (
     Control("Length", 1, 2**31 - 1),
-    Control("Temperature", 0, 1000, whole=False),
+    Control("Temperature", 0, 1000, is_integer=False),
     Control("Top-k", 0, 2**31 - 1),
-    Control("Top-p", 0, 1, whole=False),
+    Control("Top-p", 0, 1, is_integer=False),
     Control("Seed", 1 - 10**18, 10**18 - 1),
 )
 
 
-def answer(
+def handle(
     client: ModelClient,
     prompt: Any,
     length: Any,
@@ -60,69 +64,69 @@ def answer(
     top_p: Any,
     seed: Any,
 ) -> tuple[str, str]:
-    """A prompt and the controls' values, whatever they are -> (the text as HTML, what went wrong)."""
+    """Return HTML of the text and of an error; the arguments can be anything that a client sends."""
     values = (length, temperature, top_k, top_p, seed)
     try:
         if None in values:
-            raise Problem(INCOMPLETE)
+            raise PageError(INCOMPLETE)
         numbers = [control.number(value) for control, value in zip(CONTROLS, values, strict=True)]
         return fragments.continuation(continue_text(client, prompt, Sampling(*numbers))), ""
-    except Problem as problem:
-        return fragments.hint(WAITING), fragments.problem(str(problem))
+    except PageError as error:
+        return fragments.hint(HINT), fragments.error(str(error))
 
 
 def controls() -> tuple[gr.Slider, gr.Slider, gr.Slider, gr.Slider, gr.Number]:
-    """Length, temperature, top-k, top-p and seed, in the order that ``answer`` takes them."""
-    usual = Sampling()
+    """Add the controls; return them in the order of the arguments of ``handle``."""
+    defaults = Sampling()
     slider = partial(gr.Slider, min_width=170, buttons=[])
     with gr.Row(equal_height=True):
         return (
-            slider(1, 1000, usual.length, step=1, label="Length", info="Characters to write."),
+            slider(1, 1000, defaults.length, step=1, label="Length", info="In characters."),
             slider(
                 0,
                 2,
-                usual.temperature,
+                defaults.temperature,
                 step=0.05,
                 label="Temperature",
-                info="0: the likeliest. Higher: bolder.",
+                info="0: greedy. High: random.",
             ),
-            slider(0, 100, usual.top_k, step=1, label="Top-k", info="Only the k likeliest; 0: all."),
-            slider(0.05, 1, usual.top_p, step=0.05, label="Top-p", info="Only those that sum to p; 1: all."),
-            gr.Number(usual.seed, precision=0, label="Seed", info="The same seed, the same text.", min_width=170),
+            slider(0, 100, defaults.top_k, step=1, label="Top-k", info="The k most likely; 0: all."),
+            slider(0.05, 1, defaults.top_p, step=0.05, label="Top-p", info="Probability mass; 1: all."),
+            gr.Number(defaults.seed, precision=0, label="Seed", info="Same seed, same text.", min_width=170),
         )
 
 
 def next_seed(seed: Any) -> int:
-    """Another seed, for another text."""
+    """Return another seed, for another text."""
     try:
         return int(CONTROLS[-1].number(seed)) + 1
-    except Problem:
+    except PageError:
         return 1
 
 
 def tab(client: ModelClient, examples: Examples) -> None:
-    """Lay the tab out in the current Blocks."""
-    gr.Markdown(HOW, elem_classes="how")
+    """Add the components of the tab to the current Blocks."""
+    gr.Markdown(DESCRIPTION, elem_classes="description")
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             prompt = gr.Textbox(label="Prompt", placeholder=PLACEHOLDER, max_lines=6, elem_id="prompt")
             samples = [[each] for each in examples.prompts]
-            picked = gr.Dataset(components=[prompt], samples=samples, label="Examples")
+            dataset = gr.Dataset(components=[prompt], samples=samples, label="Examples")
             with gr.Row():
                 button = gr.Button("Continue", variant="primary")
-                another = gr.Button("Another one")
+                another = gr.Button("Another continuation")
         with gr.Column(min_width=300):
-            text = gr.HTML(fragments.hint(WAITING), elem_id="continuation")
-            trouble = gr.HTML(elem_id="text-trouble")
+            text = gr.HTML(fragments.hint(HINT), elem_id="continuation")
+            error = gr.HTML(elem_id="text-error")
     sampling = controls()
-    # Values go to ``answer`` as they come, which has a sentence for each that is wrong.
-    listen = partial(gr.on, preprocess=False)
-    ask, inputs, outputs = partial(answer, client), [prompt, *sampling], [text, trouble]
-    listen([prompt.submit, button.click, sampling[-1].submit], ask, inputs, outputs, api_name="continue_text")
-    pick = partial(picked_sample, examples.prompts)
-    listen(picked.click, pick, picked, prompt, api_visibility="private").then(
-        ask, inputs, outputs, api_visibility="private", preprocess=False
+    # ``handle`` checks the raw values, because its errors explain what is allowed.
+    on = partial(gr.on, preprocess=False)
+    handler, inputs, outputs = partial(handle, client), [prompt, *sampling], [text, error]
+    on([prompt.submit, button.click, sampling[-1].submit], handler, inputs, outputs, api_name="continue_text")
+    select = partial(selected_sample, examples.prompts)
+    on(dataset.click, select, dataset, prompt, api_visibility="private").then(
+        handler, inputs, outputs, api_visibility="private", preprocess=False
     )
-    listen(another.click, next_seed, sampling[-1], sampling[-1], api_visibility="private").then(
-        ask, inputs, outputs, api_visibility="private", preprocess=False
+    on(another.click, next_seed, sampling[-1], sampling[-1], api_visibility="private").then(
+        handler, inputs, outputs, api_visibility="private", preprocess=False
     )

@@ -84,7 +84,7 @@ class AsyncClient:
         label: str | None = None,
         timeout: float = TIMEOUT,
     ) -> AsyncGenerator[Tensors, None]:
-        """Like Client.stream; use contextlib.aclosing to close it at once if the loop ends early."""
+        """Like Client.stream; use contextlib.aclosing to close it immediately if the loop ends early."""
         return self._iterate(self._calls.stream(ModelSpec(model, version, label), inputs, steps, signature, timeout))
 
     async def metadata(
@@ -125,7 +125,7 @@ class AsyncClient:
                 return end.value
             reply, failed = None, None
             try:
-                reply = await self._do(step)
+                reply = await self._execute(step)
             except ServingError as error:
                 failed = error
 
@@ -144,13 +144,13 @@ class AsyncClient:
                     yield step.outputs
                     continue
                 try:
-                    reply = await self._do(step)
+                    reply = await self._execute(step)
                 except ServingError as error:
                     failed = error
                 if isinstance(step, Open) and reply is not None:
                     opened.push_async_callback(reply.close)
 
-    async def _do(self, step: Any) -> Any:
+    async def _execute(self, step: Any) -> Any:
         """Execute one step and return its reply."""
         match step:
             case Send():
@@ -161,4 +161,4 @@ class AsyncClient:
                 return await step.body.read(step.seconds)
             case Sleep():
                 return await asyncio.sleep(step.seconds)
-        raise AssertionError(f"{step} is no step")
+        raise AssertionError(f"{step} is not a step")

@@ -12,12 +12,20 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from serving.client.errors import InvalidArgument, NotFound, ServingError, Unavailable, failure, invalid, late
+from serving.client.errors import (
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unavailable,
+    deadline_exceeded,
+    failure,
+    invalid_argument,
+)
 from serving.client.types import Classification, Metadata, ModelSpec, Tensors, VersionStatus
-from serving.client.values import Features, converted, definite, features, rows_of, zeros
+from serving.client.values import Features, batch_size, convert_numbers, features, typed_array, zeros
 
 METADATA_SECONDS = 5.0  # lifetime of cached metadata, which a new version of the model can change
-FIRST_BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds; each wait is twice the previous one
+INITIAL_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; each wait is twice the previous one
 STATE = "state"  # the output that a stream feeds back as an input
 
 
@@ -61,11 +69,11 @@ T = TypeVar("T")
 Steps = Generator[Any, Any, T]
 
 
-# A request, and the function that parses its response.
-Question = tuple[Any, Callable[[Any], Any]]
+# The request, and the function that parses its response.
+RequestWithParser = tuple[Any, Callable[[Any], Any]]
 
 
-class Events(Protocol):
+class StreamParser(Protocol):
     """Parser of the response of a stream."""
 
     def feed(self, chunk: bytes, outputs: Mapping[str, Any]) -> Iterator[Tensors | None]:
@@ -81,29 +89,29 @@ class Format(Protocol):
 
     def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Any: ...
 
-    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
+    def read_predict(self, response: Any, outputs: Mapping[str, Any]) -> Tensors | None:
         """Return None if the outputs of the response are not the `outputs` of the metadata."""
         ...
 
-    def read_version(self, answer: Any) -> int | None: ...
+    def read_version(self, response: Any) -> int | None: ...
 
     def classify(
         self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
-    ) -> Question: ...
+    ) -> RequestWithParser: ...
 
     def regress(
         self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
-    ) -> Question: ...
+    ) -> RequestWithParser: ...
 
-    def metadata(self, spec: ModelSpec) -> Question: ...
+    def metadata(self, spec: ModelSpec) -> RequestWithParser: ...
 
-    def status(self, spec: ModelSpec) -> Question: ...
+    def status(self, spec: ModelSpec) -> RequestWithParser: ...
 
-    def models(self) -> Question: ...
+    def models(self) -> RequestWithParser: ...
 
-    def ready(self) -> Question: ...
+    def ready(self) -> RequestWithParser: ...
 
-    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Any, Events] | None:
+    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Any, StreamParser] | None:
         """Return the request and the parser of its response; None if the protocol has no streams."""
         ...
 
@@ -122,27 +130,27 @@ class Deadline:
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise late(self._address, self._seconds)
+            raise deadline_exceeded(self._address, self._seconds)
         return left
 
 
 class Calls:
     """The steps of all methods; `retries` is how often a request is repeated while the server is unavailable."""
 
-    def __init__(self, form: Format, retries: int) -> None:
-        self._form, self._retries = form, retries
+    def __init__(self, format: Format, retries: int) -> None:
+        self._format, self._retries = format, retries
         self._metadata: dict[ModelSpec, tuple[float, Metadata]] = {}  # with the time of the request
 
     def predict(
         self, spec: ModelSpec, inputs: Mapping[str, Any], signature: str, timeout: float
     ) -> Steps[tuple[Tensors, int | None]]:
         """Return the outputs, and the version that computed them if the response contains it."""
-        deadline = Deadline(self._form.address, timeout)
+        deadline = Deadline(self._format.address, timeout)
         try:
             arrays = yield from self._arrays(spec, signature, inputs, deadline)
-            answer = yield from self._ask(self._form.predict(spec, signature, arrays), deadline)
-            outputs = yield from self._outputs(spec, signature, answer, deadline)
-            return outputs, self._form.read_version(answer)
+            response = yield from self._send(self._format.predict(spec, signature, arrays), deadline)
+            outputs = yield from self._outputs(spec, signature, response, deadline)
+            return outputs, self._format.read_version(response)
         except ServingError:
             self._metadata.pop(spec, None)  # it may describe a version that has been replaced
             raise
@@ -156,8 +164,8 @@ class Calls:
         timeout: float,
     ) -> Steps[list[list[Classification]]]:
         shared = None if context is None else features(context)
-        question = self._form.classify(spec, signature, list(map(features, examples)), shared)
-        return (yield from self._answer(question, Deadline(self._form.address, timeout)))
+        call = self._format.classify(spec, signature, list(map(features, examples)), shared)
+        return (yield from self._call(call, Deadline(self._format.address, timeout)))
 
     def regress(
         self,
@@ -168,22 +176,22 @@ class Calls:
         timeout: float,
     ) -> Steps[Any]:
         shared = None if context is None else features(context)
-        question = self._form.regress(spec, signature, list(map(features, examples)), shared)
-        return (yield from self._answer(question, Deadline(self._form.address, timeout)))
+        call = self._format.regress(spec, signature, list(map(features, examples)), shared)
+        return (yield from self._call(call, Deadline(self._format.address, timeout)))
 
     def metadata(self, spec: ModelSpec, timeout: float) -> Steps[Metadata]:
-        return (yield from self._answer(self._form.metadata(spec), Deadline(self._form.address, timeout)))
+        return (yield from self._call(self._format.metadata(spec), Deadline(self._format.address, timeout)))
 
     def status(self, spec: ModelSpec, timeout: float) -> Steps[list[VersionStatus]]:
-        return (yield from self._answer(self._form.status(spec), Deadline(self._form.address, timeout)))
+        return (yield from self._call(self._format.status(spec), Deadline(self._format.address, timeout)))
 
     def models(self, timeout: float) -> Steps[dict[str, dict[int, str]]]:
-        return (yield from self._answer(self._form.models(), Deadline(self._form.address, timeout)))
+        return (yield from self._call(self._format.models(), Deadline(self._format.address, timeout)))
 
     def ready(self, timeout: float) -> Steps[bool]:
-        request, read = self._form.ready()
+        request, read = self._format.ready()
         try:
-            return self._understood(read, (yield Send(request, timeout)))
+            return self._parse(read, (yield Send(request, timeout)))
         except Unavailable:
             return False
 
@@ -192,28 +200,30 @@ class Calls:
     ) -> Steps[None]:
         """Deliver the outputs of each call of a signature that continues from its own `state`."""
         if steps < 1:
-            raise invalid(f"a stream of {steps} steps is none; give 1 or more")
-        deadline = Deadline(self._form.address, timeout)
-        description = (yield from self._known(spec, deadline, fresh=True)).get(signature)
+            raise invalid_argument(f"steps is {steps}; it must be 1 or more")
+        deadline = Deadline(self._format.address, timeout)
+        description = (yield from self._cached_metadata(spec, deadline, fresh=True)).get(signature)
         if description is None:  # the server's error lists the signatures
             yield from self.predict(spec, inputs, signature, timeout)
             raise failure("FAILED_PRECONDITION", f"'{spec.name}' has no signature '{signature}'")
         if STATE not in description["inputs"] or STATE not in description["outputs"]:
-            raise invalid(f"signature '{signature}' of '{spec.name}' has no '{STATE}' to go on from; it cannot stream")
+            raise invalid_argument(
+                f"signature '{signature}' of '{spec.name}' has no '{STATE}' input and output, which a stream needs"
+            )
         arrays = yield from self._arrays(spec, signature, inputs, deadline)
-        stream = self._form.stream(spec, signature, arrays, steps)
-        if stream is not None and rows_of(arrays) == 1:  # the limit of servers with server-sent events
-            request, events = stream
-            described = {name: tensor for name, tensor in description["outputs"].items() if name != STATE}
+        stream = self._format.stream(spec, signature, arrays, steps)
+        if stream is not None and batch_size(arrays) == 1:  # the limit of servers with server-sent events
+            request, parser = stream
+            output_specs = {name: tensor for name, tensor in description["outputs"].items() if name != STATE}
             try:
-                body = yield from self._retried(lambda seconds: Open(request, seconds), deadline)
+                body = yield from self._with_retries(lambda seconds: Open(request, seconds), deadline)
             except (InvalidArgument, NotFound) as error:
                 if not error.message.startswith("Malformed request"):  # the error of a server without streams
                     raise
             else:
-                yield from self._events(body, events, described, timeout)
+                yield from self._read_stream(body, parser, output_specs, timeout)
                 return
-        state = zeros(description["inputs"][STATE], rows_of(arrays))
+        state = zeros(description["inputs"][STATE], batch_size(arrays))
         for _ in range(steps):
             outputs, version = yield from self.predict(spec, arrays | {STATE: state}, signature, timeout)
             if version is not None:
@@ -221,39 +231,41 @@ class Calls:
             state = outputs.pop(STATE)
             yield Deliver(outputs)
 
-    def _events(self, body: Any, events: Events, outputs: Mapping[str, Any], timeout: float) -> Steps[None]:
+    def _read_stream(
+        self, body: Any, parser: StreamParser, output_specs: Mapping[str, Any], timeout: float
+    ) -> Steps[None]:
         """Deliver the outputs of the events of a body; each event may take `timeout` seconds."""
-        deadline = Deadline(self._form.address, timeout)
+        deadline = Deadline(self._format.address, timeout)
         while chunk := (yield Read(body, deadline.left())):
-            for answer in events.feed(chunk, outputs):
-                if answer is None:
+            for outputs in parser.feed(chunk, output_specs):
+                if outputs is None:
                     return
-                yield Deliver(answer)
-                deadline = Deadline(self._form.address, timeout)
-        raise failure("UNAVAILABLE", f"{self._form.address} ended the stream before it was done")
+                yield Deliver(outputs)
+                deadline = Deadline(self._format.address, timeout)
+        raise failure("UNAVAILABLE", f"{self._format.address} ended the stream before it was done")
 
-    def _answer(self, question: Question, deadline: Deadline) -> Steps[Any]:
-        request, read = question
-        answer = yield from self._ask(request, deadline)
-        return self._understood(read, answer)
+    def _call(self, call: RequestWithParser, deadline: Deadline) -> Steps[Any]:
+        request, read = call
+        response = yield from self._send(request, deadline)
+        return self._parse(read, response)
 
-    def _understood(self, read: Callable[..., T], *answer: Any) -> T:
+    def _parse(self, read: Callable[..., T], *response: Any) -> T:
         """Parse a response.
 
         Raises: Unknown if it does not come from a model server.
         """
         try:
-            return read(*answer)
+            return read(*response)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            text = f"{self._form.address} answers as no model server does ({type(error).__name__}: {error})"
+            text = f"the response of {self._format.address} is not a model server's ({type(error).__name__}: {error})"
             raise failure("UNKNOWN", text) from None
 
-    def _ask(self, request: Any, deadline: Deadline) -> Steps[Any]:
-        return (yield from self._retried(lambda seconds: Send(request, seconds), deadline))
+    def _send(self, request: Any, deadline: Deadline) -> Steps[Any]:
+        return (yield from self._with_retries(lambda seconds: Send(request, seconds), deadline))
 
-    def _retried(self, step: Callable[[float], Send | Open], deadline: Deadline) -> Steps[Any]:
-        """Yield the step, and retry it after a wait while the server is unavailable and the deadline allows."""
-        backoff = FIRST_BACKOFF
+    def _with_retries(self, step: Callable[[float], Send | Open], deadline: Deadline) -> Steps[Any]:
+        """Yield the step; repeat it after a wait while the server is unavailable and the deadline allows it."""
+        backoff = INITIAL_BACKOFF
         for tries_left in range(self._retries, -1, -1):
             try:
                 return (yield step(deadline.left()))
@@ -262,35 +274,35 @@ class Calls:
                 if tries_left == 0 or wait >= deadline.left():
                     raise
             yield Sleep(wait)
-            backoff = min(2 * backoff, MOST_BACKOFF)
+            backoff = min(2 * backoff, MAX_BACKOFF)
         raise AssertionError("a try returns or raises")
 
-    def _known(self, spec: ModelSpec, deadline: Deadline, fresh: bool = False) -> Steps[Metadata]:
+    def _cached_metadata(self, spec: ModelSpec, deadline: Deadline, fresh: bool = False) -> Steps[Metadata]:
         """Return the metadata of `spec`, cached for METADATA_SECONDS or until a failure; `fresh` skips the cache."""
-        known = self._metadata.get(spec)
-        if fresh or known is None or time.monotonic() - known[0] > METADATA_SECONDS:
-            known = (time.monotonic(), (yield from self._answer(self._form.metadata(spec), deadline)))
-            self._metadata[spec] = known
-        return known[1]
+        cached = self._metadata.get(spec)
+        if fresh or cached is None or time.monotonic() - cached[0] > METADATA_SECONDS:
+            cached = (time.monotonic(), (yield from self._call(self._format.metadata(spec), deadline)))
+            self._metadata[spec] = cached
+        return cached[1]
 
     def _arrays(self, spec: ModelSpec, signature: str, inputs: Mapping[str, Any], deadline: Deadline) -> Steps[Tensors]:
         arrays = {}
         for name, value in inputs.items():
-            array = definite(name, value)
+            array = typed_array(name, value)
             if array is None:
-                known = yield from self._known(spec, deadline)
-                wanted = known.get(signature, {}).get("inputs", {}).get(name, {}).get("dtype")
-                array = converted(name, value, wanted, signature)
+                metadata = yield from self._cached_metadata(spec, deadline)
+                dtype = metadata.get(signature, {}).get("inputs", {}).get(name, {}).get("dtype")
+                array = convert_numbers(name, value, dtype, signature)
             arrays[name] = array
         return arrays
 
-    def _outputs(self, spec: ModelSpec, signature: str, answer: Any, deadline: Deadline) -> Steps[Tensors]:
+    def _outputs(self, spec: ModelSpec, signature: str, response: Any, deadline: Deadline) -> Steps[Tensors]:
         for fresh in (False, True):  # the cache may describe a version that has been replaced
-            known: Metadata = {}
-            if not self._form.describes_outputs:
-                known = yield from self._known(spec, deadline, fresh)
-            described = known.get(signature, {}).get("outputs", {})
-            outputs = self._understood(self._form.read_predict, answer, described)
+            metadata: Metadata = {}
+            if not self._format.describes_outputs:
+                metadata = yield from self._cached_metadata(spec, deadline, fresh)
+            output_specs = metadata.get(signature, {}).get("outputs", {})
+            outputs = self._parse(self._format.read_predict, response, output_specs)
             if outputs is not None:
                 return outputs
-        raise failure("INTERNAL", f"the answer has other outputs than the metadata of '{spec.name}' says")
+        raise failure("INTERNAL", f"the outputs of the response differ from the metadata of '{spec.name}'")

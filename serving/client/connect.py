@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from serving.client.calls import Calls
-from serving.client.errors import invalid
+from serving.client.errors import invalid_argument
 from serving.client.types import Tls
 
 SCHEMES = ("grpc", "grpcs", "http", "https")
@@ -18,18 +18,19 @@ def connect(address: str, token: str | None, tls: Tls | None, retries: int, asyn
     """
     scheme = address.partition("://")[0] if "://" in address else "grpc"
     if scheme not in SCHEMES:
-        raise invalid(
-            f"'{address}' is no address; give HOST:PORT or unix:PATH for gRPC, or {':// or '.join(SCHEMES)}://"
+        raise invalid_argument(
+            f"'{address}' is not an address; it must be HOST:PORT or unix:PATH for gRPC, or start with "
+            f"{':// or '.join(SCHEMES)}://"
         )
     if tls is not None and not scheme.endswith("s"):
         secure = "grpcs" if scheme == "grpc" else "https"
-        raise invalid(
-            f"certificates are for TLS, but '{address}' is not; use {secure}://{address.rpartition('://')[2]}"
+        raise invalid_argument(
+            f"tls is set, but '{address}' does not use TLS; use {secure}://{address.rpartition('://')[2]}"
         )
     if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise invalid("a token is one word of printable ASCII characters")
+        raise invalid_argument("the token is invalid; it must be one word of printable ASCII characters")
     if retries < 0:
-        raise invalid(f"{retries} retries are not possible; give 0 or more")
+        raise invalid_argument(f"retries is {retries}; it must be 0 or more")
     transport: Any
     if scheme.startswith("http"):
         from serving.client.rest import RestFormat

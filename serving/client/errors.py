@@ -107,12 +107,12 @@ def failure(code: str, message: str) -> ServingError:
     return ERRORS.get(code, ServingError)(code, message)
 
 
-def invalid(message: str) -> ServingError:
+def invalid_argument(message: str) -> ServingError:
     return failure("INVALID_ARGUMENT", message)
 
 
-def late(address: str, seconds: float) -> ServingError:
-    return failure("DEADLINE_EXCEEDED", f"no answer within {round(seconds, 2):g} s from {address}")
+def deadline_exceeded(address: str, seconds: float) -> ServingError:
+    return failure("DEADLINE_EXCEEDED", f"no response within {round(seconds, 2):g} s from {address}")
 
 
 def unavailable(address: str, reason: str) -> ServingError:

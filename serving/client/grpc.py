@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from serving.client.calls import Question
+from serving.client.calls import RequestWithParser
 from serving.client.errors import ServingError, failure, unavailable
 from serving.client.types import Classification, Metadata, ModelSpec, Tensors, Tls, VersionStatus
 from serving.client.values import Features, as_bytes
@@ -22,7 +22,7 @@ PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.servi
 SERVING = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 
 # Parts of gRPC's own UNAVAILABLE messages about missing and lost connections; other texts come from the server.
-OF_CONNECTIONS = (
+CONNECTION_ERRORS = (
     "failed to connect",
     "resolution",
     "Socket closed",
@@ -50,7 +50,7 @@ class Rpc:
 
     method: str
     message: Any
-    answer: Any
+    response_class: Any
 
 
 class GrpcFormat:
@@ -68,67 +68,71 @@ class GrpcFormat:
             encode(request.inputs[name], name, array)
         return Rpc(PREDICTION + "Predict", request, CLASSES["PredictResponse"])
 
-    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors:
-        return {name: decode(tensor) for name, tensor in answer.outputs.items()}
+    def read_predict(self, response: Any, outputs: Mapping[str, Any]) -> Tensors:
+        return {name: decode(tensor) for name, tensor in response.outputs.items()}
 
-    def read_version(self, answer: Any) -> int | None:
-        return answer.model_spec.version.value if answer.model_spec.HasField("version") else None
+    def read_version(self, response: Any) -> int | None:
+        return response.model_spec.version.value if response.model_spec.HasField("version") else None
 
-    def classify(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+    def classify(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> RequestWithParser:
         request = CLASSES["ClassificationRequest"]()
         _fill_examples(request, spec, signature, examples, context)
         return Rpc(PREDICTION + "Classify", request, CLASSES["ClassificationResponse"]), self._read_classify
 
-    def _read_classify(self, answer: Any) -> list[list[Classification]]:
-        return [[Classification(c.label, c.score) for c in row.classes] for row in answer.result.classifications]
+    def _read_classify(self, response: Any) -> list[list[Classification]]:
+        return [[Classification(c.label, c.score) for c in row.classes] for row in response.result.classifications]
 
-    def regress(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+    def regress(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> RequestWithParser:
         request = CLASSES["RegressionRequest"]()
         _fill_examples(request, spec, signature, examples, context)
         return Rpc(PREDICTION + "Regress", request, CLASSES["RegressionResponse"]), self._read_regress
 
-    def _read_regress(self, answer: Any) -> np.ndarray:
-        return np.array([row.value for row in answer.result.regressions], np.float32)
+    def _read_regress(self, response: Any) -> np.ndarray:
+        return np.array([row.value for row in response.result.regressions], np.float32)
 
-    def metadata(self, spec: ModelSpec) -> Question:
+    def metadata(self, spec: ModelSpec) -> RequestWithParser:
         request = CLASSES["GetModelMetadataRequest"](metadata_field=["signature_def"])
         _fill_spec(request.model_spec, spec)
         return Rpc(PREDICTION + "GetModelMetadata", request, CLASSES["GetModelMetadataResponse"]), self._read_metadata
 
-    def _read_metadata(self, answer: Any) -> Metadata:
-        signatures = CLASSES["SignatureDefMap"].FromString(answer.metadata["signature_def"].value)
+    def _read_metadata(self, response: Any) -> Metadata:
+        signatures = CLASSES["SignatureDefMap"].FromString(response.metadata["signature_def"].value)
         return {
             name: {"inputs": describe(signature.inputs), "outputs": describe(signature.outputs)}
             for name, signature in signatures.signature_def.items()
             if name != INIT_OPERATION
         }
 
-    def status(self, spec: ModelSpec) -> Question:
+    def status(self, spec: ModelSpec) -> RequestWithParser:
         request = CLASSES["GetModelStatusRequest"]()
         _fill_spec(request.model_spec, spec)
         return Rpc(MODEL + "GetModelStatus", request, CLASSES["GetModelStatusResponse"]), self._read_status
 
-    def _read_status(self, answer: Any) -> list[VersionStatus]:
+    def _read_status(self, response: Any) -> list[VersionStatus]:
         return [
             VersionStatus(s.version, STATES[s.state], CODE_NAMES[s.status.error_code], s.status.error_message)
-            for s in answer.model_version_status
+            for s in response.model_version_status
         ]
 
-    def models(self) -> Question:
-        raise failure("UNIMPLEMENTED", f"gRPC has no list of models; ask the REST port of {self.address}: http://...")
+    def models(self) -> RequestWithParser:
+        raise failure("UNIMPLEMENTED", f"gRPC has no list of models; use the REST port of {self.address}: http://...")
 
-    def ready(self) -> Question:
+    def ready(self) -> RequestWithParser:
         request = CLASSES["HealthCheckRequest"](service="PredictionService")
         return Rpc("/grpc.health.v1.Health/Check", request, CLASSES["HealthCheckResponse"]), self._read_ready
 
-    def _read_ready(self, answer: Any) -> bool:
-        return answer.status == SERVING
+    def _read_ready(self, response: Any) -> bool:
+        return response.status == SERVING
 
     def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> None:
         return None
 
 
-class Channel:
+class BaseGrpcTransport:
     """Base of the sync and async transports: opens a channel and caches the methods called so far."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
@@ -151,18 +155,18 @@ class Channel:
             method = self._methods[request.method] = channel.unary_unary(
                 request.method,
                 request_serializer=type(request.message).SerializeToString,
-                response_deserializer=request.answer.FromString,
+                response_deserializer=request.response_class.FromString,
             )
         return method
 
     def _failure(self, error: Any) -> ServingError:
         code, message = error.code().name, error.details() or ""
-        if code == "UNAVAILABLE" and any(words in message for words in OF_CONNECTIONS):
+        if code == "UNAVAILABLE" and any(words in message for words in CONNECTION_ERRORS):
             return unavailable(self._address, message)
         return failure(code, message)
 
 
-class GrpcTransport(Channel):
+class GrpcTransport(BaseGrpcTransport):
     """Sends requests over one channel, which threads may share; it reconnects by itself."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
@@ -179,7 +183,7 @@ class GrpcTransport(Channel):
         self._channel.close()
 
 
-class AsyncGrpcTransport(Channel):
+class AsyncGrpcTransport(BaseGrpcTransport):
     """Sends requests over one channel, bound to the event loop that sends the first one."""
 
     _channel: Any = None
@@ -218,12 +222,12 @@ def _fill_examples(
     _fill_spec(request.model_spec, spec, signature)
     if context is None:
         request.input.example_list.SetInParent()
-        listed = request.input.example_list
+        example_list = request.input.example_list
     else:
-        listed = request.input.example_list_with_context
-        _fill_features(listed.context, context)
+        example_list = request.input.example_list_with_context
+        _fill_features(example_list.context, context)
     for example in examples:
-        _fill_features(listed.examples.add(), example)
+        _fill_features(example_list.examples.add(), example)
 
 
 def _fill_features(example: Any, features: Features) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpcore
 
-from serving.client.errors import ServingError, late, unavailable
-from serving.client.rest import Http, read_answer
+from serving.client.errors import ServingError, deadline_exceeded, unavailable
+from serving.client.rest import HttpRequest, parse_response
 from serving.client.types import Tls
 
-KEPT_CONNECTIONS = 32
-SLICE = 2**20  # bytes per write: each partial write copies the rest of the buffer
+MAX_KEEPALIVE_CONNECTIONS = 32
+WRITE_SIZE = 2**20  # bytes per write: each partial write copies the rest of the buffer
 
 
 class Clock:
@@ -44,8 +44,8 @@ class TimedStream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, timeout.left())
 
     def write(self, buffer: bytes, timeout: Any = None) -> None:
-        for start in range(0, len(buffer), SLICE):
-            self._stream.write(buffer[start : start + SLICE], timeout.left())
+        for start in range(0, len(buffer), WRITE_SIZE):
+            self._stream.write(buffer[start : start + WRITE_SIZE], timeout.left())
 
     def close(self) -> None:
         self._stream.close()
@@ -76,7 +76,7 @@ class TimedBackend(httpcore.NetworkBackend):
         return TimedStream(self._backend.connect_tcp(host, port, timeout.left(), local_address, socket_options))
 
 
-class Opened:
+class ConnectionTrace:
     """Records whether a request opened a connection or reused one that the server may have closed."""
 
     def __init__(self) -> None:
@@ -88,11 +88,18 @@ class Opened:
 
 # An invalid host raises ValueError.
 # With asyncio, httpcore does not wrap TLS alerts, such as a request for a certificate.
-CLOSED = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError, ssl.SSLError)
-FAILURES = (*CLOSED, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, TimeoutError, ValueError)
+CONNECTION_LOST = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError, ssl.SSLError)
+FAILURES = (
+    *CONNECTION_LOST,
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    TimeoutError,
+    ValueError,
+)
 
 
-class Http11:
+class BaseHttpTransport:
     """Base of the sync and async transports: options, headers, and the mapping of failures."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
@@ -103,10 +110,10 @@ class Http11:
         self._options: dict[str, Any] = {
             "ssl_context": _ssl_context(tls or Tls()) if address.startswith("https://") else None,
             "max_connections": None,
-            "max_keepalive_connections": KEPT_CONNECTIONS,
+            "max_keepalive_connections": MAX_KEEPALIVE_CONNECTIONS,
         }
 
-    def _arguments(self, request: Http) -> dict[str, Any]:
+    def _arguments(self, request: HttpRequest) -> dict[str, Any]:
         try:
             url = httpcore.URL(self._address + request.path)
         except ValueError as error:
@@ -117,52 +124,52 @@ class Http11:
         """Return the exception to raise for one of FAILURES."""
         timed_out = isinstance(error, (httpcore.TimeoutException, TimeoutError))
         if timed_out and not isinstance(error, httpcore.ConnectTimeout):
-            return late(self._address, seconds)
+            return deadline_exceeded(self._address, seconds)
         return unavailable(self._address, str(error) or type(error).__name__)
 
 
-class HttpTransport(Http11):
+class HttpTransport(BaseHttpTransport):
     """Sends requests over a connection pool that threads may share."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         super().__init__(address, token, tls)
         self._pool = httpcore.ConnectionPool(**self._options, network_backend=TimedBackend())
 
-    def send(self, request: Http, seconds: float) -> Any:
+    def send(self, request: HttpRequest, seconds: float) -> Any:
         with closing(HttpBody(self, request, seconds)) as body:
-            return read_answer(self._address, request, body.status, body.read_all())
+            return parse_response(self._address, request, body.status, body.read_all())
 
-    def open(self, request: Http, seconds: float) -> HttpBody:
+    def open(self, request: HttpRequest, seconds: float) -> HttpBody:
         body = HttpBody(self, request, seconds)
         if body.status == 200:
             return body
         with closing(body):
-            read_answer(self._address, request, body.status, body.read_all())
+            parse_response(self._address, request, body.status, body.read_all())
         raise AssertionError("another status is a failure")
 
     def close(self) -> None:
         self._pool.close()
 
-    def begin(self, request: Http, clock: Clock) -> Any:
+    def begin(self, request: HttpRequest, clock: Clock) -> Any:
         """Send a request; return the context of the response and the response, once its headers have arrived.
 
         If the server has closed a keep-alive connection, the request is sent again over another one.
         """
         timeout = {"connect": clock, "read": clock, "write": clock}
         while True:
-            opened = Opened()
-            context = self._pool.stream(**self._arguments(request), extensions={"timeout": timeout, "trace": opened})
+            trace = ConnectionTrace()
+            context = self._pool.stream(**self._arguments(request), extensions={"timeout": timeout, "trace": trace})
             try:
                 return context, context.__enter__()
-            except CLOSED:
-                if opened.connected:
+            except CONNECTION_LOST:
+                if trace.connected:
                     raise
 
 
 class HttpBody:
     """A response whose body is not read yet."""
 
-    def __init__(self, transport: HttpTransport, request: Http, seconds: float) -> None:
+    def __init__(self, transport: HttpTransport, request: HttpRequest, seconds: float) -> None:
         self._transport, self._clock = transport, Clock(seconds)
         try:
             self._context, self._response = transport.begin(request, self._clock)

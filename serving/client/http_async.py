@@ -7,26 +7,26 @@ from typing import Any
 
 import httpcore
 
-from serving.client.http import CLOSED, FAILURES, Http11, Opened
-from serving.client.rest import Http, read_answer
+from serving.client.http import CONNECTION_LOST, FAILURES, BaseHttpTransport, ConnectionTrace
+from serving.client.rest import HttpRequest, parse_response
 from serving.client.types import Tls
 
 
-class AsyncOpened(Opened):
-    """`Opened` as a coroutine function."""
+class AsyncConnectionTrace(ConnectionTrace):
+    """`ConnectionTrace` as a coroutine function."""
 
     async def __call__(self, event: str, details: Any) -> None:  # type: ignore[override]
         super().__call__(event, details)
 
 
-class AsyncHttpTransport(Http11):
+class AsyncHttpTransport(BaseHttpTransport):
     """Sends requests over a connection pool of one event loop."""
 
     def __init__(self, address: str, token: str | None, tls: Tls | None) -> None:
         super().__init__(address, token, tls)
         self._pool = httpcore.AsyncConnectionPool(**self._options)
 
-    async def send(self, request: Http, seconds: float) -> Any:
+    async def send(self, request: HttpRequest, seconds: float) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 body = await self._begin(request)
@@ -36,9 +36,9 @@ class AsyncHttpTransport(Http11):
                     await body.close()
         except FAILURES as error:
             raise self.failure(error, seconds) from None
-        return read_answer(self._address, request, body.status, content)
+        return parse_response(self._address, request, body.status, content)
 
-    async def open(self, request: Http, seconds: float) -> AsyncHttpBody:
+    async def open(self, request: HttpRequest, seconds: float) -> AsyncHttpBody:
         try:
             async with asyncio.timeout(seconds):
                 body = await self._begin(request)
@@ -50,21 +50,21 @@ class AsyncHttpTransport(Http11):
                     await body.close()
         except FAILURES as error:
             raise self.failure(error, seconds) from None
-        read_answer(self._address, request, body.status, content)
+        parse_response(self._address, request, body.status, content)
         raise AssertionError("another status is a failure")
 
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def _begin(self, request: Http) -> AsyncHttpBody:
+    async def _begin(self, request: HttpRequest) -> AsyncHttpBody:
         """Like HttpTransport.begin."""
         while True:
-            opened = AsyncOpened()
-            context = self._pool.stream(**self._arguments(request), extensions={"trace": opened})
+            trace = AsyncConnectionTrace()
+            context = self._pool.stream(**self._arguments(request), extensions={"trace": trace})
             try:
                 return AsyncHttpBody(self, context, await context.__aenter__())
-            except CLOSED:
-                if opened.connected:
+            except CONNECTION_LOST:
+                if trace.connected:
                     raise
 
 

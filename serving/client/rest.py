@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from serving.client.calls import Question
+from serving.client.calls import RequestWithParser
 from serving.client.errors import failure
 from serving.client.types import COMPOSITE, SPARSE, Classification, Metadata, ModelSpec, Tensors, VersionStatus
 from serving.client.values import Features, as_bytes
@@ -35,7 +35,7 @@ HTTP_CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 # Statuses that a proxy in front of a model server returns, with pages of its own.
-OF_PROXIES = {401, 403, 413, 429, 502, 503, 504}
+PROXY_STATUSES = {401, 403, 413, 429, 502, 503, 504}
 
 # {name in the metadata JSON: name here}
 JSON_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"} | {
@@ -44,7 +44,7 @@ JSON_DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float1
 
 
 @dataclass(frozen=True)
-class Http:
+class HttpRequest:
     """A request: the path below the address, and a body if it is a POST. `is_json`: the response must be JSON."""
 
     path: str
@@ -64,35 +64,41 @@ class RestFormat:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> Http:
+    def predict(self, spec: ModelSpec, signature: str, inputs: Tensors) -> HttpRequest:
         return _post(spec, "predict", {"signature_name": signature, "inputs": _columns(inputs)})
 
-    def read_predict(self, answer: Any, outputs: Mapping[str, Any]) -> Tensors | None:
-        values = answer["outputs"]
+    def read_predict(self, response: Any, outputs: Mapping[str, Any]) -> Tensors | None:
+        values = response["outputs"]
         if len(outputs) == 1:  # the JSON omits the name of a single output
             values = {next(iter(outputs)): values}
         return _read_columns(values, outputs)
 
-    def read_version(self, answer: Any) -> int | None:
+    def read_version(self, response: Any) -> int | None:
         return None
 
-    def classify(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+    def classify(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> RequestWithParser:
         return _post(spec, "classify", _examples(signature, examples, context)), self._read_classify
 
-    def _read_classify(self, answer: Any) -> list[list[Classification]]:
-        return [[Classification(label, float(np.float32(score))) for label, score in row] for row in answer["results"]]
+    def _read_classify(self, response: Any) -> list[list[Classification]]:
+        return [
+            [Classification(label, float(np.float32(score))) for label, score in row] for row in response["results"]
+        ]
 
-    def regress(self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None) -> Question:
+    def regress(
+        self, spec: ModelSpec, signature: str, examples: list[Features], context: Features | None
+    ) -> RequestWithParser:
         return _post(spec, "regress", _examples(signature, examples, context)), self._read_regress
 
-    def _read_regress(self, answer: Any) -> np.ndarray:
-        return np.array(answer["results"], np.float32)
+    def _read_regress(self, response: Any) -> np.ndarray:
+        return np.array(response["results"], np.float32)
 
-    def metadata(self, spec: ModelSpec) -> Question:
-        return Http(f"{_path(spec)}/metadata"), self._read_metadata
+    def metadata(self, spec: ModelSpec) -> RequestWithParser:
+        return HttpRequest(f"{_path(spec)}/metadata"), self._read_metadata
 
-    def _read_metadata(self, answer: Any) -> Metadata:
-        signatures = answer["metadata"]["signature_def"]["signature_def"]
+    def _read_metadata(self, response: Any) -> Metadata:
+        signatures = response["metadata"]["signature_def"]["signature_def"]
         return {
             name: {
                 side: {alias: _describe(info) for alias, info in signature[side].items()}
@@ -102,43 +108,45 @@ class RestFormat:
             if name != INIT_OPERATION
         }
 
-    def status(self, spec: ModelSpec) -> Question:
-        return Http(_path(spec)), self._read_status
+    def status(self, spec: ModelSpec) -> RequestWithParser:
+        return HttpRequest(_path(spec)), self._read_status
 
-    def _read_status(self, answer: Any) -> list[VersionStatus]:
+    def _read_status(self, response: Any) -> list[VersionStatus]:
         return [
             VersionStatus(int(s["version"]), s["state"], s["status"]["error_code"], s["status"]["error_message"])
-            for s in answer["model_version_status"]
+            for s in response["model_version_status"]
         ]
 
-    def models(self) -> Question:
-        return Http("/v1/models"), self._read_models
+    def models(self) -> RequestWithParser:
+        return HttpRequest("/v1/models"), self._read_models
 
-    def _read_models(self, answer: Any) -> dict[str, dict[int, str]]:
+    def _read_models(self, response: Any) -> dict[str, dict[int, str]]:
         return {
             model["name"]: {int(version["version"]): version["state"] for version in model["versions"]}
-            for model in answer["models"]
+            for model in response["models"]
         }
 
-    def ready(self) -> Question:
-        return Http("/readyz", is_json=False), lambda answer: True
+    def ready(self) -> RequestWithParser:
+        return HttpRequest("/readyz", is_json=False), lambda response: True
 
-    def stream(self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int) -> tuple[Http, ServerSentEvents]:
+    def stream(
+        self, spec: ModelSpec, signature: str, inputs: Tensors, steps: int
+    ) -> tuple[HttpRequest, ServerSentEventParser]:
         body = {"signature_name": signature, "inputs": _columns(inputs), "steps": steps}
-        return _post(spec, "stream", body), ServerSentEvents(self.address)
+        return _post(spec, "stream", body), ServerSentEventParser(self.address)
 
 
-class ServerSentEvents:
+class ServerSentEventParser:
     """Parser of server-sent events (HTML standard) that hold outputs; a chunk of the body may end anywhere."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._rest = b""
+        self._buffer = b""
         self._event = "message"
         self._data: list[str] = []
 
     def feed(self, chunk: bytes, outputs: Mapping[str, Any]) -> Iterator[Tensors | None]:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
             field, _, value = line.rstrip(b"\r").decode("utf-8", "surrogateescape").partition(":")
             value = value.removeprefix(" ")
@@ -157,18 +165,18 @@ class ServerSentEvents:
             return None
         try:
             values = json.loads(data)
-            answer = None if event == "error" else _read_columns(values, outputs)
-            if answer is None:
+            tensors = None if event == "error" else _read_columns(values, outputs)
+            if tensors is None:
                 error, code = values["error"], values.get("code", "UNKNOWN")
         except (LookupError, TypeError, ValueError, AttributeError):
             text = f"{self._address} sent an event that is not this model's: {event}: {data[:200]}"
             raise failure("UNKNOWN", text) from None
-        if answer is None:
+        if tensors is None:
             raise failure(code, str(error))
-        return answer
+        return tensors
 
 
-def read_answer(address: str, request: Http, status: int, content: bytes) -> Any:
+def parse_response(address: str, request: HttpRequest, status: int, content: bytes) -> Any:
     """Parse the JSON of a response. Bytes that are not UTF-8 become surrogate escapes.
 
     Raises: ServingError of the status, with the server's text.
@@ -177,22 +185,22 @@ def read_answer(address: str, request: Http, status: int, content: bytes) -> Any
         return None
     text = content.decode("utf-8", "surrogateescape")
     try:
-        answer = json.loads(text)
+        response = json.loads(text)
     except ValueError:
-        shown = text.encode("utf-8", "replace").decode()[:200]
-        if status in OF_PROXIES:
-            raise failure(HTTP_CODES[status], f"HTTP status {status} from {address}: {shown}") from None
+        excerpt = text.encode("utf-8", "replace").decode()[:200]
+        if status in PROXY_STATUSES:
+            raise failure(HTTP_CODES[status], f"HTTP status {status} from {address}: {excerpt}") from None
         if not request.is_json:
             raise failure("UNIMPLEMENTED", f"{address} has no {request.path}: HTTP status {status}") from None
-        raise failure("UNKNOWN", f"{address} is no model server: {shown}") from None
+        raise failure("UNKNOWN", f"{address} is not a model server: {excerpt}") from None
     if status == 200:
-        return answer
-    message = answer.get("error", text) if isinstance(answer, dict) else text
+        return response
+    message = response.get("error", text) if isinstance(response, dict) else text
     raise failure(HTTP_CODES.get(status, "UNKNOWN"), str(message))
 
 
-def _post(spec: ModelSpec, verb: str, body: dict[str, Any]) -> Http:
-    return Http(f"{_path(spec)}:{verb}", json.dumps(body).encode())
+def _post(spec: ModelSpec, verb: str, body: dict[str, Any]) -> HttpRequest:
+    return HttpRequest(f"{_path(spec)}:{verb}", json.dumps(body).encode())
 
 
 def _path(spec: ModelSpec) -> str:
@@ -219,14 +227,14 @@ def _shape(shape: dict[str, Any]) -> list[int] | None:
 
 
 def _examples(signature: str, examples: list[Features], context: Features | None) -> dict[str, Any]:
-    def written(example: Features) -> dict[str, list]:
+    def to_json(example: Features) -> dict[str, list]:
         return {
             name: [leaf if isinstance(leaf, (int, float)) else _text(name, leaf) for leaf in leaves]
             for name, leaves in example.items()
         }
 
-    body = {"signature_name": signature, "examples": [written(example) for example in examples]}
-    return body if context is None else body | {"context": written(context)}
+    body = {"signature_name": signature, "examples": [to_json(example) for example in examples]}
+    return body if context is None else body | {"context": to_json(context)}
 
 
 def _columns(inputs: Tensors) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class Client:
                 return end.value
             reply, failed = None, None
             try:
-                reply = self._do(step)
+                reply = self._execute(step)
             except ServingError as error:
                 failed = error
 
@@ -172,13 +172,13 @@ class Client:
                     yield step.outputs
                     continue
                 try:
-                    reply = self._do(step)
+                    reply = self._execute(step)
                 except ServingError as error:
                     failed = error
                 if isinstance(step, Open) and reply is not None:
                     opened.callback(reply.close)
 
-    def _do(self, step: Any) -> Any:
+    def _execute(self, step: Any) -> Any:
         """Execute one step and return its reply."""
         match step:
             case Send():
@@ -189,4 +189,4 @@ class Client:
                 return step.body.read(step.seconds)
             case Sleep():
                 return time.sleep(step.seconds)
-        raise AssertionError(f"{step} is no step")
+        raise AssertionError(f"{step} is not a step")

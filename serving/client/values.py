@@ -8,46 +8,46 @@ from typing import Any
 
 import numpy as np
 
-from serving.client.errors import invalid
+from serving.client.errors import invalid_argument
 from serving.protocol import DTYPES
 
 
-def definite(name: str, value: Any) -> np.ndarray | None:
+def typed_array(name: str, value: Any) -> np.ndarray | None:
     """Return `value` as an array, or None for Python numbers, whose dtype depends on the signature."""
     if isinstance(value, (np.ndarray, np.generic)):
-        return checked(name, np.asarray(value))
+        return check_dtype(name, np.asarray(value))
     if isinstance(_first_leaf(value), (str, bytes)):
         return np.array(value, dtype=object)  # numpy's own bytes dtype would drop trailing zero bytes
     return None
 
 
-def converted(name: str, value: Any, wanted: str | None, signature: str) -> np.ndarray:
-    """Convert Python numbers to an array of dtype `wanted`, that of the signature; None if it is unknown."""
+def convert_numbers(name: str, value: Any, dtype_name: str | None, signature: str) -> np.ndarray:
+    """Convert Python numbers to an array of `dtype_name`, the dtype in the signature; None if it is unknown."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise invalid(f"input '{name}' is no array: {error}") from None
-    if wanted in (None, "string", "bfloat16") or wanted not in DTYPES or not _holds_numbers(array):
-        return checked(name, array)  # the server reports the error best
-    dtype = np.dtype(wanted)
+        raise invalid_argument(f"input '{name}' is not an array: {error}") from None
+    if dtype_name in (None, "string", "bfloat16") or dtype_name not in DTYPES or not _holds_numbers(array):
+        return check_dtype(name, array)  # the server's error says more
+    dtype = np.dtype(dtype_name)
     if array.dtype.kind == "f" and dtype.kind in "iub":
         array = np.asarray(value, dtype=object)  # numpy turns a mix of small and very large integers into floats
         if not _holds_numbers(array):
-            raise invalid(f"input '{name}' holds fractions, but signature '{signature}' takes {dtype}")
+            raise invalid_argument(f"input '{name}' holds fractions, but signature '{signature}' takes {dtype}")
     low, high = _range(dtype)
     numbers = [number for number in array.ravel().tolist() if isinstance(number, int) or math.isfinite(number)]
     if numbers and not (low <= min(numbers) and max(numbers) <= high):
-        raise invalid(f"input '{name}' holds numbers outside {low} to {high}, the range of {dtype}")
+        raise invalid_argument(f"input '{name}' holds numbers outside {low} to {high}, the range of {dtype}")
     return array.astype(dtype)
 
 
-def checked(name: str, array: np.ndarray) -> np.ndarray:
+def check_dtype(name: str, array: np.ndarray) -> np.ndarray:
     """Return the array if the protocol has its dtype; numpy strings become object arrays of str or bytes."""
     if array.dtype.kind in "US":
         return array.astype(object)
     if array.dtype.kind != "O" and array.dtype.name not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise invalid(f"input '{name}' has dtype {array.dtype}, which cannot be sent; use one of {known}")
+        allowed = ", ".join(DTYPES)
+        raise invalid_argument(f"input '{name}' has dtype {array.dtype}, which cannot be sent; use one of {allowed}")
     return array
 
 
@@ -57,10 +57,10 @@ def as_bytes(name: str, value: Any) -> bytes:
         try:
             return value.encode()
         except UnicodeEncodeError as error:
-            raise invalid(f"input '{name}' holds text that is not Unicode: {error}") from None
+            raise invalid_argument(f"input '{name}' holds text that is not Unicode: {error}") from None
     if isinstance(value, bytes):
         return value
-    raise invalid(f"input '{name}' holds a {type(value).__name__}; an object array holds str or bytes")
+    raise invalid_argument(f"input '{name}' holds a {type(value).__name__}; an object array holds str or bytes")
 
 
 # Features of an example: {name: list of int, of float, or of str and bytes}.
@@ -76,15 +76,15 @@ def _feature(name: str, value: Any) -> list:
     try:
         leaves = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else object).ravel().tolist()
     except ValueError as error:
-        raise invalid(f"feature '{name}' is no flat list: {error}") from None
+        raise invalid_argument(f"feature '{name}' is not a flat list: {error}") from None
     leaves = [leaf.item() if isinstance(leaf, np.generic) else leaf for leaf in leaves]
     kinds = {_kind(name, leaf) for leaf in leaves}
     if kinds == {int, float}:
         kinds = {float}
     if len(kinds) > 1:
-        raise invalid(f"feature '{name}' holds both text and numbers; give one kind")
+        raise invalid_argument(f"feature '{name}' holds both text and numbers; give one kind")
     if kinds == {int} and not all(-(2**63) <= leaf < 2**63 for leaf in leaves):
-        raise invalid(f"feature '{name}' holds numbers outside the range of int64")
+        raise invalid_argument(f"feature '{name}' holds numbers outside the range of int64")
     return leaves if kinds <= {bytes} else [kind(leaf) for kind in kinds for leaf in leaves]
 
 
@@ -95,7 +95,7 @@ def _kind(name: str, leaf: Any) -> type:
         return int
     if isinstance(leaf, float):
         return float
-    raise invalid(f"feature '{name}' holds a {type(leaf).__name__}; a feature holds numbers, or str and bytes")
+    raise invalid_argument(f"feature '{name}' holds a {type(leaf).__name__}; a feature holds numbers, or str and bytes")
 
 
 def zeros(tensor: Mapping[str, Any], rows: int) -> np.ndarray:
@@ -105,11 +105,13 @@ def zeros(tensor: Mapping[str, Any], rows: int) -> np.ndarray:
     """
     shape = tensor["shape"]
     if not shape or min(shape[1:], default=0) < 0 or tensor["dtype"] not in DTYPES or tensor["dtype"] == "bfloat16":
-        raise invalid(f"a state of {tensor['dtype']} {shape} has no size; the signature has to tell all axes but one")
+        raise invalid_argument(
+            f"a state of {tensor['dtype']} {shape} has no size; the signature must fix all axes after the first"
+        )
     return np.zeros([rows, *shape[1:]], object if tensor["dtype"] == "string" else tensor["dtype"])
 
 
-def rows_of(arrays: Mapping[str, np.ndarray]) -> int:
+def batch_size(arrays: Mapping[str, np.ndarray]) -> int:
     """Return the number of rows of a batch."""
     return next((len(array) for array in arrays.values() if array.ndim), 1)
 

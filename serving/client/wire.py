@@ -180,24 +180,24 @@ def decode(tensor: Any) -> np.ndarray:
     if name == "string":
         strings = np.empty(len(tensor.string_val), dtype=object)
         strings[:] = tensor.string_val
-        return _filled(strings, shape)
+        return _reshape(strings, shape)
     if name not in VALUE_FIELDS:
-        raise failure("UNIMPLEMENTED", f"the server answered with {name}, which this client cannot read")
+        raise failure("UNIMPLEMENTED", f"the server returned {name}, which this client cannot decode")
     dtype = np.dtype(np.uint16 if name in BITS else name)
-    listed = getattr(tensor, VALUE_FIELDS[name])
+    field_values = getattr(tensor, VALUE_FIELDS[name])
     if tensor.tensor_content or name in ("float32", "float64"):
-        content = tensor.tensor_content or b"".join(listed)
+        content = tensor.tensor_content or b"".join(field_values)
         values = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype)
     else:
-        values = np.array(listed, dtype=dtype)
+        values = np.array(field_values, dtype=dtype)
     if name == "bfloat16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     elif name == "float16":
         values = values.view(np.float16)
-    return _filled(values, shape)
+    return _reshape(values, shape)
 
 
-def _filled(values: np.ndarray, shape: list[int]) -> np.ndarray:
+def _reshape(values: np.ndarray, shape: list[int]) -> np.ndarray:
     """Reshape the values; if the list is too short, repeat its last value."""
     missing = int(np.prod(shape)) - len(values)
     if missing > 0 and len(values):

@@ -10,34 +10,34 @@ from pathlib import Path
 from typing import NoReturn
 
 from serving.client import Client, ServingError
-from serving.compare.judgement import RESAMPLES
+from serving.compare.outputs import RESAMPLES
 from serving.compare.report import as_text
 from serving.compare.sides import Side, compare
 from serving.errors import UsageError
 from serving.protocol import DEFAULT_SIGNATURE
 
-DESCRIPTION = f"""Sends the same inputs to two versions of a model, or to two models, and shows how often the answers
-agree, by how much scores differ, how long calls take, and the first answers that differ.
+DESCRIPTION = f"""Send the same inputs to two versions of a model, or to two models. Print how often the outputs
+agree, by how much scores differ, the latency of both, and the first outputs that differ.
 
   python -m serving.compare translation:1 translation:2 sentences.txt
   python -m serving.compare translation:stable translation:canary sentences.txt --json
   python -m serving.compare digits lenet photos/ --server http://localhost:8501
 
-A and B are MODEL, MODEL:VERSION or MODEL:LABEL; a model alone is its newest version.
-INPUTS are text files (an input a line), .jsonl (an instance a line), .json (the body of a REST predict request),
-pictures, or directories of pictures.
+A and B are MODEL, MODEL:VERSION or MODEL:LABEL; MODEL alone means its newest version.
+INPUTS are text files (one input per line), .jsonl files (one instance per line), .json files (the body of a REST
+predict request), images, or directories of images.
 
-Text agrees where it is equal; of several texts or numbers in a row, the first text or the place of the largest number
-has to be the same. Of scores, the mean of B - A is shown with its 95 % interval (percentile bootstrap,
-{RESAMPLES:,} resamples of the inputs, Efron & Tibshirani 1993, section 13.3). Calls go to A and B in turn, and each has
-had a call before time is taken.
+Outputs agree if their texts are equal. If an output has several texts or numbers for an input, its first text or the
+index of its largest number must be the same. For scores, the report has the mean of B - A with its 95 % interval
+(percentile bootstrap, {RESAMPLES:,} resamples of the inputs, Efron & Tibshirani 1993, section 13.3). Calls to A and B
+alternate; the first call to each is not timed.
 
-Exit status: 0 compared, 1 a server failed or refused an input, 2 the request was wrong."""
+Exit status: 0 compared, 1 the server failed or rejected an input, 2 invalid arguments or inputs."""
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (--help tells more).")
+        raise UsageError(f"{message} (--help lists the options).")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,15 +70,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="HOST:PORT for gRPC, http://HOST:PORT for REST (default: %(default)s)",
     )
     parser.add_argument("--signature", default=DEFAULT_SIGNATURE, metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="inputs a call (default: 1)")
-    parser.add_argument("--examples", type=int, default=5, metavar="N", help="answers to show that differ (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("--batch-size", type=positive_int, default=1, metavar="N", help="inputs per call (default: 1)")
+    parser.add_argument(
+        "--examples", type=int, default=5, metavar="N", help="maximum number of different outputs to print (default: 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(arguments)
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of inputs; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a batch size; it must be 1 or more")
     return int(text)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from serving.client import Client, ModelSpec, ServingError
 from serving.compare.inputs import Row, read_rows
-from serving.compare.judgement import Answers, judge
-from serving.compare.report import latency, plain, short
+from serving.compare.outputs import Outputs, compare_outputs
+from serving.compare.report import latency, shorten, to_json
 from serving.errors import UsageError
 
 
@@ -23,40 +23,42 @@ class Side:
     """A model to compare, its outputs so far, and the seconds of each call."""
 
     name: str
-    answers: Answers = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
     @property
     def spec(self) -> ModelSpec:
-        model, _, which = self.name.partition(":")
-        if not model or (":" in self.name and not which):
-            raise UsageError(f"{self.name!r} names no model; give MODEL, MODEL:VERSION or MODEL:LABEL.")
-        if which.isdecimal():
-            return ModelSpec(model, version=int(which))
-        return ModelSpec(model, label=which or None)
+        model, _, version_or_label = self.name.partition(":")
+        if not model or (":" in self.name and not version_or_label):
+            raise UsageError(f"{self.name!r} is not a model; it must be MODEL, MODEL:VERSION or MODEL:LABEL.")
+        if version_or_label.isdecimal():
+            return ModelSpec(model, version=int(version_or_label))
+        return ModelSpec(model, label=version_or_label or None)
 
-    def ask(self, client: Client, signature: str, batch: Sequence[tuple[str, Row]]) -> None:
+    def predict(self, client: Client, signature: str, batch: Sequence[tuple[str, Row]]) -> None:
         """Send a batch of rows, each with its label for error messages."""
-        called, rows = zip(*batch, strict=True)
+        labels, rows = zip(*batch, strict=True)
         inputs = {name: [row[name] for row in rows] for name in rows[0]}
-        spec, began = self.spec, time.perf_counter()
+        spec, start = self.spec, time.perf_counter()
         try:
             outputs = client.predict(spec.name, inputs, signature, spec.version, spec.label)
         except ServingError as error:
             if error.code == "UNAVAILABLE":
                 raise
-            verb = "refuses" if error.code == "INVALID_ARGUMENT" else "fails at"
-            what = (
-                f"'{short(called[0])}'" if len(called) == 1 else f"the {len(called)} inputs from '{short(called[0])}'"
+            verb = "rejects" if error.code == "INVALID_ARGUMENT" else "fails at"
+            label = (
+                f"'{shorten(labels[0])}'"
+                if len(labels) == 1
+                else f"the {len(labels)} inputs from '{shorten(labels[0])}'"
             )
-            raise ServingError(error.code, f"{self.name} {verb} {what}: {first_sentence(error.message)}") from None
-        self.seconds.append(time.perf_counter() - began)
+            raise ServingError(error.code, f"{self.name} {verb} {label}: {first_sentence(error.message)}") from None
+        self.seconds.append(time.perf_counter() - start)
         for name, array in outputs.items():
             if array.ndim and len(array) == len(rows):  # other outputs have no value for each input
-                self.answers.setdefault(name, []).extend(array)
+                self.outputs.setdefault(name, []).extend(array)
 
-    def forget(self) -> None:
-        self.answers.clear()
+    def clear(self) -> None:
+        self.outputs.clear()
         self.seconds.clear()
 
 
@@ -68,21 +70,21 @@ def first_sentence(message: str) -> str:
 def compare(client: Client, options: argparse.Namespace) -> dict[str, Any]:
     """Send the inputs to both sides and return the report, as --json prints it."""
     a, b, signature = options.a, options.b, options.signature
-    inputs = known_inputs(client, a, signature)
-    if (others := known_inputs(client, b, signature)) != inputs:
+    inputs = signature_inputs(client, a, signature)
+    if (others := signature_inputs(client, b, signature)) != inputs:
         raise UsageError(
-            f"signature '{signature}' takes {described(inputs)} in {a.name}, but {described(others)} in {b.name}; "
-            "compare signatures with the same inputs."
+            f"signature '{signature}' takes {describe_inputs(inputs)} in {a.name}, but {describe_inputs(others)} in "
+            f"{b.name}; compare signatures with the same inputs."
         )
     rows = read_rows(options.inputs, inputs)
     batches = [rows[n : n + options.batch_size] for n in range(0, len(rows), options.batch_size)]
     for side in (a, b):  # the first call of a connection or a batch size takes longer
-        side.ask(client, signature, batches[0])
-        side.forget()
+        side.predict(client, signature, batches[0])
+        side.clear()
     for number, batch in enumerate(batches):
         for side in (a, b) if number % 2 == 0 else (b, a):
-            side.ask(client, signature, batch)
-    outputs, differs = judge(a.answers, b.answers, len(rows))
+            side.predict(client, signature, batch)
+    outputs, differs = compare_outputs(a.outputs, b.outputs, len(rows))
     compared = [name for name, output in outputs.items() if output["compared"] != "no"]
     return {
         "server": client.address,
@@ -97,15 +99,15 @@ def compare(client: Client, options: argparse.Namespace) -> dict[str, Any]:
         "examples": [
             {
                 "input": rows[n][0],
-                "a": {name: plain(a.answers[name][n]) for name in compared},
-                "b": {name: plain(b.answers[name][n]) for name in compared},
+                "a": {name: to_json(a.outputs[name][n]) for name in compared},
+                "b": {name: to_json(b.outputs[name][n]) for name in compared},
             }
             for n in np.flatnonzero(differs)[: max(options.examples, 0)]
         ],
     }
 
 
-def known_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
+def signature_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
     """Return the inputs of a signature, from the server's metadata."""
     spec = side.spec
     try:
@@ -114,7 +116,7 @@ def known_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
         if error.code in ("NOT_FOUND", "INVALID_ARGUMENT"):
             message = first_sentence(error.message).rstrip(".")
             raise UsageError(
-                f"{client.address} does not serve {side.name}: {message}; name one that it serves."
+                f"{client.address} does not serve {side.name}: {message}; use a model that it serves."
             ) from None
         raise
     if signature not in metadata:
@@ -122,5 +124,5 @@ def known_inputs(client: Client, side: Side, signature: str) -> dict[str, Any]:
     return metadata[signature]["inputs"]
 
 
-def described(inputs: dict[str, Any]) -> str:
+def describe_inputs(inputs: dict[str, Any]) -> str:
     return ", ".join(f"{name} ({tensor['dtype']} {tensor['shape']})" for name, tensor in sorted(inputs.items()))

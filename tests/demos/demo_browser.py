@@ -1,4 +1,4 @@
-"""Chromium as a person would use it. Run as a program, it takes a screenshot of running demos:
+"""Control Chromium. As a program, take a screenshot of running demos:
 
 python tests/demos/demo_browser.py http://127.0.0.1:7860 OUT.png --tab Text
 """
@@ -22,19 +22,19 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-SEVEN = ((0.3, 0.22), (0.7, 0.22), (0.55, 0.5), (0.42, 0.8))  # corners of a drawn 7, as shares of the pad
+SEVEN = ((0.3, 0.22), (0.7, 0.22), (0.55, 0.5), (0.42, 0.8))  # corners of a digit 7, as fractions of the pad
 PROMPT = "The import statement "
 SENTENCES = 3  # examples of the translation tab in a screenshot
 
 
 def executable() -> str | None:
-    """Chromium's path, wherever the system keeps it."""
+    """Return the path of Chromium, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless browser for the time of a ``with``."""
+    """Run a headless browser during a ``with``."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -44,39 +44,39 @@ def chromium() -> Iterator[Any]:
 
 
 def is_local(url: str) -> bool:
-    """Whether a request stays on this machine."""
+    """Return whether a request stays on this machine."""
     parts = urlsplit(url)
     return parts.scheme in ("data", "blob", "about") or parts.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """Return a free port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def open_tab(page: Any, address: str, name: str) -> None:
-    """Open the demos and choose a tab."""
+    """Open the page and select a tab."""
     page.goto(address)
     page.get_by_role("tab", name=name, exact=True).click()
 
 
 def draw(page: Any, corners: Sequence[tuple[float, float]] = SEVEN) -> None:
-    """One stroke with the mouse on the sketch pad."""
+    """Draw one stroke with the mouse on the image pad."""
     canvas = page.locator("#pad canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
-    page.mouse.move(*places[0])
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*points[0])
     page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=8)
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
     page.mouse.up()
 
 
 def play(page: Any, name: str) -> None:
-    """Use one tab until its answer is there."""
+    """Use one tab and wait for its output."""
     if name == "Images":
         draw(page)
         page.locator("#classes .confidence").first.wait_for()
@@ -92,7 +92,7 @@ def play(page: Any, name: str) -> None:
 
 
 def main() -> None:
-    """Take a screenshot of 1200 x 800 pixels with an answer visible."""
+    """Take a screenshot of 1200 x 800 pixels with an output."""
     parser = argparse.ArgumentParser(description="Screenshot of running demos.")
     parser.add_argument("address", help="http://127.0.0.1:7860")
     parser.add_argument("output", help="a .png file")

@@ -1,4 +1,4 @@
-"""A client that answers from memory, so that the demos run without a server."""
+"""A fake client, so that the demos run without a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.client import ServingError
 
 @dataclass(frozen=True)
 class Version:
-    """As the client's ``VersionStatus``."""
+    """Like the client's ``VersionStatus``."""
 
     version: int
     state: str = "AVAILABLE"
@@ -22,22 +22,22 @@ class Version:
     message: str = ""
 
 
-def objects(values: list[Any]) -> np.ndarray:
-    """A string output as the client returns it."""
+def string_array(values: list[Any]) -> np.ndarray:
+    """Return a string output like the client."""
     return np.array(values, dtype=object)
 
 
 @dataclass
 class FakeClient:
-    """Serves ``models``; everything raises ``error``, predictions ``refusal``; remembers the requests."""
+    """Serves ``models`` and records requests; all calls raise ``error``, predictions raise ``predict_error``."""
 
     models: dict[str, list[Version]] = field(default_factory=lambda: {task: [Version(1)] for task in TASKS})
     error: ServingError | None = None
-    refusal: ServingError | None = None
+    predict_error: ServingError | None = None
     requests: list[tuple[str, str, Mapping[str, np.ndarray]]] = field(default_factory=list)
 
     def status(self, model: str, timeout: float = 60.0) -> list[Version]:
-        """The versions of a model."""
+        """Return the versions of a model."""
         if self.error:
             raise self.error
         if model not in self.models:
@@ -51,30 +51,30 @@ class FakeClient:
         signature: str = "serving_default",
         timeout: float = 60.0,
     ) -> dict[str, np.ndarray]:
-        """A made-up answer of the right names, shapes and types."""
+        """Return outputs with the names, shapes and dtypes of the signature."""
         self.status(model)
-        if self.refusal:
-            raise self.refusal
+        if self.predict_error:
+            raise self.predict_error
         self.requests.append((model, signature, inputs))
-        return {IMAGES: seen, TEXT: written, TRANSLATION: translated}[model](inputs)
+        return {IMAGES: classify, TEXT: generate, TRANSLATION: translate}[model](inputs)
 
 
-def seen(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes and scores, best first."""
+def classify(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return classes and scores, best first."""
     count = len(inputs["image_bytes"])
     return {
-        "label": objects([[b"seven", b"one", b"nine"]] * count),
+        "label": string_array([[b"seven", b"one", b"nine"]] * count),
         "score": np.array([[0.9, 0.08, 0.02]] * count, np.float32),
     }
 
 
-def written(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A continuation that names its seed, so that a test sees which request it answers."""
+def generate(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a continuation that contains its seed, so that tests can identify the request."""
     texts = [f"<b>text</b> of seed {seed}".encode() for seed in inputs["seed"]]
-    return {"text": objects(texts), "log_probability": np.full(len(texts), -12.5, np.float32)}
+    return {"text": string_array(texts), "log_probability": np.full(len(texts), -12.5, np.float32)}
 
 
-def translated(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every sentence in capitals."""
-    answers = [text.decode().upper().encode() for text in inputs["text"]]
-    return {"translation": objects(answers), "score": np.full(len(answers), -0.25, np.float32)}
+def translate(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return every sentence in capitals."""
+    translations = [text.decode().upper().encode() for text in inputs["text"]]
+    return {"translation": string_array(translations), "score": np.full(len(translations), -0.25, np.float32)}

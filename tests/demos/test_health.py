@@ -1,4 +1,4 @@
-"""The status line and the tabs' notices: what is said when something is missing."""
+"""The status line and the notices of the tabs when a server or a model is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demos.predictions import Continuation, Translation
 from serving.client import ServingError
 
 
-def test_all_is_well(client: FakeClient) -> None:
+def test_all_models_are_ready(client: FakeClient) -> None:
     client.models["translation"] = [Version(3), Version(12), Version(13, "LOADING")]
     state = health.check(client)
     banner = fragments.banner(state, "localhost:8500")
@@ -25,17 +25,17 @@ def test_no_server(client: FakeClient) -> None:
     banner = fragments.banner(state, "gpu-box:9000")
     assert "No model server answers at <code>gpu-box:9000</code>" in banner
     assert "python -m serving --models_dir=models --port=9000 --rest_api_port=8501" in banner
-    assert fragments.tab_notice(state, "translation") == ""  # the banner says it already
+    assert fragments.tab_notice(state, "translation") == ""  # the banner already says it
 
 
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("DEADLINE_EXCEEDED", "is busy; this page looks again by itself."),
-        ("UNIMPLEMENTED", "answers, but not as a model server: no &lt;method&gt;."),
+        ("DEADLINE_EXCEEDED", "is busy; this page checks again automatically."),
+        ("UNIMPLEMENTED", "is not a model server: no &lt;method&gt;."),
     ],
 )
-def test_a_server_in_trouble(client: FakeClient, code: str, words: str) -> None:
+def test_a_server_with_an_error(client: FakeClient, code: str, words: str) -> None:
     client.error = ServingError(code, "no <method>")
     state = health.check(client)
     assert not state.reachable
@@ -52,7 +52,7 @@ def test_a_server_in_trouble(client: FakeClient, code: str, words: str) -> None:
         ([Version(1, "END")], "has no model"),
     ],
 )
-def test_one_model_is_missing(client: FakeClient, versions: list[Version] | None, words: str) -> None:
+def test_one_model_is_not_ready(client: FakeClient, versions: list[Version] | None, words: str) -> None:
     if versions is None:
         del client.models["translation"]
     else:
@@ -62,10 +62,10 @@ def test_one_model_is_missing(client: FakeClient, versions: list[Version] | None
     assert fragments.tab_notice(state, "text_generation") == ""
 
 
-def test_what_comes_from_outside_is_escaped() -> None:
+def test_external_text_is_escaped() -> None:
     attack = "<script>alert(1)</script>"
     for html in (
-        fragments.problem(attack),
+        fragments.error(attack),
         fragments.continuation(Continuation(attack, attack, -1.0)),
         fragments.translations([Translation(attack, attack, -1.0)]),
         fragments.banner(health.Health(reachable=False), attack),

@@ -1,4 +1,4 @@
-"""The page in a browser, used as a person would use it; a client in this process answers."""
+"""The page in a browser, with a fake client in this process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ pytest.importorskip("playwright.sync_api")
 
 
 @pytest.fixture(autouse=True)
-def all_is_well(model_server: FakeClient) -> Iterator[None]:
-    """Each test starts with a server that serves everything."""
+def reset_model_server(model_server: FakeClient) -> Iterator[None]:
+    """Start each test with a server that serves all models."""
     model_server.__init__()  # type: ignore[misc]
     yield
     model_server.__init__()  # type: ignore[misc]
 
 
-def see(tab: Any, place: str, words: str) -> None:
-    """Wait until ``words`` stand in ``place``, visible."""
-    tab.locator(place).get_by_text(words).first.wait_for()
+def see(tab: Any, selector: str, text: str) -> None:
+    """Wait until an element shows a text."""
+    tab.locator(selector).get_by_text(text).first.wait_for()
 
 
 def test_draw_and_clear(tab: Any, address: str, model_server: FakeClient) -> None:
@@ -34,7 +34,7 @@ def test_draw_and_clear(tab: Any, address: str, model_server: FakeClient) -> Non
     draw(tab)
     see(tab, "#classes", "seven")
     see(tab, "#classes", "90%")
-    see(tab, "#below-classes", "What is sent")
+    see(tab, "#below-classes", "Image sent")
     assert model_server.requests[0][2]["image_bytes"][0].startswith(b"\x89PNG")
     tab.get_by_role("button", name="Clear").click()
     tab.locator("#classes").get_by_text("seven").first.wait_for(state="detached")
@@ -42,30 +42,30 @@ def test_draw_and_clear(tab: Any, address: str, model_server: FakeClient) -> Non
     see(tab, "#below-classes", "The pad is empty")
 
 
-def test_choose_a_picture(tab: Any, address: str, model_server: FakeClient, tmp_path: Path) -> None:
-    from demos.examples import drawn_digits
+def test_choose_an_image(tab: Any, address: str, model_server: FakeClient, tmp_path: Path) -> None:
+    from demos.examples import draw_digits
 
-    (tmp_path / "digit.png").write_bytes(drawn_digits()[0])
+    (tmp_path / "digit.png").write_bytes(draw_digits()[0])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and no more")
     open_tab(tab, address, "Images")
     tab.locator("#pad input[type=file]").set_input_files(tmp_path / "digit.png")
     see(tab, "#classes", "seven")
-    assert model_server.requests[0][2]["image_bytes"].tolist() == [drawn_digits()[0]]
+    assert model_server.requests[0][2]["image_bytes"].tolist() == [draw_digits()[0]]
     tab.locator("#pad input[type=file]").set_input_files(tmp_path / "broken.png")
-    see(tab, "#below-classes", "This file is not a picture that can be read")
+    see(tab, "#below-classes", "This file is not a readable image")
     assert len(model_server.requests) == 1
 
 
-def test_click_an_example_picture(tab: Any, address: str, model_server: FakeClient) -> None:
-    from demos.examples import drawn_digits
+def test_click_an_example_image(tab: Any, address: str, model_server: FakeClient) -> None:
+    from demos.examples import draw_digits
 
     open_tab(tab, address, "Images")
     tab.get_by_role("button", name="Example 3").press("Enter")
     see(tab, "#classes", "seven")
-    assert model_server.requests[0][2]["image_bytes"].tolist() == [drawn_digits()[2]]
+    assert model_server.requests[0][2]["image_bytes"].tolist() == [draw_digits()[2]]
 
 
-def test_write_on(tab: Any, address: str, model_server: FakeClient) -> None:
+def test_continue_text(tab: Any, address: str, model_server: FakeClient) -> None:
     open_tab(tab, address, "Text")
     tab.get_by_label("Prompt").fill("To be")
     tab.get_by_label("Seed").fill("5")
@@ -73,7 +73,7 @@ def test_write_on(tab: Any, address: str, model_server: FakeClient) -> None:
     see(tab, "#continuation .prompt", "To be")
     see(tab, "#continuation mark", "<b>text</b> of seed 5")
     see(tab, "#continuation .facts", "log-probability")
-    tab.get_by_role("button", name="Another one").click()
+    tab.get_by_role("button", name="Another continuation").click()
     see(tab, "#continuation mark", "of seed 6")
     tab.get_by_role("button", name="To be, or not").click()
     see(tab, "#continuation .prompt", "To be, or not")
@@ -91,33 +91,31 @@ def test_translate(tab: Any, address: str) -> None:
     see(tab, "#translations", "GOOD MORNING.")
 
 
-def test_the_servers_refusal_is_one_sentence_and_the_page_lives(
-    tab: Any, address: str, model_server: FakeClient
-) -> None:
-    model_server.refusal = ServingError("INVALID_ARGUMENT", "length 200 is past the limit of 100 [[{{node x}}]]")
+def test_a_server_error_is_one_sentence_and_the_page_recovers(tab: Any, address: str, model_server: FakeClient) -> None:
+    model_server.predict_error = ServingError("INVALID_ARGUMENT", "length 200 is past the limit of 100 [[{{node x}}]]")
     open_tab(tab, address, "Text")
     tab.get_by_label("Prompt").fill("To be")
     tab.get_by_role("button", name="Continue").click()
-    see(tab, "#text-trouble", "The server refused this: length 200 is past the limit of 100.")
-    model_server.refusal = None
+    see(tab, "#text-error", "The server rejected the request: length 200 is past the limit of 100.")
+    model_server.predict_error = None
     tab.get_by_role("button", name="Continue").click()
     see(tab, "#continuation mark", "of seed 0")
-    tab.locator("#text-trouble .card").wait_for(state="detached")
+    tab.locator("#text-error .card").wait_for(state="detached")
 
 
-def test_without_a_server_the_page_says_so_and_recovers(tab: Any, address: str, model_server: FakeClient) -> None:
+def test_the_page_recovers_when_the_server_starts(tab: Any, address: str, model_server: FakeClient) -> None:
     model_server.error = ServingError("UNAVAILABLE", "connection refused")
     open_tab(tab, address, "Translation")
     see(tab, "#banner", "No model server answers at")
     see(tab, "#banner", "python -m serving --models_dir=models --rest_api_port=8501")
     tab.get_by_label("Text to translate").fill("one day")
     tab.get_by_role("button", name="Translate").click()
-    see(tab, "#translation-trouble", "The model server does not answer")
+    see(tab, "#translation-error", "The model server does not answer")
     model_server.error = None
-    see(tab, "#banner", "version 1")  # by itself
+    see(tab, "#banner", "version 1")  # without a reload
 
 
-def test_a_model_that_is_not_served_says_how_to_make_it(tab: Any, address: str, model_server: FakeClient) -> None:
+def test_the_notice_of_a_missing_model_says_how_to_train_it(tab: Any, address: str, model_server: FakeClient) -> None:
     del model_server.models["translation"]
     model_server.models["text_generation"] = [Version(1, "LOADING")]
     open_tab(tab, address, "Translation")
@@ -126,7 +124,7 @@ def test_a_model_that_is_not_served_says_how_to_make_it(tab: Any, address: str, 
     see(tab, "#text_generation-notice", "is loading")
 
 
-def test_nothing_sticks_out_of_a_phone(tab: Any, address: str) -> None:
+def test_the_page_fits_on_a_phone(tab: Any, address: str) -> None:
     tab.set_viewport_size({"width": 390, "height": 800})
     for name in ("Images", "Text", "Translation"):
         open_tab(tab, address, name)

@@ -1,4 +1,4 @@
-"""The whole chain: browser, ``python -m demos``, a model server with exported models."""
+"""End to end: browser, ``python -m demos``, a model server with exported models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ pytest.importorskip("playwright.sync_api")
 
 @pytest.fixture(scope="module")
 def running(served_models: Any) -> Iterator[str]:
-    """The URL of ``python -m demos`` in front of a real model server."""
+    """Run ``python -m demos`` with a real model server; return its URL."""
     port = free_port()
     command = [sys.executable, "-m", "demos", f"--server={served_models.grpc}", f"--port={port}"]
     command.append(f"--models-dir={served_models.models_dir}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
-        line = program.stdout.readline()  # printed once the page is there
+        line = program.stdout.readline()  # printed when the page is ready
         yield f"http://127.0.0.1:{port}"
         program.send_signal(signal.SIGTERM)
         assert program.wait(120) == 0
@@ -46,7 +46,7 @@ def test_text(tab: Any, running: str) -> None:
     play(tab, "Text")
     first = tab.locator("#continuation mark").inner_text()
     assert first
-    tab.get_by_role("button", name="Another one").click()
+    tab.get_by_role("button", name="Another continuation").click()
     tab.wait_for_function("text => document.querySelector('#continuation mark').innerText !== text", arg=first)
 
 

@@ -1,4 +1,4 @@
-"""Small servers that answer as a test tells them to, and certificates; they load no TensorFlow."""
+"""Small servers with the responses that a test defines, and certificates; without TensorFlow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BlockingClient:
 
 
 class Failure(Exception):
-    """What a server that a test tells to fail answers."""
+    """Raised in a test's server to return an error."""
 
     def __init__(self, code: str, message: str = "") -> None:
         self.code, self.message = code, message
@@ -98,7 +98,7 @@ def grpc_server(
     port: int = 0,
     with_context: bool = False,
 ) -> Iterator[str]:
-    """A server that answers `answer(method, message, headers)`, or with a context as well -> its HOST:PORT."""
+    """Run a gRPC server that returns `answer(method, message, headers[, context])`; yield its HOST:PORT."""
     server = grpc.server(
         ThreadPoolExecutor(8), handlers=[_Handler(answer, with_context)], options=[("grpc.so_reuseport", 0)]
     )
@@ -115,9 +115,9 @@ def grpc_server(
 
 @contextmanager
 def http_server(answer: Callable[[BaseHTTPRequestHandler, bytes], None], tls: Any = None) -> Iterator[str]:
-    """A server whose handler `answer(handler, body)` writes the whole response -> its address.
+    """Run an HTTP server whose handler `answer(handler, body)` writes the whole response; yield its address.
 
-    Connections are kept, and closed after a request where the handler sets `close_connection`.
+    Connections are kept alive unless the handler sets `close_connection`.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -149,7 +149,7 @@ def http_server(answer: Callable[[BaseHTTPRequestHandler, bytes], None], tls: An
 
 
 def reply(handler: BaseHTTPRequestHandler, content: Any, status: int = 200, kind: str = "application/json") -> None:
-    """Writes a response; what is neither text nor bytes becomes JSON."""
+    """Write a response; content that is neither text nor bytes becomes JSON."""
     if not isinstance(content, (str, bytes)):
         content = json.dumps(content)
     data = content.encode() if isinstance(content, str) else content
@@ -175,7 +175,7 @@ def status_message() -> Any:
 
 @contextmanager
 def status_server(protocol: str, decide: Callable[[dict[str, Any]], None], **options: Any) -> Iterator[str]:
-    """Answers GetModelStatus, unless `decide(headers)` raises Failure -> an address."""
+    """Run a server that answers GetModelStatus unless `decide(headers)` raises Failure; yield its address."""
 
     def answer_grpc(method: str, message: Any, headers: dict[str, Any]) -> Any:
         decide(headers)
@@ -196,7 +196,7 @@ def status_server(protocol: str, decide: Callable[[dict[str, Any]], None], **opt
 
 
 def tensors_of(outputs: dict[str, Any], version: int = 1) -> Any:
-    """A PredictResponse."""
+    """Return a PredictResponse."""
     response = CLASSES["PredictResponse"]()
     response.model_spec.version.value = version
     for name, array in outputs.items():
@@ -205,14 +205,14 @@ def tensors_of(outputs: dict[str, Any], version: int = 1) -> Any:
 
 
 def metadata_of(inputs: dict[str, tuple[int, list[int]]], outputs: dict[str, tuple[int, list[int]]], name: str) -> Any:
-    """A GetModelMetadataResponse for one signature; tensors are (DataType number, shape)."""
+    """Return a GetModelMetadataResponse for one signature; tensors are (DataType number, shape)."""
     signatures = CLASSES["SignatureDefMap"]()
     signature = signatures.signature_def[name]
-    for described, tensors in ((signature.inputs, inputs), (signature.outputs, outputs)):
+    for infos, tensors in ((signature.inputs, inputs), (signature.outputs, outputs)):
         for tensor, (dtype, shape) in tensors.items():
-            described[tensor].dtype = dtype
+            infos[tensor].dtype = dtype
             for size in shape:
-                described[tensor].tensor_shape.dim.add(size=size)
+                infos[tensor].tensor_shape.dim.add(size=size)
     response = CLASSES["GetModelMetadataResponse"]()
     response.metadata["signature_def"].value = signatures.SerializeToString()
     return response
@@ -221,20 +221,20 @@ def metadata_of(inputs: dict[str, tuple[int, list[int]]], outputs: dict[str, tup
 def metadata_json(
     inputs: dict[str, tuple[str, list[int]]], outputs: dict[str, tuple[str, list[int]]], name: str
 ) -> dict[str, Any]:
-    """The same for REST; dtypes are names such as DT_FLOAT."""
+    """Like `metadata_of` for REST; dtypes are names such as DT_FLOAT."""
 
-    def described(tensors: dict[str, tuple[str, list[int]]]) -> dict[str, Any]:
+    def to_json(tensors: dict[str, tuple[str, list[int]]]) -> dict[str, Any]:
         return {
             tensor: {"dtype": dtype, "tensor_shape": {"unknown_rank": False, "dim": [{"size": str(n)} for n in shape]}}
             for tensor, (dtype, shape) in tensors.items()
         }
 
-    signature = {"inputs": described(inputs), "outputs": described(outputs)}
+    signature = {"inputs": to_json(inputs), "outputs": to_json(outputs)}
     return {"metadata": {"signature_def": {"signature_def": {name: signature}}}}
 
 
 class Certificates:
-    """An authority, and the certificates that it signed for the server at 127.0.0.1 and for a client."""
+    """A certificate authority, and the certificates that it signed for the server at 127.0.0.1 and for a client."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,9 +1,9 @@
-"""python tests/serving/client_models.py DIRECTORY: the models that the client's tests ask for, and their models.config.
+"""python tests/serving/client_models.py DIRECTORY: write the models of the client's tests and their models.config.
 
-A real server, which then answers the same tests, is started with
+To run these tests against TensorFlow Serving, start
 tensorflow_model_server --port=8500 --rest_api_port=8501 --model_config_file=DIRECTORY/models.config
 --allow_version_labels_for_unavailable_models --enable_grpc_healthcheck_service
-and named by KERASNETS_MODEL_SERVER=HOST:8500,HOST:8501. Inside a container DIRECTORY has to have the same path.
+and set KERASNETS_MODEL_SERVER=HOST:8500,HOST:8501. In a container, DIRECTORY must have the same path.
 """
 
 import sys

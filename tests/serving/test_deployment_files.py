@@ -1,4 +1,4 @@
-"""The image, the configuration files and the Kubernetes manifests: what can be known without running them."""
+"""Static checks of the image, the configuration files and the Kubernetes manifests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from serving.settings.flags import Flags, channel_arguments, check, parse
 
 CONFIG = ROOT / "serving" / "config"
 MANIFESTS = CONFIG / "kubernetes"
-# The oldest release of Kubernetes whose gRPC probes are not experimental, and the newest whose schemas there are.
+# The oldest release of Kubernetes with stable gRPC probes, and the newest release with schemas.
 KUBERNETES = ("1.27", ".".join(map(str, kubernetes_validate.latest_version().split(".")[:2])))
 HELM_VALUES = "prometheus-adapter.yaml"
 MODELS = {"image_classification", "text_generation", "translation"}
@@ -47,7 +47,7 @@ OWN_FLAGS = {flag.name for flag in fields(Flags) if flag.metadata.get("own")}
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """(INSTRUCTION, the rest) of a Dockerfile, in its order."""
+    """Return the (INSTRUCTION, arguments) of a Dockerfile in order."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     text = "\n".join(lines).replace("\\\n", " ")
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
@@ -62,8 +62,8 @@ def values(image: list[tuple[str, str]], instruction: str) -> list[str]:
     return [rest for word, rest in image if word == instruction]
 
 
-def copied(image: list[tuple[str, str]]) -> dict[str, str]:
-    """{path in the image: path in the repository}."""
+def copied_files(image: list[tuple[str, str]]) -> dict[str, str]:
+    """Return {path in the image: path in the repository}."""
     found = {}
     for rest in values(image, "COPY"):
         *sources, target = [word for word in rest.split() if not word.startswith("--")]
@@ -73,8 +73,8 @@ def copied(image: list[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def flags_of(arguments: list[str]) -> Flags:
-    """Flags of a command line for the original server: every one is known to it, and none is given twice."""
+def parse_flags(arguments: list[str]) -> Flags:
+    """Parse flags of TensorFlow Serving; check that it has each of them and that none is repeated."""
     names = [re.fullmatch(r"--(\w+)=.+", argument)[1] for argument in arguments]
     assert len(set(names)) == len(names)
     assert set(names) <= {flag.name for flag in fields(Flags)} - OWN_FLAGS
@@ -83,7 +83,7 @@ def flags_of(arguments: list[str]) -> Flags:
     return flags
 
 
-def test_the_image_is_the_original_and_its_user_is_not_root(image):
+def test_the_image_is_based_on_tensorflow_serving_without_root(image):
     assert [word for word, _ in image].index("FROM") == 0
     assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", values(image, "FROM")[0])
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", values(image, "USER")[-1])
@@ -94,16 +94,16 @@ def test_the_image_is_the_original_and_its_user_is_not_root(image):
 def test_the_image_serves_with_flags_and_files_that_exist(image):
     program, *arguments = json.loads(values(image, "ENTRYPOINT")[0])
     assert program == "/usr/bin/tensorflow_model_server"
-    flags = flags_of(arguments)
-    files = copied(image)
+    flags = parse_flags(arguments)
+    files = copied_files(image)
     for path in (flags.model_config_file, flags.batching_parameters_file, flags.monitoring_config_file):
         assert (ROOT / files[path]).is_file()
     assert f"{flags.port} {flags.rest_api_port}" == values(image, "EXPOSE")[0]
     assert flags.enable_batching and flags.enable_grpc_healthcheck_service
 
 
-def test_what_the_image_copies_is_sent_to_the_builder(image):
-    """.dockerignore excludes all but what it names; models/ is made by `make demo`."""
+def test_files_of_the_image_are_in_the_build_context(image):
+    """.dockerignore excludes all files that it does not list; `make demo` writes models/."""
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert patterns[0] == "*"
 
@@ -114,24 +114,24 @@ def test_what_the_image_copies_is_sent_to_the_builder(image):
                 sent = pattern.startswith("!")
         return sent
 
-    for source in copied(image).values():
+    for source in copied_files(image).values():
         assert is_sent(source.rstrip("/")), source
         assert source == "models/" or (ROOT / source).is_file(), source
     assert is_sent("models/translation/1/saved_model.pb")
-    kept_back = ("models/models.config", "serving/config/ssl.config", "serving/config/kubernetes/service.yaml", ".git")
-    assert not any(is_sent(path) for path in kept_back)
+    excluded = ("models/models.config", "serving/config/ssl.config", "serving/config/kubernetes/service.yaml", ".git")
+    assert not any(is_sent(path) for path in excluded)
 
 
-def test_the_image_is_healthy_when_its_models_are(image):
+def test_the_image_checks_the_health_of_its_models(image):
     options, _, command = values(image, "HEALTHCHECK")[0].partition(" CMD ")
     assert re.search(r"--timeout=\d+s", options) and "--start-period=" in options
     shell, script = json.loads(command)
-    assert shell == "/bin/bash" and copied(image)[script] == "serving/config/health.sh"
+    assert shell == "/bin/bash" and copied_files(image)[script] == "serving/config/health.sh"
     environment = dict(word.split("=", 1) for word in shlex.split(" ".join(values(image, "ENV"))))
     models = read_file(str(CONFIG / "models.config"), model_server_config_pb2.ModelServerConfig())
     assert set(environment["HEALTH_MODELS"].split()) == {model.name for model in models.model_config_list.config}
     comments = "\n".join(re.findall("^# (.*)", (ROOT / "Dockerfile.serve").read_text(), re.MULTILINE))
-    assert all(f"{name}: " in comments for name in environment), "each variable is explained"
+    assert all(f"{name}: " in comments for name in environment), "a comment explains each variable"
 
 
 def health(models: str, port: int) -> int:
@@ -139,7 +139,7 @@ def health(models: str, port: int) -> int:
     return subprocess.run(["bash", CONFIG / "health.sh"], env=environment, timeout=240, capture_output=True).returncode
 
 
-def test_the_health_check_asks_for_every_model(server: Server):
+def test_the_health_check_needs_every_model(server: Server):
     port = int(server.rest.rpartition(":")[2])
     assert health("example", port) == 0
     assert health("example number", port) == 0
@@ -147,7 +147,7 @@ def test_the_health_check_asks_for_every_model(server: Server):
     assert health("", port) == 0
 
 
-def test_the_health_check_fails_without_a_server_and_with_another():
+def test_the_health_check_fails_without_a_server_or_with_an_error():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert health("example", unused.getsockname()[1]) == 1
@@ -168,31 +168,29 @@ def test_the_health_check_fails_without_a_server_and_with_another():
 # The configuration files.
 
 
-def test_the_configuration_of_models_names_each_with_its_directory():
+def test_the_model_configuration_has_each_model_with_its_directory():
     config = read_file(str(CONFIG / "models.config"), model_server_config_pb2.ModelServerConfig())
     models = config.model_config_list.config
     assert {model.name: model.base_path for model in models} == {name: f"/models/{name}" for name in MODELS}
     assert all(model.model_platform == "tensorflow" for model in models)
 
 
-def test_what_is_commented_out_in_the_configuration_of_models_can_be_switched_on():
+def test_commented_options_of_the_model_configuration_are_valid():
     lines = (CONFIG / "models.config").read_text().splitlines()
-    switched_off = re.findall(
-        r"# (?:To .*: )?((?:model_version_policy|version_labels) \{.*\})$", "\n".join(lines), re.M
-    )
-    assert len(switched_off) == 5
-    for text in switched_off:
+    options = re.findall(r"# (?:To .*: )?((?:model_version_policy|version_labels) \{.*\})$", "\n".join(lines), re.M)
+    assert len(options) == 5
+    for text in options:
         text_format.Parse(text, model_server_config_pb2.ModelConfig())
 
 
-def test_the_batching_parameters_are_complete_and_agree():
+def test_the_batching_parameters_are_complete_and_consistent():
     batching = read_batching(str(CONFIG / "batching.config"))
     assert batching.max_execution_batch_size == batching.allowed_batch_sizes[-1] <= batching.max_batch_size
     text = (CONFIG / "batching.config").read_text()
     names = re.findall(r"^\s+(?:repeated )?[\w.]+ (\w+) = \d+;", _message("BatchingParameters"), re.MULTILINE)
     assert len(names) == 9
     for name in names:
-        assert re.search(rf"^{name}\b", text, re.MULTILINE), f"{name} is shown"
+        assert re.search(rf"^{name}\b", text, re.MULTILINE), f"the file sets {name}"
 
 
 def _message(name: str) -> str:
@@ -200,23 +198,23 @@ def _message(name: str) -> str:
     return re.search(rf"^message {name} \{{\n(.*?)^\}}", text, re.MULTILINE | re.DOTALL)[1]
 
 
-def test_the_metrics_are_where_the_manifests_say():
+def test_the_metrics_have_the_path_in_the_manifests():
     assert read_monitoring(str(CONFIG / "monitoring.config")) == Monitoring(True, METRICS_PATH)
     annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] == METRICS_PATH
 
 
-def test_the_tls_configuration_as_shipped_starts_no_server(capsys):
+def test_the_tls_configuration_with_placeholders_is_rejected(capsys):
     with pytest.raises(StatusError, match="Failed to BuildAndStart"):
         read_certificates(str(CONFIG / "ssl.config"))
     assert "cannot be used" in capsys.readouterr().err
     text = (CONFIG / "ssl.config").read_text()
     for name in ("server_key", "server_cert", "custom_ca", "client_verify"):
-        assert re.search(rf"^{name}: ", text, re.MULTILINE), f"{name} is shown"
+        assert re.search(rf"^{name}: ", text, re.MULTILINE), f"the file sets {name}"
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the commands need openssl")
-def test_the_commands_in_the_tls_configuration_make_one_that_clients_accept(tmp_path):
+def test_the_commands_in_the_tls_configuration_create_a_valid_one(tmp_path):
     commands = re.findall(r"^#   (.*)", (CONFIG / "ssl.config").read_text(), re.MULTILINE)
     subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=240)
     assert (tmp_path / "ssl.config").stat().st_mode & 0o077 == 0
@@ -260,7 +258,7 @@ def container() -> dict[str, Any]:
     return found
 
 
-def seconds_before_the_end() -> int:
+def pre_stop_seconds() -> int:
     sleep, seconds = container()["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "/bin/sleep"
     return int(seconds)
@@ -268,30 +266,30 @@ def seconds_before_the_end() -> int:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("document", manifests(), ids=lambda document: document["kind"])
-def test_manifests_agree_with_the_schemas(document, version):
+def test_manifests_match_the_schemas(document, version):
     kubernetes_validate.validate(document, version, strict=True)
     wrong = document | {"spec": document["spec"] | {"unknown": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, version, strict=True)
 
 
-def switched_off(text: str, indent: str) -> Any:
-    """The YAML list that is commented out at an indentation."""
+def commented_list(text: str, indent: str) -> Any:
+    """Parse the YAML list that is commented out at an indentation."""
     return yaml.safe_load("\n".join(re.findall(rf"^{indent}# ((?:- |  ).*)$", text, re.MULTILINE)))
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_what_is_commented_out_in_the_network_policy_can_be_switched_on(version):
+def test_commented_rules_of_the_network_policy_are_valid(version):
     text = (MANIFESTS / "network.yaml").read_text()
     policy = yaml.safe_load(text)
-    policy["spec"]["ingress"][0]["from"] += switched_off(text, " " * 4)
-    policy["spec"]["egress"] = switched_off(text, " " * 2)
+    policy["spec"]["ingress"][0]["from"] += commented_list(text, " " * 4)
+    policy["spec"]["egress"] = commented_list(text, " " * 2)
     assert len(policy["spec"]["ingress"][0]["from"]) == 2
     assert [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]] == [53, 53, 443]
     kubernetes_validate.validate(policy, version, strict=True)
 
 
-def test_the_network_lets_in_clients_and_prometheus_and_nothing_out():
+def test_the_network_policy_allows_only_clients_and_prometheus():
     spec = manifest("NetworkPolicy")["spec"]
     assert spec["podSelector"] == manifest("Deployment")["spec"]["selector"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"} and spec["egress"] == []
@@ -304,12 +302,12 @@ def test_the_network_lets_in_clients_and_prometheus_and_nothing_out():
         port["name"] for port in container()["ports"] if str(port["containerPort"]) == annotations["prometheus.io/port"]
     }
     assert {port["port"] for port in prometheus["ports"]} == scraped
-    for rule in spec["ingress"]:  # a rule without `from` would let in everybody
+    for rule in spec["ingress"]:  # a rule without `from` would allow everybody
         assert rule["from"] and all(peer.get("podSelector") for peer in rule["from"])
 
 
-def patched(name: str) -> dict[str, Any]:
-    """The deployment with one of the patches (RFC 6902), as kustomize applies them."""
+def patched_deployment(name: str) -> dict[str, Any]:
+    """Apply one of the patches (RFC 6902) to the deployment, like kustomize."""
     deployment = copy.deepcopy(manifest("Deployment"))
     for change in yaml.safe_load((MANIFESTS / "patches" / name).read_text()):
         *keys, last = change["path"].strip("/").split("/")
@@ -328,8 +326,8 @@ def patched(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", ["tls.yaml", "own-server.yaml"])
-def test_patches_mount_the_secrets_that_the_flags_name(name, version):
-    deployment = patched(name)
+def test_patches_mount_the_secrets_of_their_flags(name, version):
+    deployment = patched_deployment(name)
     kubernetes_validate.validate(deployment, version, strict=True)
     pod = deployment["spec"]["template"]["spec"]
     (one,) = pod["containers"]
@@ -340,7 +338,7 @@ def test_patches_mount_the_secrets_that_the_flags_name(name, version):
     if is_own:
         assert flags.host == "0.0.0.0" and flags.rest_api_enable_tls and flags.rest_api_extensions
     else:
-        flags_of(one["args"])
+        parse_flags(one["args"])
     text = (MANIFESTS / "patches" / name).read_text()
     mount = next(mount for mount in one["volumeMounts"] if flags.ssl_config_file.startswith(mount["mountPath"]))
     volume = next(volume for volume in pod["volumes"] if volume["name"] == mount["name"])
@@ -357,7 +355,7 @@ def test_patches_mount_the_secrets_that_the_flags_name(name, version):
         assert one[probe]["httpGet"].get("scheme") == ("HTTPS" if is_own else None)
 
 
-def test_patches_are_switched_on_in_the_kustomization():
+def test_the_kustomization_has_the_patches_as_comments():
     text = (CONFIG / "kustomization.yaml").read_text()
     commented = yaml.safe_load("\n".join(re.findall(r"^# (patches:|  [- ] .*)$", text, re.MULTILINE)))
     paths = {f"kubernetes/patches/{path.name}" for path in (MANIFESTS / "patches").iterdir()}
@@ -371,7 +369,7 @@ def test_patches_are_switched_on_in_the_kustomization():
         )
 
 
-def test_the_kustomization_names_every_manifest_but_the_job():
+def test_the_kustomization_lists_every_manifest_except_the_job():
     kustomization = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())
     written = {f"kubernetes/{path.name}" for path in MANIFESTS.glob("*.yaml")}
     assert set(kustomization["resources"]) == written - {"kubernetes/publish.yaml", f"kubernetes/{HELM_VALUES}"}
@@ -383,12 +381,12 @@ def test_the_kustomization_names_every_manifest_but_the_job():
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 @pytest.mark.parametrize("patch", [None, "tls.yaml", "own-server.yaml"])
-def test_kustomize_builds_the_whole(tmp_path, patch):
+def test_kustomize_builds_all_objects(tmp_path, patch):
     config = shutil.copytree(CONFIG, tmp_path / "config")
     if patch:
-        switched_on = yaml.safe_load((config / "kustomization.yaml").read_text())
-        switched_on["patches"] = [{"path": f"kubernetes/patches/{patch}", "target": {"kind": "Deployment"}}]
-        (config / "kustomization.yaml").write_text(yaml.safe_dump(switched_on))
+        kustomization = yaml.safe_load((config / "kustomization.yaml").read_text())
+        kustomization["patches"] = [{"path": f"kubernetes/patches/{patch}", "target": {"kind": "Deployment"}}]
+        (config / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     built = subprocess.run(["kubectl", "kustomize", config], check=True, capture_output=True, timeout=240)
     objects = {document["kind"]: document for document in yaml.safe_load_all(built.stdout)}
     for document in objects.values():
@@ -397,13 +395,13 @@ def test_kustomize_builds_the_whole(tmp_path, patch):
     (mounted,) = [volume for volume in pod["volumes"] if volume["name"] == "config"]
     assert mounted["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
     assert objects["ConfigMap"]["data"]["models.config"] == (CONFIG / "models.config").read_text()
-    expected = patched(patch) if patch else manifest("Deployment")
+    expected = patched_deployment(patch) if patch else manifest("Deployment")
     assert pod["containers"][0]["args"] == expected["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
-def test_the_deployment_starts_the_original_server_with_files_that_it_mounts(image):
+def test_the_deployment_starts_tensorflow_serving_with_mounted_files(image):
     assert container()["image"] == values(image, "FROM")[0]
-    flags = flags_of(container()["args"])
+    flags = parse_flags(container()["args"])
     mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
     for path in (flags.model_config_file, flags.batching_parameters_file, flags.monitoring_config_file):
         assert mounts[str(Path(path).parent)]["readOnly"] and (CONFIG / Path(path).name).is_file()
@@ -415,7 +413,7 @@ def test_the_deployment_starts_the_original_server_with_files_that_it_mounts(ima
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])
-def test_pods_have_no_more_rights_than_they_need(kind):
+def test_pods_have_minimal_privileges(kind):
     pod = manifest(kind)["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] >= 10000
@@ -429,17 +427,17 @@ def test_pods_have_no_more_rights_than_they_need(kind):
         assert "memory" in one["resources"]["limits"] and "cpu" in one["resources"]["requests"]
 
 
-def test_no_request_is_lost_when_pods_are_replaced():
+def test_a_pod_stops_after_its_last_request():
     spec = manifest("Deployment")["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    flags = flags_of(container()["args"])
+    flags = parse_flags(container()["args"])
     settings = dict(channel_arguments(flags))
     last_call = 1.1 * settings["grpc.max_connection_age_ms"] + settings["grpc.max_connection_age_grace_ms"]
-    assert seconds_before_the_end() * 1000 > max(last_call, flags.rest_api_timeout_in_ms)
-    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > seconds_before_the_end()
+    assert pre_stop_seconds() * 1000 > max(last_call, flags.rest_api_timeout_in_ms)
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > pre_stop_seconds()
 
 
-def test_services_budget_and_autoscaler_find_the_pods():
+def test_services_budget_and_autoscaler_select_the_pods():
     deployment = manifest("Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == labels
@@ -458,7 +456,7 @@ def test_services_budget_and_autoscaler_find_the_pods():
     }
 
 
-def test_the_autoscaler_goes_by_requests_in_progress_and_by_the_cpu():
+def test_the_autoscaler_uses_requests_in_progress_and_the_cpu():
     metrics = {metric["type"]: metric for metric in manifest("HorizontalPodAutoscaler")["spec"]["metrics"]}
     assert metrics["Resource"]["resource"]["name"] == "cpu"
     (rule,) = yaml.safe_load((MANIFESTS / HELM_VALUES).read_text())["rules"]["custom"]
@@ -468,7 +466,7 @@ def test_the_autoscaler_goes_by_requests_in_progress_and_by_the_cpu():
 
 
 def publish(source: Path, target: Path) -> str:
-    """Run the job's script."""
+    """Run the script of the job; return its output."""
     (one,) = manifest("Job")["spec"]["template"]["spec"]["containers"]
     assert {variable["name"] for variable in one["env"]} == {"FROM", "TO"}
     command = [*one["command"], *one["args"]]
@@ -476,7 +474,7 @@ def publish(source: Path, target: Path) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=240).stdout
 
 
-def test_the_job_publishes_new_versions_and_leaves_the_others(tmp_path):
+def test_the_job_publishes_new_versions_and_keeps_the_others(tmp_path):
     image, volume = tmp_path / "image", tmp_path / "volume"
     for version in ("translation/1", "translation/2", "text generation/7", "translation/notes"):
         (image / version / "variables").mkdir(parents=True)
@@ -495,12 +493,12 @@ def test_the_job_publishes_new_versions_and_leaves_the_others(tmp_path):
     assert "published" not in publish(image, volume)
 
 
-def test_a_job_that_was_cut_off_is_run_again(tmp_path):
+def test_an_interrupted_job_can_run_again(tmp_path):
     image, volume = tmp_path / "image", tmp_path / "volume"
     (image / "m" / "3").mkdir(parents=True)
     (image / "m" / "3" / "saved_model.pb").write_text("whole")
-    half = volume / "m" / "incoming-3-another-pod"
-    half.mkdir(parents=True)
+    incomplete = volume / "m" / "incoming-3-another-pod"
+    incomplete.mkdir(parents=True)
     publish(image, volume)
     assert (volume / "m" / "3" / "saved_model.pb").read_text() == "whole"
-    assert half.is_dir(), "another job may be at it"
+    assert incomplete.is_dir(), "another job may be writing it"

@@ -1,4 +1,4 @@
-"""What asyncio adds to the client: requests at once in one thread, cancellation, streams side by side."""
+"""AsyncClient: concurrent requests and streams in one thread, and cancellation."""
 
 import asyncio
 import inspect
@@ -33,20 +33,20 @@ def test_both_clients_have_the_same_methods():
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_requests_are_under_way_at_once(protocol):
-    """The server answers none before it has all eight."""
-    together = threading.Barrier(8)
+def test_requests_run_concurrently(protocol):
+    """The server responds only when all eight requests have arrived."""
+    barrier = threading.Barrier(8)
 
     async def ask(address):
         async with AsyncClient(address) as client:
             return await asyncio.gather(*(client.status("m") for _ in range(8)))
 
-    with status_server(protocol, lambda headers: together.wait(30)) as address:
+    with status_server(protocol, lambda headers: barrier.wait(30)) as address:
         answers = asyncio.run(ask(address))
     assert [[version.state for version in versions] for versions in answers] == [["AVAILABLE"]] * 8
 
 
-def test_a_cancelled_coroutine_ends_its_request_over_rest():
+def test_cancelling_a_coroutine_cancels_its_rest_request():
     arrived, broken = threading.Event(), threading.Event()
 
     def answer(handler, body):
@@ -68,7 +68,7 @@ def test_a_cancelled_coroutine_ends_its_request_over_rest():
     assert broken.is_set()
 
 
-def test_a_cancelled_coroutine_ends_its_request_over_grpc():
+def test_cancelling_a_coroutine_cancels_its_grpc_request():
     arrived, ended = threading.Event(), threading.Event()
 
     def answer(method, message, headers, context):
@@ -92,7 +92,7 @@ def test_a_cancelled_coroutine_ends_its_request_over_grpc():
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_a_client_goes_on_after_a_cancelled_request(protocol):
+def test_a_client_works_after_a_cancelled_request(protocol):
     first = threading.Event()
     hold = threading.Event()
 
@@ -113,8 +113,8 @@ def test_a_client_goes_on_after_a_cancelled_request(protocol):
         assert asyncio.run(main(address)) == [1]
 
 
-def test_a_wait_between_tries_holds_up_nobody():
-    """One request is tried again and again, until another coroutine has had its turn."""
+def test_backoff_does_not_block_other_coroutines():
+    """One request is retried until another coroutine has run."""
     ready = threading.Event()
 
     def answer(handler, body):
@@ -123,21 +123,21 @@ def test_a_wait_between_tries_holds_up_nobody():
         else:
             reply(handler, {"error": "not yet"}, 503)
 
-    async def open_up():
+    async def become_ready():
         await asyncio.sleep(0.2)
         ready.set()
 
     async def main(address):
         async with AsyncClient(address, retries=10**6) as client:
-            versions, _ = await asyncio.gather(client.status("m", timeout=30), open_up())
+            versions, _ = await asyncio.gather(client.status("m", timeout=30), become_ready())
             return [version.version for version in versions]
 
     with http_server(answer) as address:
         assert asyncio.run(main(address)) == [1]
 
 
-def counter(method, message, headers):
-    """`stream` of a model that appends the number of the call."""
+def counting_model(method, message, headers):
+    """Signature `stream` of a model that appends the number of the call."""
     if method == "GetModelMetadata":
         tensors = {"word": (7, [-1]), "state": (1, [-1, 1])}
         return metadata_of(tensors, {"text": (7, [-1]), "state": (1, [-1, 1])}, "stream")
@@ -145,7 +145,7 @@ def counter(method, message, headers):
     return tensors_of({"text": np.array([word[0] + b"%d" % state[0, 0]], object), "state": state + 1})
 
 
-def test_streams_run_side_by_side():
+def test_streams_run_concurrently():
     async def read(client, word):
         return [piece["text"][0] async for piece in client.stream("m", {"word": [word]}, steps=5)]
 
@@ -153,22 +153,22 @@ def test_streams_run_side_by_side():
         async with AsyncClient(address) as client:
             return await asyncio.gather(read(client, "a"), read(client, "b"))
 
-    with grpc_server(counter) as address:
+    with grpc_server(counting_model) as address:
         a, b = asyncio.run(main(address))
     assert (a, b) == ([b"a%d" % n for n in range(5)], [b"b%d" % n for n in range(5)])
 
 
-def test_leaving_a_stream_early():
+def test_a_stream_can_be_closed_early():
     async def main(address):
         async with AsyncClient(address) as client, aclosing(client.stream("m", {"word": ["a"]}, steps=10**4)) as pieces:
             async for piece in pieces:
                 return piece["text"][0]
 
-    with grpc_server(counter) as address:
+    with grpc_server(counting_model) as address:
         assert asyncio.run(main(address)) == b"a0"
 
 
-def test_one_failure_among_many_is_one():
+def test_one_failure_does_not_affect_other_requests():
     def answer(handler, body):
         if handler.path.endswith("missing"):
             reply(handler, {"error": "Could not find any versions of model missing"}, 404)
@@ -185,7 +185,7 @@ def test_one_failure_among_many_is_one():
     assert isinstance(missing, NotFound) and a == b
 
 
-def test_a_client_may_be_made_before_the_loop():
+def test_a_client_can_be_created_outside_an_event_loop():
     client = AsyncClient("127.0.0.1:1", retries=0)
 
     async def main():

@@ -1,4 +1,4 @@
-"""`pip install '.[client]'` alone, in an environment of its own: what it brings, and that the client works with it."""
+"""`pip install '.[client]'` in a new environment: it installs only the expected packages, and the client works."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 from packaging_helpers import copy_source, run
 from serving_helpers import ROOT
 
-# Of the client and of what it needs; pip and setuptools make the environment.
+# The client and its dependencies; pip and setuptools come with the environment.
 EXPECTED = {
     "kerasnets",
     "grpcio",
@@ -42,7 +42,7 @@ print(json.dumps({"answers": answers, "heavy": sorted(packages & {"tensorflow", 
 
 
 @pytest.mark.slow
-def test_the_client_works_where_nothing_else_is_installed(server, tmp_path):
+def test_the_client_works_with_its_extra_alone(server, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     source = tmp_path / "source"
@@ -55,12 +55,12 @@ def test_the_client_works_where_nothing_else_is_installed(server, tmp_path):
     assert answer == {"answers": [[2.5, 3.0]] * 4, "heavy": []}
 
 
-def test_the_extra_names_what_the_client_imports():
+def test_the_extra_lists_the_packages_that_the_client_imports():
     import ast
     import tomllib
 
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["client"]
-    named = {requirement.partition("[")[0] for requirement in extra}
+    required = {requirement.partition("[")[0] for requirement in extra}
     provided = {"grpc": "grpcio", "google": "protobuf"}
     imported = set()
     for path in [ROOT / "serving" / "protocol.py", *(ROOT / "serving" / "client").glob("*.py")]:
@@ -70,4 +70,4 @@ def test_the_extra_names_what_the_client_imports():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     outside = imported - sys.stdlib_module_names - {"serving"}
-    assert {provided.get(name, name) for name in outside} == named
+    assert {provided.get(name, name) for name in outside} == required

@@ -1,4 +1,4 @@
-"""Failures of the client's requests: what is tried again, how long, and what is raised; over gRPC and REST."""
+"""Errors of the client over gRPC and REST: retries, deadlines, exceptions."""
 
 import random
 import socket
@@ -24,7 +24,7 @@ from client_helpers import (
 from serving_helpers import free_port
 
 from serving.client import Client, Tls
-from serving.client.calls import MOST_BACKOFF, Calls, Send, Sleep
+from serving.client.calls import MAX_BACKOFF, Calls, Send, Sleep
 from serving.client.errors import (
     ERRORS,
     DeadlineExceeded,
@@ -43,7 +43,7 @@ AVAILABLE = [(1, "AVAILABLE")]
 
 
 @pytest.fixture(params=[Client, BlockingClient], ids=["sync", "async"])
-def make(request):
+def client_class(request):
     return request.param
 
 
@@ -56,8 +56,8 @@ def states(client, **options):
     return [(version.version, version.state) for version in client.status("m", **options)]
 
 
-def failing(times, code="UNAVAILABLE"):
-    """Fails so often -> what decides, and the calls so far."""
+def fail_first(times, code="UNAVAILABLE"):
+    """Return a `decide` whose first `times` calls raise Failure, and the list of its calls."""
     calls = []
 
     def decide(headers):
@@ -68,16 +68,16 @@ def failing(times, code="UNAVAILABLE"):
     return decide, calls
 
 
-def test_an_unavailable_server_is_asked_again(make, protocol):
-    decide, calls = failing(2)
-    with status_server(protocol, decide) as address, make(address) as client:
+def test_requests_to_an_unavailable_server_are_retried(client_class, protocol):
+    decide, calls = fail_first(2)
+    with status_server(protocol, decide) as address, client_class(address) as client:
         assert states(client) == AVAILABLE
     assert len(calls) == 3
 
 
-def test_retries_have_an_end_and_the_text_is_the_servers(make, protocol):
-    decide, calls = failing(1000)
-    with status_server(protocol, decide) as address, make(address, retries=1) as client:
+def test_the_last_retry_raises_the_servers_message(client_class, protocol):
+    decide, calls = fail_first(1000)
+    with status_server(protocol, decide) as address, client_class(address, retries=1) as client:
         with pytest.raises(Unavailable) as caught:
             client.status("m")
         assert len(calls) == 2
@@ -85,8 +85,8 @@ def test_retries_have_an_end_and_the_text_is_the_servers(make, protocol):
 
 
 @pytest.mark.parametrize("code", [code for code in CODES if code != "UNAVAILABLE"])
-def test_other_failures_are_raised_at_once_as_their_class(protocol, code):
-    decide, calls = failing(1000, code)
+def test_other_codes_are_raised_as_their_class_without_retry(protocol, code):
+    decide, calls = fail_first(1000, code)
     with status_server(protocol, decide) as address, Client(address) as client:
         with pytest.raises(ServingError) as caught:
             client.status("m")
@@ -94,12 +94,12 @@ def test_other_failures_are_raised_at_once_as_their_class(protocol, code):
     raised = caught.value
     assert type(raised) is ERRORS[raised.code]
     assert raised.message == "the queue is full"
-    # REST tells numbers, and several codes share one.
+    # Several codes share one HTTP status.
     assert raised.code == code if protocol == "grpc" else HTTP_STATUSES[raised.code] == HTTP_STATUSES[code]
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_code_has_a_class_that_survives_pickling(code):
+def test_every_code_has_an_exception_class_that_can_be_pickled(code):
     import pickle
 
     error = pickle.loads(pickle.dumps(ERRORS[code](code, "text")))
@@ -107,26 +107,26 @@ def test_every_code_has_a_class_that_survives_pickling(code):
     assert issubclass(ERRORS[code], ServingError)
 
 
-def test_the_timeout_covers_all_tries(make, protocol, monkeypatch):
-    """By a clock on which each try takes 33.3 s and nothing else takes time: a fourth would begin too late."""
-    decide, calls = failing(10**9)
+def test_the_timeout_covers_all_tries(client_class, protocol, monkeypatch):
+    """On the clock of this test each try takes 33.3 s: a fourth would start after the deadline."""
+    decide, calls = fail_first(10**9)
     clock = SimpleNamespace(monotonic=lambda: 33.3 * len(calls))
     monkeypatch.setattr("serving.client.calls.time", clock)
-    with status_server(protocol, decide) as address, make(address, retries=10**6) as client:
+    with status_server(protocol, decide) as address, client_class(address, retries=10**6) as client:
         with pytest.raises(Unavailable):
             client.status("m", timeout=100.0)
         assert len(calls) == 3
 
 
-def waits(monkeypatch, retries, timeout=1e9):
-    """The waits between the tries of a request that always fails, where nothing else takes time."""
+def backoffs(monkeypatch, retries, timeout=1e9):
+    """Return the waits between the tries of a request that always fails, on a clock that only waits advance."""
     now = [0.0]
     monkeypatch.setattr("serving.client.calls.time", SimpleNamespace(monotonic=lambda: now[0]))
     steps = Calls(RestFormat("http://nowhere"), retries).status(ModelSpec("m"), timeout)
-    slept, step = [], next(steps)
+    seconds, step = [], next(steps)
     while True:
         if isinstance(step, Sleep):
-            slept.append(step.seconds)
+            seconds.append(step.seconds)
             now[0] += step.seconds
             step = next(steps)
             continue
@@ -134,35 +134,35 @@ def waits(monkeypatch, retries, timeout=1e9):
         try:
             step = steps.throw(Unavailable("UNAVAILABLE", "no"))
         except Unavailable:
-            return slept
+            return seconds
 
 
-def test_waits_double_up_to_a_bound_and_differ_by_chance(monkeypatch):
+def test_backoff_doubles_up_to_a_maximum_with_jitter(monkeypatch):
     random.seed(1)
-    for number, wait in enumerate(waits(monkeypatch, 20)):
-        full = min(0.1 * 2**number, MOST_BACKOFF)
+    for number, wait in enumerate(backoffs(monkeypatch, 20)):
+        full = min(0.1 * 2**number, MAX_BACKOFF)
         assert full / 2 <= wait <= full
-    assert waits(monkeypatch, 3) != waits(monkeypatch, 3)
-    assert waits(monkeypatch, 0) == []
+    assert backoffs(monkeypatch, 3) != backoffs(monkeypatch, 3)
+    assert backoffs(monkeypatch, 0) == []
 
 
-def test_no_wait_outlasts_the_timeout(monkeypatch):
-    assert 1 < sum(waits(monkeypatch, 10**6, timeout=20)) < 20
+def test_backoff_ends_before_the_timeout(monkeypatch):
+    assert 1 < sum(backoffs(monkeypatch, 10**6, timeout=20)) < 20
 
 
-def test_a_server_that_never_answers_is_late(make, protocol):
+def test_a_server_that_never_responds_exceeds_the_deadline(client_class, protocol):
     ended = threading.Event()
     with (
         status_server(protocol, lambda headers: ended.wait(30)) as address,
-        make(address) as client,
+        client_class(address) as client,
     ):
         with pytest.raises(DeadlineExceeded):
             client.status("m", timeout=0.2)
         ended.set()
 
 
-def test_an_answer_that_comes_byte_by_byte_is_late(make):
-    """No single read is late; together they are."""
+def test_a_response_sent_byte_by_byte_exceeds_the_deadline(client_class):
+    """No single read takes too long, but all of them together do."""
     stop, sent = threading.Event(), count()
 
     def drip(handler, body):
@@ -172,15 +172,15 @@ def test_an_answer_that_comes_byte_by_byte_is_late(make):
         while not stop.wait(0.05) and next(sent) < 2000:
             handler.wfile.write(b" ")
 
-    with http_server(drip) as address, make(address, retries=0) as client:
-        with pytest.raises(DeadlineExceeded, match=r"no answer within 0.4 s"):
+    with http_server(drip) as address, client_class(address, retries=0) as client:
+        with pytest.raises(DeadlineExceeded, match=r"no response within 0.4 s"):
             client.status("m", timeout=0.4)
         stop.set()
         assert next(sent) < 2000
 
 
-def test_a_kept_connection_that_the_server_closed_is_no_failure(make):
-    """It takes the second request and closes without an answer, as a server does whose patience has just ended."""
+def test_a_keepalive_connection_closed_by_the_server_is_replaced(client_class):
+    """The server closes instead of responding to the second request, as on an idle timeout that has just expired."""
     requests = count()
 
     def answer(handler, body):
@@ -189,25 +189,25 @@ def test_a_kept_connection_that_the_server_closed_is_no_failure(make):
         else:
             reply(handler, STATUS_JSON)
 
-    with http_server(answer) as address, make(address, retries=0) as client:
+    with http_server(answer) as address, client_class(address, retries=0) as client:
         assert states(client) == states(client) == AVAILABLE
         assert next(requests) == 3
 
 
-def test_a_new_connection_that_is_closed_without_an_answer_is_a_failure(make):
+def test_a_new_connection_closed_without_a_response_is_an_error(client_class):
     requests = count()
 
     def answer(handler, body):
         next(requests)
         handler.close_connection = True
 
-    with http_server(answer) as address, make(address, retries=0) as client:
+    with http_server(answer) as address, client_class(address, retries=0) as client:
         with pytest.raises(Unavailable):
             client.status("m")
         assert next(requests) == 1
 
 
-def test_an_answer_that_breaks_off_is_not_asked_for_again(make):
+def test_a_request_with_a_truncated_response_is_not_repeated(client_class):
     requests = count()
 
     def answer(handler, body):
@@ -220,16 +220,16 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again(make):
         handler.wfile.write(b"{")
         handler.close_connection = True
 
-    with http_server(answer) as address, make(address, retries=0) as client:
+    with http_server(answer) as address, client_class(address, retries=0) as client:
         assert states(client) == AVAILABLE
         with pytest.raises(Unavailable):
             client.status("m")
         assert next(requests) == 2
 
 
-def test_a_client_finds_a_server_that_comes_back(make):
+def test_a_client_reconnects_to_a_restarted_server(client_class):
     port = free_port()
-    with make(f"127.0.0.1:{port}", retries=30) as client:
+    with client_class(f"127.0.0.1:{port}", retries=30) as client:
         for _ in range(2):
             with grpc_server(lambda *call: status_message(), port=port):
                 assert states(client) == AVAILABLE
@@ -237,9 +237,9 @@ def test_a_client_finds_a_server_that_comes_back(make):
                 client.status("m", timeout=2.0)
 
 
-def test_an_absent_server_is_a_sentence_that_says_what_to_do(make, protocol):
+def test_the_error_without_a_server_says_how_to_start_one(client_class, protocol):
     address = f"{'' if protocol == 'grpc' else 'http://'}127.0.0.1:{free_port()}"
-    with make(address) as client:
+    with client_class(address) as client:
         with pytest.raises(Unavailable, match="python -m serving") as caught:
             client.status("m", timeout=10.0)
         assert f"no model server answers at {address}" in caught.value.message
@@ -249,13 +249,13 @@ def test_an_absent_server_is_a_sentence_that_says_what_to_do(make, protocol):
 @pytest.mark.parametrize(
     ("status", "kind"), [(200, Unknown), (404, Unknown), (500, Unknown), (503, Unavailable), (401, Unauthenticated)]
 )
-def test_a_body_that_is_no_json_is_told_with_its_beginning(make, status, kind):
+def test_the_error_for_a_body_that_is_not_json_quotes_its_beginning(client_class, status, kind):
     page = "<html>" + "x" * 1000
 
     def answer(handler, body):
         reply(handler, page, status, "text/html")
 
-    with http_server(answer) as address, make(address, retries=0) as client:
+    with http_server(answer) as address, client_class(address, retries=0) as client:
         with pytest.raises(kind) as caught:
             client.status("m")
         assert "<html>xxx" in caught.value.message and address in caught.value.message
@@ -263,13 +263,13 @@ def test_a_body_that_is_no_json_is_told_with_its_beginning(make, status, kind):
 
 
 @pytest.mark.parametrize("content", ["[1]", '"text"', "null", "{}"])
-def test_json_of_something_else_is_a_failure(make, content):
+def test_unexpected_json_is_an_error(client_class, content):
     with http_server(lambda handler, body: reply(handler, content)) as address:  # noqa: SIM117
-        with make(address) as client, pytest.raises(ServingError):
+        with client_class(address) as client, pytest.raises(ServingError):
             client.status("m")
 
 
-def test_a_server_that_speaks_no_http_is_a_failure():
+def test_a_server_that_does_not_speak_http_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -287,26 +287,29 @@ def test_a_server_that_speaks_no_http_is_a_failure():
 
 
 @pytest.mark.parametrize("address", ["ftp://host:1", "http:///x", "http://host:port", "http://a b:1", "grpc://"])
-def test_addresses_that_make_no_sense(address):
+def test_invalid_addresses_are_errors(address):
     with pytest.raises(ServingError), Client(address, retries=0) as client:
         client.status("m", timeout=5)
 
 
-def test_a_token_is_sent_with_every_request(make, protocol):
+def test_a_token_is_sent_with_every_request(client_class, protocol):
     def decide(headers):
         if headers.get("authorization") != "Bearer open-sesame":
             raise Failure("UNAUTHENTICATED", "a token is needed")
 
     with status_server(protocol, decide) as address:
-        with make(address, token="open-sesame") as client:
+        with client_class(address, token="open-sesame") as client:
             assert states(client) == AVAILABLE
         for token in (None, "other"):
-            with make(address, token=token) as client, pytest.raises(Unauthenticated, match="a token is needed"):
+            with (
+                client_class(address, token=token) as client,
+                pytest.raises(Unauthenticated, match="a token is needed"),
+            ):
                 client.status("m")
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "schlüssel"])
-def test_a_token_that_no_header_can_hold_is_refused(token):
+def test_a_token_that_is_invalid_in_a_header_is_rejected(token):
     with pytest.raises(InvalidArgument, match="token"):
         Client("localhost:1", token=token)
 
@@ -317,8 +320,8 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture
-def secure(protocol, certificates):
-    """The address of a server that asks for a certificate of the client too."""
+def secure_address(protocol, certificates):
+    """Return the address of a server that requires a client certificate."""
     if protocol == "rest":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.path("server.pem"), certificates.path("server.key"))
@@ -334,56 +337,60 @@ def secure(protocol, certificates):
         yield f"grpcs://{address}"
 
 
-def test_tls_with_an_own_authority_and_a_certificate_of_the_client(make, secure, certificates):
+def test_mutual_tls_with_a_private_authority(client_class, secure_address, certificates):
     files = Tls(certificates.path("ca.pem"), certificates.path("client.pem"), certificates.path("client.key"))
-    with make(secure, tls=files) as client:
+    with client_class(secure_address, tls=files) as client:
         assert states(client) == AVAILABLE
 
 
-@pytest.mark.parametrize("lacks", ["authority", "certificate", "tls"])
-def test_no_tls_without_trust_on_both_sides(make, secure, certificates, lacks):
+@pytest.mark.parametrize("missing", ["authority", "certificate", "tls"])
+def test_tls_fails_unless_both_sides_trust_each_other(client_class, secure_address, certificates, missing):
     files = {
         "authority": Tls(None, certificates.path("client.pem"), certificates.path("client.key")),
         "certificate": Tls(certificates.path("ca.pem")),
         "tls": None,
-    }[lacks]
-    address = secure.replace("s://", "://", 1) if lacks == "tls" else secure
-    with make(address, tls=files, retries=0) as client, pytest.raises(ServingError):
+    }[missing]
+    address = secure_address.replace("s://", "://", 1) if missing == "tls" else secure_address
+    with client_class(address, tls=files, retries=0) as client, pytest.raises(ServingError):
         client.status("m", timeout=10)
 
 
 @pytest.mark.parametrize("address", ["localhost:1", "grpc://localhost:1", "http://localhost:1"])
-def test_certificates_for_an_address_without_tls_are_refused(address):
+def test_certificates_for_an_address_without_tls_are_rejected(address):
     with pytest.raises(InvalidArgument, match=r"use (grpcs|https)://localhost:1"):
         Client(address, tls=Tls("ca.pem"))
 
 
-def test_files_that_are_not_there_are_named(tmp_path):
+def test_missing_certificate_files_raise_os_error(tmp_path):
     for address in ("grpcs://localhost:1", "https://localhost:1"):
         with pytest.raises(OSError):
             Client(address, tls=Tls(tmp_path / "ca.pem"))
 
 
-def test_a_large_request_is_sent_whole_to_a_slow_reader(make):
-    """More than the buffers of a connection hold, read in pieces."""
+def test_a_large_request_is_sent_completely(client_class):
+    """The request exceeds the buffers of a connection, and the server reads it in pieces."""
     import numpy as np
 
-    got = []
+    received = []
 
     def answer(handler, body):
-        got.append(len(body))
+        received.append(len(body))
         reply(handler, {"error": "enough"}, 400)
 
     array = np.zeros(3_000_000, np.float32)
-    with http_server(answer) as address, make(address) as client, pytest.raises(InvalidArgument, match="enough"):
+    with (
+        http_server(answer) as address,
+        client_class(address) as client,
+        pytest.raises(InvalidArgument, match="enough"),
+    ):
         client.predict("m", {"x": array})
-    assert got[0] > 5 * len(array)
+    assert received[0] > 5 * len(array)
 
 
 def test_threads_share_a_client(protocol):
     from concurrent.futures import ThreadPoolExecutor
 
-    decide, calls = failing(5)
+    decide, calls = fail_first(5)
     with (
         status_server(protocol, decide) as address,
         Client(address, retries=10) as client,
@@ -393,6 +400,6 @@ def test_threads_share_a_client(protocol):
     assert len(calls) == 205
 
 
-def test_no_list_of_models_over_grpc(make):
-    with make("localhost:1") as client, pytest.raises(Unimplemented, match="http://"):
+def test_models_is_unimplemented_over_grpc(client_class):
+    with client_class("localhost:1") as client, pytest.raises(Unimplemented, match="http://"):
         client.models()

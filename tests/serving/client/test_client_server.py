@@ -1,4 +1,4 @@
-"""The client with what the server of this project has beyond the original: TLS, tokens, health, streams."""
+"""The client against a server with TLS, tokens, health checks, streams and the list of models."""
 
 import signal
 import subprocess
@@ -14,18 +14,18 @@ from serving.client import Client, InvalidArgument, Tls, Unauthenticated, Unavai
 TOKEN = "open-sesame"
 
 
-def quoted(path):
+def pem_text(path):
     return path.read_text().replace("\n", "\\n")
 
 
-def files_of(certificates):
+def tls_files(certificates):
     return Tls(certificates.path("ca.pem"), certificates.path("client.pem"), certificates.path("client.key"))
 
 
 @pytest.fixture(scope="module")
-def secured(store, tmp_path_factory):
-    """-> ({protocol: address}, certificates) of a server that asks for a certificate and a token."""
-    directory = tmp_path_factory.mktemp("secured")
+def secure_server(store, tmp_path_factory):
+    """Return ({protocol: address}, certificates) of a server that requires a certificate and a token."""
+    directory = tmp_path_factory.mktemp("secure_server")
     certificates = Certificates(directory)
     store.publish(store.example, directory / "example", 1)
     store.publish(store.number(2), directory / "example", 2)
@@ -33,9 +33,9 @@ def secured(store, tmp_path_factory):
     (directory / "models.config").write_text(CONFIG.format(models=directory))
     (directory / "tokens").write_text(f"another\n{TOKEN}\n")
     (directory / "ssl.config").write_text(
-        f'server_key: "{quoted(certificates.path("server.key"))}"\n'
-        f'server_cert: "{quoted(certificates.path("server.pem"))}"\n'
-        f'custom_ca: "{quoted(certificates.path("ca.pem"))}"\nclient_verify: true\n'
+        f'server_key: "{pem_text(certificates.path("server.key"))}"\n'
+        f'server_cert: "{pem_text(certificates.path("server.pem"))}"\n'
+        f'custom_ca: "{pem_text(certificates.path("ca.pem"))}"\nclient_verify: true\n'
     )
     grpc_port, rest_port = free_port(), free_port()
     command = [sys.executable, "-m", "serving", f"--model_config_file={directory}/models.config"]
@@ -49,8 +49,8 @@ def secured(store, tmp_path_factory):
         wait_until(lambda: "Exporting HTTP/REST API" in log.read_text() or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, log.read_text()
         addresses = {"grpc": f"grpcs://127.0.0.1:{grpc_port}", "rest": f"https://127.0.0.1:{rest_port}"}
-        with Client(addresses["grpc"], tls=files_of(certificates), token=TOKEN) as client:
-            # The ports open when one version is there.
+        with Client(addresses["grpc"], tls=tls_files(certificates), token=TOKEN) as client:
+            # The ports open as soon as one version is loaded.
             wait_until(lambda: [v.state for v in client.status("example")] == ["AVAILABLE"] * 2, START_SECONDS)
         yield addresses, certificates
         process.send_signal(signal.SIGTERM)
@@ -66,16 +66,16 @@ def protocol(request):
 
 
 @pytest.fixture(params=[Client, BlockingClient], ids=["sync", "async"])
-def make(request, secured, protocol):
-    """Makes clients of the server."""
-    addresses, certificates = secured
+def make_client(request, secure_server, protocol):
+    """Return a function that creates a client of the server."""
+    addresses, certificates = secure_server
     return lambda **options: request.param(
-        addresses[protocol], **{"tls": files_of(certificates), "token": TOKEN} | options
+        addresses[protocol], **{"tls": tls_files(certificates), "token": TOKEN} | options
     )
 
 
-def test_requests_with_certificate_and_token(make):
-    with make() as client:
+def test_requests_with_certificate_and_token(make_client):
+    with make_client() as client:
         assert client.predict("example", {"x": [1, 2]}, version=1)["y"].tolist() == [2.5, 3.0]
         assert client.classify("example", [{"x": [0.5, 2.0]}], "classify", version=1) == [
             [("none", 0.5), ("other", 2.0)]
@@ -84,20 +84,20 @@ def test_requests_with_certificate_and_token(make):
 
 
 @pytest.mark.parametrize("token", [None, "other", TOKEN + "x"])
-def test_without_the_token_nothing_is_told(make, token):
-    with make(token=token) as client:
+def test_requests_without_the_token_are_rejected(make_client, token):
+    with make_client(token=token) as client:
         for ask in (client.status, client.metadata, lambda name: client.predict(name, {"x": np.ones(1, np.float32)})):
             with pytest.raises(Unauthenticated):
                 ask("example")
 
 
-def test_without_a_certificate_there_is_no_connection(make, secured):
-    with make(tls=Tls(secured[1].path("ca.pem")), retries=0) as client, pytest.raises(Unavailable):
+def test_connections_without_a_certificate_are_rejected(make_client, secure_server):
+    with make_client(tls=Tls(secure_server[1].path("ca.pem")), retries=0) as client, pytest.raises(Unavailable):
         client.status("example", timeout=20)
 
 
-def test_streams(make, protocol):
-    with make() as client:
+def test_streams(make_client, protocol):
+    with make_client() as client:
         inputs = {"word": ["w"], "step": [0.5]}
         pieces = client.stream("example", inputs, steps=3, label="stable")
         assert [(piece["text"].tolist(), piece["total"].tolist()) for piece in pieces] == [
@@ -115,9 +115,9 @@ def test_streams(make, protocol):
                 list(client.stream("example", inputs, steps=10_001, version=1))
 
 
-def test_models(make, protocol):
+def test_models(make_client, protocol):
     if protocol == "grpc":
         pytest.skip("gRPC has no list of models")
-    with make() as client:
+    with make_client() as client:
         models = client.models()
     assert models == {"example": {2: "AVAILABLE", 1: "AVAILABLE"}, "number": {1: "AVAILABLE"}}

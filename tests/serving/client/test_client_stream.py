@@ -1,4 +1,4 @@
-"""Streams of the client: repeated calls over gRPC, server-sent events over REST, and early ends."""
+"""Streams of the client: repeated calls over gRPC, server-sent events over REST, closing early."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ from serving.client.errors import (
     Unavailable,
     Unknown,
 )
-from serving.client.rest import ServerSentEvents
+from serving.client.rest import ServerSentEventParser
 from serving.client.wire import decode
 
 INPUTS = {"word": ["w"], "step": [2]}
@@ -42,7 +42,7 @@ SIGNATURE_JSON = (
 
 
 @pytest.fixture(params=[Client, BlockingClient], ids=["sync", "async"])
-def make(request):
+def client_class(request):
     return request.param
 
 
@@ -70,24 +70,24 @@ class Model:
         return tensors_of({"text": np.array(words, object), "state": state}, self.version)
 
 
-def test_calls_go_on_from_the_state_of_the_one_before(make):
+def test_each_call_continues_from_the_previous_state(client_class):
     model = Model()
-    with grpc_server(model) as address, make(address) as client:
+    with grpc_server(model) as address, client_class(address) as client:
         pieces = list(client.stream("m", {"word": ["v", "w"], "step": [1, 2]}, steps=3))
     assert texts(pieces) == [[b"v0", b"w0"], [b"v1", b"w1"], [b"v2", b"w2"]]
     assert all(piece.keys() == {"text"} for piece in pieces)
 
 
-def test_all_calls_are_of_one_version(make):
+def test_all_calls_use_the_same_version(client_class):
     model = Model(version=3)
-    with grpc_server(model) as address, make(address) as client:
+    with grpc_server(model) as address, client_class(address) as client:
         list(client.stream("m", INPUTS, steps=3, label="stable"))
     assert model.specs == [(None, "stable"), (3, ""), (3, "")]
 
 
-def test_nothing_is_asked_for_before_it_is_wanted_and_nothing_after_the_end(make):
+def test_calls_are_lazy_and_stop_after_close(client_class):
     model = Model()
-    with grpc_server(model) as address, make(address) as client:
+    with grpc_server(model) as address, client_class(address) as client:
         pieces = client.stream("m", INPUTS, steps=100)
         assert texts([next(pieces), next(pieces)]) == [[b"w0"], [b"w1"]]
         pieces.close()
@@ -95,8 +95,8 @@ def test_nothing_is_asked_for_before_it_is_wanted_and_nothing_after_the_end(make
         assert len(model.specs) == 2
 
 
-def test_a_failure_on_the_way_comes_after_what_was_before_it(make):
-    with grpc_server(Model(fail_at=3)) as address, make(address) as client:
+def test_an_error_follows_the_outputs_of_earlier_calls(client_class):
+    with grpc_server(Model(fail_at=3)) as address, client_class(address) as client:
         pieces = client.stream("m", INPUTS, steps=9)
         assert texts([next(pieces), next(pieces)]) == [[b"w0"], [b"w1"]]
         with pytest.raises(ResourceExhausted, match="enough"):
@@ -104,33 +104,33 @@ def test_a_failure_on_the_way_comes_after_what_was_before_it(make):
 
 
 @pytest.mark.parametrize("steps", [0, -1])
-def test_a_stream_has_steps(make, steps):
-    with make("localhost:1") as client, pytest.raises(InvalidArgument, match="give 1 or more"):
+def test_steps_must_be_positive(client_class, steps):
+    with client_class("localhost:1") as client, pytest.raises(InvalidArgument, match="it must be 1 or more"):
         list(client.stream("m", INPUTS, steps=steps))
 
 
-def test_a_signature_without_state_cannot_stream(make):
-    described = metadata_of({"x": (1, [-1])}, {"y": (1, [-1])}, "plain")
+def test_a_signature_without_state_cannot_stream(client_class):
+    metadata = metadata_of({"x": (1, [-1])}, {"y": (1, [-1])}, "plain")
     with (
-        grpc_server(lambda *call: described) as address,
-        make(address) as client,
+        grpc_server(lambda *call: metadata) as address,
+        client_class(address) as client,
         pytest.raises(InvalidArgument, match="'plain' of 'm' has no 'state'"),
     ):
         list(client.stream("m", {"x": [1.0]}, steps=2, signature="plain"))
 
 
 @pytest.mark.parametrize("shape", [[], [-1, -1]])
-def test_a_state_without_a_size_is_refused(make, shape):
-    described = metadata_of({"state": (1, shape)}, {"state": (1, shape)}, "stream")
+def test_a_state_of_unknown_size_is_rejected(client_class, shape):
+    metadata = metadata_of({"state": (1, shape)}, {"state": (1, shape)}, "stream")
     with (
-        grpc_server(lambda *call: described) as address,
-        make(address) as client,
+        grpc_server(lambda *call: metadata) as address,
+        client_class(address) as client,
         pytest.raises(InvalidArgument, match="has no size"),
     ):
         list(client.stream("m", {}, steps=2))
 
 
-def test_an_unknown_signature_is_the_servers_to_refuse(make):
+def test_the_server_rejects_an_unknown_signature(client_class):
     def answer(method, message, headers):
         if method == "GetModelMetadata":
             return metadata_of(*SIGNATURE)
@@ -138,14 +138,14 @@ def test_an_unknown_signature_is_the_servers_to_refuse(make):
 
     with (
         grpc_server(answer) as address,
-        make(address) as client,
+        client_class(address) as client,
         pytest.raises(FailedPrecondition, match='key "other" not found'),
     ):
         list(client.stream("m", INPUTS, steps=2, signature="other"))
 
 
-class Events:
-    """A REST server: metadata, and what `write(handler)` sends for :stream."""
+class EventServer:
+    """A REST server that returns metadata, and for :stream the response that `write(handler)` sends."""
 
     def __init__(self, write):
         self.write, self.paths, self.bodies = write, [], []
@@ -171,40 +171,40 @@ def event(number):
     return b'data: {"text": ["w%d"]}\n\n' % number
 
 
-DONE = b"event: done\ndata: {}\n\n"
+DONE_EVENT = b"event: done\ndata: {}\n\n"
 
 
-def test_events_are_one_request(make):
+def test_one_request_returns_all_events(client_class):
     def write(handler):
         start(handler)
-        handler.wfile.write(event(0) + event(1) + DONE)
+        handler.wfile.write(event(0) + event(1) + DONE_EVENT)
 
-    server = Events(write)
-    with http_server(server) as address, make(address) as client:
+    server = EventServer(write)
+    with http_server(server) as address, client_class(address) as client:
         pieces = list(client.stream("m", INPUTS, steps=2, version=3))
     assert texts(pieces) == [[b"w0"], [b"w1"]]
     assert server.paths == ["/v1/models/m/versions/3/metadata", "/v1/models/m/versions/3:stream"]
     assert server.bodies == [{"signature_name": "stream", "inputs": {"word": ["w"], "step": [2.0]}, "steps": 2}]
 
 
-def test_events_are_delivered_as_they_come(make):
-    """The second is sent when the first has arrived."""
+def test_events_are_delivered_as_they_arrive(client_class):
+    """The server sends the second event only when the client has received the first."""
     arrived = threading.Event()
 
     def write(handler):
         start(handler)
         handler.wfile.write(event(0))
         if arrived.wait(30):
-            handler.wfile.write(event(1) + DONE)
+            handler.wfile.write(event(1) + DONE_EVENT)
 
-    with http_server(Events(write)) as address, make(address) as client:
+    with http_server(EventServer(write)) as address, client_class(address) as client:
         pieces = client.stream("m", INPUTS, steps=2)
         assert texts([next(pieces)]) == [[b"w0"]]
         arrived.set()
         assert texts(pieces) == [[b"w1"]]
 
 
-def test_closing_early_ends_the_request(make):
+def test_closing_a_stream_cancels_its_request(client_class):
     broken = threading.Event()
 
     def write(handler):
@@ -215,7 +215,7 @@ def test_closing_early_ends_the_request(make):
         except OSError:
             broken.set()
 
-    with http_server(Events(write)) as address, make(address) as client:
+    with http_server(EventServer(write)) as address, client_class(address) as client:
         pieces = client.stream("m", INPUTS, steps=10_000)
         next(pieces)
         assert not broken.is_set()
@@ -223,12 +223,12 @@ def test_closing_early_ends_the_request(make):
         wait_until(broken.is_set)
 
 
-def test_an_event_may_say_that_a_step_failed(make):
+def test_an_error_event_raises(client_class):
     def write(handler):
         start(handler)
         handler.wfile.write(event(0) + b'event: error\ndata: {"error": "enough", "code": "RESOURCE_EXHAUSTED"}\n\n')
 
-    with http_server(Events(write)) as address, make(address) as client:
+    with http_server(EventServer(write)) as address, client_class(address) as client:
         pieces = client.stream("m", INPUTS, steps=2)
         assert texts([next(pieces)]) == [[b"w0"]]
         with pytest.raises(ResourceExhausted, match="enough"):
@@ -246,43 +246,43 @@ def test_an_event_may_say_that_a_step_failed(make):
         (b"event: error\ndata: [1]\n\n", Unknown, "[1]"),
     ],
 )
-def test_events_that_are_none(make, content, kind, message):
+def test_invalid_events_raise(client_class, content, kind, message):
     def write(handler):
         start(handler)
         handler.wfile.write(content)
 
-    with http_server(Events(write)) as address, make(address) as client, pytest.raises(kind) as caught:
+    with http_server(EventServer(write)) as address, client_class(address) as client, pytest.raises(kind) as caught:
         list(client.stream("m", INPUTS, steps=2))
     assert message in caught.value.message
 
 
-def test_a_refused_stream_is_told_as_any_request(make):
+def test_a_rejected_stream_raises_the_servers_error(client_class):
     def write(handler):
         reply(handler, {"error": "the text is too long"}, 400)
 
     with (
-        http_server(Events(write)) as address,
-        make(address) as client,
+        http_server(EventServer(write)) as address,
+        client_class(address) as client,
         pytest.raises(InvalidArgument, match="the text is too long"),
     ):
         list(client.stream("m", INPUTS, steps=2))
 
 
-def test_a_busy_server_is_asked_again_before_the_first_event(make):
+def test_a_stream_is_retried_before_its_first_event(client_class):
     def write(handler):
         if len(server.bodies) < 3:
             reply(handler, {"error": "the queue is full"}, 503)
             return
         start(handler)
-        handler.wfile.write(event(0) + DONE)
+        handler.wfile.write(event(0) + DONE_EVENT)
 
-    server = Events(write)
-    with http_server(server) as address, make(address) as client:
+    server = EventServer(write)
+    with http_server(server) as address, client_class(address) as client:
         assert texts(client.stream("m", INPUTS, steps=1)) == [[b"w0"]]
 
 
-def test_without_events_each_step_is_a_predict_request(make):
-    """As over REST from a server that knows no streams, such as the original; a state of floats comes back exactly."""
+def test_a_server_without_streams_gets_predict_requests(client_class):
+    """TensorFlow Serving, for example, has no streams over REST; the state keeps its exact floats."""
     third = np.float32(1 / 3)
 
     def write(handler):
@@ -295,22 +295,22 @@ def test_without_events_each_step_is_a_predict_request(make):
         state = [[calls + 1, (calls + 1) * float(third)]]
         reply(handler, {"outputs": {"text": [f"{inputs['word'][0]}{calls:.0f}"], "state": state}})
 
-    server = Events(write)
-    with http_server(server) as address, make(address) as client:
+    server = EventServer(write)
+    with http_server(server) as address, client_class(address) as client:
         pieces = list(client.stream("m", INPUTS, steps=3))
     assert texts(pieces) == [[b"w0"], [b"w1"], [b"w2"]]
     assert server.paths[1:] == ["/v1/models/m:stream", *["/v1/models/m:predict"] * 3]
 
 
 def read(chunks) -> list[Tensors | None]:
-    events = ServerSentEvents("nowhere")
+    events = ServerSentEventParser("nowhere")
     outputs = {"text": {"dtype": "string", "shape": [-1]}}
     return [piece for chunk in chunks for piece in events.feed(chunk, outputs)]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_events_may_be_cut_anywhere(end):
-    body = b': comment\nid: 7\ndata: {"text":\ndata:["\xc3\xa9\xff"]}\n\n\n' + event(1) + DONE
+def test_chunks_of_events_may_end_anywhere(end):
+    body = b': comment\nid: 7\ndata: {"text":\ndata:["\xc3\xa9\xff"]}\n\n\n' + event(1) + DONE_EVENT
     body = body.replace(b"\n", end)
     whole = read([body])
     assert [None if piece is None else piece["text"].tolist() for piece in whole] == [[b"\xc3\xa9\xff"], [b"w1"], None]

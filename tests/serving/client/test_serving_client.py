@@ -1,8 +1,8 @@
-"""The client over both transports, with and without asyncio, against the answers of the same SavedModel here.
+"""The sync and async clients over both transports: outputs equal those of the same SavedModel in this process.
 
-The server is the one of this project, or where KERASNETS_MODEL_SERVER=HOST:GRPC_PORT[,HOST:REST_PORT] names one, that
-one, such as a tensorflow_model_server. It has to serve `example` (all versions, label `stable`) and `number`, as
-`python tests/serving/client_models.py DIRECTORY` makes them, with their models.config and how to start the server.
+The server is that of this project, or the one at KERASNETS_MODEL_SERVER=HOST:GRPC_PORT[,HOST:REST_PORT], for example a
+tensorflow_model_server. It must serve `example` (all versions, label `stable`) and `number`;
+`python tests/serving/client_models.py DIRECTORY` writes them, and its docstring says how to start the server.
 """
 
 import os
@@ -20,8 +20,8 @@ from serving.client import Client, FailedPrecondition, InvalidArgument, NotFound
 from serving.client.wire import decode
 
 SERVER = os.environ.get("KERASNETS_MODEL_SERVER", "")
-MOST_MEMORY = 60  # MB
-LIGHT = """
+MAX_MEMORY_MB = 60
+IMPORT_PROGRAM = """
 import sys, time
 start = time.perf_counter()
 import serving.client
@@ -36,18 +36,18 @@ print(f"{seconds:.2f} s, {memory:.0f} MB")
 """
 
 
-def test_needs_no_tensorflow_and_little_memory():
+def test_the_client_needs_no_tensorflow_and_little_memory():
     result = subprocess.run(
-        [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", IMPORT_PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     print(result.stdout)
     assert result.returncode == 0, result.stderr
-    assert float(result.stdout.split()[-2]) <= MOST_MEMORY
+    assert float(result.stdout.split()[-2]) <= MAX_MEMORY_MB
 
 
 @pytest.fixture(scope="module")
 def addresses(request):
-    """{"grpc": address, "rest": address}, of what there is."""
+    """Return {"grpc": address, "rest": address}; without "rest" if KERASNETS_MODEL_SERVER has no REST address."""
     if not SERVER:
         server = request.getfixturevalue("server")
         return {"grpc": server.grpc, "rest": server.rest}
@@ -59,7 +59,7 @@ def addresses(request):
 def client(addresses, request):
     protocol = request.param.removeprefix("async-")
     if protocol not in addresses:
-        pytest.skip("KERASNETS_MODEL_SERVER names no REST port")
+        pytest.skip("KERASNETS_MODEL_SERVER has no REST address")
     with (Client if protocol == request.param else BlockingClient)(addresses[protocol]) as client:
         yield client
 
@@ -88,7 +88,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("signature", "inputs"), CASES)
-def test_served_answers_equal_those_in_process(client, in_process, signature, inputs):
+def test_served_outputs_equal_in_process_outputs(client, in_process, signature, inputs):
     import tensorflow as tf
 
     expected = in_process[signature](**{name: tf.constant(array) for name, array in inputs.items()})
@@ -101,14 +101,14 @@ def test_served_answers_equal_those_in_process(client, in_process, signature, in
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in IDENTITIES if dtype != "float16"])
-def test_dtypes_survive(client, dtype):
+def test_dtypes_are_preserved(client, dtype):
     array = np.array([[0, 1], [100, 1]]).astype(dtype)
     answer = client.predict("example", {"x": array}, signature=f"identity_{dtype}", version=1)["y"]
     assert answer.dtype == array.dtype
     np.testing.assert_array_equal(answer, array)
 
 
-def test_half_precision_travels_over_grpc_only(client):
+def test_float16_needs_grpc(client):
     array = np.array([[0.1, 65504.0]], np.float16)
 
     def predict():
@@ -122,7 +122,7 @@ def test_half_precision_travels_over_grpc_only(client):
         np.testing.assert_array_equal(predict()["y"], array)
 
 
-def test_python_values_get_the_dtype_of_the_signature(client):
+def test_python_numbers_get_the_dtype_of_the_signature(client):
     def predict(signature, **inputs):
         return client.predict("example", inputs, signature=signature, version=1)
 
@@ -148,18 +148,18 @@ def test_python_values_get_the_dtype_of_the_signature(client):
         ("identity_bool", [[2, 0]], "input 'x' holds numbers outside 0 to 1, the range of bool"),
         ("matrix", [[1e300, 1]], "the range of float32"),
         ("matrix", [[None, 1.0]], "an object array holds str or bytes"),
-        ("matrix", [[1.0], [1.0, 2.0]], "input 'x' is no array"),
+        ("matrix", [[1.0], [1.0, 2.0]], "input 'x' is not an array"),
         ("upper", {"text": ["\ud800"]}, "UTF-8|not Unicode|surrogate"),
     ],
 )
-def test_values_that_the_signature_cannot_take_are_refused(client, signature, values, message):
+def test_values_that_do_not_fit_the_signature_are_rejected(client, signature, values, message):
     inputs = values if isinstance(values, dict) else {"x": values}
     with pytest.raises(ServingError, match=message) as caught:
         client.predict("example", inputs, signature=signature, version=1)
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
-def test_the_limits_of_a_dtype_are_sent(client):
+def test_the_extreme_values_of_a_dtype_are_accepted(client):
     values = [[-(2**31), 2**31 - 1]]
     answer = client.predict("example", {"x": values}, signature="identity_int32", version=1)
     assert answer["y"].tolist() == values
@@ -169,13 +169,13 @@ def test_the_limits_of_a_dtype_are_sent(client):
     np.testing.assert_array_equal(answer, [np.inf, np.nan])
 
 
-def test_metadata_is_looked_at_again_after_some_seconds(monkeypatch):
-    looks, now = [], [100.0]
+def test_cached_metadata_expires(monkeypatch):
+    requests, now = [], [100.0]
     monkeypatch.setattr("serving.client.calls.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def answer(method, message, headers):
         if method == "GetModelMetadata":
-            looks.append(now[0])
+            requests.append(now[0])
             return metadata_of({"x": (1, [-1])}, {"y": (1, [-1])}, "serving_default")
         return tensors_of({"y": decode(message.inputs["x"])})
 
@@ -183,10 +183,10 @@ def test_metadata_is_looked_at_again_after_some_seconds(monkeypatch):
         for moment in (100.0, 104.0, 106.0):
             now[0] = moment
             assert client.predict("m", {"x": [1.5]})["y"].dtype == np.float32
-    assert looks == [100.0, 106.0]
+    assert requests == [100.0, 106.0]
 
 
-def test_dtypes_that_cannot_travel_are_refused_with_a_sentence(client):
+def test_unsupported_dtypes_are_rejected(client):
     with pytest.raises(InvalidArgument, match="complex128, which cannot be sent; use one of float32"):
         client.predict("example", {"x": np.array([1j])}, version=1)
     with pytest.raises(ServingError, match="an object array holds str or bytes"):
@@ -220,16 +220,16 @@ def test_versions_and_labels(client):
     def answer(**choice):
         return client.predict("example", {"x": np.ones(1, np.float32)}, **choice)["y"].tolist()
 
-    assert answer() == [2.0]  # version 2 answers its number
+    assert answer() == [2.0]  # version 2 returns its number
     assert answer(version=2) == [2.0]
     assert answer(version=1) == [2.5]
     assert answer(label="stable") == [2.5]
 
 
-def test_requests_run_at_once(client):
-    """Three requests wait inside the graph for what three later ones bring."""
+def test_requests_run_concurrently(client):
+    """Three requests wait inside the graph for the values of three later ones."""
     if isinstance(client, BlockingClient):
-        pytest.skip("it has one request under way at a time")
+        pytest.skip("BlockingClient sends one request at a time")
     x = np.ones(1, np.float32)
 
     def call(signature):
@@ -270,18 +270,18 @@ def test_context_is_shared_by_all_examples(client):
         ([{"x": ["a", "b"]}], "Key: x.* Data type: string but expected type: float"),
     ],
 )
-def test_examples_that_the_server_refuses(client, examples, message):
+def test_invalid_examples_are_rejected(client, examples, message):
     with pytest.raises(InvalidArgument, match=message):
         client.regress("example", examples, "regress", version=1)
 
 
 @pytest.mark.parametrize("value", [["a", 1], None, {"a": 1}, [[1], [2, 3]], 2**63, [1j]])
-def test_features_that_no_example_can_hold(client, value):
+def test_invalid_features_are_rejected(client, value):
     with pytest.raises(InvalidArgument, match="feature 'x' holds"):
         client.classify("example", [{"x": value}], "classify", version=1)
 
 
-def test_a_stream_goes_on_from_its_state(client):
+def test_a_stream_continues_from_its_state(client):
     pieces = list(client.stream("example", {"word": ["w"], "step": [0.1]}, steps=4, version=1))
     assert [piece["text"].tolist() for piece in pieces] == [[b"w0"], [b"w1"], [b"w2"], [b"w3"]]
     totals = np.float32([0, 0.1, 0.2, np.float32(0.2) + np.float32(0.1)])
@@ -290,23 +290,23 @@ def test_a_stream_goes_on_from_its_state(client):
     assert [row["total"].tolist() for row in rows] == [[0, 0], [1, 2]]
 
 
-def test_failures_have_classes(client):
+def test_errors_have_classes(client):
     with pytest.raises(NotFound, match=r"Servable not found for request: Latest\(nothing\)"):
         client.predict("nothing", {"x": np.ones(1, np.float32)})
     with pytest.raises(InvalidArgument, match="Unrecognized servable version label: other"):
         client.predict("example", {"x": np.ones(1, np.float32)}, label="other")
-    rest = client.address.startswith("http")  # which has one number for both codes
+    rest = client.address.startswith("http")  # one HTTP status stands for both codes
     with pytest.raises(InvalidArgument if rest else FailedPrecondition, match="not found"):
         client.predict("example", {"x": np.ones(1, np.float32)}, "other", version=1)
     with pytest.raises(InvalidArgument, match="empty text is not allowed"):
         client.predict("example", {"text": [""]}, "check", version=1)
 
 
-def test_large_arrays_come_back_as_they_went(client):
-    """Past gRPC's default limit of 4 MiB."""
+def test_large_arrays_are_returned_unchanged(client):
+    """Larger than gRPC's default limit of 4 MiB."""
     array = np.arange(1_200_000, dtype=np.float32).reshape(-1, 2)
     if client.address.startswith("http"):
-        array = array[:60_000]  # as text it takes longer
+        array = array[:60_000]  # JSON takes longer
     answer = client.predict("example", {"x": array.astype(np.float64)}, "identity_float64", version=1)["y"]
     np.testing.assert_array_equal(answer, array)
-    answer[0] = 7  # an array of its own
+    answer[0] = 7  # the array is writable

@@ -1,4 +1,4 @@
-"""The client's own description of the messages agrees with the original one."""
+"""The client's messages agree with those of TensorFlow, TensorFlow Serving and gRPC."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 from serving.client.wire import CLASSES, decode, encode
 from serving.protocol import CODE_NAMES, DTYPES
 
-ORIGINALS = {
+TENSORFLOW_MESSAGES = {
     "Dim": tensor_shape_pb2.TensorShapeProto.Dim,
     "TensorShape": tensor_shape_pb2.TensorShapeProto,
     "Tensor": tensor_pb2.TensorProto,
@@ -65,16 +65,16 @@ SAME_ON_THE_WIRE = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ORIGINALS))
-def test_fields_have_the_numbers_and_types_of_the_original(name):
-    original = {field.name: field for field in ORIGINALS[name].DESCRIPTOR.fields}
+@pytest.mark.parametrize("name", sorted(TENSORFLOW_MESSAGES))
+def test_fields_have_the_numbers_and_types_of_tensorflow(name):
+    expected_fields = {field.name: field for field in TENSORFLOW_MESSAGES[name].DESCRIPTOR.fields}
     for field in CLASSES[name].DESCRIPTOR.fields:
-        theirs = original[field.name]
-        assert field.number == theirs.number
-        if theirs.is_packed and field.type == FieldDescriptor.TYPE_BYTES:  # its numbers are one string of bytes
+        expected = expected_fields[field.name]
+        assert field.number == expected.number
+        if expected.is_packed and field.type == FieldDescriptor.TYPE_BYTES:  # wire.py declares packed numbers as bytes
             continue
-        assert field.is_repeated == theirs.is_repeated
-        assert field.type == theirs.type or (field.type, theirs.type) in SAME_ON_THE_WIRE
+        assert field.is_repeated == expected.is_repeated
+        assert field.type == expected.type or (field.type, expected.type) in SAME_ON_THE_WIRE
 
 
 def test_numbers_of_dtypes_and_codes():
@@ -106,11 +106,11 @@ VALUES = {
 
 
 @pytest.mark.parametrize("dtype", VALUES)
-def test_tensors_of_tensorflow_are_read_in_both_of_their_forms(dtype):
+def test_tensors_of_tensorflow_are_decoded_from_content_and_from_lists(dtype):
     import tensorflow as tf
 
     array = np.array(VALUES[dtype], object if dtype == "string" else dtype)[:, None]
-    listed = tensor_pb2.TensorProto(dtype=DTYPES[dtype], tensor_shape=tf.TensorShape(array.shape).as_proto())
+    list_proto = tensor_pb2.TensorProto(dtype=DTYPES[dtype], tensor_shape=tf.TensorShape(array.shape).as_proto())
     field = {
         "float32": "float_val",
         "float64": "double_val",
@@ -122,39 +122,39 @@ def test_tensors_of_tensorflow_are_read_in_both_of_their_forms(dtype):
         "string": "string_val",
     }.get(dtype, "int_val")
     values = array.view(np.uint16) if dtype == "float16" else array
-    getattr(listed, field).extend(values.ravel().tolist())
-    for original in (listed, tf.make_tensor_proto(array, dtype)):
-        read = decode(CLASSES["Tensor"].FromString(original.SerializeToString()))
-        assert (read.dtype, read.shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(read, array)
+    getattr(list_proto, field).extend(values.ravel().tolist())
+    for proto in (list_proto, tf.make_tensor_proto(array, dtype)):
+        decoded = decode(CLASSES["Tensor"].FromString(proto.SerializeToString()))
+        assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(decoded, array)
 
 
 @pytest.mark.parametrize("dtype", [*VALUES, "bfloat16"])
-def test_tensorflow_reads_what_is_written(dtype):
+def test_tensorflow_decodes_encoded_tensors(dtype):
     import tensorflow as tf
 
     array = np.array(VALUES.get(dtype, [0.5, -2.0]), object if dtype == "string" else tf.as_dtype(dtype).as_numpy_dtype)
     tensor = CLASSES["Tensor"]()
     encode(tensor, "x", array.reshape(1, -1).T)  # not contiguous
-    read = tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
-    np.testing.assert_array_equal(read, array.reshape(-1, 1))
+    decoded = tf.make_ndarray(tensor_pb2.TensorProto.FromString(tensor.SerializeToString()))
+    np.testing.assert_array_equal(decoded, array.reshape(-1, 1))
 
 
-def test_bfloat16_is_read_as_float32():
+def test_bfloat16_is_decoded_as_float32():
     import tensorflow as tf
 
     array = np.array([0.1, -3e38, np.inf], tf.bfloat16.as_numpy_dtype)
-    listed = tensor_pb2.TensorProto(dtype=DTYPES["bfloat16"], tensor_shape=tf.TensorShape([3]).as_proto())
-    listed.half_val.extend(array.view(np.uint16).tolist())
-    for original in (listed, tf.make_tensor_proto(array)):
-        read = decode(CLASSES["Tensor"].FromString(original.SerializeToString()))
-        assert read.dtype == np.float32
-        np.testing.assert_array_equal(read, array.astype(np.float32))
+    list_proto = tensor_pb2.TensorProto(dtype=DTYPES["bfloat16"], tensor_shape=tf.TensorShape([3]).as_proto())
+    list_proto.half_val.extend(array.view(np.uint16).tolist())
+    for proto in (list_proto, tf.make_tensor_proto(array)):
+        decoded = decode(CLASSES["Tensor"].FromString(proto.SerializeToString()))
+        assert decoded.dtype == np.float32
+        np.testing.assert_array_equal(decoded, array.astype(np.float32))
 
 
-def test_the_last_of_too_few_values_stands_for_the_rest():
+def test_the_last_value_of_a_short_list_is_repeated():
     import tensorflow as tf
 
     short = tensor_pb2.TensorProto(dtype=1, tensor_shape=tf.TensorShape([2, 2]).as_proto(), float_val=[1.0, 7.0])
-    read = decode(CLASSES["Tensor"].FromString(short.SerializeToString()))
-    assert read.tolist() == [[1.0, 7.0], [7.0, 7.0]]
+    decoded = decode(CLASSES["Tensor"].FromString(short.SerializeToString()))
+    assert decoded.tolist() == [[1.0, 7.0], [7.0, 7.0]]

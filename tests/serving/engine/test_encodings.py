@@ -239,7 +239,7 @@ def test_versions_are_compared_by_the_other_signatures(composite, tmp_path, caps
     command = ["composite:1", "composite", str(tmp_path / "lines.txt"), "--server", composite.rest]
     assert compare([*command, "--signature", "count"]) == 0
     assert compare(command) == 1
-    assert "composite:1 refuses 'a b': Output" in capsys.readouterr().err
+    assert "composite:1 rejects 'a b': Output" in capsys.readouterr().err
 
 
 def test_the_status_page_shows_them():

@@ -10,8 +10,8 @@ from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, read_ans
 from tensorflow.core.framework import types_pb2
 
 from serving.client.errors import PermissionDenied
-from serving.client.rest import Http
-from serving.client.rest import read_answer as read_json
+from serving.client.rest import HttpRequest
+from serving.client.rest import parse_response as read_json
 from serving.errors import StatusError, UsageError
 from serving.rest.http.hosts import Misdirected, resolve
 from serving.settings.hosts import allowed_hosts
@@ -163,7 +163,7 @@ def test_rebound_names_find_nothing(method, target, cors):
 
 def test_the_client_tells_what_the_server_says():
     with pytest.raises(PermissionDenied, match="does not answer for the host"):
-        read_json("a", Http("/v1/models"), 421, b'{"error": "This server does not answer for the host"}')
+        read_json("a", HttpRequest("/v1/models"), 421, b'{"error": "This server does not answer for the host"}')
 
 
 def test_targets_with_a_host_lead_to_the_same_answers():

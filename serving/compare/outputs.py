@@ -6,50 +6,54 @@ from typing import Any
 
 import numpy as np
 
-from serving.compare.report import plain
+from serving.compare.report import to_json
 
 RESAMPLES, SEED = 10_000, 0
-Answers = dict[str, list]  # {output: value of each row}: bytes, a number, or an array
+Outputs = dict[str, list]  # {output: value of each row}; a value is bytes, a number, or an array
 
 
-def judge(a: Answers, b: Answers, rows: int) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+def compare_outputs(a: Outputs, b: Outputs, rows: int) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """Return {output: kind and result of the comparison}, and which rows differ, bool [rows].
 
     Rows differ if their texts or indices of the maximum differ; if all outputs are scores, if these differ.
     """
     outputs: dict[str, dict[str, Any]] = {}
-    by_choice, by_score = np.zeros(rows, bool), np.zeros(rows, bool)
+    choice_differs, score_differs = np.zeros(rows, bool), np.zeros(rows, bool)
     for name in sorted(a.keys() | b.keys()):
         if name not in a or name not in b:
             outputs[name] = {"compared": "no", "reason": f"only {'A' if name in a else 'B'} has it"}
             continue
         if len(a[name]) != rows or len(b[name]) != rows:
-            outputs[name] = {"compared": "no", "reason": "it has not one value for each input"}
+            outputs[name] = {"compared": "no", "reason": "it does not have one value for each input"}
             continue
-        (how, of_a), (how_b, of_b) = comparable(name, a), comparable(name, b)
-        if how == "no" or how != how_b:
-            outputs[name] = {"compared": "no", "reason": "it has more axes, or others, than can be compared"}
-        elif how == "score":
-            difference = np.array(of_b, np.float64) - np.array(of_a, np.float64)
+        (kind, values_a), (kind_b, values_b) = values_to_compare(name, a), values_to_compare(name, b)
+        if kind == "no" or kind != kind_b:
+            outputs[name] = {"compared": "no", "reason": "its shapes or dtypes cannot be compared"}
+        elif kind == "score":
+            difference = np.array(values_b, np.float64) - np.array(values_a, np.float64)
             low, high = bootstrap_interval(difference)
-            outputs[name] = {"compared": how, "mean_difference": plain(difference.mean()), "interval_95": [low, high]}
-            by_score |= ~np.isclose(of_a, of_b, rtol=1e-5, atol=1e-6, equal_nan=True)
+            outputs[name] = {
+                "compared": kind,
+                "mean_difference": to_json(difference.mean()),
+                "interval_95": [low, high],
+            }
+            score_differs |= ~np.isclose(values_a, values_b, rtol=1e-5, atol=1e-6, equal_nan=True)
         else:
-            different = np.array([x != y for x, y in zip(of_a, of_b, strict=True)])
+            different = np.array([x != y for x, y in zip(values_a, values_b, strict=True)])
             equal = rows - int(different.sum())
-            outputs[name] = {"compared": how, "equal": equal, "agreement": equal / rows}
-            by_choice |= different
-    chosen = any("agreement" in output for output in outputs.values())
-    return outputs, by_choice if chosen else by_score
+            outputs[name] = {"compared": kind, "equal": equal, "agreement": equal / rows}
+            choice_differs |= different
+    has_choice = any("agreement" in output for output in outputs.values())
+    return outputs, choice_differs if has_choice else score_differs
 
 
-def comparable(name: str, answers: Answers) -> tuple[str, list]:
+def values_to_compare(name: str, outputs: Outputs) -> tuple[str, list]:
     """Return the kind of comparison of an output, and the value to compare for each row.
 
     "text": a string, or the first of several. "score": a number, or the first of several if another output has as many
     strings. "largest": the index of the maximum of several numbers. "no": anything else.
     """
-    values = answers[name]
+    values = outputs[name]
     axes = max(np.ndim(value) for value in values)
     if axes > 1:
         return "no", values
@@ -60,8 +64,8 @@ def comparable(name: str, answers: Answers) -> tuple[str, list]:
     sizes = [len(value) for value in values]
     if min(sizes) == 0:
         return "no", values
-    beside = (other for other in answers.values() if is_text(other[0]) and np.ndim(other[0]) == 1)
-    if any([len(value) for value in other] == sizes for other in beside):
+    strings = (other for other in outputs.values() if is_text(other[0]) and np.ndim(other[0]) == 1)
+    if any([len(value) for value in other] == sizes for other in strings):
         return "score", [value[0] for value in values]
     return "largest", [int(np.argmax(value)) for value in values]
 
@@ -78,8 +82,8 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float | None, float | None]:
     if len(values) < 2 or not np.isfinite(values).all():
         return None, None
     generator = np.random.default_rng(SEED)
-    at_once = max(1, 1_000_000 // len(values))  # some megabytes
-    sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
+    chunk = max(1, 1_000_000 // len(values))  # some megabytes
+    sizes = [min(chunk, RESAMPLES - done) for done in range(0, RESAMPLES, chunk)]
     means = [values[generator.integers(0, len(values), (size, len(values)))].mean(axis=1) for size in sizes]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
