@@ -22,7 +22,7 @@ PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.servi
 SERVING = 1  # grpc.health.v1.HealthCheckResponse.ServingStatus
 
 # Parts of gRPC's own UNAVAILABLE messages about missing and lost connections; other texts come from the server.
-OF_CONNECTIONS = (
+CONNECTION_ERRORS = (
     "failed to connect",
     "resolution",
     "Socket closed",
@@ -157,7 +157,7 @@ class Channel:
 
     def _failure(self, error: Any) -> ServingError:
         code, message = error.code().name, error.details() or ""
-        if code == "UNAVAILABLE" and any(words in message for words in OF_CONNECTIONS):
+        if code == "UNAVAILABLE" and any(words in message for words in CONNECTION_ERRORS):
             return unavailable(self._address, message)
         return failure(code, message)
 
