@@ -217,9 +217,9 @@ def _description(manager: Manager, name: str, addresses: Addresses) -> Markup:
 def _card(path: str) -> tuple[Markup, bool]:
     """Render the model card or the error in it; also return whether it could be read."""
     try:
-        return render("card.html", lines=card_lines(read_card(path)), fault=None), True
+        return render("card.html", lines=card_lines(read_card(path)), error=None), True
     except UnreadableCard as error:
-        return render("card.html", lines=[], fault=error), False
+        return render("card.html", lines=[], error=error), False
 
 
 def _signatures(name: str, number: int, path: str, definitions: Mapping[str, Any], addresses: Addresses) -> Markup:

@@ -174,7 +174,7 @@ KEYS = ("task", "data", "metrics", "network", "intended_use", "limits", "created
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, JSON_VALUES)) | JSON_VALUES)
 def test_any_card_can_be_shown(card):
-    Reader(str(render("card.html", lines=card_lines(card), fault=None)))
+    Reader(str(render("card.html", lines=card_lines(card), error=None)))
 
 
 LARGE = 10**400  # than any float
@@ -315,7 +315,7 @@ def test_elapsed_time(seconds, text):
 
 def test_templates_escape_all_but_markup():
     lines = [("<&>\x00\ud800", [Markup("<br>"), "<br>"])]
-    html = render("card.html", lines=lines, fault=None)
+    html = render("card.html", lines=lines, error=None)
     assert "<dt>&lt;&amp;&gt;??</dt>" in html and "<dd><span><br></span><span>&lt;br&gt;</span></dd>" in html
     chart = recent_chart([1] * 60)
     html = render("load.html", numbers={}, charts={"a": replace(chart, label="\"'<")})
@@ -324,4 +324,4 @@ def test_templates_escape_all_but_markup():
 
 def test_missing_values_of_a_template_raise():
     with pytest.raises(UndefinedError, match="'lines' is undefined"):
-        render("card.html", fault=None)
+        render("card.html", error=None)
