@@ -96,16 +96,16 @@ documents = st.fixed_dictionaries(
 )
 
 
-def encoded(document: Any) -> bytes:
+def encode_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
 bodies = st.one_of(
-    documents.map(encoded),
-    trees.map(encoded),
+    documents.map(encode_json),
+    trees.map(encode_json),
     st.binary(max_size=200),
     st.text(max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.tuples(documents.map(encoded), st.integers(0, 400)).map(lambda cut: cut[0][: cut[1]]),
+    st.tuples(documents.map(encode_json), st.integers(0, 400)).map(lambda cut: cut[0][: cut[1]]),
     st.tuples(st.sampled_from([b"[", b'{"a":', b'{"instances":[', b'{"inputs":[[']), st.integers(1, 3000)).map(
         lambda nested: nested[0] * nested[1]
     ),
@@ -160,7 +160,7 @@ def test_documents_of_each_signature(rest):
     @fuzzing
     @given(document=documents, signature=st.sampled_from(SIGNATURES), verb=st.sampled_from(["predict", "classify"]))
     def ask(document: dict[str, Any], signature: str, verb: str) -> None:
-        body = encoded({**document, "signature_name": signature})
+        body = encode_json({**document, "signature_name": signature})
         status, answer = rest(request_bytes("POST", f"/v1/models/example:{verb}", body))
         assert status in STATUSES, (status, answer)
 
@@ -183,7 +183,7 @@ def test_urls(rest):
 
 def test_invalid_gzip(rest):
     @fuzzing
-    @given(body=st.binary(max_size=100) | documents.map(encoded), start=st.sampled_from([b"\x1f\x8b\x08", b""]))
+    @given(body=st.binary(max_size=100) | documents.map(encode_json), start=st.sampled_from([b"\x1f\x8b\x08", b""]))
     def ask(body: bytes, start: bytes) -> None:
         status, _ = rest(request_bytes("POST", "/v1/models/example:predict", start + body, "Content-Encoding: gzip"))
         assert status == 400
