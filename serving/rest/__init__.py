@@ -1,1 +1,1 @@
-"""HTTP and JSON."""
+"""REST: HTTP and JSON."""

@@ -1,4 +1,4 @@
-"""REST: which request is answered by what, and how an answer or a failure becomes a reply of HTTP."""
+"""REST: route requests to handlers, and turn results and errors into HTTP replies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from serving.rest.http.messages import Reply, Request
 from serving.rest.inference import PredictRequest, prepare_examples
 from serving.rest.json_text import error_json, parse
 from serving.rest.request import signature_name
-from serving.rest.response import LARGE_JSON_RESULT, encoded
+from serving.rest.response import LARGE_JSON_RESULT, encode_json
 from serving.rest.stream import events
 from serving.rest.urls import HEALTH_TARGETS, MODEL_URL, STREAM_URL, VERB_URL, VERBS, read_spec
 from serving.telemetry.observers import Observers, Record
 
-LARGE_EXAMPLES_BYTES = 4096  # of JSON; to make messages of larger ones takes longer than a change of threads
+LARGE_EXAMPLES_BYTES = 4096  # of JSON; converting more takes longer than switching threads
 
 NOT_FOUND_PAGE = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 CORS_HEADERS = (
@@ -45,20 +45,20 @@ CORS_HEADERS = (
 
 @dataclass(frozen=True)
 class RestOptions:
-    """What the flags say of REST. `metrics_path` "" = no metrics; `page` makes the status page."""
+    """REST options, set by flags. `metrics_path` "": no metrics; `page` renders the status page."""
 
     timeout: float | None = 30.0  # seconds; None: no limit
-    hosts: frozenset[str] | None = None  # that requests may be for; None: any
+    hosts: frozenset[str] | None = None  # allowed hosts of requests; None: any
     cors: bool = False
     extensions: bool = False
     metrics_path: str = ""
     page: Callable[[], str] = lambda: ""
-    most_bytes: int = MAX_MESSAGE_BYTES  # of a body
-    most_values: int = sys.maxsize  # of its JSON
+    max_bytes: int = MAX_MESSAGE_BYTES  # in a body
+    max_values: int = sys.maxsize  # in its JSON
 
 
 class RestApi:
-    """Answers requests; knows HTTP's words but no sockets."""
+    """Routes and handles HTTP requests; independent of sockets."""
 
     def __init__(
         self,
@@ -71,15 +71,15 @@ class RestApi:
     ) -> None:
         self._manager, self._runner, self._admission, self._observers = manager, runner, admission, observers
         self._settings, self._options = settings, options
-        self.most_bytes = options.most_bytes
+        self.max_bytes = options.max_bytes
         self.ready = True  # until the server drains
 
     async def handle(self, request: Request) -> Reply:
-        """The reply to a request, whatever becomes of it. Raises nothing but a cancellation."""
+        """Return the reply to a request; an exception becomes an error reply. Raises only cancellation."""
         record = Record("REST", request.method, request.peer, len(request.body))
         try:
             reply = await self._route(request, record)
-        except BaseException as error:  # no variable keeps it: its traceback refers to all that the request takes
+        except BaseException as error:  # stored nowhere: its traceback refers to all memory of the request
             reply = error_reply(self._observers.failed(record, error))
             if not isinstance(error, Exception):
                 self._observers.ended(record)
@@ -88,21 +88,21 @@ class RestApi:
             record.response_bytes = len(reply.body)
             self._observers.ended(record)
         else:
-            stream = self._observed(reply.body, record)
+            stream = self._record_stream(reply.body, record)
             await anext(stream)
             reply = Reply(reply.status, stream, reply.content_type, reply.headers)
         return self._with_cors(reply)
 
-    def refuse(self, request: Request, size: int) -> Reply | None:
-        """What to answer to a request without reading its body, of `size` bytes or more; None: the body may come."""
+    def refusal(self, request: Request, size: int) -> Reply | None:
+        """Return the reply if a request is refused before its body of at least `size` bytes is read, else None."""
         try:
             request = resolve(request, self._options.hosts)
-            if not self._is_open(request):
+            if not self._is_public(request):
                 self._admission.check_token(_authorization(request))
-                if _is_of_models(request):
+                if _is_model_request(request):
                     self._admission.check_room()
-            if size > self.most_bytes:
-                raise too_many_bytes(size, self.most_bytes)
+            if size > self.max_bytes:
+                raise too_many_bytes(size, self.max_bytes)
         except StatusError as error:
             record = Record("REST", request.method, request.peer, size)
             reply = error_reply(self._observers.failed(record, error))
@@ -116,10 +116,10 @@ class RestApi:
         method, target = request.method, request.target
         if method == "OPTIONS":
             return _options(request)
-        if self._is_open(request):
+        if self._is_public(request):
             return self._health(target)
         self._admission.check_token(_authorization(request))
-        if not _is_of_models(request):
+        if not _is_model_request(request):
             return await self._page(request)
         with self._admission.admitted():
             async with asyncio.timeout(self._options.timeout):
@@ -141,11 +141,11 @@ class RestApi:
         prepare: Callable[[Version], Call]
         if verb == "predict":
             prepare = PredictRequest(document, record).prepare
-        else:  # like TensorFlow Serving: read examples before the model is looked up, inputs of predict after
+        else:  # as in TensorFlow Serving, examples are read before the model is looked up, predict inputs after
             large = size > LARGE_EXAMPLES_BYTES
             examples = await self._runner.work(read_examples, document) if large else read_examples(document)
             prepare = prepare_examples(verb, examples, record, self._settings)
-        del document  # it may take most of the memory of a request
+        del document  # it may hold most of the request's memory
         answer = await self._runner.answer(
             self._use(spec), api, prepare, size, self._options.timeout, LARGE_JSON_RESULT
         )
@@ -159,23 +159,23 @@ class RestApi:
         return Reply(200, stream, "text/event-stream")
 
     async def _read(self, request: Request) -> tuple[dict[str, Any], int]:
-        """The JSON object of a request, and how many bytes it has."""
-        body, most_values = request.body, self._options.most_values
+        """Return the JSON object of a request and its size in bytes."""
+        body, max_values = request.body, self._options.max_values
         if b"gzip" in request.headers.get(b"content-encoding", b""):
-            body = await self._runner.work(inflate, body, self.most_bytes)
+            body = await self._runner.work(inflate, body, self.max_bytes)
         if len(body) > LARGE_BYTES:
-            return await self._runner.work(parse, body, most_values), len(body)
-        return parse(body, most_values), len(body)
+            return await self._runner.work(parse, body, max_values), len(body)
+        return parse(body, max_values), len(body)
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
         return self._manager.use(*choice(spec))
 
     def _describe(self, match: re.Match[str], record: Record) -> Reply:
-        """Status or metadata of a model, or which models there are."""
+        """Return the status or the metadata of a model, or the list of models."""
         if not match["model"]:
             if not self._options.extensions or any(match.groups()):
                 raise invalid_argument("Missing model name in request.")
-            return _json(json.dumps({"models": [self._listed(name) for name in self._manager.models()]}, indent=4))
+            return _json(json.dumps({"models": [self._model_entry(name) for name in self._manager.models()]}, indent=4))
         spec = read_spec(match)
         self._observers.asks(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
         if match["part"]:
@@ -185,33 +185,33 @@ class RestApi:
             message_json(get_status(self._manager, get_model_status_pb2.GetModelStatusRequest(model_spec=spec)))
         )
 
-    def _listed(self, name: str) -> dict[str, Any]:
+    def _model_entry(self, name: str) -> dict[str, Any]:
         versions = [{"version": str(number), "state": state} for number, state, _ in self._manager.versions(name)]
         return {"name": name, "versions": versions}
 
-    def _is_open(self, request: Request) -> bool:
-        """Whether anybody may ask this: web pages whether they may call, others whether the server lives."""
+    def _is_public(self, request: Request) -> bool:
+        """Return whether a request needs no token: health checks and CORS preflights."""
         health = self._options.extensions and request.method == "GET" and request.target in HEALTH_TARGETS
         return health or request.method == "OPTIONS"
 
     def _health(self, target: str) -> Reply:
-        well = target == "/healthz" or (self.ready and self._manager.ready())
-        return Reply(200, b"ok\n", "text/plain") if well else Reply(503, b"not ready\n", "text/plain")
+        healthy = target == "/healthz" or (self.ready and self._manager.ready())
+        return Reply(200, b"ok\n", "text/plain") if healthy else Reply(503, b"not ready\n", "text/plain")
 
     async def _page(self, request: Request) -> Reply:
-        """What is not below /v1/: for those who watch the server, so that it does not count as one of its requests."""
+        """Serve metrics and the status page. They monitor the server, so they do not count as its requests."""
         if request.method == "GET" and request.target == self._options.metrics_path:
-            # Names of directories need not be text.
+            # Directory names need not be UTF-8.
             return Reply(200, self._observers.metrics.text().encode("utf-8", "replace"), "text/plain")
         if request.method == "GET" and request.target == "/" and self._options.extensions:
             return Reply(200, (await self._runner.work(self._options.page)).encode(), "text/html; charset=utf-8")
         return Reply(404, NOT_FOUND_PAGE, "text/html")
 
-    async def _observed(self, chunks: AsyncGenerator[bytes], record: Record) -> AsyncGenerator[bytes]:
-        """The chunks; the request ends with them."""
+    async def _record_stream(self, chunks: AsyncGenerator[bytes], record: Record) -> AsyncGenerator[bytes]:
+        """Yield the chunks of a reply; the request ends with them."""
         try:
             async with aclosing(chunks):
-                yield b""  # what has begun is ended by `aclose` too
+                yield b""  # only a started generator runs its `finally` in `aclose`
                 async for chunk in chunks:
                     record.response_bytes += len(chunk)
                     yield chunk
@@ -230,23 +230,23 @@ class RestApi:
 
 def error_reply(error: StatusError) -> Reply:
     status = HTTP_STATUSES[error.code]
-    if isinstance(error, TooLarge):  # not 429: the same request later is as large
+    if isinstance(error, TooLarge):  # not 429: a retry would be as large
         status = 413
     elif isinstance(error, Misdirected):
         status = 421
     headers = (("WWW-Authenticate", "Bearer"),) if status == 401 else ()
-    return Reply(status, encoded(error_json(error.message)), headers=headers)
+    return Reply(status, encode_json(error_json(error.message)), headers=headers)
 
 
 def _options(request: Request) -> Reply:
-    """Whether a web page may call, or what the server as a whole takes."""
+    """Reply to a CORS preflight, or list the methods of the server."""
     if request.target == "*":
         return Reply(200, headers=(("Allow", "GET, POST, OPTIONS"),))
     return Reply(200 if request.headers.get(b"origin", b"").startswith((b"http://", b"https://")) else 400)
 
 
-def _is_of_models(request: Request) -> bool:
-    """Whether it asks for what limits are there for, not for health, metrics or the status page."""
+def _is_model_request(request: Request) -> bool:
+    """Return whether the limits apply to a request: not to health, metrics and the status page."""
     return request.target.lower().startswith("/v1/")
 
 
@@ -256,4 +256,4 @@ def _authorization(request: Request) -> str | None:
 
 
 def _json(text: str) -> Reply:
-    return Reply(200, encoded(text))
+    return Reply(200, encode_json(text))

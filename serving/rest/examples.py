@@ -1,4 +1,4 @@
-"""REST classify and regress: from JSON examples to serialized tf.Examples, and from results to JSON."""
+"""REST classify and regress: convert JSON examples to serialized tf.Examples, and results to JSON."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from serving.rest.json_text import INDENT, debug, decimals, quoted, type_name
 from serving.rest.request import STRING, is_base64, to_array
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  # as messages call them
-TEXT = Input("", STRING, np.dtype(object))  # how a string is read
+KIND_NAMES = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  # in error texts
+STRING_INPUT = Input("", STRING, np.dtype(object))  # for `to_array` of a string
 
 
 def rest_classify(name: str, examples: np.ndarray, servable: Servable, settings: Settings) -> Call:
-    """The run that answers a classify request for signature `name`; its response is JSON text."""
+    """Return the Call of a classify request for signature `name`; its response is JSON text."""
     name = name or DEFAULT_SIGNATURE
     head = Classification(definition_of(servable, name), settings)
 
@@ -40,7 +40,7 @@ def rest_classify(name: str, examples: np.ndarray, servable: Servable, settings:
 
 
 def rest_regress(name: str, examples: np.ndarray, servable: Servable, settings: Settings) -> Call:
-    """The run that answers a regress request for signature `name`; its response is JSON text."""
+    """Return the Call of a regress request for signature `name`; its response is JSON text."""
     name = name or DEFAULT_SIGNATURE
     head = Regression(definition_of(servable, name), settings)
     return call_of(
@@ -49,23 +49,23 @@ def rest_regress(name: str, examples: np.ndarray, servable: Servable, settings: 
 
 
 def read_examples(document: dict[str, Any]) -> np.ndarray:
-    """Serialized tf.Examples [examples] of `examples`, each preceded by `context` where there is one."""
+    """Return the serialized tf.Examples [examples] of a request, each preceded by its `context` if it has one."""
     context = _example(document["context"]) if "context" in document else b""
-    complaint = None
+    problem = None
     if "examples" not in document:
-        complaint = "When method is classify, key 'examples' is expected and was not found"
+        problem = "When method is classify, key 'examples' is expected and was not found"
     elif not isinstance(document["examples"], list):
-        complaint = "Expecting 'examples' value to be an list/array"
+        problem = "Expecting 'examples' value to be an list/array"
     elif not document["examples"]:
-        complaint = "'examples' value is an empty array"
-    if complaint:
-        raise invalid_argument(f"JSON Value: {debug(document)} {complaint}")
+        problem = "'examples' value is an empty array"
+    if problem:
+        raise invalid_argument(f"JSON Value: {debug(document)} {problem}")
     check_context(len(context), len(document["examples"]))
     return as_examples([context + _example(value) for value in document["examples"]])
 
 
 def _example(value: Any) -> bytes:
-    """A JSON object {feature: value or list of values}, serialized."""
+    """Serialize a JSON object {feature: value or list of values}."""
     if not isinstance(value, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {type_name(value)}")
     example = example_pb2.Example()
@@ -79,10 +79,10 @@ def _example(value: Any) -> bytes:
 
 
 def _feature(name: str, values: list[Any]) -> feature_pb2.Feature:
-    """A feature of values that are all of one kind; without values it has no kind."""
+    """Return the Feature of values, which must be of one kind; without values it has no kind."""
     feature = feature_pb2.Feature()
     kinds = set(map(type, values))
-    if kinds == {float}:  # many numbers are worth a short way
+    if kinds == {float}:  # fast for many numbers
         feature.float_list.value.extend(values)
         return feature
     if kinds == {int} and min(values) >= INT64_MIN and max(values) <= INT64_MAX:
@@ -99,33 +99,33 @@ def _feature(name: str, values: list[Any]) -> feature_pb2.Feature:
 
 
 def _value(name: str, value: Any) -> tuple[str, Any]:
-    """The field of a Feature that a JSON value belongs to, and the value as that field takes it."""
+    """Return the field of a Feature for a JSON value, and the value converted for that field."""
     if isinstance(value, float):
         return "float_list", value
-    if isinstance(value, int):  # true and false are among them
+    if isinstance(value, int):  # bool included
         if INT64_MIN <= value <= INT64_MAX:
             return "int64_list", int(value)
         raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
     if isinstance(value, str) or is_base64(value):
-        return "bytes_list", to_array(value, TEXT).item()
+        return "bytes_list", to_array(value, STRING_INPUT).item()
     raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
 
 
 def classifications_json(labels: np.ndarray | None, scores: np.ndarray | None) -> str:
-    """{"results": [[["label", score], ...], ...]}; labels (bytes) and scores (float32) [examples, classes] or None.
+    """Return {"results": [[["label", score], ...], ...]}.
 
-    The missing ones are empty texts or zeros.
+    Labels (bytes) and scores (float32) [examples, classes]; if None, labels become "" or scores 0.
     """
-    known = labels if labels is not None else scores
-    assert known is not None, "a signature has classes or scores"
-    examples, classes = known.shape
-    texts = decimals(scores.ravel()) if scores is not None else ["0.0"] * known.size
+    array = labels if labels is not None else scores
+    assert array is not None, "a signature has classes or scores"
+    examples, classes = array.shape
+    texts = decimals(scores.ravel()) if scores is not None else ["0.0"] * array.size
     names = [quoted(label.decode("utf-8", "surrogateescape")) for label in labels.ravel()] if labels is not None else []
-    pairs = [f"[{name}, {text}]" for name, text in zip(names or ['""'] * known.size, texts, strict=True)]
+    pairs = [f"[{name}, {text}]" for name, text in zip(names or ['""'] * array.size, texts, strict=True)]
     rows = (f"[{', '.join(pairs[row * classes : (row + 1) * classes])}]" for row in range(examples))
     return f'{{\n{INDENT}"results": [{", ".join(rows)}\n{INDENT}]\n}}'
 
 
 def regressions_json(values: np.ndarray) -> str:
-    """{"results": [value, ...]} of values (float32) [examples], on one line."""
+    """Return {"results": [value, ...]} of values (float32) [examples], on one line."""
     return f'{{\n{INDENT}"results": [{", ".join(decimals(values))}]\n}}'

@@ -1,4 +1,4 @@
-"""From the JSON of a request, once it is parsed, to the run that answers it with JSON."""
+"""Turn the parsed JSON of a request into a Call that returns JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from serving.models.manager import Version
 from serving.protocol import DEFAULT_SIGNATURE
 from serving.rest.examples import rest_classify, rest_regress
 from serving.rest.request import read_request
-from serving.rest.response import columnar_json, encoded, row_json
+from serving.rest.response import columnar_json, encode_json, row_json
 from serving.telemetry.observers import Record
 
 
 class PredictRequest:
-    """A predict request. Its inputs are read when the model is known, whose signature says what they have to be."""
+    """A predict request. Its inputs are converted once the model is known: their types come from its signature."""
 
     __slots__ = ("_document", "_record")
 
@@ -27,25 +27,25 @@ class PredictRequest:
         self._document, self._record = document, record
 
     def prepare(self, version: Version) -> Call:
-        """The run, after which the JSON is gone: arrays hold the same in a fraction of its memory."""
+        """Return the Call, and drop the JSON: arrays hold the same values in a fraction of its memory."""
         document, self._document = self._document, {}
         self._record.version = version.number
-        return predict_call(version.servable, document, self._record.signature).then(encoded)
+        return predict_call(version.servable, document, self._record.signature).then(encode_json)
 
 
 def prepare_examples(verb: str, examples: np.ndarray, record: Record, settings: Settings) -> Callable[[Version], Call]:
-    """What prepares the run of a classify or regress request."""
+    """Return the function that prepares the Call of a classify or regress request."""
     make_call = rest_classify if verb == "classify" else rest_regress
 
     def prepare(version: Version) -> Call:
         record.version = version.number
-        return make_call(record.signature, examples, version.servable, settings).then(encoded)
+        return make_call(record.signature, examples, version.servable, settings).then(encode_json)
 
     return prepare
 
 
 def predict_call(servable: Any, document: dict[str, Any], name: str) -> Call:
-    """The run of signature `name` ("": the default one) on the inputs of a predict request."""
+    """Return the Call of signature `name` ("": the default) on the inputs of a predict request."""
     name = name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:

@@ -1,4 +1,4 @@
-"""JSON as TensorFlow Serving reads and writes it: RapidJSON with TensorFlow's number format."""
+"""Read and write JSON like TensorFlow Serving: RapidJSON with TensorFlow's number format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.errors import invalid_argument
 from serving.rest.body import check_values
 
 INDENT = "    "
-DEBUG_CHARACTERS = 256  # longer values are cut in messages
+DEBUG_CHARACTERS = 256  # of a value in a message
 
 # {Python's message: RapidJSON's}
 PARSE_ERRORS = {
@@ -35,31 +35,31 @@ MISSING_COMMA = {
     "{": "Missing a comma or } after an object member.",
     "[": "Missing a comma or ] after an array element.",
 }
-TOO_BIG = "Number too big to be stored in double"
-HALF_A_PAIR = "The surrogate pair in string is invalid"
-# One that does not end is taken to the end of the text: what looked for the end again from every quotation mark inside
-# would take the square of the time.
+NUMBER_TOO_BIG = "Number too big to be stored in double"
+LONE_SURROGATE = "The surrogate pair in string is invalid"
+# An unterminated string extends to the end of the text: searching for its end again from every later quotation mark
+# would take quadratic time.
 STRING = r'"(?:[^"\\]++|\\.)*+"?'
 STRING_OR_BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
 STRING_OR_INF = re.compile(rf"{STRING}|\bInf\b", re.DOTALL)
 STRING_OR_NUMBER = re.compile(STRING + r"|(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)", re.DOTALL)
-# An escape; the group is there for half a surrogate pair.
+# An escape sequence; the group matches a lone surrogate.
 ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-INTEGER_DIGITS = 20  # of the longest that 64 bits hold, with its sign
+MAX_INTEGER_CHARACTERS = 20  # of a 64-bit integer, with its sign
 
 
-def parse(body: bytes | bytearray, most_values: int = sys.maxsize) -> dict[str, Any]:
-    """The object at the start of `body`; what follows it is ignored, NaN, Inf and Infinity are numbers.
+def parse(body: bytes | bytearray, max_values: int = sys.maxsize) -> dict[str, Any]:
+    """Parse the object at the start of `body`. Text after it is ignored; NaN, Inf and Infinity are numbers.
 
     Bytes that are not UTF-8 are kept as surrogate escapes: string tensors hold any bytes.
-    Raises: INVALID_ARGUMENT for what is not JSON; TooLarge for more than `most_values`.
+    Raises: INVALID_ARGUMENT if it is not JSON; TooLarge for more than `max_values`.
     """
-    check_values(body, most_values)
+    check_values(body, max_values)
     try:
         with _no_garbage_collection():
-            value = orjson.loads(body)  # takes a quarter of the time; what it refuses is read again, more tolerantly
+            value = orjson.loads(body)  # takes a quarter of the time; what it refuses is parsed again
     except orjson.JSONDecodeError:
         value = _parse_tolerantly(body)
     if not isinstance(value, dict):
@@ -69,7 +69,7 @@ def parse(body: bytes | bytearray, most_values: int = sys.maxsize) -> dict[str, 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Of millions of lists that are made none is garbage, and no other thread could run while all are looked at."""
+    """None of the millions of new lists is garbage, and other threads would wait while the collector visits them."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -100,11 +100,11 @@ def _decode(text: str, start: int) -> Any:
     except JSONDecodeError as error:
         if error.msg != "Expecting value" or "Inf" not in text:
             raise
-    return _decode_spelled_out(text, start)
+    return _decode_with_inf(text, start)
 
 
-def _decode_spelled_out(text: str, start: int) -> Any:
-    """With Infinity for each Inf; a fault is told where it is in `text`."""
+def _decode_with_inf(text: str, start: int) -> Any:
+    """Decode with Infinity in place of each Inf; the position of an error is that in `text`."""
     try:
         return _decode_once(STRING_OR_INF.sub(lambda m: "Infinity" if m[0] == "Inf" else m[0], text), start)
     except JSONDecodeError as error:
@@ -116,31 +116,31 @@ def _decode_spelled_out(text: str, start: int) -> Any:
 
 
 def _decode_once(text: str, start: int) -> Any:
-    """The value at `start`; JSONDecodeError for the first fault."""
-    value, fault = None, ""  # no variable keeps an exception: its traceback would keep the text
+    """Return the value at `start`; raise JSONDecodeError for the first error."""
+    value, message = None, ""  # exceptions are not stored: their tracebacks would keep the text
     try:
         with _no_garbage_collection():
             value, end = _decoder.raw_decode(text, start)
     except JSONDecodeError as error:
-        fault, end = error.msg, error.pos
+        message, end = error.msg, error.pos
     except OverflowError:
-        fault, end = TOO_BIG, _first_too_big(text, start)
-    half = next((m.start() for m in ESCAPE.finditer(text, start, end) if m[1]), None) if "\\u" in text else None
-    if half is not None:
-        raise JSONDecodeError(HALF_A_PAIR, text, half)
-    if fault:
-        raise JSONDecodeError(fault, text, end)
+        message, end = NUMBER_TOO_BIG, _find_overflow(text, start)
+    lone = next((m.start() for m in ESCAPE.finditer(text, start, end) if m[1]), None) if "\\u" in text else None
+    if lone is not None:
+        raise JSONDecodeError(LONE_SURROGATE, text, lone)
+    if message:
+        raise JSONDecodeError(message, text, end)
     return value
 
 
-def _first_too_big(text: str, start: int) -> int:
+def _find_overflow(text: str, start: int) -> int:
     numbers = STRING_OR_NUMBER.finditer(text, start)
     return next((number.start() for number in numbers if number[1] and math.isinf(float(number[1]))), start)
 
 
 def _integer(text: str) -> int | float:
-    """As orjson and RapidJSON: what 64 bits do not hold is a double."""
-    if len(text) <= INTEGER_DIGITS and -(2**63) <= (number := int(text)) < 2**64:
+    """Parse an integer like orjson and RapidJSON: beyond 64 bits it becomes a double."""
+    if len(text) <= MAX_INTEGER_CHARACTERS and -(2**63) <= (number := int(text)) < 2**64:
         return number
     return _double(text)
 
@@ -173,7 +173,7 @@ def _parse_error(error: JSONDecodeError) -> str:
 
 
 def type_name(value: Any) -> str:
-    """RapidJSON's name of a value's type."""
+    """Return RapidJSON's name of a value's type."""
     if value is None:
         return "Null"
     if isinstance(value, bool):
@@ -183,7 +183,7 @@ def type_name(value: Any) -> str:
 
 
 def debug(value: Any) -> str:
-    """A value for a message: arrays on one line, cut when long."""
+    """Format a value for a message: arrays on one line, cut if long."""
     text = ""
     for piece in _pieces(value, 0):
         text += piece
@@ -193,7 +193,7 @@ def debug(value: Any) -> str:
 
 
 def _pieces(value: Any, level: int) -> Iterator[str]:
-    """The text of a value bit by bit: of a large one only the start is wanted. `level` objects and arrays hold it."""
+    """Yield the text of a value in pieces: `debug` needs only the start of a large one. `level`: its nesting depth."""
     if isinstance(value, dict) and value:
         start = "{"
         for key, item in value.items():
@@ -227,20 +227,20 @@ def error_json(message: str) -> str:
 
 
 def decimals(numbers: np.ndarray) -> list[str]:
-    """Texts of float32 or float64 numbers [n]: 6 digits if they read back equal, else 9 or 17.
+    """Format float32 or float64 numbers [n]: 6 digits if they read back equal, else 9 or 17.
 
-    Whole numbers end in `.0`, so that a reader can tell them from integers.
+    Whole numbers end in `.0`, so that readers can tell them from integers.
     """
     values = numbers.tolist()
     texts = [f"{value:g}" for value in values]
     precise = ".9g" if numbers.dtype == np.float32 else ".17g"
     read_back = np.array([float(text) for text in texts], dtype=numbers.dtype)
-    for index in np.flatnonzero(read_back != numbers).tolist():  # NaN is among them
+    for index in np.flatnonzero(read_back != numbers).tolist():  # NaN included
         texts[index] = format(values[index], precise)
-    return list(_finished(texts))
+    return list(_number_texts(texts))
 
 
-def _finished(texts: Iterable[str]) -> Iterable[str]:
+def _number_texts(texts: Iterable[str]) -> Iterable[str]:
     names = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
     for text in texts:
         if text in names:

@@ -1,4 +1,4 @@
-"""From the JSON of a REST predict request to arrays; row form ("instances") or columnar form ("inputs")."""
+"""Convert the JSON of a REST predict request to arrays; row form ("instances") or columnar form ("inputs")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serving.rest.json_text import debug, type_name
 STRING = types_pb2.DT_STRING
 FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 INT32_RANGE = (-(2**31), 2**31 - 1)
-# Ranges of integer literals. Small types are then cast unchecked, like in TensorFlow Serving.
+# Ranges of integer literals. As in TensorFlow Serving, small types are then cast unchecked.
 INTEGER_RANGES = {
     types_pb2.DT_INT8: INT32_RANGE,
     types_pb2.DT_INT16: INT32_RANGE,
@@ -31,8 +31,8 @@ INTEGER_RANGES = {
     types_pb2.DT_UINT32: (0, 2**32 - 1),
     types_pb2.DT_UINT64: (0, 2**64 - 1),
 }
-# {DataType: Python types of JSON values that it takes}
-ACCEPTED = {
+# {DataType: Python types of its JSON values}
+ACCEPTED_TYPES = {
     **dict.fromkeys(FLOATS, frozenset({int, float})),
     **dict.fromkeys(INTEGER_RANGES, frozenset({int})),
     types_pb2.DT_BOOL: frozenset({bool}),
@@ -42,14 +42,14 @@ ACCEPTED = {
 
 @dataclass(frozen=True)
 class RestRequest:
-    """Arrays by input name, and the form in which the answer is expected."""
+    """Arrays by input name, and the form of the reply."""
 
     arrays: dict[str, np.ndarray]
     row_form: bool
 
 
 def signature_name(document: dict[str, Any]) -> str:
-    """Signature that the request names, or ""."""
+    """Return the signature that the request names, or ""."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
@@ -59,93 +59,93 @@ def signature_name(document: dict[str, Any]) -> str:
 
 
 def read_request(document: dict[str, Any], signature: Signature) -> RestRequest:
-    """Arrays of all inputs of the signature."""
+    """Convert the values of all inputs of the signature."""
     if not signature.inputs:
         raise invalid_argument(f"Failed to get input map for signature: {signature.name}")
     if "instances" not in document:
         if "inputs" not in document:
             raise invalid_argument("Missing 'inputs' or 'instances' key")
         return RestRequest(read_columns(document["inputs"], signature.inputs), row_form=False)
-    complaint = None
+    problem = None
     if "inputs" in document:
-        complaint = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        problem = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
     elif not isinstance(document["instances"], list):
-        complaint = "Expecting 'instances' to be an list/array"
+        problem = "Expecting 'instances' to be an list/array"
     elif not document["instances"]:
-        complaint = "No values in 'instances' array"
-    if complaint:
-        raise invalid_argument(f"JSON Value: {debug(document)} {complaint}")
+        problem = "No values in 'instances' array"
+    if problem:
+        raise invalid_argument(f"JSON Value: {debug(document)} {problem}")
     return RestRequest(_rows(document["instances"], signature.inputs), row_form=True)
 
 
-def read_columns(inputs: Any, wanted: dict[str, Input]) -> dict[str, np.ndarray]:
-    """The columnar form: one value for the only input, or an object with a value for each."""
+def read_columns(inputs: Any, specs: dict[str, Input]) -> dict[str, np.ndarray]:
+    """Read the columnar form: one value for the only input, or an object with a value for each."""
     if not isinstance(inputs, dict) or is_base64(inputs):
-        if len(wanted) > 1:
+        if len(specs) > 1:
             raise invalid_argument(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required "
                 "as per tensorinfo_map"
             )
-        inputs = {next(iter(wanted)): inputs}
+        inputs = {next(iter(specs)): inputs}
     arrays = {}
-    for name, info in wanted.items():
+    for name, info in specs.items():
         if name not in inputs:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
         arrays[name] = to_array(inputs[name], info)
     return arrays
 
 
-def _rows(instances: list[Any], wanted: dict[str, Input]) -> dict[str, np.ndarray]:
-    """The row form: a list of values of the only input, or of objects with just the names of the inputs."""
-    if len(wanted) > 1 and not isinstance(instances[0], dict):
+def _rows(instances: list[Any], specs: dict[str, Input]) -> dict[str, np.ndarray]:
+    """Read the row form: a list of values of the only input, or of objects with exactly the names of the inputs."""
+    if len(specs) > 1 and not isinstance(instances[0], dict):
         raise invalid_argument(
             "instances is a plain list, but expecting list of objects as multiple input tensors required "
             "as per tensorinfo_map"
         )
     objects = _is_object(instances[0])
-    if objects and all(_is_object(row) and row.keys() == wanted.keys() for row in instances):
-        columns = {name: [row[name] for row in instances] for name in wanted}
+    if objects and all(_is_object(row) and row.keys() == specs.keys() for row in instances):
+        columns = {name: [row[name] for row in instances] for name in specs}
     elif not objects:
-        columns = {next(iter(wanted)): instances}
+        columns = {next(iter(specs)): instances}
     else:
         columns = {}
-    arrays = {name: _regular(column, wanted[name]) for name, column in columns.items()}
+    arrays = {name: _regular_array(column, specs[name]) for name, column in columns.items()}
     if arrays and all(array is not None for array in arrays.values()):
         return arrays  # type: ignore[return-value]
-    return _rows_one_by_one(instances, wanted, objects)
+    return _rows_one_by_one(instances, specs, objects)
 
 
-def _rows_one_by_one(instances: list[Any], wanted: dict[str, Input], objects: bool) -> dict[str, np.ndarray]:
-    """As `_rows`, row after row: slower, and finds the first fault."""
+def _rows_one_by_one(instances: list[Any], specs: dict[str, Input], objects: bool) -> dict[str, np.ndarray]:
+    """Read the row form row by row: slower, but finds the first error."""
     shapes: dict[str, list[int]] = {}  # of a row
-    leaves: dict[str, list[Any]] = {name: [] for name in wanted}  # of all rows: arrays would take far more memory
+    leaves: dict[str, list[Any]] = {name: [] for name in specs}  # of all rows: arrays would take far more memory
     for index, row in enumerate(instances):
         if objects and not _is_object(row):
             raise invalid_argument(f"Expecting object but got list at item {index} of input list")
         if not objects and _is_object(row):
             raise invalid_argument(f"Expecting value/list but got object at item {index} of input list")
-        for name, value in row.items() if objects else [(next(iter(wanted)), row)]:
+        for name, value in row.items() if objects else [(next(iter(specs)), row)]:
             try:
-                of_row = _leaves_of_row(name, value, wanted, shapes)
-                leaves[name] += of_row
+                row_leaves = _leaves_of_row(name, value, specs, shapes)
+                leaves[name] += row_leaves
             except StatusError as error:
                 key = f" key: {name}" if objects else ""
                 raise invalid_argument(
                     f"Failed to process element: {index}{key} of 'instances' list. Error: {error}"
                 ) from None
-        if objects and row.keys() != wanted.keys():
+        if objects and row.keys() != specs.keys():
             raise invalid_argument(
                 f"Failed to process element: {index} of 'instances' list. JSON object: {debug(row)} "
-                f"keys must be equal to: {','.join(sorted(wanted))}"
+                f"keys must be equal to: {','.join(sorted(specs))}"
             )
-    return {name: _array(leaves[name], info).reshape([len(instances), *shapes[name]]) for name, info in wanted.items()}
+    return {name: _array(leaves[name], info).reshape([len(instances), *shapes[name]]) for name, info in specs.items()}
 
 
-def _leaves_of_row(name: str, value: Any, wanted: dict[str, Input], shapes: dict[str, list[int]]) -> list[Any]:
-    """The leaves of one row, which must look like the first row."""
-    if name not in wanted:
+def _leaves_of_row(name: str, value: Any, specs: dict[str, Input], shapes: dict[str, list[int]]) -> list[Any]:
+    """Return the leaves of one row, which must have the shape of the first row."""
+    if name not in specs:
         raise invalid_argument(f"JSON object: does not have named input: {name}")
-    shape, leaves = _shape_and_leaves(value, wanted[name].data_type)
+    shape, leaves = _shape_and_leaves(value, specs[name].data_type)
     first = shapes.setdefault(name, shape)
     if math.prod(first) != math.prod(shape):
         raise invalid_argument(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
@@ -159,22 +159,22 @@ def _brackets(shape: list[int]) -> str:
 
 
 def to_array(value: Any, info: Input) -> np.ndarray:
-    """Array of one JSON value, a scalar or evenly nested lists."""
+    """Convert one JSON value, a scalar or regularly nested lists."""
     shape, leaves = _shape_and_leaves(value, info.data_type)
     return _array(leaves, info).reshape(shape)
 
 
 def _shape_and_leaves(value: Any, data_type: int) -> tuple[list[int], list[Any]]:
     shape = _shape(value)
-    leaves = _even_leaves(value, shape, data_type)
+    leaves = _regular_leaves(value, shape, data_type)
     if leaves is None:
         leaves = []
-        _collect(value, 0, shape, data_type, leaves)
+        _collect_leaves(value, 0, shape, data_type, leaves)
     return shape, leaves
 
 
 def _shape(value: Any) -> list[int]:
-    """Lengths along the first elements."""
+    """Return the lengths of the lists along the first elements."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -186,21 +186,21 @@ def _shape(value: Any) -> list[int]:
     return shape
 
 
-def _regular(value: Any, info: Input) -> np.ndarray | None:
-    """The array if lists are even and all leaves plain values of the right type, else None."""
+def _regular_array(value: Any, info: Input) -> np.ndarray | None:
+    """Return the array if lists are regular and all leaves plain values of the right type, else None."""
     shape = _shape(value)
-    leaves = _even_leaves(value, shape, info.data_type)
+    leaves = _regular_leaves(value, shape, info.data_type)
     return None if leaves is None else _array(leaves, info).reshape(shape)
 
 
-def _even_leaves(value: Any, shape: list[int], data_type: int) -> list[Any] | None:
-    """The leaves of a value if they are as `_regular` takes them, else None; no Python loop over them."""
+def _regular_leaves(value: Any, shape: list[int], data_type: int) -> list[Any] | None:
+    """Return the leaves of a value that `_regular_array` accepts, else None; without a Python loop over them."""
     leaves = [value]
     for size in shape:
         if set(map(type, leaves)) - {list} or set(map(len, leaves)) - {size}:
             return None
         leaves = list(chain.from_iterable(leaves))
-    if set(map(type, leaves)) - ACCEPTED.get(data_type, frozenset()):
+    if set(map(type, leaves)) - ACCEPTED_TYPES.get(data_type, frozenset()):
         return None
     if leaves and data_type in INTEGER_RANGES:
         low, high = INTEGER_RANGES[data_type]
@@ -210,14 +210,14 @@ def _even_leaves(value: Any, shape: list[int], data_type: int) -> list[Any] | No
 
 
 def _array(leaves: list[Any], info: Input) -> np.ndarray:
-    """Array [n] of values that fit the dtype; integers of small types wrap around."""
+    """Return an array [n] of values that fit the dtype; integers of small types wrap around."""
     if info.data_type == STRING:
         array = np.empty(len(leaves), object)
         array[:] = [_bytes(leaf) for leaf in leaves]
         return array
     if info.data_type in FLOATS:
         numbers = np.array(leaves, np.float64)
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite
             return numbers.astype(info.dtype)
     if INTEGER_RANGES.get(info.data_type) == INT32_RANGE:
         return np.array(leaves, np.int32).astype(info.dtype)
@@ -228,8 +228,8 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
-def _collect(value: Any, level: int, shape: list[int], data_type: int, leaves: list[Any]) -> None:
-    """Append the leaves of a value in order; the first that is out of place or of the wrong type raises."""
+def _collect_leaves(value: Any, level: int, shape: list[int], data_type: int, leaves: list[Any]) -> None:
+    """Append the leaves of a value in order; raise for the first that is misplaced or of the wrong type."""
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid_argument(
@@ -245,17 +245,19 @@ def _collect(value: Any, level: int, shape: list[int], data_type: int, leaves: l
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         )
     for item in value:
-        _collect(item, level + 1, shape, data_type, leaves)
+        _collect_leaves(item, level + 1, shape, data_type, leaves)
 
 
 def _leaf(value: Any, data_type: int) -> Any:
-    """A value that the dtype takes; for strings also {"b64": ...}."""
+    """Check a value against the dtype; decode {"b64": ...} of strings."""
     if isinstance(value, dict) and data_type == STRING:
         return _from_base64(value)
-    if data_type not in ACCEPTED and not isinstance(value, dict):
+    if data_type not in ACCEPTED_TYPES and not isinstance(value, dict):
         raise StatusError("UNIMPLEMENTED", f"Conversion of JSON Value: {debug(value)} to type: {dtype_name(data_type)}")
     low, high = INTEGER_RANGES.get(data_type, (0, 0))
-    if type(value) not in ACCEPTED.get(data_type, ()) or (data_type in INTEGER_RANGES and not low <= value <= high):
+    if type(value) not in ACCEPTED_TYPES.get(data_type, ()) or (
+        data_type in INTEGER_RANGES and not low <= value <= high
+    ):
         raise invalid_argument(
             f"JSON Value: {debug(value)} Type: {type_name(value)} is not of expected type: {dtype_name(data_type)}"
         )
@@ -267,7 +269,7 @@ def _is_object(value: Any) -> bool:
 
 
 def is_base64(value: Any) -> bool:
-    """{"b64": "..."} and nothing else in it."""
+    """Return whether a value is {"b64": "..."} without other keys."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 

@@ -29,13 +29,13 @@ LARGE_JSON_RESULT = 4096  # bytes; writing a number as text takes about a micros
 Outputs = dict[str, tuple[int, np.ndarray]]  # {name: (DataType, array)}
 
 
-def encoded(text: str) -> bytes:
-    """A body as it travels; bytes of the request that are not UTF-8 go back as they came."""
+def encode_json(text: str) -> bytes:
+    """Encode JSON text; bytes of the request that were not UTF-8 (surrogate escapes) are restored."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def row_json(outputs: Outputs) -> str:
-    """{"predictions": [...]}: a value per example, or an object if there are several outputs."""
+    """Return {"predictions": [...]}: a value per example, or an object if there are several outputs."""
     count = _batch_size(outputs)
     several = len(outputs) > 1
     columns = {
@@ -55,7 +55,7 @@ def row_json(outputs: Outputs) -> str:
 
 
 def columnar_json(outputs: Outputs) -> str:
-    """{"outputs": ...}: the value of the only output, or an object with a value for each."""
+    """Return {"outputs": ...}: the value of the only output, or an object with a value for each."""
     level = 2 if len(outputs) > 1 else 1
     values = {
         name: _texts(name, data_type, array, 1, array.shape, level, one_line=False)[0]
@@ -73,7 +73,7 @@ def _members(values: dict[str, str], level: int) -> str:
 
 
 def _batch_size(outputs: Outputs) -> int:
-    """The size of the first axis, which all outputs must share."""
+    """Return the size of the first axis, which all outputs must share."""
     count = None
     for name, (_, array) in outputs.items():
         if array.ndim == 0:
@@ -95,7 +95,7 @@ def _texts(
     level: int,
     one_line: bool,
 ) -> list[str]:
-    """JSON of each of `count` values of `shape`, `level` objects and arrays deep in the document."""
+    """Return the JSON of each of `count` values of `shape`; `level`: their nesting depth in the document."""
     texts = _leaves(name, data_type, array.ravel(), level + len(shape))
     for axis in reversed(range(len(shape))):
         inner = "" if one_line else "\n" + INDENT * (level + axis + 1)
@@ -109,21 +109,21 @@ def _texts(
 
 
 def _leaves(name: str, data_type: int, values: np.ndarray, level: int) -> list[str]:
-    """JSON of each element [n]."""
+    """Return the JSON of each element [n]."""
     if data_type in FLOATS:
         return decimals(values)
     if data_type in INTEGERS:
         return list(map(str, values.tolist()))
     if data_type == types_pb2.DT_BOOL:
         return ["true" if value else "false" for value in values.tolist()]
-    check_json(data_type)
-    if name.endswith("_bytes"):  # the convention that tells bytes from text
+    check_json_type(data_type)
+    if name.endswith("_bytes"):  # this suffix marks bytes
         return [_base64_object(value, level) for value in values]
     return [quoted(value.decode("utf-8", "surrogateescape")) for value in values]
 
 
-def check_json(data_type: int) -> None:
-    """INVALID_ARGUMENT for a DataType that has no form in JSON."""
+def check_json_type(data_type: int) -> None:
+    """Raise INVALID_ARGUMENT for a DataType that JSON cannot represent."""
     if data_type not in JSON_TYPES:
         raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype_name(data_type)}")
 

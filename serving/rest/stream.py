@@ -1,4 +1,4 @@
-"""Server-sent events of a model that writes step by step: its output `state` becomes its input `state`."""
+"""Server-sent events of a model that generates step by step: its output `state` becomes its input `state`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from serving.errors import StatusError, invalid_argument
 from serving.models.manager import Use
 from serving.rest.json_text import debug
 from serving.rest.request import read_columns, signature_name
-from serving.rest.response import LARGE_JSON_RESULT, check_json, columnar_json
+from serving.rest.response import LARGE_JSON_RESULT, check_json_type, columnar_json
 from serving.telemetry.observers import Record, status_of
 
 STATE = "state"
 STREAM_SIGNATURE = "stream"
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 
 
 async def events(
@@ -35,11 +35,11 @@ async def events(
     timeout: float | None,
     record: Record,
 ) -> AsyncGenerator[bytes]:
-    """The events of a request, once its first step is done: what is wrong with a request is an ordinary error.
+    """Return the events of a request after its first step has run: until then errors are ordinary error replies.
 
-    Each of `steps` runs of the signature is one event, `data: {outputs without state}`; then comes `event: done`. A
-    step that fails or takes longer than `timeout` seconds (None: no deadline) ends it with `event: error`. All steps
-    are of one version. A thread reads a `large` document. `record` learns what becomes of it.
+    Each of `steps` runs of the signature is one event, `data: {outputs without state}`; the last is `event: done`. If
+    a step fails or takes longer than `timeout` seconds (None: no deadline), the last is `event: error`. All steps use
+    one version. A thread reads a `large` document. The outcome is stored in `record`.
     """
     stream = _events(runner, admission, use, document, large, timeout, record)
     await anext(stream)
@@ -62,7 +62,7 @@ async def _events(
         signature = _signature(version.servable.signatures, record.signature)
         steps = _steps(document)
         arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
-        del document  # it may take most of the memory of a request
+        del document  # it may hold most of the request's memory
         for step in range(steps):
             try:
                 async with asyncio.timeout(timeout):
@@ -71,15 +71,19 @@ async def _events(
                     outputs = dict(zip(signature.all_outputs, fetched, strict=True))
                     arrays[STATE] = outputs.pop(STATE)
                     large = sum(map(memory_of, outputs.values())) > LARGE_JSON_RESULT
-                    line = await runner.work(_line, outputs, signature) if large else _line(outputs, signature)
+                    line = (
+                        await runner.work(_outputs_json, outputs, signature)
+                        if large
+                        else _outputs_json(outputs, signature)
+                    )
             except (StatusError, TimeoutError) as error:
                 if step == 0:
                     raise
-                yield _failed(error, record)
+                yield _error_event(error, record)
                 return
             if step == 0:
                 hold.enter_context(admission.counted())
-                yield b""  # what `events` waits for
+                yield b""  # `events` waits for it
             yield b"data: %s\n\n" % line
         yield b"event: done\ndata: {}\n\n"
 
@@ -88,8 +92,8 @@ def _signature(signatures: dict[str, Signature], name: str) -> Signature:
     signature = signatures.get(name)
     if signature is None:
         raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-    into, out = signature.inputs.get(STATE), signature.output_types.get(STATE)
-    if into is None or into.data_type != out:
+    state, output_type = signature.inputs.get(STATE), signature.output_types.get(STATE)
+    if state is None or state.data_type != output_type:
         raise invalid_argument(
             f'Signature "{name}" cannot be streamed: it needs an input and an output "{STATE}" of one type; its inputs '
             f"are {', '.join(signature.inputs)}, its outputs {', '.join(signature.outputs)}."
@@ -98,35 +102,35 @@ def _signature(signatures: dict[str, Signature], name: str) -> Signature:
     signature.fetches(signature.all_outputs)
     for alias, data_type in signature.output_types.items():
         if alias != STATE:
-            check_json(data_type)
+            check_json_type(data_type)
     return signature
 
 
 def _steps(document: dict[str, Any]) -> int:
     steps = document.get("steps", 1)
-    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
-        raise invalid_argument(f"'steps' is {debug(steps)}; it must be a whole number from 1 to {MOST_STEPS}.")
+    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+        raise invalid_argument(f"'steps' is {debug(steps)}; it must be a whole number from 1 to {MAX_STEPS}.")
     return steps
 
 
 def _first_arrays(document: dict[str, Any], signature: Signature) -> dict[str, np.ndarray]:
-    """Inputs of the first step; the state is zeros of the size that the signature declares."""
+    """Return the inputs of the first step; the state is zeros in the shape that the signature declares."""
     inputs = document.get("inputs")
     if not isinstance(inputs, dict):
         raise invalid_argument("Missing 'inputs' key: give an object with a list for each input but the state.")
-    wanted = {alias: info for alias, info in signature.inputs.items() if alias != STATE}
-    given = {**{alias: signature.defaults[alias].tolist() for alias in wanted if alias in signature.defaults}, **inputs}
-    arrays = read_columns(given, wanted)
+    specs = {alias: info for alias, info in signature.inputs.items() if alias != STATE}
+    defaults = {alias: signature.defaults[alias].tolist() for alias in specs if alias in signature.defaults}
+    arrays = read_columns({**defaults, **inputs}, specs)
     rows = {array.shape[0] if array.ndim else None for array in arrays.values()}
     if rows != {1}:
-        raise invalid_argument("A stream is of one row: give each input as a list of one value.")
+        raise invalid_argument("A stream has one row: give each input as a list of one value.")
     state = signature.inputs[STATE]
     arrays[STATE] = np.zeros([1, *(max(size, 0) for size in (state.shape or [])[1:])], state.dtype)
     return arrays
 
 
-def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
-    """{"name": value, ...} on one line, values as in an answer to a columnar request."""
+def _outputs_json(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
+    """Return {"name": value, ...} on one line, values as in the reply to a columnar request."""
     if not outputs:
         return b"{}"
     text = columnar_json({name: (signature.output_types[name], array) for name, array in outputs.items()})
@@ -136,7 +140,7 @@ def _line(outputs: dict[str, np.ndarray], signature: Signature) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
-def _failed(error: StatusError | TimeoutError, record: Record) -> bytes:
+def _error_event(error: StatusError | TimeoutError, record: Record) -> bytes:
     status = status_of(error)
     record.code = status.code
     return b"event: error\ndata: %s\n\n" % json.dumps({"error": status.message, "code": status.code}).encode()

@@ -1,6 +1,6 @@
-"""tensorflow.ProfilerService: what TensorFlow's operations do for a while, for TensorBoard's profiler.
+"""tensorflow.ProfilerService: record TensorFlow's operations for TensorBoard's profiler.
 
-A profile is sent back and not kept: a client does not choose files of the server.
+A profile is returned and not stored: a client must not choose files on the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from serving.errors import StatusError, invalid_argument
 from serving.settings.configuration import POOL, add_proto
 
 SERVICE = "tensorflow.ProfilerService"
-MOST_MILLISECONDS = 600_000
+MAX_MILLISECONDS = 600_000
 
 add_proto("profiler")
 ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse = (
@@ -27,39 +27,39 @@ ProfileRequest, ProfileResponse, TerminateRequest, TerminateResponse = (
 
 
 class Profiler:
-    """One profile at a time: TensorFlow has one recorder."""
+    """Records one profile at a time: TensorFlow has one recorder."""
 
     def __init__(self) -> None:
-        self._running: asyncio.Event | None = None  # set: end now
+        self._stop: asyncio.Event | None = None  # ends the current profile
 
     async def profile(self, request: Any) -> Any:
         """Record for `duration_ms`, or until Terminate."""
-        if not 0 < request.duration_ms <= MOST_MILLISECONDS:
+        if not 0 < request.duration_ms <= MAX_MILLISECONDS:
             raise invalid_argument(
-                f"duration_ms is {request.duration_ms}; it must be from 1 to {MOST_MILLISECONDS} milliseconds."
+                f"duration_ms is {request.duration_ms}; it must be from 1 to {MAX_MILLISECONDS} milliseconds."
             )
-        if self._running is not None:
+        if self._stop is not None:
             raise StatusError("ALREADY_EXISTS", "Another profile is being recorded: try again when it has ended.")
-        self._running = asyncio.Event()
+        self._stop = asyncio.Event()
         try:
-            xspace = await self._record(self._running, request.duration_ms / 1000)
+            xspace = await self._record(self._stop, request.duration_ms / 1000)
         except RuntimeError as error:
             raise StatusError("UNAVAILABLE", f"A profile cannot be recorded: {error}") from None
         finally:
-            self._running = None
+            self._stop = None
         response: Any = ProfileResponse(xspace=xspace, empty_trace=not xspace)
         if xspace:
             response.tool_data.add(name="xplane.pb", data=xspace)
         return response
 
     @staticmethod
-    async def _record(ended: asyncio.Event, seconds: float) -> bytes:
-        """A serialized XSpace, which TensorFlow gives as a file alone."""
+    async def _record(stop: asyncio.Event, seconds: float) -> bytes:
+        """Return a serialized XSpace; TensorFlow can only write it to a file."""
         with tempfile.TemporaryDirectory() as directory:
             session = _pywrap_profiler.ProfilerSession()
             session.start(directory, {})
             try:
-                await asyncio.wait_for(ended.wait(), seconds)
+                await asyncio.wait_for(stop.wait(), seconds)
             except TimeoutError:
                 pass
             finally:
@@ -67,7 +67,7 @@ class Profiler:
             return b"".join(path.read_bytes() for path in Path(directory).rglob("*.xplane.pb"))
 
     async def terminate(self, request: Any) -> Any:
-        """End the profile that is being recorded, if there is one."""
-        if self._running is not None:
-            self._running.set()
+        """End the current profile, if there is one."""
+        if self._stop is not None:
+            self._stop.set()
         return TerminateResponse()

@@ -1,4 +1,4 @@
-"""gRPC: PredictionService and ModelService, and beside them health checks and reflection."""
+"""gRPC: PredictionService, ModelService and ProfilerService; token check and server."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from serving.rpc.profiler import SERVICE as PROFILER_SERVICE
 from serving.rpc.profiler import Profiler, ProfileRequest, TerminateRequest
 from serving.telemetry.observers import Observers, Record
 
-MAX_MESSAGE_BYTES = 1024  # a status travels in a header; longer ones break some clients
+MAX_STATUS_BYTES = 1024  # of a status, which is sent in a header; longer ones break some clients
 PREDICTION_SERVICE, MODEL_SERVICE = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 Prepare = Callable[[Any, int, Any, Settings], Call]
-# (request, its record, seconds that it has) -> response, or its bytes
-Answer = Callable[[Any, Record, float | None], Awaitable[Message | bytes]]
+# (request, its record, remaining seconds) -> response, or its bytes
+Handler = Callable[[Any, Record, float | None], Awaitable[Message | bytes]]
 
 
 class Method(NamedTuple):
-    """Of one method: the class of its requests, and what makes the response."""
+    """A gRPC method: the class of its requests, and its handler."""
 
     request: Any
-    answer: Answer
+    handler: Handler
 
 
 class GrpcApi:
-    """Answers the methods of all services; knows no sockets."""
+    """Handles the methods of all services; independent of sockets."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class GrpcApi:
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
                 "Predict": Method(
-                    predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, _repeated_bytes)
+                    predict_pb2.PredictRequest, self._inference_handler("Predict", predict, asked_spec, _repeated_bytes)
                 ),
                 "Classify": Method(
                     classification_pb2.ClassificationRequest,
-                    self._running("Classify", classify, asked_spec, repeated_context_bytes),
+                    self._inference_handler("Classify", classify, asked_spec, repeated_context_bytes),
                 ),
                 "Regress": Method(
                     regression_pb2.RegressionRequest,
-                    self._running("Regress", regress, asked_spec, repeated_context_bytes),
+                    self._inference_handler("Regress", regress, asked_spec, repeated_context_bytes),
                 ),
                 "MultiInference": Method(
                     inference_pb2.MultiInferenceRequest,
-                    self._running("MultiInference", multi_inference, first_spec, repeated_context_bytes),
+                    self._inference_handler("MultiInference", multi_inference, first_spec, repeated_context_bytes),
                 ),
                 "GetModelMetadata": Method(get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
             },
@@ -95,19 +95,19 @@ class GrpcApi:
             }
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What a gRPC server needs. Requests come as bytes, so that what is no message is refused with a sentence."""
+        """Return the handlers for a gRPC server. They receive bytes, so that invalid messages get a clear error."""
         return [
             grpc.method_handlers_generic_handler(
                 service,
                 {
-                    name: grpc.unary_unary_rpc_method_handler(self._handler(name, method))
+                    name: grpc.unary_unary_rpc_method_handler(self._bytes_handler(name, method))
                     for name, method in methods.items()
                 },
             )
             for service, methods in self.methods.items()
         ]
 
-    def _handler(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _bytes_handler(self, name: str, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle_call(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             record = Record("GRPC", name, context.peer(), len(data))
             try:
@@ -115,7 +115,7 @@ class GrpcApi:
                     response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
-            except BaseException as error:  # no variable keeps it: its traceback refers to all that the request takes
+            except BaseException as error:  # stored nowhere: its traceback refers to all memory of the request
                 message = _cut(self._observers.failed(record, error).message)
                 if not isinstance(error, Exception):
                     raise
@@ -131,32 +131,32 @@ class GrpcApi:
         try:
             request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
         except DecodeError:
-            raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
-        response = await method.answer(request, record, seconds)
+            raise invalid_argument(f"The request is not a {method.request.DESCRIPTOR.full_name}.") from None
+        response = await method.handler(request, record, seconds)
         return response if isinstance(response, bytes) else response.SerializeToString()
 
-    def _running(
+    def _inference_handler(
         self, name: str, prepare: Prepare, spec_of: Callable[[Any], Any], weigh: Callable[[Any], int]
-    ) -> Answer:
-        """A method that runs signatures of the model that `spec_of` finds in the request.
+    ) -> Handler:
+        """Return the handler of a method that runs signatures; `spec_of` returns the ModelSpec of a request.
 
-        `weigh` says how many bytes a small request stands for, which may be more than came.
+        `weigh` returns the size of a small request in memory, which may be larger than its message.
         """
 
-        async def answer(request: Any, record: Record, seconds: float | None) -> bytes:
+        async def handle(request: Any, record: Record, seconds: float | None) -> bytes:
             spec = spec_of(request)
             self._observers.asks(record, name, spec)
 
-            def prepared(version: Version) -> Call:
+            def prepare_call(version: Version) -> Call:
                 record.version = version.number
                 call = prepare(version.servable, version.number, request, self._settings)
-                return call.then(lambda response: response.SerializeToString())  # where the response is made
+                return call.then(lambda response: response.SerializeToString())  # in the same thread
 
             large = record.request_bytes > LARGE_BYTES
             size = record.request_bytes if large else max(record.request_bytes, weigh(request))
-            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
+            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepare_call, size, seconds)
 
-        return answer
+        return handle
 
     async def _metadata(self, request: Any, record: Record, seconds: float | None) -> Message:
         self._observers.asks(record, "GetModelMetadata", request.model_spec)
@@ -173,7 +173,7 @@ class GrpcApi:
                 "This server was started with --allow_config_reload=false: change its --model_config_file, "
                 "which it reads again with --model_config_file_poll_wait_seconds.",
             )
-        # Loading may take minutes: not one of the threads that run models.
+        # Loading may take minutes, so it does not block a thread that runs models.
         response = await asyncio.to_thread(handle_reload, self._manager, request, self._observers.metrics.value)
         if response.status.error_code:
             raise StatusError(CODE_NAMES[response.status.error_code], response.status.error_message)
@@ -181,15 +181,15 @@ class GrpcApi:
 
 
 def _cut(message: str) -> str:
-    """Cut a message to MAX_MESSAGE_BYTES, like TensorFlow Serving: a byte may take three in the header."""
+    """Cut a message to MAX_STATUS_BYTES, like TensorFlow Serving: the header may need three bytes for one."""
     encoded = message.encode("utf-8", "backslashreplace")
-    if len(encoded) <= MAX_MESSAGE_BYTES:
+    if len(encoded) <= MAX_STATUS_BYTES:
         return message
-    return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
+    return encoded[:MAX_STATUS_BYTES].decode("utf-8", "ignore") + "...TRUNCATED"
 
 
 def _repeated_bytes(request: predict_pb2.PredictRequest) -> int:
-    """Memory for what its tensors repeat."""
+    """Return the memory for repeated values of its tensors."""
     return repeated_bytes(request.inputs.values())
 
 
@@ -201,21 +201,21 @@ def _authorization(metadata: Any) -> str | None:
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):
-    """Asks for a token before it reads a message. The `free` service needs none."""
+    """Checks the token before a message is read. The service `exempt` needs none."""
 
-    def __init__(self, admission: AdmissionControl, observers: Observers, free: str) -> None:
-        self._admission, self._observers, self._free = admission, observers, f"/{free}/"
+    def __init__(self, admission: AdmissionControl, observers: Observers, exempt: str) -> None:
+        self._admission, self._observers, self._exempt = admission, observers, f"/{exempt}/"
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        if not details.method.startswith(self._free):
+        if not details.method.startswith(self._exempt):
             try:
                 self._admission.check_token(_authorization(details.invocation_metadata))
             except StatusError as error:
-                return self._refusing(details.method, error)
+                return self._refusal_handler(details.method, error)
         return await continuation(details)
 
-    def _refusing(self, method: str, error: StatusError) -> grpc.RpcMethodHandler:
-        """Answers any method, of one message or many."""
+    def _refusal_handler(self, method: str, error: StatusError) -> grpc.RpcMethodHandler:
+        """Return a handler that refuses any method, unary or streaming."""
 
         async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
             record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0)
@@ -226,8 +226,8 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _is_told(record: logging.LogRecord) -> bool:
-    """gRPC takes a client that goes before its answer comes for a fault of the server, with a traceback."""
+def _filter_disconnects(record: logging.LogRecord) -> bool:
+    """Filter log records: gRPC logs a client that disconnects before its response as a server error, with traceback."""
     return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
 
 
@@ -238,7 +238,7 @@ class GrpcServer:
         self,
         handlers: Iterable[grpc.GenericRpcHandler],
         addresses: Iterable[str],
-        most_bytes: int,
+        max_bytes: int,
         credentials: grpc.ServerCredentials | None,
         arguments: Iterable[tuple[str, Any]],
         add_services: Callable[[grpc.aio.Server], None],
@@ -246,11 +246,11 @@ class GrpcServer:
     ) -> None:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", most_bytes),
+            ("grpc.max_receive_message_length", max_bytes),
             ("grpc.so_reuseport", 0),  # two servers on one port would share its requests at random
             *arguments,
         ]
-        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_told)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_filter_disconnects)
         self._server = grpc.aio.server(options=options, interceptors=tuple(interceptors))
         self._server.add_generic_rpc_handlers(tuple(handlers))
         add_services(self._server)

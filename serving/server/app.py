@@ -132,8 +132,8 @@ class ServerApp:
                 self._rest_api.handle,
                 rest_socket,
                 max(1.0, flags.rest_seconds or CONNECTION_SECONDS),
-                self._rest_api.most_bytes,
-                self._rest_api.refuse,
+                self._rest_api.max_bytes,
+                self._rest_api.refusal,
                 tls,
             )
             await self._http.start()

@@ -1,1 +1,1 @@
-"""The page for people."""
+"""The status page."""

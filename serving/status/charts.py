@@ -1,4 +1,4 @@
-"""Charts of the status page: bars, with what they show in words; and numbers for people."""
+"""Bar charts of the status page with text alternatives, and formatted numbers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from serving.telemetry.traffic import Latency
 
-FEWEST_BUCKETS = 8
-LABELS = 4  # below a chart
-LAST_LABEL = 0.85  # where there is still room for one
+MIN_BUCKETS = 8
+MAX_LABELS = 4  # below a chart
+LAST_LABEL_POSITION = 0.85  # as a fraction of the width; labels beyond it would not fit
 
 
 @dataclass(frozen=True)
 class Bar:
     title: str
-    height: float  # per cent of the chart's
+    height: float  # per cent of the chart's height
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    label: str  # for those who do not see it
+    label: str  # text alternative for screen readers
     bars: list[Bar]
     ticks: list[Tick]
 
 
 def latency_chart(latency: Latency) -> Chart:
-    """How many requests (at least one) took how long; a bar is a bucket of the histogram."""
+    """Draw the latency histogram of at least one request; a bar is a bucket."""
     filled = [index for index, count in enumerate(latency.counts) if count]
     first, last = max(filled[0] - 1, 0), min(filled[-1] + 1, len(latency.bounds))
-    while last - first + 1 < FEWEST_BUCKETS:
+    while last - first + 1 < MIN_BUCKETS:
         first, last = max(first - 1, 0), min(last + 1, len(latency.bounds))
     counts = latency.counts[first : last + 1]
     limits = [0.0, *latency.bounds]
@@ -47,30 +47,32 @@ def latency_chart(latency: Latency) -> Chart:
         else f"over {duration(limits[index])}: {plural(latency.counts[index], 'request')}"
         for index in range(first, last + 1)
     ]
-    step = -(-len(counts) // LABELS)
-    labels = {place: duration(limits[first + place]) for place in range(0, int(LAST_LABEL * len(counts)), step)}
+    step = -(-len(counts) // MAX_LABELS)
+    labels = {
+        place: duration(limits[first + place]) for place in range(0, int(LAST_LABEL_POSITION * len(counts)), step)
+    }
     words = f"Latency of {plural(latency.count, 'request')}: half below {duration(latency.quantile(0.5))}, "
     words += f"99 % below {duration(latency.quantile(0.99))}"
     return _chart(counts, titles, labels, words)
 
 
 def recent_chart(counts: Sequence[int]) -> Chart:
-    """How many requests ended in each of the last seconds, the oldest first."""
+    """Draw how many requests ended in each of the last seconds, the oldest first."""
     seconds = len(counts)
     titles = [f"{seconds - place} s ago: {plural(count, 'request')}" for place, count in enumerate(counts)]
-    labels = {place: f"−{seconds - place} s" for place in range(0, seconds, seconds // LABELS)}
+    labels = {place: f"−{seconds - place} s" for place in range(0, seconds, seconds // MAX_LABELS)}
     words = f"{plural(sum(counts), 'request')} in the last {seconds} seconds, at most {max(counts)} in one"
     return _chart(counts, titles, labels, words)
 
 
 def _chart(counts: Sequence[int], titles: Sequence[str], labels: dict[int, str], words: str) -> Chart:
-    most = max(max(counts), 1)
-    bars = [Bar(title, 100 * count / most) for count, title in zip(counts, titles, strict=True)]
+    highest = max(max(counts), 1)
+    bars = [Bar(title, 100 * count / highest) for count, title in zip(counts, titles, strict=True)]
     return Chart(words, bars, [Tick(text, 100 * place / len(counts)) for place, text in labels.items()])
 
 
 def duration(microseconds: float | None) -> str:
-    """With about three digits: 340 µs, 1.1 ms, 12 s."""
+    """Format a duration with about three digits: 340 µs, 1.1 ms, 12 s."""
     if microseconds is None:
         return "–"
     for size, unit in ((1e6, "s"), (1e3, "ms")):
@@ -80,12 +82,12 @@ def duration(microseconds: float | None) -> str:
 
 
 def rate(requests: int, seconds: float) -> str:
-    """Requests per second."""
+    """Format requests per second."""
     return _digits(requests / seconds)
 
 
 def elapsed(seconds: float) -> str:
-    """How long something has been, in its two largest units."""
+    """Format a duration in its two largest units."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -1,4 +1,4 @@
-"""A request for each signature of a model, to copy: with curl, and with serving.client."""
+"""An example request of each signature of a model, to copy: with curl, and with serving.client."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from serving.errors import StatusError
 from serving.models.storage import WARMUP_FILE, read_regular_file
 from serving.protocol import DEFAULT_SIGNATURE, DTYPES
 
-MOST_RECORDS, MOST_BYTES = 100, 4 * 1024 * 1024  # of the warm-up requests that are looked at
-LONGEST = 20_000  # characters of a request that is shown
-FEW = 24  # numbers that are written one by one
-LINE = 75
-STATE, STEPS = "state", 10  # of a signature that goes on from where its last call ended
-DEFAULTS = {"stream": "stream"}  # signatures that methods use if none is named; of others DEFAULT_SIGNATURE
+MAX_RECORDS, MAX_BYTES = 100, 4 * 1024 * 1024  # read from a file of warm-up requests
+MAX_CHARACTERS = 20_000  # of a code example
+MAX_LITERALS = 24  # elements that are written one by one
+LINE_LENGTH = 75  # of Python code
+STATE, STEPS = "state", 10  # of a signature that continues from its last call
+DEFAULT_SIGNATURES = {"stream": "stream"}  # {method: signature}; other methods default to DEFAULT_SIGNATURE
 METHODS = {"tensorflow/serving/classify": "classify", "tensorflow/serving/regress": "regress"}
-NAMES = {number: name for name, number in DTYPES.items()}
+DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 NOT_IN_JSON = {"float16", "bfloat16", "uint16"}
-# numpy has no bfloat16 of its own: as an object, the client gives the number the dtype that the signature asks for.
-OBJECTS = {"string": "text", "bfloat16": 1.0}
-DECODE = "base64.b64decode"  # for bytes that would take four times as many characters
-MADE_UP = {name: np.array(OBJECTS.get(name, 1), object if name in OBJECTS else name) for name in DTYPES}
+# numpy has no bfloat16: the client converts objects to the dtype of the signature.
+OBJECT_VALUES = {"string": "text", "bfloat16": 1.0}
+BASE64_DECODE = "base64.b64decode"  # shorter for bytes whose literal has four characters each
+SYNTHETIC_VALUES = {
+    name: np.array(OBJECT_VALUES.get(name, 1), object if name in OBJECT_VALUES else name) for name in DTYPES
+}
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the server answers, as a client writes it."""
+    """Addresses of the server, as a client writes them."""
 
     rest: str = "http://localhost:8501"
     grpc: str = "localhost:8500"
@@ -52,8 +54,8 @@ LOCAL = Addresses()
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The same request in two ways; "" where there is none."""
+class CodeExample:
+    """The same request as curl command and Python code; "": the request cannot be written so."""
 
     curl: str
     python: str
@@ -67,15 +69,17 @@ class Request:
     signature: str
     inputs: Mapping[str, np.ndarray]
     examples: tuple[Mapping[str, Any], ...] = ()
-    made_up: bool = False  # every input holds one value throughout
+    is_synthetic: bool = False  # all elements of an input are equal
 
     @property
     def is_default(self) -> bool:
-        return self.signature == DEFAULTS.get(self.method, DEFAULT_SIGNATURE)
+        return self.signature == DEFAULT_SIGNATURES.get(self.method, DEFAULT_SIGNATURE)
 
 
-def show_all(model: str, definitions: Mapping[str, Any], path: str, addresses: Addresses) -> dict[str, Shown]:
-    """{signature: request} of a loaded version: from its warm-up requests, or made up of values that fit.
+def code_examples(
+    model: str, definitions: Mapping[str, Any], path: str, addresses: Addresses
+) -> dict[str, CodeExample]:
+    """Return {signature: example} of a loaded version: from its warm-up requests, or with synthetic values.
 
     Args:
         definitions: {signature: SignatureDef}.
@@ -86,32 +90,32 @@ def show_all(model: str, definitions: Mapping[str, Any], path: str, addresses: A
         definition = definitions.get(request.signature)
         if definition is not None:
             recorded.setdefault(request.signature, _as_examples(request, definition.method_name))
-    shown = {}
+    examples = {}
     for name, definition in definitions.items():
-        found = recorded.get(name)
-        known = show(model, found, definition, addresses) if found else None
-        if known is None or max(len(known.curl), len(known.python)) > LONGEST:
-            made = make_up(name, definition)
-            known = show(model, made, definition, addresses) if made else Shown("", "")
-        shown[name] = known
-    return shown
+        warmup = recorded.get(name)
+        example = code_example(model, warmup, definition, addresses) if warmup else None
+        if example is None or max(len(example.curl), len(example.python)) > MAX_CHARACTERS:
+            synthetic = synthesize(name, definition)
+            example = code_example(model, synthetic, definition, addresses) if synthetic else CodeExample("", "")
+        examples[name] = example
+    return examples
 
 
 def dtype_of(info: Any) -> str:
-    """The dtype of a TensorInfo, as numpy names it; of a composite tensor its TypeSpec."""
-    known = composite_spec(info) or NAMES.get(info.dtype)
-    if known is None and info.dtype in types_pb2.DataType.values():
-        known = types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
-    return known or f"unknown ({info.dtype})"
+    """Return the dtype of a TensorInfo by its numpy name; of a composite tensor its TypeSpec."""
+    name = composite_spec(info) or DTYPE_NAMES.get(info.dtype)
+    if name is None and info.dtype in types_pb2.DataType.values():
+        name = types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower()
+    return name or f"unknown ({info.dtype})"
 
 
 def read_requests(path: str) -> Iterator[Request]:
-    """Requests that a version is warmed up with; what cannot be read is left out: the load has told of it."""
+    """Read the warm-up requests of a version. Skip unreadable ones: loading has reported them."""
     try:
-        data = read_regular_file(os.path.join(path, WARMUP_FILE), MOST_BYTES)
+        data = read_regular_file(os.path.join(path, WARMUP_FILE), MAX_BYTES)
     except OSError:
         return
-    for _, record in zip(range(MOST_RECORDS), _records(data), strict=False):
+    for _, record in zip(range(MAX_RECORDS), _records(data), strict=False):
         try:
             log = prediction_log_pb2.PredictionLog.FromString(record)
             request = _read_log(log)
@@ -122,7 +126,7 @@ def read_requests(path: str) -> Iterator[Request]:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """Of a TFRecord file: length (8 bytes), checksum (4), the record, checksum (4)."""
+    """Yield the records of a TFRecord file: length (8 bytes), checksum (4), record, checksum (4)."""
     start = 0
     while start + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, start)
@@ -139,9 +143,9 @@ def _read_log(log: prediction_log_pb2.PredictionLog) -> Request | None:
         inputs = {name: _first_row(from_proto(value, name)) for name, value in sorted(predict.inputs.items())}
         return Request("predict", predict.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
     if kind in ("classify_log", "regress_log"):
-        asked = getattr(log, kind).request
-        examples = asked.input.example_list.examples[:1]
-        name = asked.model_spec.signature_name or DEFAULT_SIGNATURE
+        request = getattr(log, kind).request
+        examples = request.input.example_list.examples[:1]
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         return Request(kind.removesuffix("_log"), name, {}, tuple(map(_features, examples))) if examples else None
     return None
 
@@ -151,7 +155,7 @@ def _first_row(array: np.ndarray) -> np.ndarray:
 
 
 def _as_examples(request: Request, method_name: str) -> Request:
-    """A predict request whose input holds serialized tf.Examples, as what it is to people."""
+    """Convert a predict request of serialized tf.Examples to a classify or regress request."""
     method = METHODS.get(method_name)
     arrays = list(request.inputs.values())
     if request.method != "predict" or method is None or len(arrays) != 1 or arrays[0].dtype != object:
@@ -169,41 +173,41 @@ def _features(example: Example) -> dict[str, Any]:
         kind = feature.WhichOneof("kind")
         values = list(getattr(feature, kind).value) if kind else []
         if kind == "float_list":
-            values = [_short(np.float32(value)) for value in values]
+            values = [_shortest(np.float32(value)) for value in values]
         features[name] = values[0] if len(values) == 1 else values
     return features
 
 
-def make_up(name: str, definition: Any) -> Request | None:
-    """A request of values that fit the signature; None if it has an input that no client can send."""
+def synthesize(name: str, definition: Any) -> Request | None:
+    """Make a request of values that fit the signature; None if a client cannot send one of its inputs."""
     if definition.method_name in METHODS:
         return Request(METHODS[definition.method_name], name, {}, ({"FEATURE": 1.0},))
     inputs = {}
     for alias, info in sorted(definition.inputs.items()):
-        value = MADE_UP.get(dtype_of(info))
+        value = SYNTHETIC_VALUES.get(dtype_of(info))
         if value is None:
             return None
         sizes = [dim.size for dim in info.tensor_shape.dim]
-        shape = [1] if info.tensor_shape.unknown_rank else [_size(n, place) for place, n in enumerate(sizes)]
+        shape = [1] if info.tensor_shape.unknown_rank else [_dimension(n, place) for place, n in enumerate(sizes)]
         try:
             inputs[alias] = np.broadcast_to(value, shape)
         except ValueError:  # it has more dimensions or elements than an array can have
             return None
-    return Request("predict", name, inputs, made_up=True)
+    return Request("predict", name, inputs, is_synthetic=True)
 
 
-def _size(size: int, place: int) -> int:
-    """One row, two of what else is free."""
+def _dimension(size: int, place: int) -> int:
+    """Return the size of an axis: if unknown, one row, and two along other axes."""
     return size if size >= 0 else 1 if place == 0 else 2
 
 
-def show(model: str, request: Request, definition: Any, addresses: Addresses) -> Shown:
-    """The request as people write it."""
+def code_example(model: str, request: Request, definition: Any, addresses: Addresses) -> CodeExample:
+    """Write a request as code."""
     if request.method == "predict" and STATE in definition.inputs and STATE in definition.outputs:
         inputs = {name: array for name, array in request.inputs.items() if name != STATE}
         request = replace(request, method="stream", inputs=inputs)
     in_json = not any(dtype_of(info) in NOT_IN_JSON for info in definition.inputs.values())
-    return Shown(
+    return CodeExample(
         curl=_curl(model, request, addresses.rest) if in_json else "",
         python=_python(model, request, addresses.rest if in_json else addresses.grpc),
     )
@@ -216,24 +220,24 @@ def _curl(model: str, request: Request, address: str) -> str:
     if request.method == "stream":
         body["steps"], command = STEPS, f"curl -N {url}"
     if request.examples:
-        body["examples"] = [{name: _plain(value) for name, value in e.items()} for e in request.examples]
-    elif not _is_long(request):
-        body["inputs"] = {name: _plain(array) for name, array in request.inputs.items()}
-    if request.examples or not _is_long(request):
+        body["examples"] = [{name: _json_value(value) for name, value in e.items()} for e in request.examples]
+    elif not _has_long_inputs(request):
+        body["inputs"] = {name: _json_value(array) for name, array in request.inputs.items()}
+    if request.examples or not _has_long_inputs(request):
         return f"{command} \\\n  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
-    inputs = ", ".join(f"{_literal(name)}: {_repeated(array)}" for name, array in request.inputs.items())
+    inputs = ", ".join(f"{_literal(name)}: {_repetition(array)}" for name, array in request.inputs.items())
     before = _literal(body).removesuffix("}") + (", " if body else "")
     program = f'import json; print(json.dumps({before}"inputs": {{{inputs}}}}}))'
     return f"python3 -c {shlex.quote(program)} |\n  {command} -d @-"
 
 
-def _is_long(request: Request) -> bool:
-    return request.made_up and any(array.size > FEW for array in request.inputs.values())
+def _has_long_inputs(request: Request) -> bool:
+    return request.is_synthetic and any(array.size > MAX_LITERALS for array in request.inputs.values())
 
 
-def _repeated(array: np.ndarray) -> str:
-    """A Python expression of lists for an array of one value."""
-    text = _literal(_elements(np.array(array.flat[0], array.dtype)))  # the whole may be larger than the memory
+def _repetition(array: np.ndarray) -> str:
+    """Return a Python expression of lists for an array of equal elements."""
+    text = _literal(_elements(np.array(array.flat[0], array.dtype)))  # the whole array may not fit into memory
     for size in reversed(array.shape):
         text = f"[{text}] * {size}" if size > 1 or text.startswith("[") else f"[{text}]"
     return text
@@ -244,53 +248,53 @@ def _python(model: str, request: Request, address: str) -> str:
     if request.examples:
         arguments.append(_literal([dict(example) for example in request.examples]))
     else:
-        values = {name: _value(array, request.made_up) for name, array in request.inputs.items()}
+        values = {name: _input_literal(array, request.is_synthetic) for name, array in request.inputs.items()}
         arguments.append("{" + ", ".join(f"{_literal(name)}: {value}" for name, value in values.items()) + "}")
     if request.method == "stream":
         arguments.append(f"steps={STEPS}")
     if not request.is_default:
         arguments.append(f"signature={_literal(request.signature)}")
     call = f"client.{request.method}({', '.join(arguments)})"
-    if len(call) > LINE:
+    if len(call) > LINE_LENGTH:
         lines = "".join(f"        {argument},\n" for argument in arguments)
         call = f"client.{request.method}(\n{lines}    )"
     if request.method == "stream":
         block = f"    for outputs in {call}:\n        print(outputs)"
     else:
         block = f"    answer = {call}\nprint(answer)"
-    imports = "import base64\n\n" if DECODE in call else ""
+    imports = "import base64\n\n" if BASE64_DECODE in call else ""
     imports += "import numpy as np\n\n" if "np.ones" in call else ""
     imports += "from serving.client import Client\n\n"
     return f"{imports}with Client({_literal(address)}) as client:\n{block}"
 
 
-def _value(array: np.ndarray, made_up: bool) -> str:
-    """A Python expression for an input."""
-    if made_up and array.size > FEW and array.dtype != object:
+def _input_literal(array: np.ndarray, is_synthetic: bool) -> str:
+    """Return a Python expression for an input."""
+    if is_synthetic and array.size > MAX_LITERALS and array.dtype != object:
         return f"np.ones({array.shape}, np.{array.dtype})"
-    return _repeated(array) if made_up and array.size > FEW else _literal(_elements(array))
+    return _repetition(array) if is_synthetic and array.size > MAX_LITERALS else _literal(_elements(array))
 
 
 def _elements(array: np.ndarray) -> Any:
-    """Nested lists."""
+    """Convert an array to nested lists."""
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind == "f":
-        array = np.array([_short(value) for value in array.ravel()], np.float64).reshape(array.shape)
+        array = np.array([_shortest(value) for value in array.ravel()], np.float64).reshape(array.shape)
     return array.tolist()
 
 
-def _short(value: Any) -> float:
-    """The shortest decimal number that stands for one of few bits."""
+def _shortest(value: Any) -> float:
+    """Return the shortest decimal number that reads back as the same value of a smaller dtype."""
     return float(str(value))
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it; bytes that are no text as {"b64": ...}."""
+def _json_value(value: Any) -> Any:
+    """Convert a value for JSON; bytes that are not text become {"b64": ...}."""
     if isinstance(value, np.ndarray):
-        return _plain(_elements(value))
+        return _json_value(_elements(value))
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, bytes):
         text = _text(value)
         return text if text is not None else {"b64": base64.b64encode(value).decode()}
@@ -298,7 +302,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: bytes) -> str | None:
-    """Bytes that people can read, as text."""
+    """Decode bytes if all characters are printable, else return None."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -307,7 +311,7 @@ def _text(value: bytes) -> str | None:
 
 
 def _literal(value: Any) -> str:
-    """As Python writes it."""
+    """Return a value as a Python literal."""
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
@@ -317,7 +321,7 @@ def _literal(value: Any) -> str:
         if text is not None:
             return _literal(text)
         coded = base64.b64encode(value).decode()
-        return repr(value) if len(value) <= FEW else f'{DECODE}("{coded}")'
+        return repr(value) if len(value) <= MAX_LITERALS else f'{BASE64_DECODE}("{coded}")'
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False) if value.isprintable() else repr(value)
     if isinstance(value, float) and not math.isfinite(value):

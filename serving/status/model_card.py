@@ -1,4 +1,4 @@
-"""What the status page tells of a version's model card, whatever the file holds."""
+"""The model card of a version on the status page; the file may hold anything."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 from serving.models.storage import read_regular_file
 
 CARD_FILE = os.path.join("assets.extra", "model_card.json")
-MOST_BYTES = 1024 * 1024
-MOST_CHARACTERS = 2000  # of a value that is shown
-MOST_METRICS = 6
+MAX_BYTES = 1024 * 1024
+MAX_CHARACTERS = 2000  # of a value
+MAX_METRICS = 6
 
 
 class UnreadableCard(Exception):
-    """A sentence on what is wrong with the file."""
+    """The model card cannot be read; the message says why."""
 
 
 def read_card(path: str) -> Any:
-    """The model card of the version at `path`, whatever it holds; None if there is no file.
+    """Read the model card of the version at `path`, any JSON value; None if there is no file.
 
     Raises: UnreadableCard.
     """
     file = os.path.join(path, CARD_FILE)
     try:
-        content = read_regular_file(file, MOST_BYTES + 1)
+        content = read_regular_file(file, MAX_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnreadableCard(f"{CARD_FILE} cannot be read ({error.strerror}): it must be a file of JSON.") from None
-    if len(content) > MOST_BYTES:
-        raise UnreadableCard(f"{CARD_FILE} has more than {MOST_BYTES:,} bytes: only smaller ones are shown.")
+        raise UnreadableCard(f"{CARD_FILE} cannot be read ({error.strerror}): it must be a JSON file.") from None
+    if len(content) > MAX_BYTES:
+        raise UnreadableCard(f"{CARD_FILE} has more than {MAX_BYTES:,} bytes; it must be smaller to be shown.")
     try:
         return json.loads(content.decode())
     except UnicodeDecodeError:
@@ -45,7 +45,7 @@ def read_card(path: str) -> Any:
 
 
 def card_lines(card: Any) -> list[tuple[str, list[str]]]:
-    """What people want to know first of a card: names, and the lines of their values."""
+    """Return the most important entries of a card: names, and the lines of their values."""
     lines: list[tuple[str, list[str]]] = []
     for name, *keys in (
         ("Task", "task"),
@@ -71,18 +71,18 @@ def card_lines(card: Any) -> list[tuple[str, list[str]]]:
 
 
 def _metrics(card: Any) -> list[str]:
-    """Of the evaluations; of the validation, if there were none."""
+    """Return the metrics of the evaluations, or of the validation if there are none."""
     evaluations = _entry(card, "metrics", "evaluations")
-    found = [entry for entry in evaluations if isinstance(entry, dict)] if isinstance(evaluations, list) else []
-    if not found and isinstance(validation := _entry(card, "metrics", "validation"), dict):
-        found = [{"split": "validation", **validation}]
+    results = [entry for entry in evaluations if isinstance(entry, dict)] if isinstance(evaluations, list) else []
+    if not results and isinstance(validation := _entry(card, "metrics", "validation"), dict):
+        results = [{"split": "validation", **validation}]
     texts = []
-    for entry in found:
+    for entry in results:
         numbers = [(k, v) for k, v in entry.items() if isinstance(v, float | int) and not isinstance(v, bool)]
-        told = ", ".join(f"{_cut(key)} {_four_digits(value)}" for key, value in numbers[:MOST_METRICS])
+        text = ", ".join(f"{_cut(key)} {_four_digits(value)}" for key, value in numbers[:MAX_METRICS])
         split = entry.get("split")
-        if told:
-            texts.append(f"{_cut(split) if isinstance(split, str) else 'evaluation'}: {told}")
+        if text:
+            texts.append(f"{_cut(split) if isinstance(split, str) else 'evaluation'}: {text}")
     return texts
 
 
@@ -94,7 +94,7 @@ def _four_digits(value: float) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
 
 
 def _entry(card: Any, *keys: str) -> Any:

@@ -1,6 +1,6 @@
-"""The status page for people: models, versions, load, and a request of each signature to copy.
+"""The status page: models, versions, load, and a request of each signature to copy.
 
-It needs nothing from other hosts and no JavaScript; with it, the numbers keep themselves up to date.
+It loads nothing from other hosts. It works without JavaScript, which only keeps the numbers up to date.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from markupsafe import Markup
 from serving.errors import StatusError
 from serving.protocol import DEFAULT_SIGNATURE, INIT_OPERATION
 from serving.status.charts import duration, elapsed, latency_chart, plural, rate, recent_chart
-from serving.status.examples import LOCAL, Addresses, Shown, dtype_of, show_all
+from serving.status.examples import LOCAL, Addresses, CodeExample, code_examples, dtype_of
 from serving.status.model_card import UnreadableCard, card_lines, read_card
 from serving.status.templates import render
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import RECENT_SECONDS
 
 log = logging.getLogger("serving")
-MOST_UNLOADED = 5  # versions that are gone and still told of
+MAX_UNLOADED = 5  # unloaded versions that are listed
 STATES = {"START": "Found", "LOADING": "Loading", "AVAILABLE": "Available", "UNLOADING": "Unloading"}
 COLOURS = {"AVAILABLE": "good", "Failed": "bad", "Unavailable": "bad", "LOADING": "busy", "START": "busy"}
 STYLE = Markup(Path(__file__).with_name("page.css").read_text("utf-8"))
@@ -48,7 +48,7 @@ setInterval(async () => {
   } catch {}
 }, 5000);
 """)
-# Even a hole in the escaping would run nothing and tell nobody.
+# Even if escaping failed, no script would run and no data would leave the page.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
     f"form-action 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
@@ -56,7 +56,7 @@ POLICY = (
 
 
 class Manager(Protocol):
-    """What the page asks of the ModelManager."""
+    """The methods of ModelManager that the page uses."""
 
     def models(self) -> list[str]: ...
 
@@ -69,7 +69,7 @@ class Manager(Protocol):
 
 @dataclass(frozen=True)
 class Pill:
-    """A state, as a word with a colour."""
+    """A state: a word with a colour."""
 
     text: str
     colour: str
@@ -77,7 +77,7 @@ class Pill:
 
 @dataclass(frozen=True)
 class Model:
-    """What the page says of a model: {name of a part: HTML}, without the parts that failed."""
+    """A model on the page. `parts`: {name: HTML}, without the parts that failed."""
 
     name: str
     id: str
@@ -108,11 +108,11 @@ class Signature:
     name: str
     summary: str
     tensors: list[Tensor]
-    example: Shown
+    example: CodeExample
 
 
 def page(manager: Manager, metrics: Metrics, addresses: Addresses = LOCAL) -> str:
-    """The whole page, as HTML. Reads files of models that it has not described yet."""
+    """Render the whole page as HTML. Reads the files of models that it has not described yet."""
     names = manager.models()
     html = render(
         "page.html",
@@ -124,7 +124,7 @@ def page(manager: Manager, metrics: Metrics, addresses: Addresses = LOCAL) -> st
         models=[_model(manager, metrics, name, addresses) for name in names],
         packages={name: _version(name) for name in ("tensorflow", "kerasnets")},
     )
-    return str(html)  # no Markup, which would escape what it is joined with
+    return str(html)  # not Markup, which would escape strings joined to it
 
 
 def _summary(manager: Manager, metrics: Metrics, names: list[str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _summary(manager: Manager, metrics: Metrics, names: list[str]) -> dict[str, 
 
 
 def _window(metrics: Metrics) -> float:
-    """Seconds that `recent` covers."""
+    """Return the seconds that `recent` covers."""
     return min(max(metrics.uptime(), 1.0), RECENT_SECONDS)
 
 
@@ -147,16 +147,16 @@ def _model(manager: Manager, metrics: Metrics, name: str, addresses: Addresses) 
     versions, labels = manager.versions(name), manager.labels(name)
     states = [state for _, state, _ in versions]
     state = next((s for s in ("AVAILABLE", "LOADING", "START") if s in states), "Unavailable")
-    makers: dict[str, Callable[[], Markup]] = {
+    renderers: dict[str, Callable[[], Markup]] = {
         "load": lambda: _load(metrics, name),
         "versions": lambda: _versions(versions, labels),
-        "signatures": lambda: _described(manager, name, addresses),
+        "signatures": lambda: _description(manager, name, addresses),
     }
     parts = {}
-    for part, make in makers.items():
+    for part, render_part in renderers.items():
         try:
-            parts[part] = make()
-        except Exception:  # it must not take the page from the other models
+            parts[part] = render_part()
+        except Exception:  # other models and parts must still be shown
             log.exception("The status page cannot show the %s of %s", part, name)
     return Model(name, "model-" + quote(name, safe="", errors="replace"), _pill(state), parts)
 
@@ -188,49 +188,49 @@ def _versions(versions: list[tuple[int, str, StatusError | None]], labels: Mappi
         if state == "END" and error is None:
             unloaded.append(number)
             continue
-        named = sorted(label for label, target in labels.items() if target == number)
-        rows.append(Version(number, _pill("Failed" if state == "END" else state), named, error))
+        version_labels = sorted(label for label, target in labels.items() if target == number)
+        rows.append(Version(number, _pill("Failed" if state == "END" else state), version_labels, error))
     dangling = sorted(label for label, target in labels.items() if target not in {number for number, _, _ in versions})
-    return render("versions.html", versions=rows, unloaded=unloaded, most_unloaded=MOST_UNLOADED, dangling=dangling)
+    return render("versions.html", versions=rows, unloaded=unloaded, max_unloaded=MAX_UNLOADED, dangling=dangling)
 
 
-# What is read of a version's files does not change while it is loaded.
-_known: WeakKeyDictionary[Any, tuple[Addresses, Markup]] = WeakKeyDictionary()
+# {servable: (addresses, HTML)}. A version's files do not change while it is loaded.
+_descriptions: WeakKeyDictionary[Any, tuple[Addresses, Markup]] = WeakKeyDictionary()
 
 
-def _described(manager: Manager, name: str, addresses: Addresses) -> Markup:
-    """Model card and signatures of the version that answers; nothing if none does."""
+def _description(manager: Manager, name: str, addresses: Addresses) -> Markup:
+    """Render model card and signatures of the current version; nothing if none is available."""
     try:
         with manager.use(name) as version:
-            known = _known.get(version.servable)
-            if known is None or known[0] != addresses:
+            cached = _descriptions.get(version.servable)
+            if cached is None or cached[0] != addresses:
                 card, is_read = _card(version.path)
                 signatures = _signatures(name, version.number, version.path, version.servable.signature_defs, addresses)
-                known = addresses, card + signatures
-                if is_read:  # else it may be in the middle of being copied
-                    _known[version.servable] = known
-            return known[1]
+                cached = addresses, card + signatures
+                if is_read:  # otherwise the file may still be being copied
+                    _descriptions[version.servable] = cached
+            return cached[1]
     except StatusError:
         return Markup()
 
 
 def _card(path: str) -> tuple[Markup, bool]:
-    """The model card, or what is wrong with it; and whether it could be read."""
+    """Render the model card or the error in it; also return whether it could be read."""
     try:
-        return render("card.html", lines=card_lines(read_card(path)), fault=None), True
+        return render("card.html", lines=card_lines(read_card(path)), error=None), True
     except UnreadableCard as error:
-        return render("card.html", lines=[], fault=error), False
+        return render("card.html", lines=[], error=error), False
 
 
 def _signatures(name: str, number: int, path: str, definitions: Mapping[str, Any], addresses: Addresses) -> Markup:
-    callable_ = {key: value for key, value in sorted(definitions.items()) if key != INIT_OPERATION}
-    examples = show_all(name, callable_, path, addresses)
-    order = sorted(callable_, key=lambda key: (key != DEFAULT_SIGNATURE, key))
-    signatures = [_signature(key, callable_[key], examples[key]) for key in order]
+    public = {key: value for key, value in sorted(definitions.items()) if key != INIT_OPERATION}
+    examples = code_examples(name, public, path, addresses)
+    order = sorted(public, key=lambda key: (key != DEFAULT_SIGNATURE, key))
+    signatures = [_signature(key, public[key], examples[key]) for key in order]
     return render("signatures.html", number=number, signatures=signatures)
 
 
-def _signature(name: str, definition: Any, example: Shown) -> Signature:
+def _signature(name: str, definition: Any, example: CodeExample) -> Signature:
     tensors = [
         Tensor(side if place == 0 else "", key, dtype_of(info), _shape(info))
         for side, infos in (("Input", definition.inputs), ("Output", definition.outputs))
@@ -250,5 +250,5 @@ def _shape(info: Any) -> str:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # it runs from where its sources lie
+    except PackageNotFoundError:  # it runs from its source directory
         return "(not installed)"

@@ -1,4 +1,4 @@
-"""Templates of the status page: whatever a template does not hold itself is text, and escaped."""
+"""Templates of the status page; all values in them are escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 
 def render(template: str, **values: object) -> Markup:
-    """The HTML that a template of this folder makes of the values."""
+    """Render a template of this folder with the values."""
     return Markup(_environment().get_template(template).render(values))
 
 
@@ -28,7 +28,7 @@ def _environment() -> Environment:
 
 
 def _readable(value: object) -> str:
-    """Half a character, which no encoding takes, becomes "?"; so do control characters, which no HTML may hold."""
+    """Replace lone surrogates, which no encoding allows, and control characters, which HTML forbids, by "?"."""
     if isinstance(value, Markup):
         return value
     text = str(value).encode("utf-8", "replace").decode()

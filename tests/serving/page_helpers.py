@@ -1,4 +1,4 @@
-"""What tests of the status page share: a manager without models, and a reader of pages."""
+"""Helpers for tests of the status page: a fake model manager, and a parser of pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Servable:
 
 
 class Manager:
-    """Models of which the latest version is loaded from `path`."""
+    """Replaces ModelManager; the latest version of each model is loaded from `path`."""
 
     def __init__(self, path: str = "/missing", **models: list[tuple[int, str, StatusError | None]]) -> None:
         self._models, self._path = models, path
@@ -48,17 +48,17 @@ class Manager:
 
 
 def definition(input_name: str = "x", output_name: str = "y") -> meta_graph_pb2.SignatureDef:
-    made = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
-    made.inputs[input_name].dtype = types_pb2.DT_FLOAT
+    signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    signature.inputs[input_name].dtype = types_pb2.DT_FLOAT
     for size in (-1, 28):
-        made.inputs[input_name].tensor_shape.dim.add(size=size)
-    made.outputs[output_name].dtype = types_pb2.DT_STRING
-    made.outputs[output_name].tensor_shape.unknown_rank = True
-    return made
+        signature.inputs[input_name].tensor_shape.dim.add(size=size)
+    signature.outputs[output_name].dtype = types_pb2.DT_STRING
+    signature.outputs[output_name].tensor_shape.unknown_rank = True
+    return signature
 
 
 class Reader(HTMLParser):
-    """Reads a page: elements with their attributes, text, and whether every element is closed."""
+    """Parses a page into elements with attributes, text and scripts; checks that every element is closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -88,5 +88,5 @@ class Reader(HTMLParser):
         return [attributes[name] or "" for _, attributes in self.elements if name in attributes]
 
 
-def words(html: str) -> str:
+def visible_text(html: str) -> str:
     return re.sub(r"\s+", " ", Reader(html).text)

@@ -1,4 +1,4 @@
-"""A RestApi whose one model answers as a test says."""
+"""A RestApi with a fake model manager, runner and access log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serving.telemetry.observers import Observers
 
 
 def signature_of(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> Signature:
-    """A signature with tensors of rank 1; {alias: DataType}."""
+    """Make a signature with tensors of rank 1; {alias: DataType}."""
     definition = meta_graph_pb2.SignatureDef()
     for infos, types in ((definition.inputs, inputs), (definition.outputs, outputs)):
         for alias, data_type in types.items():
@@ -32,8 +32,8 @@ def signature_of(name: str, inputs: dict[str, int], outputs: dict[str, int]) -> 
     return Signature(name, definition)
 
 
-class Log:
-    """Remembers the requests that have ended: (method, code, bytes of the response)."""
+class FakeAccessLog:
+    """Collects the requests that have ended: (method, code, bytes of the response)."""
 
     def __init__(self) -> None:
         self.ended: list[tuple[str, str, int]] = []
@@ -42,14 +42,14 @@ class Log:
         self.ended.append((record.method, record.code, record.response_bytes))
 
 
-class Model:
-    """Stands for the manager with its one model `m`, and for the runner: `answers` says what a run gives."""
+class FakeBackend:
+    """Replaces the manager, with one model `m`, and the runner: `compute(feeds)` returns the outputs of a run."""
 
-    def __init__(self, signature: Signature, answers: Callable[[dict[str, np.ndarray]], list[np.ndarray]]) -> None:
+    def __init__(self, signature: Signature, compute: Callable[[dict[str, np.ndarray]], list[np.ndarray]]) -> None:
         self.version = SimpleNamespace(
             model="m", number=3, servable=SimpleNamespace(signatures={signature.name: signature})
         )
-        self.answers, self.in_use = answers, 0
+        self.compute, self.in_use = compute, 0
 
     @contextmanager
     def use(self, *choice) -> Iterator[SimpleNamespace]:
@@ -69,42 +69,42 @@ class Model:
         return [(3, "AVAILABLE", None)]
 
     async def run(self, hold, version, api, call, limit) -> list[np.ndarray]:
-        return self.answers(call.feeds)
+        return self.compute(call.feeds)
 
     async def answer(self, use, api, prepare, *limits) -> str:
         with use as version:
             call = prepare(version)
-            return call.finish(self.answers(call.feeds))
+            return call.finish(self.compute(call.feeds))
 
     def work(self, function, *arguments):
         return asyncio.to_thread(function, *arguments)
 
 
 def api_of(
-    model: Model,
+    backend: FakeBackend,
     tokens: tuple[str, ...] = (),
     cors: bool = False,
-    most_requests: int = 0,
+    max_requests: int = 0,
     hosts: frozenset[str] | None = None,
-    most_values: int = sys.maxsize,
-) -> tuple[RestApi, Log]:
-    log = Log()
+    max_values: int = sys.maxsize,
+) -> tuple[RestApi, FakeAccessLog]:
+    log = FakeAccessLog()
     options = RestOptions(
         hosts=hosts,
         extensions=True,
         cors=cors,
         metrics_path="/metrics",
-        most_bytes=10_000_000,
-        most_values=most_values,
+        max_bytes=10_000_000,
+        max_values=max_values,
     )
-    admission = AdmissionControl(tokens, most_requests)
-    return RestApi(model, model, admission, Observers(Metrics(), log), Settings(), options), log
+    admission = AdmissionControl(tokens, max_requests)
+    return RestApi(backend, backend, admission, Observers(Metrics(), log), Settings(), options), log
 
 
 def request(method: str, target: str, body: object = b"", **headers: str) -> Request:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    known = {k.encode(): v.encode() for k, v in ({"host": "localhost"} | headers).items()}
-    return Request(method, target, known, data, "peer", "1.1", secured=False)
+    encoded = {k.encode(): v.encode() for k, v in ({"host": "localhost"} | headers).items()}
+    return Request(method, target, encoded, data, "peer", "1.1", secured=False)
 
 
 async def chunks_of(reply: Reply) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Servers of their own for the tests of survival, what a process uses, and HTTP written by hand."""
+"""Helpers of the survival tests: server processes, their resources, and raw HTTP."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pathlib import Path
 from serving_helpers import CONFIG, ROOT, START_SECONDS, Server, Store, free_port, wait_until
 
 ANSWER_SECONDS = 60.0  # a request that takes longer hangs
-MOST_MEMORY = 300 * 1024 * 1024  # bytes above what the server has before a request
-MOST_BLOCKED = 1.0  # seconds in which nobody else is answered
-TRIES = 3  # of a request after which a check of the server's health took longer, as it may on a busy machine
+MAX_MEMORY_BYTES = 300 * 1024 * 1024  # that a request may add to the memory of the server
+MAX_BLOCKED_SECONDS = 1.0  # without a reply to other clients
+TRIES = 3  # of a request that blocked others longer, as may happen on a busy machine
 PROBE_SECONDS = 0.02  # between two checks
 GOOD_BODY = json.dumps({"instances": [1.0, 2.0, 5.0]}).encode()
 GOOD_ANSWER = {"predictions": [2.5, 3.0, 4.5]}
@@ -27,7 +27,7 @@ GOOD_PATH = "/v1/models/example:predict"
 
 
 def publish(store: Store, models: Path) -> Path:
-    """Version 1 of `example` and of `number`, and the configuration that names them."""
+    """Publish version 1 of `example` and of `number`; return the path of their configuration."""
     store.publish(store.example, models / "example", 1)
     store.publish(store.number(1), models / "number", 1)
     config = models / "models.config"
@@ -39,7 +39,7 @@ def publish(store: Store, models: Path) -> Path:
 def running(
     models: Path, *flags: str, ports: tuple[int, int] | None = None, program: Sequence[str] = ("-m", "serving")
 ) -> Iterator[Server]:
-    """A server of `models`, as `publish` left it; killed afterwards if the test has not ended it."""
+    """Run a server of `models`, made by `publish`; kill it afterwards if it still runs."""
     server = start(models, *flags, ports=ports, program=program)
     try:
         wait_until_ready(server)
@@ -52,7 +52,7 @@ def running(
 def start(
     models: Path, *flags: str, ports: tuple[int, int] | None = None, program: Sequence[str] = ("-m", "serving")
 ) -> Server:
-    """A server process that may still load; the caller ends it."""
+    """Start a server process, which may still load models; the caller must end it."""
     grpc_port, rest_port = ports or (free_port(), free_port())
     log = models / f"server-{grpc_port}-{time.monotonic_ns()}.log"
     command = command_of(models, grpc_port, rest_port, *flags, program=program)
@@ -75,7 +75,7 @@ def wait_until_ready(server: Server) -> None:
 
 
 def stop(server: Server, seconds: float = 60.0) -> int:
-    """The exit status after SIGTERM."""
+    """Send SIGTERM; return the exit status."""
     server.process.send_signal(signal.SIGTERM)
     return server.process.wait(seconds)
 
@@ -112,26 +112,26 @@ GOOD_REQUEST = request_bytes("POST", GOOD_PATH, GOOD_BODY)
 
 
 def read_answer(connection: socket.socket, head: bool = False) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (lower case) and body of the next answer; nothing of the one after it. ConnectionError: none."""
+    """Read exactly one answer: status, headers (lower case), body. Raise ConnectionError if there is none."""
     received = b""
     while not received.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)
         if not byte:
-            raise ConnectionResetError(f"closed after {received!r}")
+            raise ConnectionResetError(f"connection closed after {received!r}")
         received += byte
     start, *lines = received.decode("latin-1").strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    body, left = b"", 0 if head else int(headers.get("content-length", 0))
-    while len(body) < left:
-        part = connection.recv(left - len(body))
+    body, length = b"", 0 if head else int(headers.get("content-length", 0))
+    while len(body) < length:
+        part = connection.recv(length - len(body))
         if not part:
-            raise ConnectionResetError("the body is not whole")
+            raise ConnectionResetError("the body is incomplete")
         body += part
     return int(start.split()[1]), headers, body
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """All that the server still sends; a reset is an end too."""
+    """Return all that the server sends until it closes or resets the connection."""
     received = b""
     with suppress(ConnectionError):
         while part := connection.recv(1 << 16):
@@ -140,14 +140,14 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def exchange(server: Server, data: bytes) -> tuple[int, dict[str, str], bytes]:
-    """The answer to one request on a connection of its own."""
+    """Send one request on a new connection; return its answer."""
     with connect(server) as connection:
         connection.sendall(data)
         return read_answer(connection)
 
 
-class Watched:
-    """The server's process, and how long it answers nobody."""
+class ServerMonitor:
+    """Measures memory and CPU time of a server process, and how long it answers no other client."""
 
     def __init__(self, pid: int, rest: str, model: str) -> None:
         self._proc = Path(f"/proc/{pid}")
@@ -158,10 +158,10 @@ class Watched:
         return self._status("VmRSS")
 
     def peak(self) -> int:
-        """The most that it had since `forget_peak`."""
+        """Return the peak since `reset_peak`."""
         return self._status("VmHWM")
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         (self._proc / "clear_refs").write_text("5")
 
     def cpu_seconds(self) -> float:
@@ -174,10 +174,10 @@ class Watched:
 
     @contextmanager
     def blocked(self) -> Iterator[list[float]]:
-        """Seconds that each check of a model's status took meanwhile.
+        """Request a model's status again and again; yield the list of seconds that each of these checks took.
 
-        What other programs take of the machine does not count: of a check that takes long counts the processor time
-        that the server used meanwhile.
+        Other programs on the machine do not count: a slow check counts at most the CPU time that the server used
+        meanwhile.
         """
         seconds: list[float] = []
         ended = threading.Event()
@@ -206,18 +206,18 @@ class Watched:
             thread.join()
 
 
-def attempt(watched: Watched, send: Callable[[], str | int]) -> tuple[str | int, float]:
-    """The outcome of a request that `send` sends, its code or status, and the longest that nobody else was answered."""
+def attempt(monitor: ServerMonitor, send: Callable[[], str | int]) -> tuple[str | int, float]:
+    """Call `send`; return its code or status, and the longest time without a reply to other clients."""
     for _ in range(TRIES):
-        with watched.blocked() as seconds:
+        with monitor.blocked() as seconds:
             outcome = send()
-        if max(seconds, default=0.0) <= MOST_BLOCKED:
+        if max(seconds, default=0.0) <= MAX_BLOCKED_SECONDS:
             break
     return outcome, max(seconds, default=0.0)
 
 
 def assert_answers(server: Server) -> None:
-    """A new client gets what it has always got."""
+    """Check that a new client gets the usual answer."""
     status, _, body = exchange(server, GOOD_REQUEST)
     assert (status, json.loads(body)) == (200, GOOD_ANSWER)
 

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on the event loop; what requests mean is the business of `serving.rest.api`."""
+"""HTTP/1.1 on the event loop; `serving.rest.api` handles the requests."""

@@ -1,14 +1,14 @@
-"""Reading and writing at the speed of the slower side."""
+"""Flow control: read and write at the speed of the slower side."""
 
 from __future__ import annotations
 
 import asyncio
 
-SLOWEST_BYTES_PER_SECOND = 16 * 1024  # what goes slower keeps memory and a connection for too long
+SLOWEST_BYTES_PER_SECOND = 16 * 1024  # slower clients hold memory and a connection for too long
 
 
 class FlowControl:
-    """Of one connection. `timeout` is in seconds: how long a client may take, beside the time at the slowest rate."""
+    """Flow control of one connection. `timeout`: seconds that a client gets beside the time at the slowest rate."""
 
     def __init__(self, transport: asyncio.Transport, timeout: float) -> None:
         self._transport, self._timeout = transport, timeout
@@ -33,7 +33,7 @@ class FlowControl:
         self._writable.set()
 
     async def drain(self, size: int) -> None:
-        """Wait until the client has read most of what was written, `size` bytes; TimeoutError if it is too slow."""
+        """Wait until the client has read most of the `size` bytes written; raise TimeoutError if it is too slow."""
         if not self._writable.is_set():
             async with asyncio.timeout(self._timeout + size / SLOWEST_BYTES_PER_SECOND):
                 await self._writable.wait()

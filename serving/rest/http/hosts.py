@@ -1,7 +1,7 @@
-"""Which host a request is for (RFC 9112, section 3.2), and whether the server answers for it.
+"""Determine the host of a request (RFC 9112, section 3.2), and check that it is allowed.
 
-A web page can give its own host name an address of this machine (DNS rebinding). The browser then takes the server for
-a part of the page's site and lets the page read its answers, but it still sends the page's host name.
+A web page can resolve its own host name to an address of this machine (DNS rebinding). The browser then treats the
+server as part of the page's site and lets the page read its replies, but it still sends the page's host name.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTAL
 
 
 class Misdirected(StatusError):
-    """A request is for a host or a scheme that this server does not answer for (RFC 9110, section 7.4)."""
+    """A request is for a host or a scheme that this server does not serve (RFC 9110, section 7.4)."""
 
     def __init__(self, message: str) -> None:
         super().__init__("PERMISSION_DENIED", message)
 
 
 def resolve(request: Request, allowed: frozenset[str] | None) -> Request:
-    """The request with its target as path and query (or *), which may also come with a scheme and a host.
+    """Return the request with its target as path and query (or *), without scheme and host.
 
-    Raises: INVALID_ARGUMENT for a target or a Host that HTTP does not have; Misdirected for a host that is not allowed.
+    Raises: INVALID_ARGUMENT for an invalid target or Host; Misdirected for a host that is not allowed.
     """
     target, header = request.target, request.headers.get(b"host")
     if header is None and request.version >= "1.1":
@@ -34,7 +34,7 @@ def resolve(request: Request, allowed: frozenset[str] | None) -> Request:
     host = None if header is None else _host_of(header.decode("latin-1"))
     if match := ABSOLUTE_FORM.fullmatch(target):
         scheme, authority, target = match.groups()
-        host = _host_of(authority)  # whatever the Host header says
+        host = _host_of(authority)  # replaces the Host header
         if not host:
             raise invalid_argument(f"Malformed request: {request.method} {request.target}")
         if scheme.lower() == "https" and not request.secured:
@@ -43,18 +43,18 @@ def resolve(request: Request, allowed: frozenset[str] | None) -> Request:
             target = "*" if request.method == "OPTIONS" and not target else f"/{target}"
     elif (request.method, target) != ("OPTIONS", "*") and (request.method == "CONNECT" or not target.startswith("/")):
         raise invalid_argument(f"Malformed request: {request.method} {target}")
-    # Only HTTP/1.0 has requests for no host: load balancers send them, browsers do not.
+    # Only HTTP/1.0 allows requests without a host: load balancers send them, browsers do not.
     if allowed is not None and host is not None and host not in allowed:
         raise Misdirected(
-            f"This server does not answer for the host '{host}': call it by a host that it answers for, or start it "
-            "with this one in --rest_api_allowed_hosts."
+            f"The host '{host}' is not allowed: use an allowed host, or start the server with this one in "
+            "--rest_api_allowed_hosts."
         )
     return request._replace(target=target)
 
 
 def _host_of(authority: str) -> str:
-    """The host of HOST or HOST:PORT; of several Host headers, which come joined, it is none."""
+    """Return the host of HOST or HOST:PORT. Several Host headers arrive joined and are refused."""
     match = AUTHORITY.fullmatch(authority.strip(" \t"))
     if match is None or (match[1] and not is_ipv6(match[1])):
-        raise invalid_argument(f"The request is for the host {authority!r}: send one host name or address.")
+        raise invalid_argument(f"The host of the request is {authority!r}; it must be one host name or address.")
     return normalized(match[1] or match[2])

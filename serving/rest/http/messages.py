@@ -1,4 +1,4 @@
-"""Requests and answers of HTTP, as the server and those who answer hand them to each other."""
+"""HTTP requests and replies, passed between the server and its handler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Headers = dict[bytes, bytes]
 
 
 class Request(NamedTuple):
-    """One request; header names are lower case, `target` is as sent, `version` is that of HTTP, `secured`: by TLS."""
+    """One request; header names are lower case, `target` is as sent, `version` is HTTP's, `secured`: over TLS."""
 
     method: str
     target: str
@@ -23,7 +23,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; a body that is an iterator is sent in chunks as they come."""
+    """A reply; a body that is a generator is sent chunk by chunk."""
 
     status: int
     body: bytes | AsyncGenerator[bytes] = b""

@@ -1,4 +1,4 @@
-"""The HTTP port: accepts connections, and closes those that are idle or slow for too long."""
+"""HTTP server: accepts connections, and closes those that are idle or slow for too long."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 @dataclass
 class HttpServer:
-    """Answers at a bound socket.
+    """HTTP server on a bound socket.
 
-    `refuse` is asked about a request before its body is read, which has so many bytes or more (0: not known yet), and
-    says what to answer instead, or None; it refuses more than `most_bytes`. `timeout` is in seconds: for the headers of
-    a request, and for the rest at the slowest rate.
+    `refusal(request, size)` is called before a body is read, which has at least `size` bytes (0: not known yet); it
+    returns the reply that refuses the request, or None. It must refuse more than `max_bytes`. `timeout`: seconds for
+    the headers of a request, and for the rest beside the time at the slowest rate.
     """
 
     handler: Handler
-    bound: socket.socket
+    sock: socket.socket
     timeout: float
-    most_bytes: int
-    refuse: Callable[[Request, int], Reply | None]
+    max_bytes: int
+    refusal: Callable[[Request, int], Reply | None]
     tls: ssl.SSLContext | None = None
     connections: set[Connection] = field(default_factory=set)
     stopping: bool = False
     _date: tuple[int, bytes] = (0, b"")
 
     async def start(self) -> None:
-        """Returns when the port answers; UsageError if another program has taken it."""
+        """Open the port; raise UsageError if another program uses it."""
         loop = asyncio.get_running_loop()
-        # Connections inherit it; else those that are closing would keep the port from the next server for a minute.
-        self.bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it; otherwise closing connections would block the port for the next server for a minute.
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._server = await loop.create_server(
-                lambda: Connection(self, loop), sock=self.bound, ssl=self.tls, backlog=BACKLOG
+                lambda: Connection(self, loop), sock=self.sock, ssl=self.tls, backlog=BACKLOG
             )
         except OSError as error:
-            host, port = self.bound.getsockname()[:2]
+            host, port = self.sock.getsockname()[:2]
             raise UsageError(
                 f"--rest_api_port={port} cannot be used at {host} ({error.strerror}): give another port."
             ) from None
         self._sweeper = loop.create_task(self._sweep())
 
     async def stop(self, grace_seconds: float) -> None:
-        """Accept no more; requests in flight get `grace_seconds` to end, then connections are cut."""
+        """Stop accepting; requests in flight get `grace_seconds` to end, then connections are aborted."""
         self.stopping = True
         self._server.close()
         self._sweeper.cancel()
@@ -74,7 +74,7 @@ class HttpServer:
         return self._date[1]
 
     async def _sweep(self) -> None:
-        """Close what has been idle or slow for too long: one look a second instead of a timer for each connection."""
+        """Close connections idle or slow for too long: one check per second instead of a timer per connection."""
         while True:
             await asyncio.sleep(min(1.0, self.timeout))
             now = time.monotonic()

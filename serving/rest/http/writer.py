@@ -1,4 +1,4 @@
-"""Replies as bytes."""
+"""Write replies as bytes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from http import HTTPStatus
 from serving.rest.http.flow_control import FlowControl
 from serving.rest.http.messages import Reply
 
-SMALL_BODY_BYTES = 4096  # a copy takes less time than a write of its own
+SMALL_BODY_BYTES = 4096  # a copy is faster than a second write
 
 
 class ReplyWriter:
-    """Writes the replies of one connection, which end with TimeoutError if the client reads too slowly.
+    """Writes the replies of one connection; raises TimeoutError if the client reads too slowly.
 
-    `date` is the current value of the header of that name.
+    `date` returns the current value of the Date header.
     """
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl, date: Callable[[], bytes]) -> None:
         self._transport, self._flow, self._date = transport, flow, date
 
     async def write(self, reply: Reply, method: str = "", version: str = "", keep_alive: bool = False) -> None:
-        """The reply to a request of this method and version of HTTP."""
+        """Write the reply to a request with this method and HTTP version."""
         assert isinstance(reply.body, bytes)
         lines = [b"Content-Length: %d" % len(reply.body)]
         if not keep_alive:
@@ -39,7 +39,7 @@ class ReplyWriter:
         await self._flow.drain(len(body))
 
     async def stream(self, reply: Reply, chunks: AsyncGenerator[bytes]) -> None:
-        """Chunks as they come. The end of the body is the end of the connection, which HTTP/1.0 understands too."""
+        """Write chunks as they come, then close: the end of the connection ends the body, also for HTTP/1.0."""
         self._transport.write(self._head(reply, [b"Cache-Control: no-store", b"Connection: close"]))
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -47,12 +47,12 @@ class ReplyWriter:
                     return
                 self._transport.write(chunk)
                 await self._flow.drain(len(chunk))
-                await asyncio.sleep(0)  # chunks that are there at once hold nobody up
+                await asyncio.sleep(0)  # let other connections run between chunks
 
     def _head(self, reply: Reply, lines: list[bytes]) -> bytes:
         try:
             phrase = HTTPStatus(reply.status).phrase
-        except ValueError:  # 499, which is nobody's standard
+        except ValueError:  # 499 is not standard
             phrase = "Client Closed Request"
         start = f"HTTP/1.1 {reply.status} {phrase}\r\nContent-Type: {reply.content_type}\r\n"
         start += "".join(f"{name}: {value}\r\n" for name, value in reply.headers)

@@ -12,7 +12,7 @@ from serving_helpers import Server
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.errors import MAX_MESSAGE_CHARACTERS, StatusError
-from serving.rpc.server import MAX_MESSAGE_BYTES
+from serving.rpc.server import MAX_STATUS_BYTES
 
 SECONDS = 60
 NAME = "m" * 2 * MAX_MESSAGE_CHARACTERS
@@ -44,4 +44,4 @@ def test_a_long_text_is_cut_further_over_grpc(server: Server):
     text = caught.value.details()
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert text.startswith(START) and text.endswith("mmm...TRUNCATED")
-    assert len(text) == MAX_MESSAGE_BYTES + len("...TRUNCATED")
+    assert len(text) == MAX_STATUS_BYTES + len("...TRUNCATED")

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from page_helpers import Manager, Servable, words
+from page_helpers import Manager, Servable, visible_text
 from serving_helpers import CONFIG, Server, example_of
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -249,7 +249,7 @@ def test_the_status_page_shows_them():
     definition.inputs["s"].dtype = types_pb2.DT_FLOAT
     manager = Manager(ragged=[(1, "AVAILABLE", None)])
     manager.servables["ragged"] = Servable(serving_default=definition)
-    shown = words(page(manager, Metrics()))
+    shown = visible_text(page(manager, Metrics()))
     assert "Input s SparseTensorSpec [] Output words RaggedTensorSpec any" in shown
     assert "A client cannot send inputs of these types." in shown
 

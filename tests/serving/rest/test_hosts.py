@@ -1,12 +1,12 @@
-"""Which host a request is for, and whether the server answers for it: names, targets, and the server itself."""
+"""Hosts of requests, and whether they are allowed: host names, targets, and a running server."""
 
 import asyncio
 import json
 
 import pytest
-from rest_helpers import Model, api_of, request, signature_of
+from rest_helpers import FakeBackend, api_of, request, signature_of
 from serving_helpers import Server
-from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, read_answer, request_bytes
+from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, parse_response, request_bytes
 from tensorflow.core.framework import types_pb2
 
 from serving.client.errors import PermissionDenied
@@ -34,14 +34,14 @@ LOCAL = allowed_hosts("127.0.0.1", "")
         ("127.0.0.1", "*", None),
     ],
 )
-def test_which_hosts_are_allowed(address, listed, expected):
+def test_allowed_hosts(address, listed, expected):
     assert allowed_hosts(address, listed) == expected
 
 
 @pytest.mark.parametrize(
     "listed", ["a,,b", " ", "models.example:8501", "[::1]:8501", "http://models.example", "a b", "*.example"]
 )
-def test_lists_of_hosts_that_cannot_be_read(listed):
+def test_invalid_host_lists_are_refused(listed):
     with pytest.raises(UsageError, match="cannot be read at .*: give host names or addresses without ports"):
         allowed_hosts("127.0.0.1", listed)
 
@@ -49,7 +49,7 @@ def test_lists_of_hosts_that_cannot_be_read(listed):
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost:8501", "localhost.", "localhost.:1", "127.0.0.1:8501", "[::1]", "[0::1]:"]
 )
-def test_hosts_of_this_machine(host):
+def test_local_hosts_are_allowed(host):
     assert resolve(request("GET", "/", host=host), LOCAL).target == "/"
 
 
@@ -68,32 +68,32 @@ def test_hosts_of_this_machine(host):
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_other_hosts_are_refused(host, method):
-    asked = request(method, "/v1/models", host=host)
-    with pytest.raises(Misdirected, match="This server does not answer for the host .*--rest_api_allowed_hosts"):
-        resolve(asked, LOCAL)
-    assert resolve(asked, None) == asked  # as TensorFlow Serving does
+    incoming = request(method, "/v1/models", host=host)
+    with pytest.raises(Misdirected, match="The host .* is not allowed: .*--rest_api_allowed_hosts"):
+        resolve(incoming, LOCAL)
+    assert resolve(incoming, None) == incoming  # as TensorFlow Serving does
 
 
 @pytest.mark.parametrize(
     "host", ["localhost, localhost", "a b", "localhost/", "me@localhost", "[::1", "[localhost]", "::1"]
 )
 @pytest.mark.parametrize("allowed", [LOCAL, None])
-def test_what_is_no_host(host, allowed):
-    with pytest.raises(StatusError, match="INVALID_ARGUMENT: The request is for the host .*: send one host"):
+def test_invalid_hosts_are_refused(host, allowed):
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: The host of the request is .*; it must be one host"):
         resolve(request("GET", "/", host=host), allowed)
 
 
-def test_requests_for_no_host():
-    """HTTP/1.1 does not have them; in HTTP/1.0 they are usual, and no browser sends them."""
-    asked = request("GET", "/")
-    asked.headers.clear()
+def test_requests_without_a_host():
+    """HTTP/1.1 forbids them; in HTTP/1.0 they are usual, and no browser sends them."""
+    incoming = request("GET", "/")
+    incoming.headers.clear()
     with pytest.raises(StatusError, match="INVALID_ARGUMENT: The request has no Host header"):
-        resolve(asked, None)
-    assert resolve(asked._replace(version="1.0"), LOCAL).target == "/"
+        resolve(incoming, None)
+    assert resolve(incoming._replace(version="1.0"), LOCAL).target == "/"
 
 
 @pytest.mark.parametrize(
-    ("method", "sent", "target"),
+    ("method", "target", "expected"),
     [
         ("POST", "http://127.0.0.1:8501/v1/models/m:predict", "/v1/models/m:predict"),
         ("GET", "HTTP://localhost", "/"),
@@ -105,8 +105,8 @@ def test_requests_for_no_host():
         ("GET", "//evil.example/a", "//evil.example/a"),
     ],
 )
-def test_forms_of_targets(method, sent, target):
-    assert resolve(request(method, sent, host="localhost"), LOCAL).target == target
+def test_target_forms(method, target, expected):
+    assert resolve(request(method, target, host="localhost"), LOCAL).target == expected
 
 
 def test_a_host_in_the_target_replaces_the_header():
@@ -116,10 +116,10 @@ def test_a_host_in_the_target_replaces_the_header():
 
 
 def test_https_needs_tls():
-    asked = request("GET", "https://localhost/a")
+    incoming = request("GET", "https://localhost/a")
     with pytest.raises(Misdirected, match="does not use TLS"):
-        resolve(asked, LOCAL)
-    assert resolve(asked._replace(secured=True), LOCAL).target == "/a"
+        resolve(incoming, LOCAL)
+    assert resolve(incoming._replace(secured=True), LOCAL).target == "/a"
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_https_needs_tls():
         ("OPTIONS", "*a"),
     ],
 )
-def test_targets_that_http_does_not_have(method, target):
+def test_invalid_targets_are_refused(method, target):
     with pytest.raises(StatusError, match="INVALID_ARGUMENT: Malformed request: "):
         resolve(request(method, target), None)
 
 
-def a_model() -> Model:
+def make_backend() -> FakeBackend:
     signature = signature_of("serving_default", {"x": types_pb2.DT_FLOAT}, {"y": types_pb2.DT_FLOAT})
-    return Model(signature, lambda feeds: [feeds["x:0"]])
+    return FakeBackend(signature, lambda feeds: [feeds["x:0"]])
 
 
 TARGETS = ["/", "/v1/models", "/v1/models/m/metadata", "/healthz", "/readyz", "/metrics", "/v1/models/m:predict"]
@@ -151,40 +151,40 @@ TARGETS = ["/", "/v1/models", "/v1/models/m/metadata", "/healthz", "/readyz", "/
 @pytest.mark.parametrize("cors", [False, True])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_rebound_names_find_nothing(method, target, cors):
-    """Neither before the body comes nor after, and with no token it is the host that is told of."""
-    api, log = api_of(a_model(), ("token",), cors, hosts=LOCAL)
-    asked = request(method, target, host="evil.example", origin="http://evil.example")
-    for reply in (api.refuse(asked, 5), asyncio.run(api.handle(asked))):
+def test_dns_rebinding_is_refused(method, target, cors):
+    """Before the body is read and after; without a token too, the error is about the host."""
+    api, log = api_of(make_backend(), ("token",), cors, hosts=LOCAL)
+    incoming = request(method, target, host="evil.example", origin="http://evil.example")
+    for reply in (api.refusal(incoming, 5), asyncio.run(api.handle(incoming))):
         assert reply.status == 421
-        assert "does not answer for the host 'evil.example'" in json.loads(reply.body)["error"]
+        assert "The host 'evil.example' is not allowed" in json.loads(reply.body)["error"]
     assert [code for _, code, _ in log.ended] == ["PERMISSION_DENIED"] * 2
 
 
-def test_the_client_tells_what_the_server_says():
-    with pytest.raises(PermissionDenied, match="does not answer for the host"):
-        read_json("a", HttpRequest("/v1/models"), 421, b'{"error": "This server does not answer for the host"}')
+def test_the_client_raises_the_message_of_the_server():
+    with pytest.raises(PermissionDenied, match="The host is not allowed"):
+        read_json("a", HttpRequest("/v1/models"), 421, b'{"error": "The host is not allowed"}')
 
 
-def test_targets_with_a_host_lead_to_the_same_answers():
-    api, _ = api_of(a_model(), hosts=LOCAL)
+def test_targets_with_a_host_get_the_same_replies():
+    api, _ = api_of(make_backend(), hosts=LOCAL)
     bodies = []
-    for before in ("", "http://127.0.0.1:8501"):
-        reply = asyncio.run(api.handle(request("POST", before + "/v1/models/m:predict", {"instances": [1.0]})))
+    for host in ("", "http://127.0.0.1:8501"):
+        reply = asyncio.run(api.handle(request("POST", host + "/v1/models/m:predict", {"instances": [1.0]})))
         assert reply.status == 200
         bodies.append(reply.body)
-        assert asyncio.run(api.handle(request("GET", before + "/healthz"))).body == b"ok\n"
+        assert asyncio.run(api.handle(request("GET", host + "/healthz"))).body == b"ok\n"
     assert bodies[0] == bodies[1]
 
 
 @pytest.mark.parametrize("host", ["", "http://127.0.0.1:8501", "http://localhost"])
-def test_a_running_server_takes_targets_with_its_host(server: Server, host: str):
+def test_a_running_server_accepts_targets_with_its_host(server: Server, host: str):
     status, _, body = exchange(server, request_bytes("POST", f"{host}/v1/models/example/versions/1:predict", GOOD_BODY))
     assert (status, json.loads(body)) == (200, GOOD_ANSWER)
 
 
 @pytest.mark.parametrize(
-    ("head", "status"),
+    ("head", "expected"),
     [
         (b"GET /v1/models/example HTTP/1.1\r\nHost: evil.example\r\n", 421),
         (b"OPTIONS /v1/models/example HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n", 421),
@@ -200,10 +200,10 @@ def test_a_running_server_takes_targets_with_its_host(server: Server, host: str)
         (b"CONNECT evil.example:1 HTTP/1.1\r\nHost: evil.example:1\r\n", 400),
     ],
 )
-def test_a_running_server_looks_at_hosts(server: Server, head: bytes, status: int):
+def test_a_running_server_checks_hosts(server: Server, head: bytes, expected: int):
     with connect(server) as connection:
         connection.sendall(head + b"\r\n")
-        answered, headers, body = read_answer(connection)
-    assert answered == status, body
+        status, headers, body = parse_response(connection)
+    assert status == expected, body
     assert (status == 200) or len(json.loads(body)["error"]) > 20
     assert not head.startswith(b"OPTIONS *") or headers["allow"] == "GET, POST, OPTIONS"

@@ -1,4 +1,4 @@
-"""HTTP on real sockets, with handlers that know no models. No TensorFlow."""
+"""The HTTP server on real sockets, with handlers without models. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from serving.rest.http.messages import Reply, Request
 from serving.rest.http.parser import RequestParser
 from serving.rest.http.server import HttpServer
 
-SECONDS = 120.0  # for anything to happen on a busy machine
-MOST_BYTES = 1 << 20
+SECONDS = 120.0  # timeout for a busy machine
+MAX_BYTES = 1 << 20
 
 
-async def answer_target(request: Request) -> Reply:
+async def echo_target(request: Request) -> Reply:
     return Reply(200, request.target.encode(), "text/plain")
 
 
 def refuse_large(request: Request, size: int) -> Reply | None:
-    return Reply(413, b"too large") if size > MOST_BYTES else None
+    return Reply(413, b"too large") if size > MAX_BYTES else None
 
 
 @asynccontextmanager
-async def running(handler=answer_target, refuse=refuse_large, timeout=SECONDS):
-    """-> (server, reader, writer) of a connection to it"""
+async def running(handler=echo_target, refusal=refuse_large, timeout=SECONDS):
+    """Run a server; yield (server, reader, writer), connected."""
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
-    server = HttpServer(handler, bound, timeout, MOST_BYTES, refuse)
+    server = HttpServer(handler, bound, timeout, MAX_BYTES, refusal)
     await server.start()
     reader, writer = await asyncio.open_connection(*bound.getsockname())
     try:
@@ -44,7 +44,7 @@ async def running(handler=answer_target, refuse=refuse_large, timeout=SECONDS):
 
 
 def serve(talk, **options):
-    """What `talk(reader, writer)` returns, connected to a server."""
+    """Return the result of `talk(reader, writer)`, connected to a server."""
 
     async def run():
         async with running(**options) as (_, reader, writer):
@@ -54,7 +54,7 @@ def serve(talk, **options):
 
 
 async def read_answer(reader):
-    """-> (status, {header: value}, body)"""
+    """Return (status, {header: value}, body)."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     start, *lines = head.splitlines()[:-1]
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -62,7 +62,7 @@ async def read_answer(reader):
 
 
 def ask(data, **options):
-    """The only answer to `data`, after which the client has nothing to say."""
+    """Send `data` and return the only reply."""
 
     async def talk(reader, writer):
         writer.write(data)
@@ -72,13 +72,13 @@ def ask(data, **options):
 
 
 async def count_turns(turns):
-    """Adds an element for each turn of the event loop."""
+    """Append an element in each iteration of the event loop."""
     while True:
         turns.append(None)
         await asyncio.sleep(0)
 
 
-def test_requests_sent_ahead_do_not_hold_up_other_connections():
+def test_pipelined_requests_do_not_block_other_connections():
     turns, seen, count = [], [], 300
 
     async def handler(request):
@@ -96,7 +96,7 @@ def test_requests_sent_ahead_do_not_hold_up_other_connections():
     assert len(set(seen)) == count
 
 
-def test_chunks_that_are_there_at_once_do_not_hold_up_other_connections():
+def test_ready_chunks_do_not_block_other_connections():
     turns, seen, count = [], [], 300
 
     async def chunks():
@@ -118,10 +118,10 @@ def test_chunks_that_are_there_at_once_do_not_hold_up_other_connections():
     assert len(set(seen)) == count
 
 
-def test_a_fault_in_the_middle_of_an_answer_ends_the_connection(caplog):
+def test_an_error_while_streaming_closes_the_connection(caplog):
     async def chunks():
         yield b"one"
-        raise ArithmeticError("a fault of the server")
+        raise ArithmeticError("an internal error")
 
     async def handler(request):
         return Reply(200, chunks())
@@ -133,11 +133,11 @@ def test_a_fault_in_the_middle_of_an_answer_ends_the_connection(caplog):
         except ConnectionError:
             return b""
 
-    serve(talk, handler=handler)  # which ends at once and not when the connection is late
-    assert "a fault of the server" in caplog.text
+    serve(talk, handler=handler)  # returns at once, not after a timeout
+    assert "an internal error" in caplog.text
 
 
-def test_trailers_are_no_headers():
+def test_trailers_are_not_headers():
     async def handler(request):
         return Reply(200, b",".join(sorted(request.headers)) + b" " + request.body)
 
@@ -145,7 +145,7 @@ def test_trailers_are_no_headers():
     assert ask(request, handler=handler)[2] == b"transfer-encoding ab"
 
 
-def test_headers_of_the_next_request_count_after_trailers():
+def test_headers_after_trailers_belong_to_the_next_request():
     async def handler(request):
         return Reply(200, b",".join(sorted(request.headers)))
 
@@ -165,7 +165,7 @@ def test_trailers_are_limited_like_headers():
 
 
 @pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
-def test_a_client_that_waits_for_100_continue_is_told_once(offer):
+def test_100_continue_is_sent_once(offer):
     async def talk(reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n" + offer + b"\r\n")
         first = await reader.readuntil(b"\r\n\r\n")
@@ -186,7 +186,7 @@ def test_a_client_that_waits_for_100_continue_is_told_once(offer):
         (b"GET / HTTP/1.1\r\n", None),
     ],
 )
-def test_whether_a_connection_stays_open(start, connection):
+def test_keep_alive(start, connection):
     async def talk(reader, writer):
         writer.write(start + b"\r\n")
         _, headers, _ = await read_answer(reader)
@@ -200,56 +200,56 @@ def test_whether_a_connection_stays_open(start, connection):
     assert serve(talk) == connection
 
 
-def refuse_strangers(request, size):
-    return None if b"authorization" in request.headers else Reply(401, b"who are you?")
+def require_authorization(request, size):
+    return None if b"authorization" in request.headers else Reply(401, b"no token")
 
 
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked", b"Content-Length: 100\r\nExpect: 100-continue"]
 )
-def test_a_request_may_be_refused_before_its_body_comes(framing):
-    status, headers, body = ask(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n", refuse=refuse_strangers)
-    assert (status, headers["connection"], body) == (401, "close", b"who are you?")
+def test_requests_are_refused_before_their_body_is_read(framing):
+    status, headers, body = ask(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n", refusal=require_authorization)
+    assert (status, headers["connection"], body) == (401, "close", b"no token")
 
 
-def test_nobody_asks_about_requests_that_are_here_already():
-    asked = []
+def test_complete_requests_skip_the_early_check():
+    calls = []
 
-    def refuse(request, size):
-        asked.append((request.method, request.target, request.body, size))
+    def refusal(request, size):
+        calls.append((request.method, request.target, request.body, size))
 
     async def talk(reader, writer):
         writer.write(b"POST /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
         await read_answer(reader)
         writer.write(b"POST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
-        while not asked:
+        while not calls:
             await asyncio.sleep(0.01)
         writer.write(b"x")
         await asyncio.sleep(0.01)
         writer.write(b"x")
         return (await read_answer(reader))[0]
 
-    assert serve(talk, refuse=refuse) == 200
-    assert asked == [("POST", "/b", b"", 2)]
+    assert serve(talk, refusal=refusal) == 200
+    assert calls == [("POST", "/b", b"", 2)]
 
 
-def test_a_connection_that_is_gone_leaves_nothing(monkeypatch):
-    """Without a search for garbage, which comes by only now and then."""
-    known = []
+def test_closed_connections_are_freed(monkeypatch):
+    """Also without garbage collection, which runs only now and then."""
+    references = []
 
-    class Watched(Connection):
+    class TrackedConnection(Connection):
         def connection_made(self, transport):
-            known.append(weakref.ref(self))
+            references.append(weakref.ref(self))
             super().connection_made(transport)
 
-    monkeypatch.setattr("serving.rest.http.server.Connection", Watched)
+    monkeypatch.setattr("serving.rest.http.server.Connection", TrackedConnection)
 
     async def talk(reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
-        while not known or not known[0]()._parser._body:
+        while not references or not references[0]()._parser._body:
             await asyncio.sleep(0.01)
         writer.close()
-        while known[0]() is not None:
+        while references[0]() is not None:
             await asyncio.sleep(0.01)
 
     gc.disable()
@@ -259,7 +259,7 @@ def test_a_connection_that_is_gone_leaves_nothing(monkeypatch):
         gc.enable()
 
 
-def test_an_idle_connection_keeps_no_body():
+def test_idle_connections_hold_no_body():
     bodies = []
 
     async def handler(request):
@@ -269,14 +269,14 @@ def test_an_idle_connection_keeps_no_body():
     async def talk(reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
         await read_answer(reader)
-        held = [each for each in gc.get_objects() if isinstance(each, RequestParser) and each._body]
-        return bodies, held
+        parsers = [each for each in gc.get_objects() if isinstance(each, RequestParser) and each._body]
+        return bodies, parsers
 
     assert serve(talk, handler=handler) == ([100_000], [])
 
 
-def test_an_answer_that_nobody_can_get_any_more_is_closed():
-    ended, streams = [], []  # what is still referred to is not closed by chance
+def test_streams_are_closed_if_the_client_disconnects():
+    ended, streams = [], []  # `streams` refers to them, so garbage collection does not close them
 
     async def chunks():
         try:
@@ -302,12 +302,12 @@ def test_an_answer_that_nobody_can_get_any_more_is_closed():
     assert asyncio.run(run()) == [True]
 
 
-def test_a_refused_client_does_not_hold_up_the_end(monkeypatch):
+def test_refused_clients_do_not_delay_the_stop(monkeypatch):
     monkeypatch.setattr("serving.rest.http.connection.LINGER_SECONDS", 100 * SECONDS)
 
     async def run():
         async with running() as (server, reader, writer):
-            writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\nthe start" % (2 * MOST_BYTES))
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\nthe start" % (2 * MAX_BYTES))
             status = (await read_answer(reader))[0]
             await server.stop(100 * SECONDS)
             return status

@@ -1,4 +1,4 @@
-"""The OpenAPI description of REST is valid, and servers answer what it says, whatever they are asked."""
+"""The OpenAPI description of REST is valid, and servers conform to it for random requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_description_is_valid():
 
 
 @pytest.mark.parametrize("name", COMPONENTS["requestBodies"])
-def test_examples_are_as_their_schemas_say(name):
+def test_examples_match_their_schemas(name):
     content = COMPONENTS["requestBodies"][name]["content"]["application/json"]
     validator = jsonschema.Draft202012Validator(content["schema"] | {"components": COMPONENTS})
     for example in content["examples"].values():
@@ -65,7 +65,7 @@ def test_examples_are_as_their_schemas_say(name):
         assert not validator.is_valid({})
 
 
-def test_errors_are_those_that_statuses_become():
+def test_every_error_status_is_described():
     _, _, predict = OPERATIONS["predict"]
     described = set()
     for status, response in predict["responses"].items():
@@ -73,69 +73,79 @@ def test_errors_are_those_that_statuses_become():
         codes = COMPONENTS["responses"][name]["description"].partition(":")[0]
         described |= {(code, status) for code in re.findall("[A-Z_]{5,}", codes)}
     expected = {(code, str(number)) for code, number in HTTP_STATUSES.items() if code != "OK"}
-    # 413 is for one request, where 429 is for many; 421 is for the wrong host, where 403 is for the wrong deed.
+    # 413: one request is too large, 429: too many requests. 421: the host is not allowed, 403: the operation is not.
     assert described == expected | {("RESOURCE_EXHAUSTED", "413"), ("PERMISSION_DENIED", "421")}
 
 
-KNOWN = {"Model": ["example", "number", "missing"], "Version": [1, 2, 2**63 - 1], "Label": ["stable", "gone"]}
+PARAMETER_VALUES = {
+    "Model": ["example", "number", "missing"],
+    "Version": [1, 2, 2**63 - 1],
+    "Label": ["stable", "gone"],
+}
 SIGNATURES = ["serving_default", "matrix", "text", "pair", "total", "uneven", "check", "classify", "regress", "stream"]
 
 
-def an_object(properties: dict[str, Any]) -> dict[str, Any]:
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def a_list(items: dict[str, Any], least: int = 1, most: int = 5) -> dict[str, Any]:
-    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
+def list_schema(items: dict[str, Any], min_items: int = 1, max_items: int = 5) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": min_items, "maxItems": max_items}
 
 
-def fitting_bodies() -> dict[str, list[dict[str, Any]]]:
-    """{body: schemas of what signatures of the server can answer}."""
+def valid_body_schemas() -> dict[str, list[dict[str, Any]]]:
+    """Return {request body: schemas of bodies that are valid for a signature of the server}."""
     number, text = {"type": "number", "minimum": -1e30, "maximum": 1e30}, {"$ref": "#/components/schemas/Base64"}
-    fitting = {
+    bodies = {
         "Predict": [
-            ("serving_default", "instances", a_list(number)),
-            ("serving_default", "inputs", a_list(number)),
-            ("matrix", "instances", a_list(a_list(number, 2, 2))),
-            ("pair", "instances", a_list(an_object({"a": number, "b": {"type": "integer", "maximum": 9}}))),
-            ("text", "inputs", an_object({"text": a_list(text)})),
+            ("serving_default", "instances", list_schema(number)),
+            ("serving_default", "inputs", list_schema(number)),
+            ("matrix", "instances", list_schema(list_schema(number, 2, 2))),
+            ("pair", "instances", list_schema(object_schema({"a": number, "b": {"type": "integer", "maximum": 9}}))),
+            ("text", "inputs", object_schema({"text": list_schema(text)})),
         ],
-        "Classify": [("classify", "examples", a_list(an_object({"x": a_list(number, 2, 2), "word": text})))],
-        "Regress": [("regress", "examples", a_list(an_object({"x": a_list(number, 2, 2)})))],
-        "Stream": [("stream", "inputs", an_object({"word": a_list(text, 1, 1), "step": a_list(number, 1, 1)}))],
+        "Classify": [
+            ("classify", "examples", list_schema(object_schema({"x": list_schema(number, 2, 2), "word": text})))
+        ],
+        "Regress": [("regress", "examples", list_schema(object_schema({"x": list_schema(number, 2, 2)})))],
+        "Stream": [
+            ("stream", "inputs", object_schema({"word": list_schema(text, 1, 1), "step": list_schema(number, 1, 1)}))
+        ],
     }
     return {
-        name: [an_object({"signature_name": {"const": signature}, key: value}) for signature, key, value in bodies]
-        for name, bodies in fitting.items()
+        name: [
+            object_schema({"signature_name": {"const": signature}, key: value}) for signature, key, value in requests
+        ]
+        for name, requests in bodies.items()
     }
 
 
-def biased() -> dict[str, Any]:
-    """The description, where names and bodies are often some that the servers know."""
+def biased_description() -> dict[str, Any]:
+    """Return the description, changed so that names and bodies are often valid for the servers."""
     description = copy.deepcopy(DESCRIPTION)
     components = description["components"]
-    for name, choices in KNOWN.items():
+    for name, choices in PARAMETER_VALUES.items():
         parameter = components["parameters"][name]
         parameter |= {"schema": {"anyOf": [{"enum": choices}, parameter["schema"]]}, "example": choices[0]}
     for schema in components["schemas"].values():
         if "signature_name" in schema.get("properties", {}):
             schema["properties"]["signature_name"] = {"anyOf": [{"enum": SIGNATURES}, {"type": "string"}]}
-    for name, schemas in fitting_bodies().items():
+    for name, schemas in valid_body_schemas().items():
         content = components["requestBodies"][name]["content"]["application/json"]
         content["schema"] = {"anyOf": [*schemas, content["schema"]]}
-    components["schemas"]["StreamRequest"]["properties"]["steps"]["maximum"] = 20  # more take longer and tell no more
+    components["schemas"]["StreamRequest"]["properties"]["steps"]["maximum"] = 20  # more only take longer
     predict = components["requestBodies"]["Predict"]["content"]["application/json"]
-    predict["examples"] |= {"known": {"value": {"instances": [1.0, -2.5]}}}
+    predict["examples"] |= {"valid": {"value": {"instances": [1.0, -2.5]}}}
     return description
 
 
-api = schemathesis.openapi.from_dict(biased())
+api = schemathesis.openapi.from_dict(biased_description())
 
 
 def check(case: schemathesis.Case, address: str) -> None:
-    """One request: answered in time, as described, and not with a fault of the server."""
+    """Send one request; its response must come in time, conform to the description and not be an internal error."""
     response = case.call(base_url=address, timeout=SECONDS)
-    is_json = not re.search(r"\b(?:NaN|Infinity)\b", response.text)  # these are described, but are no JSON
+    is_json = not re.search(r"\b(?:NaN|Infinity)\b", response.text)  # described, but not valid JSON
     checks = [check for check in CONFORMANCE if is_json or check.__name__ != "response_schema_conformance"]
     case.validate_response(response, checks=checks)
     assert response.status_code != 500, response.text
@@ -143,13 +153,13 @@ def check(case: schemathesis.Case, address: str) -> None:
 
 @api.exclude(tag="extensions").exclude(tag="metrics").parametrize()
 @fuzzing
-def test_the_server_answers_as_described(case, server: Server):
+def test_the_server_conforms_to_the_description(case, server: Server):
     check(case, server.rest)
 
 
 @pytest.fixture(scope="module")
 def extended(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a server with all that flags switch on."""
+    """Return the address of a server with all extensions enabled."""
     models = tmp_path_factory.mktemp("extended")
     store.publish(store.example, models / "example", 1)
     store.publish(store.number(1), models / "number", 1)
@@ -173,12 +183,12 @@ def extended(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @api.include(tag=["extensions", "metrics"]).parametrize()
 @fuzzing
-def test_extensions_are_answered_as_described(case, extended: str):
+def test_extensions_conform_to_the_description(case, extended: str):
     check(case, extended)
 
 
 def get(address: str, path: str) -> tuple[int, str]:
-    """Status and media type."""
+    """Return status and media type."""
     response = urllib3.request("GET", address + path, timeout=SECONDS)
     return response.status, response.headers["Content-Type"].partition(";")[0]
 
@@ -193,7 +203,7 @@ def get(address: str, path: str) -> tuple[int, str]:
         ("/monitoring/prometheus/metrics", "text/plain"),
     ],
 )
-def test_extensions_are_there_when_flags_say_so(server: Server, extended: str, path: str, media_type: str):
+def test_flags_enable_extensions(server: Server, extended: str, path: str, media_type: str):
     assert get(extended, path) == (200, media_type)
     without = (400, "application/json") if path.startswith("/v1/") else (404, "text/html")
     assert get(server.rest, path) == without
@@ -202,8 +212,8 @@ def test_extensions_are_there_when_flags_say_so(server: Server, extended: str, p
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_described_url_is_known(extended: str, operation: str):
-    """A URL that the server does not know is a malformed request."""
+def test_every_described_url_exists(extended: str, operation: str):
+    """For the server, an unknown URL is a malformed request."""
     method, url, _ = OPERATIONS[operation]
     address = extended + url.format(model="example", version=1, label="stable")
     response = urllib3.request(method.upper(), address, body=b"{}" if method == "post" else None, timeout=SECONDS)

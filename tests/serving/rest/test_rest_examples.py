@@ -1,4 +1,4 @@
-"""REST classify and regress: JSON to tf.Examples, results to JSON, and the original server's texts and layout."""
+"""REST classify and regress: JSON to tf.Examples, results to JSON, with TensorFlow Serving's texts and layout."""
 
 import json
 
@@ -23,16 +23,16 @@ from serving.rest.request import signature_name
 
 
 def examples_of(body):
-    """Features of each example, {name: (kind, values)}; the body is JSON text or an object."""
+    """Return the features of each example, {name: (kind, values)}; the body is JSON text or an object."""
     document = parse(body if isinstance(body, bytes) else json.dumps(body).encode())
-    read = []
+    result = []
     for serialized in read_examples(document):
         features = example_pb2.Example.FromString(serialized).features.feature
         kinds = {name: feature.WhichOneof("kind") for name, feature in features.items()}
-        read.append(
+        result.append(
             {name: (kind, list(getattr(features[name], kind).value) if kind else []) for name, kind in kinds.items()}
         )
-    return read
+    return result
 
 
 def failure(function, *arguments):
@@ -52,19 +52,19 @@ def failure(function, *arguments):
         ("true", ("int64_list", [1])),
         ("[true, false, 7]", ("int64_list", [1, 0, 7])),
         ('"é"', ("bytes_list", ["é".encode()])),
-        ('"\xff"', ("bytes_list", [b"\xff"])),  # bytes that are no text stay what they are
+        ('"\xff"', ("bytes_list", [b"\xff"])),  # bytes that are not UTF-8 are kept
         ('{"b64": "Yf8A"}', ("bytes_list", [b"a\xff\x00"])),
         ('["a", {"b64": "Yg=="}]', ("bytes_list", [b"a", b"b"])),
         ("[1.5, 2.0, 3e-1]", ("float_list", [1.5, 2.0, float(np.float32(0.3))])),
         ("[1.5, Infinity, -Inf]", ("float_list", [1.5, float("inf"), float("-inf")])),
         ("1e300", ("float_list", [float("inf")])),
-        ("18446744073709551616", ("float_list", [2.0**64])),  # too large for any integer: a reader has a double
+        ("18446744073709551616", ("float_list", [2.0**64])),  # beyond 64 bits: a double
         ("-9223372036854775809", ("float_list", [-(2.0**63)])),
         ("[1.5, 18446744073709551616]", ("float_list", [1.5, 2.0**64])),
         ("[]", (None, [])),
     ],
 )
-def test_kinds_of_features(text, feature):
+def test_feature_kinds(text, feature):
     body = b'{"examples": [{"f": ' + (text.encode("latin-1") if "\xff" in text else text.encode()) + b"}]}"
     assert examples_of(body) == [{"f": feature}]
 
@@ -86,12 +86,12 @@ values = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), values, max_size=4), min_size=1, max_size=4))
-def test_all_features_arrive(examples):
-    read = examples_of({"examples": examples})
-    for features, expected in zip(read, examples, strict=True):
+def test_all_features_are_read(examples):
+    result = examples_of({"examples": examples})
+    for features, expected in zip(result, examples, strict=True):
         assert {
-            name: [value.decode() if kind == "bytes_list" else value for value in found]
-            for name, (kind, found) in features.items()
+            name: [value.decode() if kind == "bytes_list" else value for value in elements]
+            for name, (kind, elements) in features.items()
         } == expected
 
 
@@ -132,7 +132,7 @@ def test_malformed_examples(body, text):
     assert failure(examples_of, body) == ("INVALID_ARGUMENT", text)
 
 
-def answer(function, servable, body):
+def run_request(function, servable, body):
     call = function(signature_name(body), read_examples(body), servable, Settings())
     return run_call(servable, call)
 
@@ -140,13 +140,13 @@ def answer(function, servable, body):
 BODY = {"examples": [{"x": 1.5}, {"x": -0.25}]}
 
 
-def test_classify_answers_pairs(heads):
-    text = answer(rest_classify, heads, BODY)
+def test_classify_returns_pairs(heads):
+    text = run_request(rest_classify, heads, BODY)
     assert text == ('{\n    "results": [[["low", -1.5], ["high", 1.5]], [["low", 0.25], ["high", -0.25]]\n    ]\n}')
 
 
-def test_regress_answers_values(heads):
-    assert answer(rest_regress, heads, {"signature_name": "value", **BODY}) == '{\n    "results": [1.5, -0.25]\n}'
+def test_regress_returns_values(heads):
+    assert run_request(rest_regress, heads, {"signature_name": "value", **BODY}) == '{\n    "results": [1.5, -0.25]\n}'
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_regress_answers_values(heads):
         ("scores", [[["", -1.5], ["", 1.5]]]),
     ],
 )
-def test_what_a_signature_lacks_is_empty_or_zero(heads, signature, results):
+def test_missing_labels_are_empty_and_missing_scores_zero(heads, signature, results):
     body = {"signature_name": signature, "examples": [{"x": 1.5}]}
-    assert json.loads(answer(rest_classify, heads, body)) == {"results": results}
+    assert json.loads(run_request(rest_classify, heads, body)) == {"results": results}
 
 
 def test_calls_count_their_examples(heads):
@@ -197,10 +197,10 @@ def test_calls_count_their_examples(heads):
     ],
 )
 def test_errors(heads, function, body, text):
-    assert failure(answer, function, heads, body) == ("INVALID_ARGUMENT", text)
+    assert failure(run_request, function, heads, body) == ("INVALID_ARGUMENT", text)
 
 
-def test_method_names_are_checked_where_a_flag_asks_for_it(heads):
+def test_a_flag_enables_the_check_of_method_names(heads):
     code, text = failure(rest_regress, "scores", read_examples(BODY), heads, Settings(check_method_name=True))
     assert (code, text) == (
         "INVALID_ARGUMENT",
@@ -211,17 +211,17 @@ def test_method_names_are_checked_where_a_flag_asks_for_it(heads):
     )
 
 
-def test_an_integer_is_no_float_feature(heads):
-    code, text = failure(answer, rest_classify, heads, {"examples": [{"x": 2}]})
+def test_integers_are_refused_for_float_features(heads):
+    code, text = failure(run_request, rest_classify, heads, {"examples": [{"x": 2}]})
     assert code == "INVALID_ARGUMENT"
     assert text.startswith("Name: <unknown>, Key: x, Index: 0.  Data types don't match. ")
 
 
-def test_layout_of_empty_and_odd_results():
-    nothing = np.empty((2, 0), object)
-    assert classifications_json(nothing, None) == '{\n    "results": [[], []\n    ]\n}'
-    odd = np.array([[b'say "x"\n', b"\xff"]], object)
-    text = classifications_json(odd, np.array([[np.nan, -np.inf]], np.float32))
+def test_layout_of_empty_and_unusual_results():
+    empty = np.empty((2, 0), object)
+    assert classifications_json(empty, None) == '{\n    "results": [[], []\n    ]\n}'
+    unusual = np.array([[b'say "x"\n', b"\xff"]], object)
+    text = classifications_json(unusual, np.array([[np.nan, -np.inf]], np.float32))
     assert text.encode("utf-8", "surrogateescape") == (
         b'{\n    "results": [[["say \\"x\\"\\n", NaN], ["\xff", -Infinity]]\n    ]\n}'
     )
@@ -229,7 +229,7 @@ def test_layout_of_empty_and_odd_results():
     assert regressions_json(values) == '{\n    "results": [Infinity, 1e+20, 0.1, 16777216.0, 1e-07]\n}'
 
 
-def test_a_context_is_not_repeated_without_end():
+def test_repetition_of_the_context_is_limited():
     document = {"context": {"word": "a" * 500_000}, "examples": [{}] * 1_000}
     code, text = failure(examples_of, document)
     assert (code, "a request may repeat 16777216 bytes: send a smaller context" in text) == ("INVALID_ARGUMENT", True)

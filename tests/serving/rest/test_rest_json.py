@@ -72,13 +72,13 @@ def test_every_float_reads_back_equal(dtype):
         (rb'{"a": "\uDCC3\uDCA9"}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 7"),
         (rb'{"\ude00": 1}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 2"),
         (rb'{"a": "\\\ud83dx", b}', "JSON Parse error: The surrogate pair in string is invalid. at offset: 9"),
-        (rb'{"a": b, "\ud83d": 1}', "JSON Parse error: Invalid value. at offset: 6"),  # the first fault counts
+        (rb'{"a": b, "\ud83d": 1}', "JSON Parse error: Invalid value. at offset: 6"),  # the first error counts
         (b'{"a": [Inf, Inf, x, Inf]}', "JSON Parse error: Invalid value. at offset: 17"),
         (b"[1, 2]", "JSON Value: [1, 2] Is not object"),
         (b"3", "JSON Value: 3 Is not object"),
     ],
 )
-def test_what_is_no_json_object(body, message):
+def test_invalid_json(body, message):
     with pytest.raises(StatusError) as caught:
         parse(body)
     assert (caught.value.code, caught.value.message) == ("INVALID_ARGUMENT", message)
@@ -100,21 +100,21 @@ def test_leniency():
     assert parse(b'{"a": "\xff"}')["a"].encode("utf-8", "surrogateescape") == b"\xff"
 
 
-def test_whole_surrogate_pairs_and_what_only_looks_like_half_of_one():
-    body = b'{"a": NaN, "pair": "\\ud83d\\ude00", "no escape": "\\\\ud83d"} \\ud800'  # NaN: orjson would not take it
-    read = parse(body)
-    assert (read["pair"], read["no escape"]) == ("\U0001f600", r"\ud83d")
+def test_surrogate_pairs_and_escaped_backslashes():
+    body = b'{"a": NaN, "pair": "\\ud83d\\ude00", "no escape": "\\\\ud83d"} \\ud800'  # NaN: orjson refuses it
+    document = parse(body)
+    assert (document["pair"], document["no escape"]) == ("\U0001f600", r"\ud83d")
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30, 2**64 - 1, -(2**63), 7])
-def test_integers_of_more_than_64_bits_are_doubles_however_they_are_read(number):
+def test_integers_beyond_64_bits_are_doubles_in_both_parsers(number):
     quickly, tolerantly = parse(b'{"a": %d}' % number)["a"], parse(b'{"b": NaN, "a": %d}' % number)["a"]
     assert quickly == tolerantly == (number if -(2**63) <= number < 2**64 else float(number))
     assert type(quickly) is type(tolerantly)
 
 
 class Endless(list):
-    """Many elements, of which only the first ones are looked at."""
+    """A list of which only the first elements may be read."""
 
     def __iter__(self):
         yield from range(1000)
@@ -158,15 +158,15 @@ def test_errors_are_pretty_printed():
 
 
 @pytest.mark.parametrize("body", [b'{"a": []}', b'{"a": NaN}', b'{"a": [}', b"1" * 400])
-def test_garbage_is_collected_again_afterwards(body):
+def test_garbage_collection_is_enabled_after_parsing(body):
     with suppress(StatusError):
         parse(body)
     assert gc.isenabled()
 
 
 @pytest.mark.parametrize("body", [b'{"a": [}', b'{"a": NaN, "b"}', b'{"a": 1e999}', b'{"a": "\\ud800"}'])
-def test_a_text_that_is_refused_is_not_kept(body):
-    """As an exception's traceback would, in a circle that only a search for garbage finds."""
+def test_refused_text_is_freed(body):
+    """The traceback of an exception could keep it in a reference cycle until garbage collection."""
     with suppress(StatusError):
         parse(body)
     gc.collect()

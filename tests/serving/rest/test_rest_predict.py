@@ -1,4 +1,4 @@
-"""REST: URLs, forms, texts and layout of the original server."""
+"""REST predict: TensorFlow Serving's URLs, forms, texts and layout."""
 
 import gzip
 import json
@@ -83,7 +83,7 @@ def test_layout_of_bytes(send):
         ("empty", {"instances": [1, 2]}, {"predictions": [[0.0, 0.0, 0.0]]}),
     ],
 )
-def test_answers(predict, signature, body, answer):
+def test_outputs(predict, signature, body, answer):
     assert predict(signature, **body) == (200, answer)
 
 
@@ -261,7 +261,7 @@ def test_urls(send, method, path, status, text):
     ],
     ids=range(11),
 )
-def test_extreme_bodies_are_the_clients_fault(send, signature, body, text):
+def test_extreme_bodies_are_client_errors(send, signature, body, text):
     document = f'{{"signature_name": "{signature}", {body[1:]}'
     status, answer = send("POST", "/v1/models/example/versions/1:predict", document.encode())
     assert (status, text in json.loads(answer)["error"]) == (400, True), answer
@@ -277,12 +277,12 @@ def test_urls_ignore_case_and_are_percent_decoded(send):
     assert send("POST", "/V1/Models/ex%61mple/VERSIONS/1:predict", BODY)[0] == 200
 
 
-def test_outside_the_api(send):
+def test_urls_outside_the_api(send):
     status, text = send("GET", "/")
     assert (status, "404 Not Found" in text) == (404, True)
 
 
-def test_errors_of_the_graph_are_passed_on(predict):
+def test_graph_errors_are_returned(predict):
     status, answer = predict("check", instances=["a", ""])
     assert status == 400
     assert answer["error"].startswith("assertion failed: [empty text is not allowed]\n")
@@ -304,8 +304,8 @@ def test_headers(server):
     assert POOL.request("OPTIONS", server.rest + "/v1/models/m", timeout=60).status == 400
 
 
-def test_a_gzip_body_of_much_structure_is_refused(send):
-    """Each list takes 64 bytes of memory, three in JSON, and next to nothing when it is packed."""
+def test_a_gzip_bomb_of_empty_lists_is_refused(send):
+    """A list takes 64 bytes of memory, three in JSON, and almost none compressed."""
     bomb = gzip.compress(b'{"instances": [' + b"[]," * 2_000_000 + b"[]]}", 9)
     status, text = send("POST", "/v1/models/example:predict", bomb, {"Content-Encoding": "gzip"})
     assert (status, "more than 32 times as much" in text) == (413, True)

@@ -1,4 +1,4 @@
-"""gRPC: codes and texts of the original server, and the form of its responses."""
+"""gRPC Predict: TensorFlow Serving's codes and texts, and the fields of its responses."""
 
 import grpc
 import numpy as np
@@ -108,7 +108,7 @@ def test_codes_and_texts(stub, message, code, text):
         ("gone", "NOT_FOUND", "Servable not found for request: Specific(example, 9)"),
     ],
 )
-def test_labels_that_lead_nowhere(stub, label, code, text):
+def test_invalid_labels(stub, label, code, text):
     message = request({"x": FLOATS}, version=None)
     message.model_spec.version_label = label
     with pytest.raises(grpc.RpcError) as caught:
@@ -116,17 +116,17 @@ def test_labels_that_lead_nowhere(stub, label, code, text):
     assert (caught.value.code().name, caught.value.details()) == (code, text)
 
 
-def test_errors_of_the_graph_are_passed_on(stub):
+def test_graph_errors_are_returned(stub):
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request({"text": ["a", ""]}, "check"), timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details().startswith("assertion failed: [empty text is not allowed]")
 
 
-def test_shapes_are_the_business_of_the_graph(stub):
-    """No check against the signature: a scalar passes where [-1] is declared, a bad matrix fails in MatMul."""
-    answer = stub.Predict(request({"x": tf.make_tensor_proto(np.float32(1))}), timeout=60)
-    assert tf.make_ndarray(answer.outputs["y"]) == np.float32(2.5)
+def test_shapes_are_checked_by_the_graph(stub):
+    """They are not checked against the signature: [-1] accepts a scalar, and a wrong matrix fails in MatMul."""
+    response = stub.Predict(request({"x": tf.make_tensor_proto(np.float32(1))}), timeout=60)
+    assert tf.make_ndarray(response.outputs["y"]) == np.float32(2.5)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request({"x": np.ones((1, 3), np.float32)}, "matrix"), timeout=60)
     assert "Matrix size-incompatible" in caught.value.details()
@@ -138,24 +138,24 @@ def test_long_errors_are_cut(stub):
     assert caught.value.details().endswith("...TRUNCATED")
 
 
-def test_form_of_the_response(stub):
+def test_fields_of_the_response(stub):
     message = request({"x": FLOATS}, version=None)
     message.model_spec.version_label = "stable"
-    answer = stub.Predict(message, timeout=60)
-    assert answer.outputs["y"].float_val == [2.5]
-    assert answer.outputs["y"].tensor_content == b""
-    assert answer.model_spec.name == "example"
-    assert answer.model_spec.version.value == 1
-    assert answer.model_spec.signature_name == "serving_default"
-    assert answer.model_spec.version_label == ""
+    response = stub.Predict(message, timeout=60)
+    assert response.outputs["y"].float_val == [2.5]
+    assert response.outputs["y"].tensor_content == b""
+    assert response.model_spec.name == "example"
+    assert response.model_spec.version.value == 1
+    assert response.model_spec.signature_name == "serving_default"
+    assert response.model_spec.version_label == ""
 
 
 def test_output_filter(stub):
-    answer = stub.Predict(request(PAIR, "pair", outputs=["product"]), timeout=60)
-    assert list(answer.outputs) == ["product"]
+    response = stub.Predict(request(PAIR, "pair", outputs=["product"]), timeout=60)
+    assert list(response.outputs) == ["product"]
 
 
-def test_short_value_lists_are_continued(stub):
+def test_short_value_lists_repeat_their_last_value(stub):
     shape = tf.TensorShape([3]).as_proto()
-    answer = stub.Predict(request({"x": TensorProto(dtype=1, tensor_shape=shape, float_val=[2, 4])}), timeout=60)
-    assert answer.outputs["y"].float_val == [3.0, 4.0, 4.0]
+    response = stub.Predict(request({"x": TensorProto(dtype=1, tensor_shape=shape, float_val=[2, 4])}), timeout=60)
+    assert response.outputs["y"].float_val == [3.0, 4.0, 4.0]

@@ -1,4 +1,4 @@
-"""TensorBoard's profiler asks the server, over the gRPC port, what TensorFlow does."""
+"""TensorBoard's profiler records TensorFlow's operations over the gRPC port."""
 
 import subprocess
 import sys
@@ -34,26 +34,26 @@ def terminate(channel):
     )
 
 
-def begin(profile):
-    """A profile that is being recorded, until it is ended."""
+def start_profile(profile):
+    """Start a profile that runs until it is terminated."""
 
     def start():
         return profile.future(ProfileRequest(duration_ms=600_000), timeout=300)
 
-    def has_begun():
+    def is_recording():
         nonlocal recording
-        if recording.done():  # it came while one of the short ones below was being recorded, and was refused
+        if recording.done():  # refused, because one of the short profiles below was being recorded
             recording = start()
         short = profile.future(ProfileRequest(duration_ms=1), timeout=60)
         return short.code() is grpc.StatusCode.ALREADY_EXISTS
 
     recording = start()
-    wait_until(has_begun)
+    wait_until(is_recording)
     return recording
 
 
-def test_a_profile_shows_the_operations_that_ran(server, profile, terminate):
-    recording = begin(profile)
+def test_a_profile_contains_the_executed_operations(server, profile, terminate):
+    recording = start_profile(profile)
     with Client(server.grpc) as client:
         for _ in range(20):
             client.predict("example", {"x": np.ones((2, 2), np.float32)}, signature="matrix", version=1)
@@ -63,15 +63,15 @@ def test_a_profile_shows_the_operations_that_ran(server, profile, terminate):
     assert any("MatMul" in name for name in names), sorted(names)[:50]
 
 
-def test_tensorflows_own_client_writes_what_it_gets(server, tmp_path):
+def test_the_profiler_client_of_tensorflow_writes_the_profile(server, tmp_path):
     stop = threading.Event()
 
-    def ask():
+    def predict_until_stopped():
         with Client(server.grpc) as client:
             while not stop.wait(0.01):
                 client.predict("example", {"x": np.ones(2, np.float32)})
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=predict_until_stopped)
     thread.start()
     try:
         program = f"tensorflow.profiler.experimental.client.trace('grpc://{server.grpc}', {str(tmp_path)!r}, 500)"
@@ -83,7 +83,7 @@ def test_tensorflows_own_client_writes_what_it_gets(server, tmp_path):
 
 
 def test_one_profile_at_a_time_and_terminate_ends_it(profile, terminate):
-    recording = begin(profile)
+    recording = start_profile(profile)
     with pytest.raises(grpc.RpcError) as caught:
         profile(ProfileRequest(duration_ms=0), timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -83,7 +83,7 @@ def test_a_port_taken_before_the_server_listens_is_a_sentence():
         other.bind(("127.0.0.1", 0))
         own.bind(other.getsockname())
         other.listen()
-        server = HttpServer(None, own, timeout=1.0, most_bytes=1, refuse=lambda size: Reply(413))
+        server = HttpServer(None, own, timeout=1.0, max_bytes=1, refusal=lambda size: Reply(413))
         with pytest.raises(UsageError, match="--rest_api_port=[0-9]+ cannot be used at 127.0.0.1"):
             asyncio.run(server.start())
 

@@ -1,4 +1,4 @@
-"""Very many connections, more than the system allows, and what is no gRPC at the port of gRPC."""
+"""Many connections, more than the system allows, and invalid data at the gRPC port."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("connections")
     publish(store, models)
-    with running(models, "--rest_api_timeout_in_ms=600000") as server:  # no connection is idle for too long
+    with running(models, "--rest_api_timeout_in_ms=600000") as server:  # idle connections stay open
         yield server
         assert_clean_log(server)
 
@@ -49,14 +49,14 @@ def assert_answers_over_grpc(server: Server) -> None:
 
 
 @contextmanager
-def many_connections(connect_one: Callable[[], socket.socket], most: int) -> Iterator[list[socket.socket]]:
-    """As many, or as many as this process may open."""
+def many_connections(open_connection: Callable[[], socket.socket], count: int) -> Iterator[list[socket.socket]]:
+    """Open `count` connections, or as many as this process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     connections: list[socket.socket] = []
     try:
-        while len(connections) < min(most, hard - 200):
-            connections.append(connect_one())
+        while len(connections) < min(count, hard - 200):
+            connections.append(open_connection())
         yield connections
     finally:
         for connection in connections:
@@ -65,7 +65,7 @@ def many_connections(connect_one: Callable[[], socket.socket], most: int) -> Ite
 
 
 def test_idle_connections(server):
-    """However many there are, the server answers, and whoever wakes up is served."""
+    """The server answers other clients, and idle ones when they send a request."""
     before = open_files(server)
     with many_connections(lambda: connect(server), 10_000) as connections:
         assert_answers(server)
@@ -89,18 +89,18 @@ def test_idle_grpc_connections(server, start):
     assert_answers_over_grpc(server)
 
 
-def test_what_is_no_grpc(server):
-    """Bytes at random, HTTP/1.1, TLS, and frames of HTTP/2 that contradict themselves."""
-    dice = random.Random(1)
+def test_invalid_data_at_the_grpc_port(server):
+    """Random bytes, HTTP/1.1, TLS, and inconsistent HTTP/2 frames."""
+    rng = random.Random(1)
     for number in range(300):
-        data = dice.choice([b"", PREFACE, PREFACE + SETTINGS, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"])
+        data = rng.choice([b"", PREFACE, PREFACE + SETTINGS, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"])
         frames = b"".join(
-            len(payload).to_bytes(3, "big") + dice.randbytes(2) + dice.choice([0, 1, 2, 3]).to_bytes(4, "big") + payload
-            for payload in (dice.randbytes(dice.randint(0, 40)) for _ in range(dice.randint(0, 5)))
+            len(payload).to_bytes(3, "big") + rng.randbytes(2) + rng.choice([0, 1, 2, 3]).to_bytes(4, "big") + payload
+            for payload in (rng.randbytes(rng.randint(0, 40)) for _ in range(rng.randint(0, 5)))
         )
         with connect_grpc(server) as connection:
             try:
-                connection.sendall(data + (frames if number % 2 else dice.randbytes(dice.randint(1, 200))))
+                connection.sendall(data + (frames if number % 2 else rng.randbytes(rng.randint(1, 200))))
                 connection.shutdown(socket.SHUT_WR)
             except ConnectionError:
                 continue
@@ -109,9 +109,9 @@ def test_what_is_no_grpc(server):
     assert_answers_over_grpc(server)
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux' own")
-def test_no_more_file_descriptors(store, tmp_path):
-    """Who is connected is served on; who comes is, too, as soon as others have gone."""
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can limit another process")
+def test_limit_of_file_descriptors(store, tmp_path):
+    """Connected clients are still served; new ones too, once others have disconnected."""
     publish(store, tmp_path)
     with running(tmp_path, "--rest_api_timeout_in_ms=600000") as server:
         before = open_files(server)
@@ -132,4 +132,4 @@ def test_no_more_file_descriptors(store, tmp_path):
         assert_answers(server)
         assert_answers_over_grpc(server)
         assert server.process.poll() is None
-        assert server.log.stat().st_size < 100_000, "the log does not fill the disk"
+        assert server.log.stat().st_size < 100_000, "the log must not fill the disk"

@@ -1,6 +1,6 @@
-"""Requests that nobody would write: whatever comes is answered with a code that says what is wrong with it.
+"""Random requests: each gets a code that fits its error, and the server stays healthy.
 
-KERASNETS_FUZZ_EXAMPLES (100 if it is not set) is how much each test tries.
+KERASNETS_FUZZ_EXAMPLES (default 100): number of examples of each test.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from tensorflow_serving.apis import (
 )
 
 EXAMPLES = int(os.environ.get("KERASNETS_FUZZ_EXAMPLES", "100"))
-STATUSES = {200, 400, 404, 413, 421, 431, 501}  # 421: another host; 501: a dtype that JSON has no form of
-# RESOURCE_EXHAUSTED: a tensor that would be too large.
+STATUSES = {200, 400, 404, 413, 421, 431, 501}  # 421: another host; 501: a dtype that JSON cannot represent
+# RESOURCE_EXHAUSTED: a tensor would be too large.
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 
@@ -58,7 +58,7 @@ def server(request, store: Store, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(autouse=True)
-def afterwards(server: Server) -> Iterator[None]:
+def check_server_afterwards(server: Server) -> Iterator[None]:
     yield
     assert server.process.poll() is None, server.log.read_text()[-5000:]
     assert_answers(server)
@@ -96,16 +96,16 @@ documents = st.fixed_dictionaries(
 )
 
 
-def encoded(document: Any) -> bytes:
+def encode_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
 bodies = st.one_of(
-    documents.map(encoded),
-    trees.map(encoded),
+    documents.map(encode_json),
+    trees.map(encode_json),
     st.binary(max_size=200),
     st.text(max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.tuples(documents.map(encoded), st.integers(0, 400)).map(lambda cut: cut[0][: cut[1]]),
+    st.tuples(documents.map(encode_json), st.integers(0, 400)).map(lambda cut: cut[0][: cut[1]]),
     st.tuples(st.sampled_from([b"[", b'{"a":', b'{"instances":[', b'{"inputs":[[']), st.integers(1, 3000)).map(
         lambda nested: nested[0] * nested[1]
     ),
@@ -120,25 +120,26 @@ paths = st.builds(
 
 @pytest.fixture
 def rest(server: Server) -> Iterator[Callable[[bytes], tuple[int, bytes]]]:
-    """Sends the bytes of a request -> status, body; on one connection as long as it goes on."""
-    held = [connect(server)]
+    """rest(request bytes) -> status, body; on one connection as long as the server keeps it open."""
+    connection = connect(server)
 
     def send(request: bytes) -> tuple[int, bytes]:
+        nonlocal connection
         try:
-            held[0].sendall(request)
-            status, headers, body = read_answer(held[0], head=request.startswith(b"HEAD "))
-        except ConnectionError:  # it was closed after the request before
-            held[0].close()
-            held[0] = connect(server)
-            held[0].sendall(request)
-            status, headers, body = read_answer(held[0], head=request.startswith(b"HEAD "))
+            connection.sendall(request)
+            status, headers, body = read_answer(connection, head=request.startswith(b"HEAD "))
+        except ConnectionError:  # closed after the previous request
+            connection.close()
+            connection = connect(server)
+            connection.sendall(request)
+            status, headers, body = read_answer(connection, head=request.startswith(b"HEAD "))
         if headers.get("connection") == "close":
-            held[0].close()
-            held[0] = connect(server)
+            connection.close()
+            connection = connect(server)
         return status, body
 
     yield send
-    held[0].close()
+    connection.close()
 
 
 def test_bodies(rest):
@@ -154,12 +155,12 @@ def test_bodies(rest):
 
 
 def test_documents_of_each_signature(rest):
-    """Shaped like requests, so that most of them reach the graph."""
+    """They resemble valid requests, so that most of them reach the graph."""
 
     @fuzzing
     @given(document=documents, signature=st.sampled_from(SIGNATURES), verb=st.sampled_from(["predict", "classify"]))
     def ask(document: dict[str, Any], signature: str, verb: str) -> None:
-        body = encoded({**document, "signature_name": signature})
+        body = encode_json({**document, "signature_name": signature})
         status, answer = rest(request_bytes("POST", f"/v1/models/example:{verb}", body))
         assert status in STATUSES, (status, answer)
 
@@ -180,9 +181,9 @@ def test_urls(rest):
     ask()
 
 
-def test_gzip_of_anything(rest):
+def test_invalid_gzip(rest):
     @fuzzing
-    @given(body=st.binary(max_size=100) | documents.map(encoded), start=st.sampled_from([b"\x1f\x8b\x08", b""]))
+    @given(body=st.binary(max_size=100) | documents.map(encode_json), start=st.sampled_from([b"\x1f\x8b\x08", b""]))
     def ask(body: bytes, start: bytes) -> None:
         status, _ = rest(request_bytes("POST", "/v1/models/example:predict", start + body, "Content-Encoding: gzip"))
         assert status == 400
@@ -191,13 +192,13 @@ def test_gzip_of_anything(rest):
 
 
 def test_raw_bytes(server):
-    """What a port scanner sends."""
+    """A port scanner sends them."""
 
     @fuzzing
     @given(data=st.binary(min_size=1, max_size=300), start=st.sampled_from([b"", b"GET /x HTTP/1.1\r\n", b"POST "]))
     def ask(data: bytes, start: bytes) -> None:
         if not (start + data).strip(b"\r\n"):
-            return  # empty lines may come before a request, which is waited for
+            return  # empty lines may precede a request: the server waits for it
         with connect(server) as connection:
             connection.sendall(start + data + b"\r\n\r\n")
             status, _, _ = read_answer(connection)
@@ -212,7 +213,7 @@ names = st.sampled_from(["example", "number", "missing", ""])
 
 @st.composite
 def tensors(draw: Any) -> tensor_pb2.TensorProto:
-    """Any dtype, any field of values, shapes that may have nothing to do with them."""
+    """Draw any dtype, any field of values, and a shape that may not match them."""
     tensor = tensor_pb2.TensorProto()
     tensor.dtype = draw(st.sampled_from([1, 1, 3, 7, 9, 10]) | st.integers(0, 140))
     for size in draw(st.lists(st.integers(0, 3), max_size=3) | st.lists(sizes, max_size=4)):
@@ -242,24 +243,24 @@ def write_spec(draw: Any, spec: Any) -> None:
         spec.version_label = draw(st.sampled_from(["stable", "gone", ""]) | st.text(max_size=400))
 
 
-def write_input(draw: Any, into: Any) -> None:
+def write_input(draw: Any, message: Any) -> None:
     features = [{"x": 1.0}, {"x": 1}, {"x": b"a"}, {"word": b"\xff"}, {}]
     examples = [example_of(**draw(st.sampled_from(features))) for _ in range(draw(st.integers(0, 3)))]
     for example in examples:
         if draw(st.booleans()):
             example.features.feature["x"].float_list.value.extend(draw(st.lists(st.floats(width=32), max_size=3)))
     if draw(st.booleans()):
-        into.example_list.examples.extend(examples)
+        message.example_list.examples.extend(examples)
     else:
-        into.example_list_with_context.examples.extend(examples)
-        into.example_list_with_context.context.CopyFrom(example_of(**draw(st.sampled_from(features))))
+        message.example_list_with_context.examples.extend(examples)
+        message.example_list_with_context.context.CopyFrom(example_of(**draw(st.sampled_from(features))))
 
 
 @st.composite
 def requests(draw: Any) -> tuple[str, bytes]:
-    """A method and a request of its class, filled at random."""
-    method = draw(st.sampled_from(list(FILLED)))
-    message = FILLED[method]()
+    """Draw a method and a request of its class with random fields."""
+    method = draw(st.sampled_from(list(REQUEST_CLASSES)))
+    message = REQUEST_CLASSES[method]()
     if method == PREDICTION + "MultiInference":
         for _ in range(draw(st.integers(0, 3))):
             task = message.tasks.add()
@@ -278,7 +279,7 @@ def requests(draw: Any) -> tuple[str, bytes]:
     return method, message.SerializeToString()
 
 
-FILLED = {
+REQUEST_CLASSES = {
     PREDICTION + "Predict": predict_pb2.PredictRequest,
     PREDICTION + "Classify": classification_pb2.ClassificationRequest,
     PREDICTION + "Regress": regression_pb2.RegressionRequest,
@@ -286,7 +287,7 @@ FILLED = {
     PREDICTION + "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
     MODEL + "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
 }
-METHODS = [*FILLED, MODEL + "HandleReloadConfigRequest", "/tensorflow.ProfilerService/Terminate"]
+METHODS = [*REQUEST_CLASSES, MODEL + "HandleReloadConfigRequest", "/tensorflow.ProfilerService/Terminate"]
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ def test_random_bytes_for_every_method(call):
     ask()
 
 
-def test_messages_filled_at_random(call):
+def test_messages_with_random_fields(call):
     seen = set()
 
     @fuzzing
@@ -329,10 +330,10 @@ def test_messages_with_changed_bytes(call):
     @given(request=requests(), seed=st.integers(0, 2**32))
     def ask(request: tuple[str, bytes], seed: int) -> None:
         method, data = request
-        mutable, dice = bytearray(data), random.Random(seed)
-        for _ in range(dice.randint(1, 4)):
-            place = dice.randrange(len(mutable) + 1)
-            mutable[place : place + dice.randint(0, 2)] = dice.randbytes(dice.randint(0, 2))
+        mutable, rng = bytearray(data), random.Random(seed)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(mutable) + 1)
+            mutable[place : place + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 2))
         call(method, bytes(mutable))
 
     ask()
@@ -364,7 +365,7 @@ def test_small_messages_do_not_become_huge_tensors(call, shape, fields):
 
 @pytest.mark.parametrize("shape", EMPTY)
 @pytest.mark.parametrize("signature", ["serving_default", "matrix", "total", "uneven", "identity_float16"])
-def test_tensors_of_nothing(call, shape, signature):
+def test_empty_tensors(call, shape, signature):
     data_type = types_pb2.DT_HALF if signature == "identity_float16" else types_pb2.DT_FLOAT
     call(PREDICTION + "Predict", tensor_request(signature, "x", data_type, shape))
 
@@ -385,7 +386,7 @@ def test_repeated_strings_are_bounded(call, length, count):
     assert call(PREDICTION + "Predict", request) == "INVALID_ARGUMENT"
 
 
-def test_very_many_names(call):
+def test_many_names_are_refused(call):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "example"
     for number in range(20_000):
@@ -397,7 +398,7 @@ def test_very_many_names(call):
 
 
 def test_long_names(call):
-    """The status must fit into what clients take of headers, in any script."""
+    """In any script, the status must not exceed the header size that clients accept."""
     for letter in ("a", "ä", "汉", "😀", "\n", "\x00"):
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = letter * 5000
@@ -414,7 +415,7 @@ def test_long_names(call):
         {"model_config_list": {"config": [{"name": "\x00", "base_path": "../.."}]}},
     ],
 )
-def test_configurations_that_are_refused(call, config):
+def test_invalid_configurations_are_refused(call, config):
     request = model_management_pb2.ReloadConfigRequest(config=config)
     code = call(MODEL + "HandleReloadConfigRequest", request.SerializeToString())
     assert code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")

@@ -1,4 +1,4 @@
-"""Logs that cannot be written: nobody is there to read them, or the disk is full. Requests do not notice."""
+"""Logs that cannot be written, because the disk is full or the reader has gone, do not affect requests."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def test_access_log_on_a_full_disk(models):
         for _ in range(20):
             assert_answers(server)
         wait_until(lambda: b"access_log_lines_lost{} 20" in exchange(server, METRICS)[2])
-        assert server.log.read_text().count("No space left on device") == 1, "it is said, once"
+        assert server.log.read_text().count("No space left on device") == 1, "reported once"
         assert stop(server) == 0
         assert_clean_log(server)
 
 
 @contextmanager
-def unheard(kind: str) -> Iterator[int]:
-    """A file descriptor that cannot be written."""
+def unwritable_descriptor(kind: str) -> Iterator[int]:
+    """Yield a file descriptor that cannot be written."""
     if kind == "full":
         descriptor = os.open(FULL, os.O_WRONLY)
     else:
-        reading, descriptor = os.pipe()
-        os.close(reading)
+        reader, descriptor = os.pipe()
+        os.close(reader)
     try:
         yield descriptor
     finally:
@@ -59,10 +59,10 @@ def unheard(kind: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["full", "closed"])
-def test_nobody_hears_the_server(models, kind):
-    """Standard output and standard error cannot be written, from the start on."""
+def test_unwritable_standard_output_and_error(models, kind):
+    """They cannot be written from the start on."""
     grpc_port, rest_port = free_port(), free_port()
-    with unheard(kind) as descriptor:
+    with unwritable_descriptor(kind) as descriptor:
         command = command_of(models, grpc_port, rest_port, "--access_log_file=-")
         process = subprocess.Popen(command, cwd=ROOT, stdout=descriptor, stderr=descriptor)
     server = Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, models / "none")

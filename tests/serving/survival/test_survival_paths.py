@@ -1,4 +1,4 @@
-"""No name of a model or label leads out of the model directories: which files a server opens while it is asked."""
+"""No name of a model or label leads out of the model directories; an audit hook records the files that are opened."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ runpy.run_module("serving", run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module")
-def watched(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """A server, and the file in which every path stands that it opens or lists."""
+def recorded_server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server, and the file that records every path that it opens or lists."""
     models = tmp_path_factory.mktemp("watched")
     publish(store, models)
     (models / "secret.txt").write_text("secret")
@@ -56,7 +56,21 @@ def watched(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield server, record
 
 
-UP = ["..", "%2e%2e", "%2E.", "..%2f", "..%5c", "%252e%252e", "..;", ".", "%00", "\xc0\xae", "%c0%ae%c0%ae", "~", "*"]
+TRAVERSALS = [
+    "..",
+    "%2e%2e",
+    "%2E.",
+    "..%2f",
+    "..%5c",
+    "%252e%252e",
+    "..;",
+    ".",
+    "%00",
+    "\xc0\xae",
+    "%c0%ae%c0%ae",
+    "~",
+    "*",
+]
 NAMES = [
     "secret",
     "secret.txt",
@@ -68,8 +82,10 @@ NAMES = [
     "%2fetc%2fpasswd",
     "models.config",
 ]
-parts = st.lists(st.sampled_from([*UP, *NAMES]), min_size=1, max_size=8)
-names = st.builds(lambda parts, glue: glue.join(parts), parts, st.sampled_from(["/", "%2f", "%2F", "\\", "%5c", "//"]))
+parts = st.lists(st.sampled_from([*TRAVERSALS, *NAMES]), min_size=1, max_size=8)
+names = st.builds(
+    lambda parts, separator: separator.join(parts), parts, st.sampled_from(["/", "%2f", "%2F", "\\", "%5c", "//"])
+)
 forms = st.sampled_from(
     [
         ("GET", "/v1/models/{0}"),
@@ -88,14 +104,14 @@ forms = st.sampled_from(
 
 
 def is_allowed(path: str, models: Path) -> bool:
-    """Versions of the models, and what belongs to the server itself, but no secrets."""
+    """Return whether the server may open a path: its own files and versions of its models."""
     if not path.startswith(str(models)):
         return "passwd" not in path and ".." not in path
     return path == str(models) or path.startswith((f"{models}/example", f"{models}/number", f"{models}/models.config"))
 
 
-def test_names_do_not_lead_out_of_the_model_directories(watched):
-    server, record = watched
+def test_names_do_not_lead_out_of_the_model_directories(recorded_server):
+    server, record = recorded_server
     models = server.models
     before = len(record.read_text().splitlines())
 
@@ -128,7 +144,7 @@ def test_names_do_not_lead_out_of_the_model_directories(watched):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         ask()
     assert_answers(server)
-    # The record works: the next look at the disk stands in it.
+    # The record works: it contains the next scan of the model directory.
     wait_until(lambda: any(f"{models}/example" in line for line in record.read_text().splitlines()[before:]))
     opened = {line.strip("'\"b") for line in record.read_text().splitlines()}
     assert not [path for path in opened if not is_allowed(path, models)]

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGKILL: under load, while loading, and while a request does not end."""
+"""SIGTERM and SIGKILL: under load, while loading, and during an endless request."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def models(store: Store, tmp_path):
 CLIENTS = 4  # of each protocol
 
 
-class Load:
-    """Clients that ask all the time; answers and errors by protocol."""
+class LoadGenerator:
+    """Clients that send requests all the time; collects answers and errors by protocol."""
 
     def __init__(self, server: Server, clients: int = CLIENTS) -> None:
         self.stopped = threading.Event()
@@ -85,12 +85,12 @@ class Load:
 
 
 def test_sigterm_under_load(models):
-    """Everybody gets an answer or is refused; nobody gets half of one."""
+    """Every request is answered completely or refused."""
     with running(models) as server:
         load = under_load(server, lambda: stop(server))
         assert server.process.returncode == 0
         assert_clean_log(server)
-    # What gRPC has received and not yet handed over when it shuts down, it cancels: one request of each client.
+    # At shutdown gRPC cancels calls that it has received but not yet passed on: at most one of each client.
     cancelled = [error for error in load.errors["grpc"] if error.code == "CANCELLED"]
     assert len(cancelled) <= CLIENTS
     load.errors["grpc"] = [error for error in load.errors["grpc"] if error.code != "CANCELLED"]
@@ -98,7 +98,7 @@ def test_sigterm_under_load(models):
 
 
 def test_sigkill_under_load(models):
-    """Clients learn at once that nobody is there; a new server gets the same ports at once, and they go on."""
+    """Clients get errors at once, and a new server can use the same ports at once."""
     with running(models) as server:
         load = under_load(server, lambda: kill(server))
         assert_refused_or_answered(load)
@@ -111,8 +111,8 @@ def test_sigkill_under_load(models):
         assert_answers(server)
 
 
-def under_load(server: Server, end: Callable[[], object]) -> Load:
-    load = Load(server)
+def under_load(server: Server, end: Callable[[], object]) -> LoadGenerator:
+    load = LoadGenerator(server)
     try:
         wait_until(lambda: load.count() > 50)
         assert not any(load.errors.values()), load.errors
@@ -128,7 +128,7 @@ def kill(server: Server) -> None:
     server.process.wait(30)
 
 
-def assert_refused_or_answered(load: Load) -> None:
+def assert_refused_or_answered(load: LoadGenerator) -> None:
     assert all(answer == [2.5, 3.0] for answers in load.answers.values() for answer in answers)
     for errors in load.errors.values():
         assert {error.code for error in errors} == {"UNAVAILABLE"}, errors
@@ -140,16 +140,16 @@ def assert_answers_over_grpc(server: Server) -> None:
 
 
 @dataclass
-class Takes:
-    """Two requests that wait for those of the signature `put`, and what becomes of them."""
+class WaitingRequests:
+    """Two requests in flight that wait for requests of the signature `put`."""
 
     rest: socket.socket
     grpc: grpc.Future
 
 
 @contextmanager
-def waiting_requests(server: Server) -> Iterator[Takes]:
-    """Both are in flight."""
+def waiting_requests(server: Server) -> Iterator[WaitingRequests]:
+    """Send two requests; yield them when both are in flight."""
     rest = connect(server)
     channel = grpc.insecure_channel(server.grpc)
     try:
@@ -162,7 +162,7 @@ def waiting_requests(server: Server) -> Iterator[Takes]:
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
         future = predict.future(request, timeout=ANSWER_SECONDS)
         wait_until(lambda: b'requests_in_flight{model_name="example"} 2' in exchange(server, METRICS)[2])
-        yield Takes(rest, future)
+        yield WaitingRequests(rest, future)
     finally:
         rest.close()
         channel.close()
@@ -178,8 +178,8 @@ def monitoring(models) -> str:
     return f"--monitoring_config_file={path}"
 
 
-def half_sent(server: Server) -> tuple[socket.socket, bytes]:
-    """A connection on which a request of `put` has begun, and the rest of that request."""
+def send_half(server: Server) -> tuple[socket.socket, bytes]:
+    """Send half of a request of `put`; return its connection and its rest."""
     body = json.dumps({"signature_name": "put", "instances": [40.0]}).encode()
     request = request_bytes("POST", GOOD_PATH, body)
     connection = connect(server)
@@ -187,16 +187,16 @@ def half_sent(server: Server) -> tuple[socket.socket, bytes]:
     return connection, request[-10:]
 
 
-def test_requests_in_flight_end_before_the_server(models, monitoring):
-    """One that has been sent half counts too; it brings here what the others wait for."""
-    with running(models, monitoring, "--drain_seconds=600") as server, waiting_requests(server) as takes:
-        puts = [half_sent(server), half_sent(server)]
+def test_requests_in_flight_complete_before_the_exit(models, monitoring):
+    """A half-sent request is in flight too; here the others wait for it."""
+    with running(models, monitoring, "--drain_seconds=600") as server, waiting_requests(server) as waiting:
+        puts = [send_half(server), send_half(server)]
         with puts[0][0], puts[1][0], connect(server) as idle:
-            for _ in range(3):  # the server handles connections in turn: those before have been read then
+            for _ in range(3):  # connections take turns: the half-sent requests have been read then
                 exchange(server, METRICS)
             server.process.send_signal(signal.SIGTERM)
             assert read_to_end(idle) == b""
-            wait_until(lambda: refused(server))
+            wait_until(lambda: is_refused(server))
             with pytest.raises(ServingError) as caught, Client(server.grpc, retries=0) as client:
                 client.predict("example", {"x": np.ones(1, np.float32)}, timeout=ANSWER_SECONDS)
             assert caught.value.code == "UNAVAILABLE"
@@ -206,15 +206,15 @@ def test_requests_in_flight_end_before_the_server(models, monitoring):
                 status, headers, _ = read_answer(put)
                 assert (status, headers["connection"]) == (200, "close")
         answers = [
-            json.loads(read_answer(takes.rest)[2])["predictions"],
-            list(takes.grpc.result(ANSWER_SECONDS).outputs["y"].float_val),
+            json.loads(read_answer(waiting.rest)[2])["predictions"],
+            list(waiting.grpc.result(ANSWER_SECONDS).outputs["y"].float_val),
         ]
         assert answers == [[41.0], [41.0]]
         assert server.process.wait(ANSWER_SECONDS) == 0
         assert_clean_log(server)
 
 
-def refused(server: Server) -> bool:
+def is_refused(server: Server) -> bool:
     try:
         connect(server).close()
     except ConnectionRefusedError:
@@ -222,11 +222,11 @@ def refused(server: Server) -> bool:
     return False
 
 
-def test_requests_without_end_do_not_hold_the_server_up(models, monitoring):
-    with running(models, monitoring, "--drain_seconds=0.5") as server, waiting_requests(server) as takes:
+def test_endless_requests_do_not_block_the_exit(models, monitoring):
+    with running(models, monitoring, "--drain_seconds=0.5") as server, waiting_requests(server) as waiting:
         assert stop(server) == 0
-        assert read_to_end(takes.rest) == b""
-        assert takes.grpc.exception(ANSWER_SECONDS).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert read_to_end(waiting.rest) == b""
+        assert waiting.grpc.exception(ANSWER_SECONDS).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert_clean_log(server)
 
 
@@ -240,13 +240,13 @@ def test_a_second_signal_ends_the_server_at_once(models, monitoring, number):
 
 
 def test_sigterm_while_loading(models):
-    """The model's warm-up does not end."""
+    """The warm-up of the model never ends."""
     shutil.rmtree(models / "example" / "1" / "assets.extra")
     add_warmup(models / "example" / "1", "take", x=np.ones(1, np.float32))
     server = start(models)
     try:
         wait_until(lambda: "Loading servable version" in server.log.read_text(), START_SECONDS)
-        assert refused(server), "the ports are closed while models are loaded"
+        assert is_refused(server), "the ports are closed while models load"
         assert stop(server) == 0
         assert_clean_log(server)
     finally:
@@ -254,18 +254,19 @@ def test_sigterm_while_loading(models):
 
 
 @pytest.mark.slow
-def test_sigterm_at_any_time_of_the_start(models):
-    """Also while Python imports: nothing may swallow the signal."""
+def test_sigterm_at_any_time_during_the_start(models):
+    """Also during imports: nothing may swallow the signal."""
     server = start(models)
-    begun = time.monotonic()
+    start_time = time.monotonic()
     wait_until_ready(server)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start_time
     assert stop(server) == 0
     for part in range(1, 10):
         server = start(models)
         try:
             time.sleep(seconds * part / 10)
-            assert stop(server) in (0, -signal.SIGTERM), server.log.read_text()  # Python itself has not begun before
+            # -SIGTERM: Python has not begun to handle signals.
+            assert stop(server) in (0, -signal.SIGTERM), server.log.read_text()
             assert_clean_log(server)
         finally:
             kill(server)

@@ -1,7 +1,7 @@
-"""Clients of all kinds ask for minutes while versions are swapped: no failed request, no wrong answer, no leak.
+"""All kinds of clients send requests for minutes while versions change: no failed request, wrong answer or leak.
 
-The run takes KERASNETS_SOAK_SECONDS, that with batching a third of it: `make soak`, which CI runs, has 600 s, and
-`make test` 45 s.
+The run takes KERASNETS_SOAK_SECONDS, the one with batching a third of it; `make soak`, which CI runs, sets 600 s;
+`make test` takes 45 s.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from serving.client import Client, ServingError
 
 SECONDS = float(os.environ.get("KERASNETS_SOAK_SECONDS", "45"))
 SWAP_SECONDS = 2.0
-PAUSE_SECONDS = 0.02  # between the requests of a client; so the clients leave the server some of the machine
+PAUSE_SECONDS = 0.02  # between the requests of a client, so that the server gets CPU time
 BAD_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
 
 
 def build_version(store: Store, path: Path, number: int) -> None:
-    """A copy of the model that answers 1, made to answer `number`."""
+    """Copy the model that returns 1 and make it return `number`."""
     shutil.copytree(store.number(1), path)
     model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     constants = [
@@ -63,7 +63,7 @@ def build_version(store: Store, path: Path, number: int) -> None:
 
 
 class Soak:
-    """The clients, what went wrong, and what the server used meanwhile."""
+    """Runs the clients; collects their problems and the resources of the server."""
 
     def __init__(self, server: Server, store: Store) -> None:
         self.server, self.store = server, store
@@ -78,7 +78,7 @@ class Soak:
             (self.example_over_rest, 3),
             (self.bad_over_grpc, 4),
             (self.bad_over_rest, 4),
-            (self.rude, 2),
+            (self.disconnecting, 2),
         ]
         assert sum(count for _, count in kinds) == 32
         self.clients = [threading.Thread(target=self._run, args=(kind,)) for kind, count in kinds for _ in range(count)]
@@ -100,7 +100,7 @@ class Soak:
             raise AssertionError(what)
 
     def swaps(self) -> Iterator[None]:
-        """A new version comes, the one before the last goes."""
+        """Add a new version and remove the second last."""
         base = self.server.models / "number"
         while not self.stopped.wait(SWAP_SECONDS):
             number = self.newest + 1
@@ -111,7 +111,7 @@ class Soak:
             yield
 
     def number_over_grpc(self) -> Iterator[None]:
-        """An answer names its version, which must be what the graph says; versions do not go back."""
+        """The version in an answer must match the output of the graph; versions never decrease."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "number"
         request.inputs["x"].dtype, request.inputs["x"].float_val[:] = types_pb2.DT_FLOAT, [0.0, 5.0]
@@ -169,7 +169,7 @@ class Soak:
                 yield
 
     def bad_over_grpc(self) -> Iterator[None]:
-        """Wrong requests are refused, with the codes that are theirs; names are never the same."""
+        """Invalid requests are refused with their codes; their names differ every time."""
         bad: list[Callable[[Client], object]] = [
             lambda client: client.predict(f"m{random.random()}", {"x": np.ones(1, np.float32)}),
             lambda client: client.predict("number", {"x": np.ones(1, np.int32)}),
@@ -212,8 +212,8 @@ class Soak:
                 self.expect(status in (400, 404), (bad, status, body))
             yield
 
-    def rude(self) -> Iterator[None]:
-        """Goes away in the middle of requests and answers."""
+    def disconnecting(self) -> Iterator[None]:
+        """Disconnect in the middle of requests and answers."""
         while True:
             with connect(self.server) as connection:
                 connection.sendall((GOOD_REQUEST * 3)[: random.randrange(1, 3 * len(GOOD_REQUEST))])
@@ -229,7 +229,7 @@ class Soak:
             yield
 
     def measure(self, seconds: float) -> tuple[float, int, int]:
-        """Over some seconds: the median of resident bytes, and the fewest open files and threads."""
+        """Return the median of resident bytes and the minimum of open files and threads over some seconds."""
         samples, end = [], time.monotonic() + seconds
         while time.monotonic() < end and not self.stopped.is_set():
             samples.append((resident_bytes(self.server), open_files(self.server), threads(self.server)))

@@ -1,4 +1,4 @@
-"""Clients that send what they should not, too slowly, too much, or nothing: refused or outlived."""
+"""Clients that send invalid data, too much, too slowly or nothing are refused or disconnected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from survival_helpers import (
     running,
 )
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 MEGABYTE = 1 << 20
 
 
@@ -40,15 +40,15 @@ MEGABYTE = 1 << 20
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("sockets")
     publish(store, models)
-    flags = (f"--max_request_bytes={MOST_BYTES}", "--rest_api_timeout_in_ms=4000", "--rest_api_extensions")
+    flags = (f"--max_request_bytes={MAX_BYTES}", "--rest_api_timeout_in_ms=4000", "--rest_api_extensions")
     with running(models, *flags) as server:
         assert_answers(server)
         yield server
 
 
 @pytest.fixture(autouse=True)
-def afterwards(server: Server) -> Iterator[None]:
-    """Whatever a test did, the server goes on as before and lets go of what it held."""
+def check_server_afterwards(server: Server) -> Iterator[None]:
+    """After every test, the server must answer and have closed its files."""
     before = open_files(server)
     yield
     assert_answers(server)
@@ -68,7 +68,7 @@ def closed_by_server(connection: socket.socket) -> bool:
     "start", [b"GET /", b"POST / HTTP/1.1\r\n", request_bytes("POST", GOOD_PATH, b"", "Content-Length: 1000")]
 )
 def test_slow_senders_are_cut_off(server, start):
-    """Headers or a body that come byte by byte, for ever."""
+    """Endless headers or a body, byte by byte."""
     with connect(server) as connection:
         connection.sendall(start)
         stopped = threading.Event()
@@ -109,7 +109,7 @@ def test_half_closed_clients_get_their_answer(server):
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/mod", GOOD_REQUEST[:-3]])
-def test_half_closed_in_the_middle_of_a_request(server, sent):
+def test_connections_half_closed_within_a_request(server, sent):
     with connect(server) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -117,7 +117,7 @@ def test_half_closed_in_the_middle_of_a_request(server, sent):
 
 
 def test_idle_connections_are_closed(server):
-    """Those that have asked nothing, and those that have nothing more to ask."""
+    """Before a first request and after a request."""
     connections = []
     try:
         for number in range(100):
@@ -133,15 +133,15 @@ def test_idle_connections_are_closed(server):
 
 
 def test_a_large_content_length_is_refused_before_the_body(server):
-    for length in (MOST_BYTES + 1, 2 << 30, 2**63):
+    for length in (MAX_BYTES + 1, 2 << 30, 2**63):
         status, headers, body = exchange(server, request_bytes("POST", GOOD_PATH, b"", f"Content-Length: {length}"))
         assert (status, headers["connection"]) == (413, "close")
-        assert f"Received message larger than max ({length} vs. {MOST_BYTES})" in json.loads(body)["error"]
+        assert f"Received message larger than max ({length} vs. {MAX_BYTES})" in json.loads(body)["error"]
     assert exchange(server, request_bytes("POST", GOOD_PATH, b"", f"Content-Length: {2**64}"))[0] == 400
 
 
-def test_a_client_that_sends_all_of_a_large_body_reads_the_refusal(server):
-    """The answer must not be lost in a reset because the client was still sending."""
+def test_clients_that_send_a_large_body_receive_the_refusal(server):
+    """A reset must not drop the answer while the client is still sending."""
     with connect(server) as connection:
         connection.sendall(request_bytes("POST", GOOD_PATH, b"", f"Content-Length: {20 * MEGABYTE}"))
         for _ in range(20):
@@ -149,9 +149,9 @@ def test_a_client_that_sends_all_of_a_large_body_reads_the_refusal(server):
         assert read_answer(connection)[0] == 413
 
 
-def test_a_large_content_length_that_never_comes(server):
+def test_connections_close_if_the_body_never_comes(server):
     with connect(server) as connection:
-        connection.sendall(request_bytes("POST", GOOD_PATH, b"", f"Content-Length: {MOST_BYTES}") + b"{")
+        connection.sendall(request_bytes("POST", GOOD_PATH, b"", f"Content-Length: {MAX_BYTES}") + b"{")
         assert closed_by_server(connection)
 
 
@@ -168,7 +168,7 @@ def test_chunks(server):
     assert (status, json.loads(body)) == (200, GOOD_ANSWER)
 
 
-def test_chunks_without_end_are_refused(server):
+def test_endless_chunks_are_refused(server):
     before = resident_bytes(server)
     with connect(server) as connection:
         connection.sendall(CHUNKED)
@@ -196,8 +196,8 @@ def test_broken_chunks(server, tail):
     [b"X-%d: " + b"a" * 1000 + b"\r\n", b"X-%d: \r\n", b"aaaaaaaaaaaaaaaa", b""],
     ids=["many", "empty", "one name", "one value"],
 )
-def test_headers_without_end_are_refused(server, part):
-    """Many headers, or one whose name or value does not end."""
+def test_endless_headers_are_refused(server, part):
+    """Many headers, or one with an endless name or value."""
     before = resident_bytes(server)
     with connect(server) as connection:
         connection.sendall(b"POST /v1/models/example:predict HTTP/1.1\r\n" + (b"" if part else b"X: "))
@@ -214,7 +214,7 @@ def test_headers_without_end_are_refused(server, part):
     assert resident_bytes(server) - before < 30 * MEGABYTE
 
 
-def test_a_url_without_end_is_refused(server):
+def test_an_endless_url_is_refused(server):
     assert exchange(server, b"GET /" + b"a" * 100_000)[0] == 431
 
 
@@ -240,7 +240,7 @@ def test_a_url_without_end_is_refused(server):
     ],
 )
 def test_ambiguous_lengths_are_refused(server, headers):
-    """Two readers of such a request would not agree where the next one begins."""
+    """Two parsers of such a request could disagree about where the next one begins."""
     hidden = request_bytes("GET", "/v1/models/number")
     with connect(server) as connection:
         connection.sendall(request_bytes("POST", GOOD_PATH, b"", *headers) + b"0\r\n\r\n" + hidden)
@@ -263,7 +263,7 @@ def test_ambiguous_lengths_are_refused(server, headers):
         bytes(range(256)) * 10,
     ],
 )
-def test_what_is_not_http_is_refused(server, data):
+def test_invalid_http_is_refused(server, data):
     with connect(server) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -279,7 +279,7 @@ def test_pipelined_requests_are_answered_in_order(server):
     assert answers == [[n / 2 + 2] for n in range(100)]
 
 
-def test_a_good_request_before_a_bad_one_gets_its_answer_first(server):
+def test_valid_requests_before_an_invalid_one_are_answered_first(server):
     with connect(server) as connection:
         connection.sendall(GOOD_REQUEST * 3 + b"no HTTP\r\n\r\n")
         statuses = [read_answer(connection)[0] for _ in range(4)]
@@ -288,32 +288,32 @@ def test_a_good_request_before_a_bad_one_gets_its_answer_first(server):
 
 
 def test_a_client_that_never_reads_does_not_fill_the_memory(server):
-    """It goes on asking for what is large."""
+    """It keeps requesting large answers."""
     before = resident_bytes(server)
-    asked = request_bytes("GET", "/v1/models/example/metadata") * 100
+    pipelined = request_bytes("GET", "/v1/models/example/metadata") * 100
     with connect(server) as connection:
         connection.settimeout(2.0)
         end = time.monotonic() + 3
         try:
             while time.monotonic() < end:
-                connection.sendall(asked)
+                connection.sendall(pipelined)
         except (TimeoutError, ConnectionError):
-            pass  # it is not read any more
+            pass  # the server no longer reads
         assert_answers(server)
         assert resident_bytes(server) - before < 50 * MEGABYTE
         wait_until(lambda: sockets_of(server, connection) == 0, 30)
 
 
 def sockets_of(server: Server, connection: socket.socket) -> int:
-    """How many sockets the server has that are connected to this one."""
+    """Return the number of sockets of the server that are connected to `connection`."""
     own = connection.getsockname()[1]
-    known = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    # A socket without an inode is no process's any more.
-    ends = [[int(end.partition(":")[2], 16) for end in line[1:3]] for line in known if line[9] != "0"]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # A socket without an inode belongs to no process.
+    ends = [[int(end.partition(":")[2], 16) for end in line[1:3]] for line in rows if line[9] != "0"]
     return ends.count([rest_port(server), own])
 
 
-def test_a_client_that_does_not_read_its_stream(server):
+def test_clients_that_do_not_read_their_stream_are_disconnected(server):
     body = {"inputs": {"word": ["a" * 4000], "step": [1.0]}, "steps": 10_000}
     with connect(server) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -322,8 +322,8 @@ def test_a_client_that_does_not_read_its_stream(server):
         wait_until(lambda: sockets_of(server, connection) == 0)
 
 
-def test_old_clients(server):
-    """HTTP/1.0 closes after the answer unless asked not to."""
+def test_http_1_0(server):
+    """The server closes after the answer unless the client sends keep-alive."""
     with connect(server) as connection:
         connection.sendall(request_bytes("POST", GOOD_PATH, GOOD_BODY, version="1.0"))
         status, headers, body = read_answer(connection)
@@ -335,13 +335,13 @@ def test_old_clients(server):
             assert read_answer(connection)[0] == 200
 
 
-def test_head_has_no_body(server):
+def test_head_replies_have_no_body(server):
     with connect(server) as connection:
         connection.sendall(request_bytes("HEAD", "/v1/models/example"))
         status, headers, _ = read_answer(connection, head=True)
         assert status == 400
         assert int(headers["content-length"]) > 0
-        connection.sendall(GOOD_REQUEST)  # the next answer begins where the body would have been
+        connection.sendall(GOOD_REQUEST)  # its answer follows the headers directly
         assert read_answer(connection)[0] == 200
 
 
@@ -357,8 +357,8 @@ def test_expect_100_continue(server):
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0"])
-def test_an_offer_of_another_protocol_is_not_taken_up(server, upgrade):
-    """As curl --http2 sends it: the request itself is answered."""
+def test_offers_of_another_protocol_are_ignored(server, upgrade):
+    """curl --http2 sends one: the request itself is answered."""
     headers = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABk")
     request = request_bytes("POST", GOOD_PATH, GOOD_BODY, *headers)
     with connect(server) as connection:
@@ -379,7 +379,7 @@ def test_connect_opens_no_tunnel(server):
 def test_gzip_bombs_are_refused(server, size):
     before = resident_bytes(server)
     bomb = gzip.compress(b"[" + b" " * size, 9)
-    assert len(bomb) < MOST_BYTES
+    assert len(bomb) < MAX_BYTES
     request = request_bytes("POST", GOOD_PATH, bomb, "Content-Encoding: gzip")
     status, _, body = exchange(server, request)
     assert status == 413, body

@@ -1,4 +1,4 @@
-"""JSON that takes a careless reader the square of the time."""
+"""JSON that takes a naive parser quadratic time."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from survival_helpers import exchange, request_bytes
     ],
 )
 def test_texts_of_a_megabyte_are_refused_in_linear_time(server, start, repeated, end):
-    """Square time would take hours, during which nobody else is answered."""
+    """Quadratic time would take hours, without a reply to other clients."""
     count = 900_000 // len(repeated)
     status, _, answer = exchange(
         server, request_bytes("POST", "/v1/models/example:predict", start + repeated * count + end)
     )
-    # A message shows the bytes of the request as they came.
+    # Messages repeat the original bytes of the request.
     assert (status, json.loads(answer.decode("utf-8", "replace")).keys()) == (400, {"error"})
