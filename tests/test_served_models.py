@@ -121,7 +121,7 @@ def same(one, other):
 def test_rows_and_columns_are_answered_alike(task, served_models, requests):
     """The two forms of REST requests, which differ in how answers are laid out."""
     for name, (inputs, _) in requests[task].items():
-        columns = {key: [card.plain(value) for value in values] for key, values in inputs.items()}
+        columns = {key: [card.to_json(value) for value in values] for key, values in inputs.items()}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         by_row = post(served_models, task, {"signature_name": name, "instances": rows})["predictions"]
         by_column = post(served_models, task, {"signature_name": name, "inputs": columns})["outputs"]
