@@ -1,7 +1,7 @@
 """`python -m benchmarks.presets TASK/PRESET ...`: train and evaluate presets, and store their results.
 
 Each is trained by its command in a separate process, with seed 0 and the data of the preset; the time is that of the
-whole process. `results.json` stores the numbers. The printed sentence belongs into the preset, after "# Measured: ".
+whole process. `results.json` stores the numbers. The printed sentence belongs in the preset, after "# Measured: ".
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Shared by the command-line programs: options from the configuration's dataclasses, one-sentence errors, exit status.
+"""Shared by the programs: command-line options from the configuration's dataclasses, error messages, exit status.
 
 Exit status: 0 success, 1 failure, 2 wrong request.
 """
@@ -46,7 +46,7 @@ def run(program: Callable[[list[str]], None]) -> NoReturn:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
-            print(f"error: {sentence(error)}", file=sys.stderr)
+            print(f"error: {error_message(error)}", file=sys.stderr)
         status = 2 if is_wrong_request(error) else 1
     exit_process(status)
 
@@ -73,7 +73,7 @@ def is_wrong_request(error: BaseException) -> bool:
     return isinstance(error, RequestError | argparse.ArgumentError)
 
 
-def sentence(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if is_disk_full(error):
         where = f" of {error.filename}" if isinstance(error, OSError) and error.filename else ""
@@ -145,8 +145,8 @@ def buffered_stderr() -> Iterator[Callable[[], None]]:
 
 
 class Options:
-    """A command line. jsonargparse derives a configuration's options from its dataclass: the doc strings of fields are
-    the help, and nested fields have a dot. Words of an option's name are joined by dashes."""
+    """The options of a program. jsonargparse derives a configuration's options from its dataclass: the doc strings of
+    fields are the help, and names of nested fields contain a dot. Dashes join the words of a name."""
 
     def __init__(self, program: str, description: str, epilog: str = ""):
         import jsonargparse  # takes 0.1 s; callers of the programs' functions do not need it
@@ -182,7 +182,9 @@ class Options:
         self.parser.add_class_arguments(type(config.model), "model", as_group=True)
         self.parser.set_defaults(flat(config))
         for action in self.parser._actions:
-            if action.metavar == "CONFIG":  # jsonargparse's partial configuration files: presets replace them
+            if (
+                action.metavar == "CONFIG"
+            ):  # jsonargparse's options for partial configuration files, which presets replace
                 action.help = argparse.SUPPRESS
             if action.dest == "model" and model_help:
                 action.help, action.metavar = model_help, "NAME"

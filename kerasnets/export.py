@@ -178,7 +178,7 @@ def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str
     """Write the SavedModel with the vocabulary or the classes, and the requests with this process's outputs.
 
     It is for inference: it holds the weights that the signatures use, but neither layer objects nor custom gradients,
-    which would be most of the file and of the time.
+    which would take most of the file and of the time.
     """
     import tensorflow as tf
 

@@ -71,10 +71,10 @@ def excerpt(text: str) -> str:
 def reason(message: str) -> str:
     """-> the message of a failed assertion in the graph, without row numbers, or that of the operation, without
     TensorFlow's prefix."""
-    sentence = re.search(r"assertion failed: \[(.*)\]", message)
-    if not sentence:
+    assertion = re.search(r"assertion failed: \[(.*)\]", message)
+    if not assertion:
         return message.removeprefix("Graph execution error:").strip().splitlines()[-1]
-    without_row = re.sub(r" \((rows )?count(ed)? from 0\)", "", sentence[1])
+    without_row = re.sub(r" \((rows )?count(ed)? from 0\)", "", assertion[1])
     return re.sub(r"^\w+ 0 ", "it ", without_row)
 
 

@@ -2,11 +2,11 @@
 
     python verify.py SAVED_MODEL [--json]
 
-`python -m kerasnets.export` runs this file in a separate process. It needs TensorFlow 2.20 or newer and, beside it, the
-list of operations. It loads the model, runs the requests that are stored in the SavedModel, compares the outputs with
-those of the trained model, measures the latency of each signature, and looks for operations that are missing in
-TensorFlow 2.20, the newest release that TensorFlow Serving's image is built on. It prints a table, or with --json the
-report as one JSON object; the exit status is 1 if a check fails.
+`python -m kerasnets.export` runs this file in a separate process. It needs TensorFlow 2.20 or newer and the list of
+operations in its own directory. It loads the model, runs the requests that are stored in the SavedModel, compares the
+outputs with those of the trained model, measures the latency of each signature, and looks for operations that are
+missing in TensorFlow 2.20, the newest release that TensorFlow Serving's image is built on. It prints a table, or with
+--json the report as one JSON object; the exit status is 1 if a check fails.
 
 The report:
     tensorflow: version; cpus: number of CPUs.

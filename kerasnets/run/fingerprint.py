@@ -31,7 +31,7 @@ VERBS = {
     "changed": ("changed", "changed"),
     "removed": ("was removed", "were removed"),
 }
-MAX_NAMES = 3  # of changed files named in a message
+MAX_NAMES = 3  # of changed files in a message
 Fingerprint = dict[str, Any]
 
 

@@ -6,7 +6,7 @@
     intended_use, limits a sentence or two
     network              {"kind", "parameters", "options": its table of config.toml}
     data                 {"dataset", "description", "splits": {split: used examples}, "read": description of the data
-                         read, "left_out": {what and why: count}, "licence", "licence_source"}
+                         read, "left_out": {kind and reason: count}, "licence", "licence_source"}
     metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
     training             {"configuration": config.toml, "steps", "seconds", "finished"}
     calibration          calibration.json: the temperature that divides the logits, and errors before and after

@@ -1,4 +1,4 @@
-"""The progress display of training: a bar with the time left, or without a terminal, a line from time to time."""
+"""The progress display of training: a bar with the remaining time, or periodic lines without a terminal."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Shows the progress from step `start` to `stop` on standard error."""
+    """Show the progress from step `start` to `stop` on standard error."""
 
     def __init__(self, start: int, stop: int):
         self.start, self.stop, self.step = start, stop, start

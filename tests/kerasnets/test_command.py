@@ -10,7 +10,7 @@ import pytest
 from small_runs import ROOT
 
 from kerasnets.checks import RequestError
-from kerasnets.command import sentence
+from kerasnets.command import error_message
 from kerasnets.run.interrupts import interrupts_deferred
 
 # As with TensorFlow: threads still work at the end of the program, and a function is registered with atexit.
@@ -97,7 +97,7 @@ def test_interrupts_are_deferred_in_code_that_would_swallow_them():
 )
 def test_a_full_disk_has_its_own_message(error, where):
     message = f"the disk{where} is full, or its quota is exhausted; free some space and run the same command again."
-    assert sentence(error) == message
+    assert error_message(error) == message
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ command.run(program)
 
 
 def test_unexpected_errors_are_printed_with_their_type():
-    assert sentence(RequestError("do this.")) == "do this."
-    assert sentence(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
+    assert error_message(RequestError("do this.")) == "do this."
+    assert error_message(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
