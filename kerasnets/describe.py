@@ -12,9 +12,9 @@ from kerasnets.run.files import CONFIG, check_json
 from kerasnets.tasks import TASKS, facts_of, make_task
 from kerasnets.tasks.presets import load_preset, presets
 
-DESCRIPTION = """Prints a row for each layer of a network: output shape, parameters, multiply-adds for one example and
-receptive field; then compares the number of weights of each convolution with layers that share no weights. A preset
-needs no data: the sizes that a network takes from its dataset are known for the datasets of the presets."""
+DESCRIPTION = """Prints a row for each layer of a network: output shape, parameters, multiply-adds for one example
+and receptive field; then compares the number of weights of each convolution with layers that share no
+weights. A preset needs no data: the sizes of the presets' datasets are known."""
 
 
 def main(arguments: list[str]) -> None:

@@ -10,10 +10,10 @@ from kerasnets.checks import RequestError
 from kerasnets.command import Options, run
 from kerasnets.loading import open_model
 
-DESCRIPTION = """Prints a prediction for each input: the classes of an image (given by its path), the continuation of a
-text, or the translation of a sentence. Without inputs it reads them from standard input, one per line, and prints one
-line for each; \\n stands for a line break in a prediction. A rejected input gets an empty line, and an error message on
-standard error."""
+DESCRIPTION = """Prints a prediction for each input: the classes of an image (given by its path), the continuation of
+a text, or the translation of a sentence. Without inputs it reads them from standard input, one per line,
+and prints one line for each; \\n stands for a line break in a prediction. A rejected input gets an empty
+line, and an error message on standard error."""
 
 EXCERPT_LENGTH = 60  # characters of a rejected input in its error message
 

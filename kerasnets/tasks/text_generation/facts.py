@@ -20,7 +20,7 @@ class TextGeneration(Config):
     """Generation of text, character by character."""
 
     sequence_length: int = 128
-    """Characters per training sequence: backpropagation is truncated there, and the LSTM's state is carried on."""
+    """Characters per training sequence: backpropagation is truncated there, and the LSTM's state is carried over."""
     max_length: int = 1000
     """Maximum number of characters that one call generates."""
     model: CharLSTMOptions = field(default_factory=CharLSTMOptions)
