@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> None:
         "--weights",
         default="float32",
         metavar="STORAGE",
-        help="storage of the weights: float32 (default), float16 (half the size) or int8 (a quarter); computation is in "
-        "float32. The model card states the effect on the validation split",
+        help="storage of the weights: float32 (default), float16 (half the size) or int8 (a quarter); computation is "
+        "in float32. The model card states the effect on the validation split",
     )
     options.add(
         "--format",
