@@ -60,7 +60,7 @@ def table(metrics: dict[str, Any]) -> str:
         lines += ["", "confusion matrix (rows: true classes, columns: predicted classes):"]
         names, rows = metrics["classes"], metrics["confusion_matrix"]
         width = max(4, *(len(name) for name in names), len(str(max(map(max, rows))))) + 1
-        lines.append(" " * width + "".join(f"{name:>{width}}" for name in names) + f"{'correct':>{width + 4}}")
+        lines.append(" " * width + "".join(f"{name:>{width}}" for name in names) + f"{'accuracy':>{width + 4}}")
         for name, row, accuracy in zip(names, rows, metrics["class_accuracy"], strict=True):
             lines.append(
                 f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row) + f"{accuracy:>{width + 4}.1%}"

@@ -162,7 +162,7 @@ def load_run(runs: dict[str, Path], models_dir: Path) -> Callable[[str], LoadedM
 
 
 @pytest.fixture
-def verified_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def verify_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are verified in this process; `models_dir` and the README's `kerasnets.verify` use another process."""
     monkeypatch.setattr("kerasnets.export.verify", verify_here)
 

@@ -62,7 +62,7 @@ def write(network: ArrayNetwork, name: str, directory: Path) -> dict[str, Any]:
     max_difference = max(difference(*pair) for pair in zip(expected, outputs, strict=True))
     if max_difference > TOLERANCE:
         path.unlink()
-        raise FormatError(f"the outputs of this {kind} differ as {name}, by {max_difference:.1e}.")
+        raise FormatError(f"as {name}, the outputs of this {kind} differ by {max_difference:.1e}.")
     return {
         "file": path.name,
         "megabytes": path.stat().st_size / 1e6,

@@ -15,7 +15,7 @@ from kerasnets.export import EXTRA, export
 from kerasnets.saved_model import deployment, recording
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 def test_an_export_gets_the_next_version(runs, tmp_path):
     base = tmp_path / "digits"
     (base / "7").mkdir(parents=True)

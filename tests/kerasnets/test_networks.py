@@ -121,7 +121,7 @@ def trained(request, tmp_path_factory):
     return task, kind, run
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 def test_a_run_is_exported_and_scored_and_predicts(trained, tmp_path):
     import tensorflow as tf
 
@@ -205,7 +205,7 @@ def test_other_networks_train_on_real_data(name, data_dir, capsys):
     export.assert_called_once()
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_other_positions_train_and_are_exported(positions, capsys):
     small = ["--vocabulary-size=400", "--model.width=16", "--model.num-blocks=1"]

@@ -248,7 +248,7 @@ def test_train_evaluate_and_export_with_other_keras_defaults(tmp_path):
     assert process.returncode == 0 and "exported and verified" in process.stdout, process.stderr
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 def test_a_dry_run_includes_an_export_and_leaves_no_files(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train("image_classification", "quick", small_config("image_classification"), Path("run"), dry_run=True)

@@ -97,7 +97,7 @@ def test_a_larger_test_split_is_scored_with_a_message(copied, capsys):
     assert "data_changes" not in evaluate(copied / "run", "validation")
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 def test_runs_with_missing_or_changed_data_can_be_exported(copied, capsys):
     (copied / "photos" / "train" / "red" / "7.png").unlink()
     version = export(copied / "run", copied / "models")

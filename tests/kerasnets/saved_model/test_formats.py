@@ -127,12 +127,12 @@ def test_a_file_with_other_outputs_is_removed(tmp_path, monkeypatch, error):
         return lambda inputs: {"logits": run(inputs)["logits"] + error}
 
     monkeypatch.setitem(formats.RUNTIMES, "onnx", runtime)
-    with pytest.raises(formats.FormatError, match="the outputs of this ConvNet differ as onnx, by"):
+    with pytest.raises(formats.FormatError, match="as onnx, the outputs of this ConvNet differ by"):
         formats.write(NETWORKS["plain"](), "onnx", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 def test_a_failed_format_does_not_affect_the_others(runs, tmp_path, monkeypatch):
     def fail(path):
         raise ValueError("operation X is not supported")
