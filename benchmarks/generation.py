@@ -1,9 +1,9 @@
-"""`python -m benchmarks.generation SAVED_MODEL`: how fast an exported text_generation writes, and what a call costs.
+"""`python -m benchmarks.generation SAVED_MODEL`: speed of an exported text_generation, and the overhead of a call.
 
-In this process: one call of 1,000 characters, and 64 rows of 200, drawn without limits and from the 10 most probable.
-Over gRPC, from `python -m serving` on this machine: `stream`, 16 characters a call, each call with the state of the one
-before. It is set against a Predict of a model that does nothing, and against the same signature in this process: what a
-stream costs beside the sampling is the call.
+In this process: one call of 1,000 characters, and 64 rows of 200, sampled from all characters and from the 10 most
+probable. Over gRPC, from `python -m serving` on this machine: `stream`, 16 characters per call, each call with the
+state of the previous one. It is compared with a Predict of a model that does nothing, and with the same signature in
+this process: the difference is the overhead of the call.
 """
 
 import os
@@ -27,7 +27,7 @@ from benchmarks.timing import seconds
 from serving.client import Client
 
 PROMPT = "The king said"
-PART = 16  # characters of a call of `stream`
+STREAM_LENGTH = 16  # characters per call of `stream`
 
 
 def options(rows: int, length: int, top_k: int = 0) -> dict[str, np.ndarray]:
@@ -41,14 +41,14 @@ def options(rows: int, length: int, top_k: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def writing(generate: Callable, rows: int, length: int, top_k: int = 0) -> Callable[[], object]:
+def generation(generate: Callable, rows: int, length: int, top_k: int = 0) -> Callable[[], object]:
     inputs = {name: tf.constant(x) for name, x in options(rows, length, top_k).items()}
     return lambda: generate(**inputs)["text"].numpy()
 
 
-def streaming(stream: Callable[[dict], dict], size: int) -> Callable[[], None]:
-    """-> a call of `stream` that goes on where the one before ended."""
-    inputs = options(1, PART) | {"state": np.zeros((1, size), np.float32)}
+def streaming(stream: Callable[[dict], dict], state_size: int) -> Callable[[], None]:
+    """-> a function that calls `stream` with the state of its previous call."""
+    inputs = options(1, STREAM_LENGTH) | {"state": np.zeros((1, state_size), np.float32)}
 
     def call():
         inputs["state"] = np.asarray(stream(inputs)["state"])
@@ -56,25 +56,25 @@ def streaming(stream: Callable[[dict], dict], size: int) -> Callable[[], None]:
     return call
 
 
-def medians(works: list[Callable[[], object]], repeats: int) -> list[float]:
-    """-> median seconds of each; they alternate."""
+def medians(functions: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Call the functions alternately; -> the median seconds of each."""
     for _ in range(3):
-        for work in works:
-            work()
-    rounds = [[seconds(work) for work in works] for _ in range(repeats)]
+        for function in functions:
+            function()
+    rounds = [[seconds(function) for function in functions] for _ in range(repeats)]
     return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
 @contextmanager
-def served(model: Path) -> Iterator[Client]:
-    """A client of a server with the model as `text` and with `nothing`, which gives back a number."""
+def running_server(model: Path) -> Iterator[Client]:
+    """Run a server with the model as `text`, and with `nothing`, a model that returns its input; -> a client."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as probe:
         models = Path(directory)
         (models / "text").mkdir()
         (models / "text" / "1").symlink_to(model.resolve())
         nothing = tf.Module()
-        nothing.same = tf.function(tf.identity, [tf.TensorSpec([None], tf.float32, "x")])
-        tf.saved_model.save(nothing, str(models / "nothing" / "1"), signatures={"serving_default": nothing.same})
+        nothing.identity = tf.function(tf.identity, [tf.TensorSpec([None], tf.float32, "x")])
+        tf.saved_model.save(nothing, str(models / "nothing" / "1"), signatures={"serving_default": nothing.identity})
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
@@ -93,45 +93,47 @@ def served(model: Path) -> Iterator[Client]:
 
 
 def wait_for(client: Client) -> None:
-    end = time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while True:
         try:
             client.predict("text", {"prompt": np.array([PROMPT], object)}, signature="next_char")
             client.predict("nothing", {"x": np.zeros(1, np.float32)})
             return
         except Exception:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or not Path(arguments[0], "saved_model.pb").exists():
-        sys.exit("give the directory of one SavedModel of text_generation, models/text_generation/1 for example.")
+        sys.exit("give the directory of a SavedModel of text_generation, for example models/text_generation/1.")
     path = Path(arguments[0])
     signatures = tf.saved_model.load(str(path)).signatures
-    print("| work | characters a second |\n|---|---|")
+    print("| work | characters per second |\n|---|---|")
     for rows, length, top_k in [(1, 1000, 0), (1, 1000, 10), (64, 200, 0), (64, 200, 10)]:
-        (time_of_call,) = medians([writing(signatures["generate"], rows, length, top_k)], 9)
+        (call_seconds,) = medians([generation(signatures["generate"], rows, length, top_k)], 9)
         limit = f", top_k {top_k}" if top_k else ""
-        print(f"| {rows} × {length:,} characters{limit} | {rows * length / time_of_call:,.0f} |", flush=True)
-    size = signatures["stream"].structured_input_signature[1]["state"].shape[1]
+        print(f"| {rows} × {length:,} characters{limit} | {rows * length / call_seconds:,.0f} |", flush=True)
+    state_size = signatures["stream"].structured_input_signature[1]["state"].shape[1]
 
-    def here(inputs):
+    def call_in_process(inputs):
         return signatures["stream"](**{name: tf.constant(x) for name, x in inputs.items()})
 
-    with served(path) as client:
+    with running_server(path) as client:
 
-        def there(inputs):
+        def call_server(inputs):
             return client.predict("text", inputs, signature="stream")
 
-        def nothing():
+        def call_nothing():
             client.predict("nothing", {"x": np.zeros(1, np.float32)})
 
-        empty, sampling, call = medians([nothing, streaming(here, size), streaming(there, size)], 200)
-    print(f"\nstream, {PART} characters a call over gRPC, p50: {1e3 * call:.2f} ms")
-    print(f"an empty Predict: {1e3 * empty:.2f} ms; the same call of the signature in process: {1e3 * sampling:.2f} ms")
-    print(f"beside the sampling a call of stream costs {(call - sampling) / empty:.2f} empty Predicts")
+        empty, sampling, call = medians(
+            [call_nothing, streaming(call_in_process, state_size), streaming(call_server, state_size)], 200
+        )
+    print(f"\nstream, {STREAM_LENGTH} characters per call over gRPC, p50: {1e3 * call:.2f} ms")
+    print(f"an empty Predict: {1e3 * empty:.2f} ms; the same signature called in process: {1e3 * sampling:.2f} ms")
+    print(f"overhead of a call of stream: {(call - sampling) / empty:.2f} empty Predicts")
 
 
 if __name__ == "__main__":

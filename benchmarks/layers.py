@@ -1,8 +1,8 @@
-"""`python -m benchmarks.layers [recurrent] [convolution] [transformer]`: layers of kerasnets against their peers, a
-training step each.
+"""`python -m benchmarks.layers [recurrent] [convolution] [transformer]`: compare training steps of layers of kerasnets
+with those of Keras and KerasHub.
 
-A step is the forward pass in training and the gradient by the inputs and all weights, as one TensorFlow graph. Both
-sides have the same sizes. Without a word, all of them.
+A step is the forward pass in training and the gradients with respect to the inputs and all weights, as one TensorFlow
+graph. Both layers have the same sizes. Without arguments all families are measured.
 """
 
 import os
@@ -22,7 +22,7 @@ REPEATS = 15
 
 
 def training_step(layer: keras.layers.Layer, inputs: list[tf.Tensor], **call: object) -> Callable[[], object]:
-    """-> a function that runs one step to its end. `layer` gives an array or, first of several, its output."""
+    """-> a function that runs one complete step. `layer` returns its output, or several arrays with it as the first."""
     outputs = keras.tree.flatten(layer(*inputs, **call))
     upstream = tf.random.stateless_normal(outputs[0].shape, (0, 1))
     variables = [v.value for v in layer.trainable_variables]
@@ -33,7 +33,7 @@ def training_step(layer: keras.layers.Layer, inputs: list[tf.Tensor], **call: ob
             tape.watch(inputs)
             output = keras.tree.flatten(layer(*inputs, **call, training=True))[0]
             total = tf.reduce_sum(output * upstream)
-        # Sums, so that no gradient is left out and nothing large comes back.
+        # Sums need every gradient, and only scalars are copied.
         return [tf.reduce_sum(g) for g in tape.gradient(total, [*inputs, *variables])]
 
     return lambda: [x.numpy() for x in step()]
@@ -43,8 +43,8 @@ def normal(*shape: int) -> tf.Tensor:
     return tf.random.stateless_normal(shape, (len(shape), shape[0]))
 
 
-class Both(keras.layers.Layer):
-    """Two LSTMs, the second over the outputs of the first; `outputs` takes them from what a layer gives."""
+class TwoLayers(keras.layers.Layer):
+    """Two stacked LSTMs; `outputs` extracts the output sequence from the results of a layer."""
 
     def __init__(self, first, second, outputs):
         super().__init__()
@@ -57,8 +57,8 @@ class Both(keras.layers.Layer):
 
 def lstm_rows() -> Iterator[Row]:
     x = normal(64, 128, 256)
-    ours = Both(LSTM(256), LSTM(256), lambda given: given[0])
-    theirs = Both(*(keras.layers.LSTM(256, return_sequences=True) for _ in range(2)), lambda given: given)
+    ours = TwoLayers(LSTM(256), LSTM(256), lambda results: results[0])
+    theirs = TwoLayers(*(keras.layers.LSTM(256, return_sequences=True) for _ in range(2)), lambda outputs: outputs)
     steps = training_step(ours, [x]), training_step(theirs, [x])
     yield "LSTM", "2×256, batch 64×128; keras.layers.LSTM", *compare(*steps, REPEATS)
 
@@ -78,14 +78,14 @@ def convolution_rows() -> Iterator[Row]:
         yield "ConvBlock", configuration, *compare(*steps, REPEATS)
 
 
-def main(chosen: list[str]) -> None:
+def main(names: list[str]) -> None:
     from benchmarks.transformer_layers import rows as transformer_rows
 
     families = {"recurrent": lstm_rows, "convolution": convolution_rows, "transformer": transformer_rows}
-    if unknown := set(chosen) - set(families):
-        sys.exit(f"there are no layers {', '.join(sorted(unknown))}; choose of {', '.join(families)}.")
+    if unknown := set(names) - set(families):
+        sys.exit(f"there are no layers {', '.join(sorted(unknown))}; choose from {', '.join(families)}.")
     print("| layer | configuration; against | ours, ms | theirs, ms | ratio |\n|---|---|---|---|---|")
-    for family in chosen or families:
+    for family in names or families:
         for layer, configuration, ours, theirs, ratio in families[family]():
             print(f"| `{layer}` | {configuration} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
 

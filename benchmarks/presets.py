@@ -1,7 +1,7 @@
-"""`python -m benchmarks.presets TASK/PRESET ...`: trains presets, scores them, and keeps what they reached.
+"""`python -m benchmarks.presets TASK/PRESET ...`: train and evaluate presets, and store their results.
 
-Each is trained by its command in a process of its own, which is timed whole, with seed 0 and the data of the preset;
-`results.json` keeps the numbers. The sentence that is printed belongs into the preset, behind "# Measured: ".
+Each is trained by its command in a separate process, with seed 0 and the data of the preset; the time is that of the
+whole process. `results.json` stores the numbers. The printed sentence belongs in the preset, after "# Measured: ".
 """
 
 import json
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
-KEPT = ("parameters", "steps", "examples_per_second", "data_wait", "packages")
-# Tables and what is the same everywhere.
-LEFT_OUT = ("task", "dataset", "split", "seconds", "classes", "class_accuracy", "confusion_matrix")
+STORED_METRICS = ("parameters", "steps", "examples_per_second", "data_wait", "packages")
+# Tables, and values that are stored elsewhere.
+OMITTED_SCORES = ("task", "dataset", "split", "seconds", "classes", "class_accuracy", "confusion_matrix")
 
 
 def main(names: list[str]) -> None:
@@ -25,23 +25,23 @@ def main(names: list[str]) -> None:
 
 
 def measure(name: str) -> dict:
-    task, _, preset = name.partition("/")
+    task_name, _, preset = name.partition("/")
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
-        began = time.monotonic()
-        program("train", task, f"--preset={preset}", f"--run-dir={run}")
-        seconds = round(time.monotonic() - began)
+        start = time.monotonic()
+        run_program("train", task_name, f"--preset={preset}", f"--run-dir={run}")
+        seconds = round(time.monotonic() - start)
         metrics = json.loads((run / "metrics.json").read_text("utf-8"))
         result = {"dataset": metrics["dataset"], "seconds": seconds, "training_seconds": metrics["seconds"]}
-        result |= {key: metrics[key] for key in KEPT}
+        result |= {key: metrics[key] for key in STORED_METRICS}
         for split in ("validation", "test"):
-            program("evaluate", str(run), f"--split={split}")
+            run_program("evaluate", str(run), f"--split={split}")
             scores = json.loads((run / f"evaluation-{split}.json").read_text("utf-8"))
-            result[split] = {key: value for key, value in scores.items() if key not in LEFT_OUT}
+            result[split] = {key: value for key, value in scores.items() if key not in OMITTED_SCORES}
     return result
 
 
-def program(name: str, *arguments: str) -> None:
+def run_program(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", f"kerasnets.{name}", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 

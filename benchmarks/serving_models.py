@@ -1,14 +1,14 @@
-"""What the measurements of the server send and serve: `python -m benchmarks.serving_models DIRECTORY [IMAGE_MODEL]`.
+"""Models and requests for the server benchmark: `python -m benchmarks.serving_models DIRECTORY [IMAGE_MODEL]`.
 
-For each model a directory NAME with `models/NAME/1`, a SavedModel, and requests: `grpc` (a PredictRequest as it travels
-in HTTP/2), `rest.json`, `peer.json` (the same array for a server that takes {"x": ...}) and `call.json` (alias of the
-input, and the numbers that the model gives). The models do little, so that a server is measured and not its model:
+For each model it writes a directory NAME with `models/NAME/1`, a SavedModel, and requests: `grpc` (a PredictRequest as
+the body of an HTTP/2 request), `rest.json`, `peer.json` (the same array for a server that expects {"x": ...}) and
+`call.json` (alias of the input, and the expected outputs). The models compute little, so that the server is measured:
 
-* `vector`: x float32 [batch] -> x / 2 + 2; the request holds four numbers.
-* `image`: x float32 [batch, 28, 28, 1] -> the mean of each picture [batch]; the request holds one, in JSON 16 kB.
+* `vector`: x float32 [batch] -> x / 2 + 2; the request has four numbers.
+* `image`: x float32 [batch, 28, 28, 1] -> the mean of each image [batch]; the request has one image, 16 kB in JSON.
 
-IMAGE_MODEL, an exported image_classification, becomes `network` and `pixels`: a request holds one picture, as a PNG for
-the signature `serving_default` or as numbers for `pixels`.
+IMAGE_MODEL, an exported image_classification, becomes `network` and `pixels`: a request has one image, as a PNG for the
+signature `serving_default` or as an array for `pixels`.
 """
 
 import base64
@@ -43,12 +43,12 @@ def main(directory: str, image_model: str = "") -> None:
             path = model_path(out, name)
             path.parent.mkdir(parents=True)
             path.symlink_to(Path(image_model).resolve())
-            answer = signatures[signature](**{alias: tf.constant(array)})
-            write_requests(out / name, signature, alias, array, {key: value.numpy() for key, value in answer.items()})
+            outputs = signatures[signature](**{alias: tf.constant(array)})
+            write_requests(out / name, signature, alias, array, {key: value.numpy() for key, value in outputs.items()})
 
 
 def save(out: Path, name: str, function, example: np.ndarray) -> None:
-    """The model whose output is that of `function`, with a free first axis, and its requests."""
+    """Write a model that computes `function`, with a free first axis, and its requests."""
     spec = tf.TensorSpec([None, *example.shape[1:]], example.dtype, "x")
     module = tf.Module()
     module.run = tf.function(function, input_signature=[spec])
@@ -60,18 +60,20 @@ def model_path(out: Path, name: str) -> Path:
     return out / name / "models" / name / "1"
 
 
-def write_requests(out: Path, signature: str, alias: str, array: np.ndarray, answer: dict[str, np.ndarray]) -> None:
+def write_requests(out: Path, signature: str, alias: str, array: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
     request = predict_pb2.PredictRequest()
     request.model_spec.name = out.name
     request.model_spec.signature_name = signature
     request.inputs[alias].CopyFrom(tf.make_tensor_proto(array))
     message = request.SerializeToString()
-    (out / "grpc").write_bytes(struct.pack(">?I", False, len(message)) + message)  # not compressed, length
+    (out / "grpc").write_bytes(
+        struct.pack(">?I", False, len(message)) + message
+    )  # the prefix of a gRPC message: not compressed, length
     rows = [{"b64": base64.b64encode(row).decode()} for row in array] if array.dtype == object else array.tolist()
     (out / "rest.json").write_text(json.dumps({"signature_name": signature, "instances": rows}), "utf-8")
     (out / "peer.json").write_text(json.dumps({"x": rows}), "utf-8")
-    numbers = {key: values.tolist() for key, values in answer.items() if values.dtype != object}
-    (out / "call.json").write_text(json.dumps({"alias": alias, "answer": numbers}), "utf-8")
+    numbers = {key: values.tolist() for key, values in outputs.items() if values.dtype != object}
+    (out / "call.json").write_text(json.dumps({"alias": alias, "outputs": numbers}), "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -25,24 +26,24 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "BENTOML_DO_NOT_TRACK": "true"}
 
 
 class Server:
-    """A server with all processes that it starts, and where requests to it go."""
+    """A server with all processes that it starts, and the targets of requests to it."""
 
     def __init__(self, name: str, command: Sequence[str], port: int, targets: dict[str, Target], **environment: str):
-        """Returns when `port` is open. RuntimeError if that does not happen."""
+        """Start the server and wait until `port` is open. Raises: RuntimeError if it does not open."""
         self.name, self.targets = name, targets
-        began = time.perf_counter()
+        start = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET | environment
         )
         while not is_open(port):
-            if self.process.poll() is not None or time.perf_counter() > began + START_SECONDS:
-                self.end()
+            if self.process.poll() is not None or time.perf_counter() > start + START_SECONDS:
+                self.stop()
                 raise RuntimeError(f"{name} did not open port {port}: {' '.join(command)}")
             time.sleep(0.005)
-        self.start_seconds = time.perf_counter() - began
+        self.start_seconds = time.perf_counter() - start
 
     def measure(self, target: str, clients: int, seconds: float) -> Load:
-        """The server goes on for this, and then stops again."""
+        """Continue the server for a measurement, then suspend it again."""
         self.signal(signal.SIGCONT)
         try:
             return self.targets[target].measure(clients, seconds)
@@ -51,19 +52,19 @@ class Server:
 
     def signal(self, number: int) -> None:
         for pid in descendants(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):  # ended since
+            with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.kill(pid, number)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.signal(signal.SIGCONT)
-        started = descendants(self.process.pid)[1:]
+        children = descendants(self.process.pid)[1:]
         self.process.terminate()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for pid in started:
+        for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -77,16 +78,16 @@ def is_open(port: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process, what it started, what that started, and so on: some put themselves into groups of their own."""
+    """-> the process and all its descendants, even those in other process groups."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended since
+        with contextlib.suppress(OSError):  # it has ended
             parent = status.read_text().rpartition(")")[2].split()[1]
             children.setdefault(int(parent), []).append(int(status.parent.name))
-    found = [pid]
-    for one in found:  # grows while it is read
-        found += children.get(one, [])
-    return found
+    pids = [pid]
+    for parent_pid in pids:  # the list grows during the loop
+        pids += children.get(parent_pid, [])
+    return pids
 
 
 def ours(directory: Path, *flags: str) -> Server:
@@ -115,32 +116,32 @@ def peers(directory: Path, python: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def running(*servers: Iterator[Server]) -> Iterator[list[Server]]:
-    """Servers that were started one after the other, answer rightly and are stopped (SIGSTOP) until they are measured.
+    """Start servers one after the other, check their responses, and suspend them (SIGSTOP) until they are measured.
 
-    One that waits for requests takes time of the others: some look for them a thousand times a second.
+    Idle servers would take time from the others: some poll for requests a thousand times per second.
     """
     with contextlib.ExitStack() as stack:
-        started = []
-        for server in (server for some in servers for server in some):
-            stack.callback(server.end)
+        running_servers = []
+        for server in itertools.chain(*servers):
+            stack.callback(server.stop)
             for target in server.targets.values():
                 check(server.name, target)
             server.signal(signal.SIGSTOP)
-            started.append(server)
-        yield started
+            running_servers.append(server)
+        yield running_servers
 
 
 def check(name: str, target: Target) -> None:
-    """The answer holds the model's numbers."""
+    """Check that the response contains the model's outputs."""
     call = json.loads(target.body.with_name("call.json").read_text("utf-8"))
-    wanted = call["answer"]
-    answer = grpc_answer(target, call["alias"]) if target.grpc else rest_answer(target, next(iter(wanted)))
-    for alias, numbers in wanted.items():
-        np.testing.assert_allclose(answer[alias], numbers, 1e-4, 1e-5, err_msg=f"{name}, {target.url}")
+    expected = call["outputs"]
+    outputs = grpc_outputs(target, call["alias"]) if target.grpc else rest_outputs(target, next(iter(expected)))
+    for alias, numbers in expected.items():
+        np.testing.assert_allclose(outputs[alias], numbers, 1e-4, 1e-5, err_msg=f"{name}, {target.url}")
 
 
-def grpc_answer(target: Target, alias: str) -> dict:
-    """-> {alias: array}; `alias` is that of the input."""
+def grpc_outputs(target: Target, alias: str) -> dict:
+    """-> {alias: array}. Args: alias of the input."""
     request = json.loads(target.body.with_name("rest.json").read_text("utf-8"))
     rows = request["instances"]
     if isinstance(rows[0], dict):
@@ -151,23 +152,23 @@ def grpc_answer(target: Target, alias: str) -> dict:
         return client.predict(target.body.parent.name, {alias: array}, signature=request["signature_name"])
 
 
-def rest_answer(target: Target, only: str) -> dict:
-    """-> {alias: list}; `only` is the alias of an answer that has no names."""
+def rest_outputs(target: Target, output: str) -> dict:
+    """-> {alias: list}. Args: output: alias of the only output, for a response without names."""
     request = urllib.request.Request(target.url, target.body.read_bytes(), {"Content-Type": "application/json"})
-    end = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 document = json.load(response)
             break
-        except OSError as error:  # the port of some is open before their workers are ready
-            if time.monotonic() > end:
-                raise RuntimeError(f"no answer at {target.url}: {error}") from None
+        except OSError as error:  # some open the port before their workers are ready
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no response from {target.url}: {error}") from None
             time.sleep(0.1)
     rows = next(iter(document.values())) if isinstance(document, dict) else document
     if rows and isinstance(rows[0], dict):
         return {alias: [row[alias] for row in rows] for alias in rows[0]}
-    return {only: rows}
+    return {output: rows}
 
 
 def free_port() -> int:

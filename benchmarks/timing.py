@@ -1,7 +1,6 @@
-"""Timing two pieces of work against each other in one process.
+"""Compare the times of two functions in one process.
 
-The two sides alternate, so that a machine that gets slower or busy does so for both, and the ratio is taken pair by
-pair.
+The functions alternate, so that changes of the machine's speed affect both; the ratio is the median over the pairs.
 """
 
 import statistics
@@ -10,18 +9,18 @@ from collections.abc import Callable
 
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 10) -> tuple[float, float, float]:
-    """Runs both in turn, each to its end.
+    """Run both functions alternately.
 
     Returns: milliseconds of ours and of theirs (medians), and the median of theirs / ours over the pairs.
     """
-    for _ in range(2):  # graphs are traced, and kernels choose their plans
+    for _ in range(2):  # trace graphs, and let kernels choose their algorithms
         ours(), theirs()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
-    mine, other = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
-    return mine, other, statistics.median(b / a for a, b in pairs)
+    our_time, their_time = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
+    return our_time, their_time, statistics.median(b / a for a, b in pairs)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

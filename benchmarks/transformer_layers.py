@@ -1,6 +1,6 @@
-"""The Transformer's layers against stock Keras and KerasHub, rows of `python -m benchmarks.layers`.
+"""The Transformer's layers compared with Keras and KerasHub: rows of `python -m benchmarks.layers`.
 
-KerasHub (`pip install keras-hub`) is no dependency: without it its rows are left out.
+KerasHub (`pip install keras-hub`) is not a dependency: without it its rows are skipped.
 """
 
 import sys
@@ -15,8 +15,8 @@ from kerasnets.layers import DecoderBlock, EncoderBlock, MultiHeadAttention
 BATCHES = [(64, 32), (8, 512)]  # sentences, their length
 
 
-class OnItself(keras.layers.Layer):
-    """A stock attention of a sequence on itself."""
+class SelfAttention(keras.layers.Layer):
+    """Self-attention with Keras's attention layer."""
 
     def __init__(self, attention, **options):
         super().__init__()
@@ -37,7 +37,9 @@ def attention_rows() -> Iterator[Row]:
             for batch, length in BATCHES:
                 for causal in (False, True):
                     x = normal(batch, length, width)
-                    stock = OnItself(keras.layers.MultiHeadAttention(heads, width // heads), use_causal_mask=causal)
+                    stock = SelfAttention(
+                        keras.layers.MultiHeadAttention(heads, width // heads), use_causal_mask=causal
+                    )
                     steps = training_step(MultiHeadAttention(heads), [x], causal=causal), training_step(stock, [x])
                     mask = ", causal" if causal else ""
                     configuration = f"{width} wide, {heads} heads, batch {batch}×{length}{mask}; stock"
@@ -48,7 +50,9 @@ def block_rows() -> Iterator[Row]:
     try:
         from keras_hub.layers import TransformerDecoder, TransformerEncoder
     except ImportError:
-        print("keras-hub is not installed (pip install keras-hub): no rows of its blocks.", file=sys.stderr)
+        print(
+            "keras-hub is not installed (pip install keras-hub); the rows of its blocks are skipped.", file=sys.stderr
+        )
         return
     for dropout in (0.0, 0.1):
         for width, heads in [(128, 4), (512, 8)]:

@@ -23,7 +23,7 @@ def check_choice(name, value, *allowed):
         raise ValueError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}.")
 
 
-def check_shares(**values):
+def check_fractions(**values):
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; it must be in [0, 1).")
@@ -35,8 +35,8 @@ def check(holds: bool, name: str, value: object, allowed: str) -> None:
         raise RequestError(f"{name} is {value!r}; it must be {allowed}.")
 
 
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """-> `name`. Raises: RequestError if it is not one of the known names."""
-    if name not in (known := sorted(known)):
-        raise RequestError(f"there is no {kind} {name!r}; choose one of {', '.join(known)}.")
+def choose(kind: str, name: str, choices: Iterable[str]) -> str:
+    """-> `name`. Raises: RequestError if it is not one of the choices."""
+    if name not in (choices := sorted(choices)):
+        raise RequestError(f"there is no {kind} {name!r}; choose one of {', '.join(choices)}.")
     return name

@@ -1,4 +1,4 @@
-"""Shared by the command-line programs: options from the configuration's dataclasses, one-sentence errors, exit status.
+"""Shared by the programs: command-line options from the configuration's dataclasses, error messages, exit status.
 
 Exit status: 0 success, 1 failure, 2 wrong request.
 """
@@ -46,16 +46,16 @@ def run(program: Callable[[list[str]], None]) -> NoReturn:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
-            print(f"error: {sentence(error)}", file=sys.stderr)
+            print(f"error: {error_message(error)}", file=sys.stderr)
         status = 2 if is_wrong_request(error) else 1
-    end(status)
+    exit_process(status)
 
 
 def terminate(*_: object) -> NoReturn:
     raise Terminated
 
 
-def end(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """Exit the process, without Python's finalizers if TensorFlow is loaded.
 
     While finalizers run, threads of tf.data still build batches from Python objects; some processes crashed with a
@@ -73,13 +73,13 @@ def is_wrong_request(error: BaseException) -> bool:
     return isinstance(error, RequestError | argparse.ArgumentError)
 
 
-def sentence(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if is_disk_full(error):
         where = f" of {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
-    speaks_for_itself = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
-    return text if speaks_for_itself else f"{type(error).__name__}: {text} (--debug shows where)"
+        return f"the disk{where} is full, or its quota is exhausted; free some space and run the same command again."
+    self_explanatory = is_wrong_request(error) or isinstance(error, OSError | FloatingPointError)
+    return text if self_explanatory else f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -101,7 +101,7 @@ def import_tensorflow() -> None:
         print(f"KERAS_BACKEND is {backend}; this program needs tensorflow and uses it", file=sys.stderr)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # it has priority over the user's keras.json
     print("starting TensorFlow ...", file=sys.stderr, flush=True)
-    with stderr_held_back() as tell:
+    with buffered_stderr() as print_buffer:
         try:
             import tensorflow as tf
 
@@ -110,7 +110,7 @@ def import_tensorflow() -> None:
             file = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
             raise RequestError(f"Keras cannot use {file}: {error}; correct the file or delete it.") from None
         except Exception:
-            tell()
+            print_buffer()
             raise
 
 
@@ -127,26 +127,26 @@ def set_up_keras() -> None:
 
 
 @contextlib.contextmanager
-def stderr_held_back() -> Iterator[Callable[[], None]]:
+def buffered_stderr() -> Iterator[Callable[[], None]]:
     """Buffer standard error, including output of native libraries; -> a function that prints the buffered output."""
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as buffer:
 
-        def tell() -> None:
-            held.seek(0)
-            os.write(stderr, held.read())
+        def print_buffer() -> None:
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
 
-        os.dup2(held.fileno(), 2)
+        os.dup2(buffer.fileno(), 2)
         try:
-            yield tell
+            yield print_buffer
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
 
 
 class Options:
-    """A command line. jsonargparse derives a configuration's options from its dataclass: the doc strings of fields are
-    the help, and nested fields have a dot. Words of an option's name are joined by dashes."""
+    """The options of a program. jsonargparse derives a configuration's options from its dataclass: the doc strings of
+    fields are the help, and names of nested fields contain a dot. Dashes join the words of a name."""
 
     def __init__(self, program: str, description: str, epilog: str = ""):
         import jsonargparse  # takes 0.1 s; callers of the programs' functions do not need it
@@ -165,16 +165,16 @@ class Options:
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
         self.config: Any = None
 
     def add(self, *names: str, **options: Any) -> None:
         self.parser.add_argument(*(underscores(n) if n.startswith("--") else n for n in names), **options)
 
-    def add_config(self, config: Config, choice: str = "") -> None:
+    def add_config(self, config: Config, model_help: str = "") -> None:
         """Add options for all fields of a configuration, with its values as defaults.
 
-        The `--model.` options are those of the configuration's network; `choice` is the help of `--model`, for a
+        The `--model.` options are those of the configuration's network; `model_help` is the help of `--model`, for a
         program that has already read the network's name from it.
         """
         self.config = config
@@ -182,13 +182,15 @@ class Options:
         self.parser.add_class_arguments(type(config.model), "model", as_group=True)
         self.parser.set_defaults(flat(config))
         for action in self.parser._actions:
-            if action.metavar == "CONFIG":  # jsonargparse's partial configuration files: presets replace them
+            if (
+                action.metavar == "CONFIG"
+            ):  # jsonargparse's options for partial configuration files, which presets replace
                 action.help = argparse.SUPPRESS
-            if action.dest == "model" and choice:
-                action.help, action.metavar = choice, "NAME"
+            if action.dest == "model" and model_help:
+                action.help, action.metavar = model_help, "NAME"
 
     def parse(self, arguments: list[str]) -> Any:
-        """-> a namespace; its `config` is the configuration, if there are options for one."""
+        """-> a namespace; its `config` is the configuration, after `add_config`."""
         values = self.parser.parse_args([underscores(a) if a.startswith("--") else a for a in arguments])
         if self.config is not None:
             values.config = replace_fields(self.config, values.as_dict())

@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from kerasnets.saved_model.compression import CompressedModel
 
 DESCRIPTION = """Writes the model of a training run as MODELS_DIR/NAME/VERSION, a SavedModel for TensorFlow Serving that
-needs nothing but TensorFlow, and verifies it in a fresh process. With it come a model card, a batching configuration
-derived from the latencies that were measured, and MODELS_DIR/models.config for servers."""
+needs nothing but TensorFlow, and verifies it in a fresh process. Also writes a model card, a batching
+configuration derived from measured latencies, and MODELS_DIR/models.config for servers."""
 EXTRA = "assets.extra"
 
 
 def main(arguments: list[str]) -> None:
     options = Options("kerasnets.export", DESCRIPTION)
-    options.add("run_dir", metavar="RUN_DIR", help="what `python -m kerasnets.train` left")
+    options.add("run_dir", metavar="RUN_DIR", help="output of `kerasnets.train`")
     options.add(
-        "--models-dir", default="models", metavar="DIR", help="where a server looks for models (default: models)"
+        "--models-dir", default="models", metavar="DIR", help="directory of the server's models (default: models)"
     )
     options.add("--name", metavar="N", help="name of the model on the server (default: the task)")
     options.add(
         "--label",
         metavar="L",
-        help="stable or canary: a name by which clients ask for this version; the other one stays where it is",
+        help="stable or canary: version label by which clients request this version; the other label does not move",
     )
     options.add(
         "--weights",
         default="float32",
         metavar="STORAGE",
-        help="how weights are stored: float32 (default), float16 or int8, a half or a quarter of the size; computed "
-        "with is float32. The model card tells what it costs on the validation split",
+        help="storage of the weights: float32 (default), float16 (half the size) or int8 (a quarter); computation is "
+        "in float32. The model card states the effect on the validation split",
     )
     options.add(
         "--format",
         default="",
         metavar="F,F",
-        help="litert, onnx: also writes the network, from pixels or tokens to logits, as assets.extra/model.tflite or "
-        "assets.extra/model.onnx",
+        help="further formats: litert, onnx; writes the network, from pixels or tokens to logits, as "
+        "assets.extra/model.tflite or assets.extra/model.onnx",
     )
-    given = options.parse(arguments)
-    formats = [name for name in given.format.split(",") if name]
-    export(Path(given.run_dir), Path(given.models_dir), given.name, given.label, given.weights, formats)
+    args = options.parse(arguments)
+    formats = [name for name in args.format.split(",") if name]
+    export(Path(args.run_dir), Path(args.models_dir), args.name, args.label, args.weights, formats)
 
 
 def export(
@@ -87,7 +87,7 @@ def export(
     check_model(run_dir / MODEL)
     name = name or task_name
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise RequestError(f"--name is {name!r}; use letters, digits, dots, dashes and underscores.")
+        raise RequestError(f"--name is {name!r}; it must consist of letters, digits, dots, dashes and underscores.")
     if label is not None:
         choose("label", label, deployment.LABELS)
     choose("storage of weights", storage, artifacts.STORAGES)
@@ -109,8 +109,8 @@ def export(
 
         print(summary(report["weights"]))
     print(f"exported and verified: {version}")
-    if failed := [told["failed"] for told in report["formats"].values() if "failed" in told]:
-        raise RuntimeError(f"{version} is complete but for other formats: {' '.join(failed)}")
+    if failures := [result["failed"] for result in report["formats"].values() if "failed" in result]:
+        raise RuntimeError(f"{version} is complete except for its other formats: {' '.join(failures)}")
     return version
 
 
@@ -129,7 +129,7 @@ def write(
     from kerasnets.saved_model import compression, recording
 
     task = make_task(task_name, config, run_dir)
-    tell_changes(task, run_dir, storage != "float32")
+    report_changes(task, run_dir, storage != "float32")
     model = load_model(run_dir / MODEL)
     requests = task.requests(example_file.load(run_dir / "examples.json"))
     compressed = compression.CompressedModel(model, storage)
@@ -140,36 +140,36 @@ def write(
     fingerprint.copy_without_names(run_dir, path / EXTRA)
     report = verify(path)
     weights = compression.card(task, compressed)
-    others: dict[str, Any] = {}
+    format_results: dict[str, Any] = {}
     if formats:
         from kerasnets.saved_model.formats import write_all
 
-        with compressed.rounded() as rounded:
-            others = write_all(task.arrays(rounded), formats, path / EXTRA)
+        with compressed.rounded_weights() as rounded_model:
+            format_results = write_all(task.arrays(rounded_model), formats, path / EXTRA)
     signatures = recording.signature_table(path)
-    made = card.make(task, model.count_params(), run_dir, signatures, requests, report, weights, others)
-    card.write(path / EXTRA, made)
+    contents = card.make(task, model.count_params(), run_dir, signatures, requests, report, weights, format_results)
+    card.write(path / EXTRA, contents)
     (path / deployment.BATCHING).write_text(deployment.batching(report["batches"], report["cpus"]), "utf-8")
-    return report | {"weights": weights, "formats": others}
+    return report | {"weights": weights, "formats": format_results}
 
 
-def tell_changes(task: Task, run_dir: Path, measures: bool) -> None:
+def report_changes(task: Task, run_dir: Path, measure: bool) -> None:
     """Print how the data, if present, have changed since the training.
 
     An export contains weights and no data, so it works with changed data, except for numbers that are measured on the
     validation split.
 
-    Raises: RequestError if the data have changed and `measures` is set: the export would measure such numbers.
+    Raises: RequestError if the data have changed and `measure` is set: the export measures such numbers.
     """
-    changes = fingerprint.check_exported(run_dir, task, measures)
-    if changes and measures:
+    changes = fingerprint.check_exported(run_dir, task, measure)
+    if changes and measure:
         raise RequestError(
-            f"{task.config.dataset} has changed since the training: {changes}; put the data back as they were, since "
-            "what --weights costs is measured on them, or export with --weights float32."
+            f"{task.config.dataset} has changed since the training: {changes}; restore the data, on which the effect "
+            "of --weights is measured, or export with --weights float32."
         )
     if changes:
         print(
-            f"{task.config.dataset} has changed since the training: {changes}; the export is of the data as they were.",
+            f"{task.config.dataset} has changed since the training: {changes}; the model was trained on the old data.",
             file=sys.stderr,
         )
 
@@ -178,7 +178,7 @@ def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str
     """Write the SavedModel with the vocabulary or the classes, and the requests with this process's outputs.
 
     It is for inference: it holds the weights that the signatures use, but neither layer objects nor custom gradients,
-    which would be most of the file and of the time.
+    which would take most of the file and of the time.
     """
     import tensorflow as tf
 
@@ -187,12 +187,12 @@ def save(task: Task, compressed: "CompressedModel", requests: dict[str, dict[str
 
     signatures = compressed.signatures(task)
     # Keras's ExportArchive also stores the functions themselves, which TensorFlow then traces a second time.
-    traced = {name: function.get_concrete_function() for name, function in signatures.items()}
+    graphs = {name: function.get_concrete_function() for name, function in signatures.items()}
     module = tf.Module()
-    module.weights = list({id(v): v for function in traced.values() for v in function.graph.variables}.values())
+    module.weights = list({id(v): v for function in graphs.values() for v in function.graph.variables}.values())
     module.tables = task.tables()
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(path), traced, options)
+    tf.saved_model.save(module, str(path), graphs, options)
     simplify(path)
     recording.complete_signatures(path, task.defaults(compressed.model))
     extra = path / EXTRA
@@ -205,7 +205,7 @@ def verify(path: Path) -> dict[str, Any]:
     """-> the report of `verify.py`, run in a separate process."""
     program = Path(__file__).with_name("verify.py")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-P", str(program), str(path), "--json"],
         capture_output=True,
         text=True,
@@ -213,9 +213,9 @@ def verify(path: Path) -> dict[str, Any]:
         check=False,
     )
     try:
-        report = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(process.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        raise RuntimeError(f"the exported model cannot be loaded and run by itself: {done.stderr[-2000:]}") from None
+        raise RuntimeError(f"the exported model cannot be loaded and run by itself: {process.stderr[-2000:]}") from None
     if report["failures"]:
         raise RuntimeError(f"the exported model fails its verification: {'; '.join(report['failures'])}")
     return report

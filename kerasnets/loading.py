@@ -15,7 +15,7 @@ from kerasnets.tasks.protocol import Signatures
 
 
 @dataclass
-class Opened:
+class LoadedModel:
     """A task with the signatures of its model; `model` is None for a SavedModel."""
 
     task: Task
@@ -34,41 +34,41 @@ def read_config(path: Path) -> tuple[str, str, Config]:
         raise RequestError(f"there is no directory {path}; give a run directory or a SavedModel.")
     extra = path / "assets.extra"
     if is_saved_model(path) and not (extra / CONFIG).exists():
-        raise RequestError(f"{path} is a SavedModel of another project (no assets.extra/config.toml in it).")
+        raise RequestError(f"{path} is not a SavedModel of kerasnets: it has no assets.extra/config.toml.")
     if not is_saved_model(path) and not (path / MODEL).exists():
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
-    directory = extra_of(path)
-    task, preset, config = config_file.load(directory / CONFIG)
-    check_json(directory, [facts_of(task).vocabulary_file])
+    directory = config_directory(path)
+    task_name, preset, config = config_file.load(directory / CONFIG)
+    check_json(directory, [facts_of(task_name).vocabulary_file])
     if not is_saved_model(path):
         check_model(path / MODEL)
-    return task, preset, config
+    return task_name, preset, config
 
 
-def extra_of(path: Path) -> Path:
-    """-> the folder of the configuration and the vocabulary: the run directory, or assets.extra of a SavedModel."""
+def config_directory(path: Path) -> Path:
+    """-> the directory of the configuration and the vocabulary: the run directory, or assets.extra of a SavedModel."""
     return path / "assets.extra" if is_saved_model(path) else path
 
 
-def open_model(path: Path, data_dir: str | None = None) -> Opened:
+def open_model(path: Path, data_dir: str | None = None) -> LoadedModel:
     """-> the task and the model of a run directory or a SavedModel.
 
-    Args: data_dir: folder of TensorFlow Datasets, if it has moved since the training.
+    Args: data_dir: directory of TensorFlow Datasets, if it has moved since the training.
     Raises: RequestError if the path is neither, or if one of its files is damaged.
     """
-    name, _, config = read_config(path)
+    task_name, _, config = read_config(path)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     start_tensorflow()
     import tensorflow as tf
 
-    task = make_task(name, config, extra_of(path))
+    task = make_task(task_name, config, config_directory(path))
     if not is_saved_model(path):
         model = load_model(path / MODEL)
-        return Opened(task, task.signatures(model), model, path)
+        return LoadedModel(task, task.signatures(model), model, path)
     try:
         loaded = tf.saved_model.load(str(path))
     except (tf.errors.OpError, IndexError, OSError, ValueError) as error:  # raised for damaged files
         reason = " ".join(str(error).split()[:30])
         raise RequestError(f"{path} is damaged or cut off ({reason}); export it again.") from None
-    return Opened(task, loaded.signatures, None, path)
+    return LoadedModel(task, loaded.signatures, None, path)

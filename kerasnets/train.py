@@ -17,84 +17,87 @@ from kerasnets.checks import RequestError, choose
 from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config.run import STRATEGIES, Config
 from kerasnets.run import config_file, lock
-from kerasnets.run.examples import instances
+from kerasnets.run.examples import request_body
 from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
-from kerasnets.run.resume import RESUMABLE, look_at, named_values, with_values
+from kerasnets.run.resume import RESUMABLE, apply_overrides, check_resumable, parse_overrides
 from kerasnets.tasks import TASKS, Task, facts_of
 from kerasnets.tasks.presets import load_preset, presets
 
 if TYPE_CHECKING:
     from kerasnets.run.directory import RunDirectory
 
-DESCRIPTION = """Trains a network and leaves a run directory with its weights, configuration and metrics.
-Started again with the same run directory, it goes on from the end of its last whole epoch."""
+DESCRIPTION = """Trains a network and writes its weights, configuration and metrics to a run directory.
+Run the same command again to resume an interrupted training after its last complete epoch."""
 
 
 def main(arguments: list[str]) -> None:
     names = [a for a in arguments if not a.startswith("-")]
-    task = next((name for name in names if name in TASKS), next(iter(names), None))  # options may come before it
-    if task is None:
-        return overview(arguments)
-    preset, _ = taken(arguments, "--preset")
-    facts, defaults = facts_of(task), load_preset(task, preset)
-    kind, arguments = taken(arguments, "--model")
+    task_name = next((name for name in names if name in TASKS), next(iter(names), None))  # options may come before it
+    if task_name is None:
+        return print_overview(arguments)
+    preset, _ = pop_option(arguments, "--preset")
+    facts, defaults = facts_of(task_name), load_preset(task_name, preset)
+    kind, arguments = pop_option(arguments, "--model")
     networks = facts.networks
-    network = ""
-    if kind is not None and choose(f"network of {task}", kind, networks) != defaults.model.kind:
-        network = f"{kind}-"
+    infix = ""  # in the name of the run directory
+    if kind is not None and choose(f"network of {task_name}", kind, networks) != defaults.model.kind:
+        infix = f"{kind}-"
         defaults = dataclasses.replace(defaults, model=networks[kind]())
-    options = Options(f"kerasnets.train {task}", DESCRIPTION)
+    options = Options(f"kerasnets.train {task_name}", DESCRIPTION)
     options.add("task", help=SUPPRESS)
     options.add(
         "--preset",
         default=preset or facts.default_preset,
-        help=f"values to start from: {', '.join(presets(task))}; other options replace single values",
+        help=f"configuration to start from: {', '.join(presets(task_name))} (default: {facts.default_preset}); other "
+        "options override its values",
     )
     options.add(
         "--run-dir",
         metavar="DIR",
-        help="where the run is kept (default: runs/TASK/PRESET-DATASET, or PRESET-MODEL-DATASET)",
+        help="directory of the run (default: runs/TASK/PRESET-DATASET, with --model runs/TASK/PRESET-MODEL-DATASET)",
     )
     options.add(
         "--strategy",
         default="auto",
         metavar="S",
-        help=f"devices to use: {', '.join(STRATEGIES)} (see docs/training.md)",
+        help=f"devices to train on: {', '.join(STRATEGIES)} (default: auto, all GPUs or the CPU; see docs/training.md)",
     )
     options.add(
-        "--dry-run", action="store_true", help="try three steps, a validation and an export; tells size and time"
+        "--dry-run",
+        action="store_true",
+        help="run three steps, a validation and an export; print the network's size, the time and the memory",
     )
     options.add(
         "--resume-with",
         metavar="NAME=VALUE,...",
-        help="go on with other values, from the last checkpoint of a run that has not ended, for example after its "
-        f"loss became NaN; config.toml and log.jsonl record them. NAME: {', '.join(RESUMABLE)}",
+        help="resume an unfinished run from its last checkpoint with other values, for example after its loss became "
+        f"NaN; config.toml and log.jsonl record the change. NAME: {', '.join(RESUMABLE)}",
     )
     options.add_config(
         defaults,
-        f"network to train: {', '.join(networks)} (default: {defaults.model.kind}); the options below are its own",
+        f"network to train: {', '.join(networks)} (default: {defaults.model.kind}); the options below belong to it",
     )
-    given = options.parse(arguments)
-    default = Path("runs") / task / f"{given.preset}-{network}{re.sub('[/:]', '_', given.config.dataset)}"
-    run_dir, resume_with = Path(given.run_dir or default), named_values(given.resume_with or "")
-    train(task, given.preset, given.config, run_dir, given.strategy, given.dry_run, resume_with)
+    args = options.parse(arguments)
+    default = Path("runs") / task_name / f"{args.preset}-{infix}{re.sub('[/:]', '_', args.config.dataset)}"
+    run_dir, overrides = Path(args.run_dir or default), parse_overrides(args.resume_with or "")
+    train(task_name, args.preset, args.config, run_dir, args.strategy, args.dry_run, overrides)
 
 
-def overview(arguments: list[str]) -> None:
+def print_overview(arguments: list[str]) -> None:
     if not {"-h", "--help"} & set(arguments):
         raise RequestError(f"name the task to train: {', '.join(TASKS)}.")
     print("usage: python -m kerasnets.train TASK [--preset P] [--dataset D] [--data-dir DIR] [--run-dir DIR]")
     print(f"       [--strategy S] [--dry-run] [any field of the configuration]\n\n{DESCRIPTION}\n\ntasks and presets:")
-    for task, facts in TASKS.items():
-        print(f"  {task:22}{', '.join(presets(task))} (default: {facts.default_preset})")
+    for task_name, facts in TASKS.items():
+        print(f"  {task_name:22}{', '.join(presets(task_name))} (default: {facts.default_preset})")
     print("\nnetworks (--model), the default first:")
-    for task, facts in TASKS.items():
-        print(f"  {task:22}{', '.join(facts.networks)}")
+    for task_name, facts in TASKS.items():
+        print(f"  {task_name:22}{', '.join(facts.networks)}")
     print("\n`python -m kerasnets.train TASK --help` lists the options of a task.")
 
 
-def taken(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
-    """-> the value of an option on which the other options depend, or None; the arguments without it."""
+def pop_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """-> the value of an option, or None; the arguments without it. For options on which other options depend."""
     for n, argument in enumerate(arguments):
         if argument == name and n + 1 < len(arguments):
             return arguments[n + 1], arguments[:n] + arguments[n + 2 :]
@@ -122,17 +125,16 @@ def train(
     """
     choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}
-    config = with_values(config, resume_with)
+    config = apply_overrides(config, resume_with)
     if dry_run:
         with tempfile.TemporaryDirectory() as directory:
             return try_out(task_name, preset, config, Path(directory), strategy)
-    finished, changes = look_at(run_dir, task_name, preset, config, resume_with)
-    if finished:
+    metrics, changes = check_resumable(run_dir, task_name, preset, config, resume_with)
+    if metrics:
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
-        return finished
+        return metrics
     with contextlib.ExitStack() as stack:
-        begun = (run_dir / CONFIG).exists()
-        if begun:  # otherwise `prepare` creates the directory, after all checks
+        if (run_dir / CONFIG).exists():  # otherwise `prepare` creates the directory, after all checks
             stack.enter_context(lock.locked(run_dir))
         task, run_directory = prepare(task_name, preset, config, run_dir, stack)
         if changes:
@@ -152,10 +154,10 @@ def run_training(
 
     config, run_dir = task.config, run_directory.path
     distribution = make_strategy(strategy)
-    given = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
+    metrics: dict[str, Any] = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
-    metrics: dict[str, Any] = given | run_loop(task, distribution, run_directory, changes)
+    metrics |= run_loop(task, distribution, run_directory, changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
     calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
@@ -177,27 +179,29 @@ def prepare(
     from kerasnets.run.directory import RunDirectory
     from kerasnets.tasks import make_task
 
-    begun = (run_dir / CONFIG).exists()
-    if begun:
+    run_exists = (run_dir / CONFIG).exists()
+    if run_exists:
         check_json(run_dir, (facts_of(task_name).vocabulary_file, EXAMPLES))
-    task = make_task(task_name, config, run_dir if begun else None)
-    if begun:
+    task = make_task(task_name, config, run_dir if run_exists else None)
+    if run_exists:
         fingerprint.check_unchanged(run_dir, task)
     sizes = {name: size for name, size in task.split_sizes().items() if isinstance(size, int)}
     print(f"read {task.reading}", file=sys.stderr)
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()), file=sys.stderr)
     task.check()
-    examples = "" if begun else instances(task.examples())
+    examples = "" if run_exists else request_body(task.examples())
     run_directory = RunDirectory(run_dir)
-    if not begun:
+    if not run_exists:
         if stack is not None:
             stack.enter_context(lock.locked(run_dir))
         if (run_dir / CONFIG).exists():
-            raise RequestError(f"another training began in {run_dir}; give another --run-dir, or this command again.")
+            raise RequestError(
+                f"another training has started in {run_dir}; give another --run-dir, or run this command again."
+            )
         task.save(run_dir)
         write(run_dir / EXAMPLES, examples)
-        fingerprint.write(run_dir, fingerprint.take(task))
-        config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: this file marks the run as begun
+        fingerprint.write(run_dir, fingerprint.compute(task))
+        config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: a run exists once it has this file
     return task, run_directory
 
 
@@ -212,20 +216,20 @@ def try_out(task_name: str, preset: str, config: Config, directory: Path, strate
     trainer = Trainer(task, distribution, steps)
     seconds = []
     for batch in itertools.islice(trainer.batches(0), 3):
-        began = time.monotonic()
+        start = time.monotonic()
         loss, _, trainer.carry = trainer.step(batch, trainer.carry)
-        float(loss)
-        seconds.append(time.monotonic() - began)
+        float(loss)  # waits for the end of the step
+        seconds.append(time.monotonic() - start)
     validation = task.validate(trainer.model)
     run_directory.save_model(trainer.model)
     export(run_directory.path, directory / "models")
     table: dict[str, str] = {
         "parameters": f"{trainer.model.count_params():,}",
-        "steps": f"{steps:,} ({task.steps_per_epoch:,} an epoch)",
+        "steps": f"{steps:,} ({task.steps_per_epoch:,} per epoch)",
         "first step": f"{seconds[0]:.1f} s",
         "later steps": f"{min(seconds[1:], default=seconds[0]):.3f} s",
-        "training would take": f"{steps * seconds[-1] / 60:.0f} min and the validations",
-        "memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at the most",
+        "estimated training": f"{steps * seconds[-1] / 60:.0f} min, without validations",
+        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
         **{f"validation {name}": f"{value:.4f} (untrained)" for name, value in validation.items()},
     }
     for name, value in table.items():

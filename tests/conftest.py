@@ -1,6 +1,6 @@
-"""Trained and exported once for the whole test run: the three tasks on their bundled data, in small.
+"""Fixtures for all tests: small runs of the three tasks on their bundled data, and their exports, made once.
 
-`make test` divides the test files between two processes of pytest-xdist; each starts a server of its own.
+`make test` distributes the test files over two processes of pytest-xdist; each starts its own server.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# `make test` has a process on each of two cores: more threads an operation would only wait for one another.
+# `make test` has a process on each of two cores: more threads per operation would only wait for each other.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from small_runs import ROOT, TASKS, free_port, small, verify_here
+from small_runs import ROOT, TASKS, free_port, small_config, verify_here
 
 from kerasnets.data import cldr
 
-if TYPE_CHECKING:  # the environments of other backends have no more than layers and models need
-    from kerasnets.loading import Opened
+if TYPE_CHECKING:  # the environments of other backends have only the packages of layers and models
+    from kerasnets.loading import LoadedModel
 
 REAL_DATA = ROOT.parent / "shared" / "datasets"
-# Those that take half a minute or more start first, so that no process is left alone with one of them at the end.
-LONGEST = (
+# Files that take half a minute or more start first, so that at the end no process works alone on one of them.
+SLOWEST = (
     "test_document_commands.py",
     "test_networks.py",
-    # The first that needs the exported models makes them; those that follow do not need them yet.
+    # This is the first file that needs the exported models, and creates them; the next files do not need them.
     "test_programs.py",
     "test_survival_soak.py",
     "test_keras_conventions.py",
@@ -72,45 +72,45 @@ LONGEST = (
     "test_attention.py",
 )
 
-# How long an example takes is the machine's business.
+# The time of an example depends on the machine.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# Pure functions that take seconds and that trainings, exports and evaluations call over and over.
+# A pure function that takes seconds, and that trainings, exports and evaluations call repeatedly.
 cldr.pairs = functools.cache(cldr.pairs)
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # TensorFlow and all else that is imported by now: no collection of garbage looks through it again
+    gc.freeze()  # garbage collections skip TensorFlow and everything else that is imported by now
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> str:
-    """The folder of prepared TensorFlow Datasets, where there is one."""
-    given = os.environ.get("TFDS_DATA_DIR")
-    if given or REAL_DATA.is_dir():
-        return given or str(REAL_DATA)
-    pytest.skip("no prepared data sets: set TFDS_DATA_DIR to a folder with mnist, tiny_shakespeare and multi30k")
+    """The directory of prepared TensorFlow Datasets; without it the test is skipped."""
+    directory = os.environ.get("TFDS_DATA_DIR")
+    if directory or REAL_DATA.is_dir():
+        return directory or str(REAL_DATA)
+    pytest.skip("no prepared datasets: set TFDS_DATA_DIR to a directory with mnist, tiny_shakespeare and multi30k")
 
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """`make_once(name, make)`: the path that `make` fills in the first process that needs it; others wait for it."""
+    """`make_once(name, make)`: a directory that `make` fills in the first process that needs it; others wait for it."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # which the processes share
+        base = base.parent  # shared by the processes
 
     def make_once(name: str, make: Callable[[Path], None]) -> Path:
         directory, done = base / name, base / f"{name}.done"
         with FileLock(base / f"{name}.lock"):
             if not done.exists():
-                shutil.rmtree(directory, ignore_errors=True)  # what a process left that failed
+                shutil.rmtree(directory, ignore_errors=True)  # files of a process that failed
                 directory.mkdir()
                 make(directory)
                 done.touch()
@@ -127,7 +127,7 @@ def runs(make_once: MakeOnce) -> dict[str, Path]:
         from kerasnets.train import train
 
         for task in TASKS:
-            train(task, "quick", small(task), directory / task)
+            train(task, "quick", small_config(task), directory / task)
 
     directory = make_once("runs", make)
     return {task: directory / task for task in TASKS}
@@ -147,37 +147,36 @@ def models_dir(runs: dict[str, Path], make_once: MakeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
-def opened_run(runs: dict[str, Path], models_dir: Path) -> Callable[[str], Opened]:
-    """`opened_run(task)`: the opened run with the signatures of its SavedModel; to load them is faster than to trace
-    them."""
+def load_run(runs: dict[str, Path], models_dir: Path) -> Callable[[str], LoadedModel]:
+    """`load_run(task)`: the loaded run with the signatures of its SavedModel, since loading is faster than tracing."""
 
     @functools.cache
-    def open_run(task: str) -> Opened:
+    def load(task: str) -> LoadedModel:
         from kerasnets.loading import open_model
 
-        loaded = open_model(models_dir / task / "1").signatures
-        signatures = {name: loaded[name] for name in loaded if name != "__saved_model_init_op"}
+        exported = open_model(models_dir / task / "1").signatures
+        signatures = {name: exported[name] for name in exported if name != "__saved_model_init_op"}
         return dataclasses.replace(open_model(runs[task]), signatures=signatures)
 
-    return open_run
+    return load
 
 
 @pytest.fixture
-def verified_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports start no process for their verification; `models_dir` and the README's `kerasnets.verify` have one."""
+def verify_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are verified in this process; `models_dir` and the README's `kerasnets.verify` use another process."""
     monkeypatch.setattr("kerasnets.export.verify", verify_here)
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningServer:
     grpc: str
     rest: str
     models_dir: Path
-    pid: int  # of its process
+    pid: int
 
 
 @pytest.fixture(scope="session")
-def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A running `python -m serving` with the three exported models."""
     grpc, rest = free_port(), free_port()
     command = [sys.executable, "-m", "serving", f"--models_dir={models_dir}", f"--port={grpc}"]
@@ -189,7 +188,7 @@ def served_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
         while "HTTP/REST API" not in log.read_text():
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        yield Served(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{rest}", models_dir, process.pid)
+        yield RunningServer(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{rest}", models_dir, process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:

@@ -1,4 +1,4 @@
-"""How much memory this process takes while it does something."""
+"""The peak memory of a function in this process."""
 
 import ctypes
 import re
@@ -11,15 +11,15 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory(function: Callable[[], object]) -> float:
-    """-> megabytes above those that the process has at rest, at the highest. Skips the test where the kernel does not
-    count them."""
+    """-> the maximum megabytes that the process takes during the call, beyond those before it. Skip the test if the
+    kernel does not measure them."""
     if not CLEAR_REFS.exists():
-        pytest.skip("the peak of a process's memory is counted by Linux alone")
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed would be taken again without being counted
-    CLEAR_REFS.write_text("5")  # the peak begins anew
-    rest = megabytes("VmRSS")
+        pytest.skip("only Linux measures the peak memory of a process")
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # reuse of freed memory would not be measured
+    CLEAR_REFS.write_text("5")  # reset the peak
+    before = megabytes("VmRSS")
     function()
-    return megabytes("VmHWM") - rest
+    return megabytes("VmHWM") - before
 
 
 def megabytes(key: str) -> float:

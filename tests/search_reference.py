@@ -1,4 +1,4 @@
-"""Searches written out, one sentence at a time and without a cache."""
+"""Reference implementations of the searches: one sentence at a time, without a cache."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def plain_greedy(next_logits, limit):
-    """The search without a cache: all the tokens so far go through the model for every new one."""
+def reference_greedy(next_logits, limit):
+    """Greedy search without a cache: the model reads all tokens so far for every new one."""
     tokens, log_probability = [], 0.0
     while len(tokens) < limit and (not tokens or tokens[-1] != END):
         scores = log_softmax(next_logits([START, *tokens]))
@@ -20,21 +20,21 @@ def plain_greedy(next_logits, limit):
     return tokens, log_probability
 
 
-def plain_beams(next_logits, limit, alpha, beams, end=END, stops=True):
-    """Beam search as one would write it down: no caches, no batch, Python lists. -> [(tokens, score), ...]"""
+def reference_beam_search(next_logits, limit, alpha, beams, end=END, stop_early=True):
+    """Beam search without caches and batches, with Python lists. -> [(tokens, score), ...], best first"""
     live, finished = [((), 0.0)], []
     for length in range(1, limit + 1):
-        each = [
+        candidates = [
             (total + scores[token], (*tokens, token))
             for tokens, total in live
             for scores in [log_softmax(next_logits([START, *tokens]))]
             for token in range(len(scores))
         ]
-        each = sorted(each, reverse=True, key=lambda pair: pair[0])[: 2 * beams]
-        finished += [(t, total / length**alpha) for total, t in each if t[-1] == end or length == limit]
+        candidates = sorted(candidates, reverse=True, key=lambda pair: pair[0])[: 2 * beams]
+        finished += [(t, total / length**alpha) for total, t in candidates if t[-1] == end or length == limit]
         finished = sorted(finished, key=lambda pair: -pair[1])[:beams]
-        live = [(t, total) for total, t in each if t[-1] != end][:beams]
-        longest = limit if alpha >= 0 else length + 1
-        if stops and len(finished) == beams and finished[0][1] >= live[0][1] / longest**alpha:
+        live = [(t, total) for total, t in candidates if t[-1] != end][:beams]
+        max_length = limit if alpha >= 0 else length + 1
+        if stop_early and len(finished) == beams and finished[0][1] >= live[0][1] / max_length**alpha:
             break
     return finished

@@ -1,4 +1,4 @@
-"""What is trained for the tests."""
+"""The small runs that tests train, and helpers for them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 TASKS = ("image_classification", "text_generation", "translation")
 
 
-def small(task: str) -> Any:
-    """The quick preset, with less of everything."""
+def small_config(task: str) -> Any:
+    """-> the quick preset with fewer units and epochs."""
     from kerasnets.tasks.presets import load_preset
 
     config = load_preset(task, "quick")
@@ -29,8 +29,8 @@ def small(task: str) -> Any:
 
 
 def verify_here(path: Path) -> dict[str, Any]:
-    """`kerasnets.export.verify` without a process of its own, which imports TensorFlow and measures latency for
-    seconds: for tests of something else than the verification."""
+    """Verify an export in this process and measure latency only briefly, unlike `kerasnets.export.verify`. For tests of
+    something else than the verification."""
     from kerasnets import verify
 
     with patch.multiple(verify, SECONDS=0.0, ROWS=(1, 2)):

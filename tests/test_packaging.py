@@ -1,4 +1,4 @@
-"""The wheel and the source archive: what is in them, and that an installed wheel works without this repository."""
+"""The wheel and the source archive: their files, and that an installed wheel works without this repository."""
 
 import email
 import os
@@ -31,7 +31,7 @@ DATA_FILES = [
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from the source archive, which is built from a copy."""
+    """The wheel, built from the source archive, which is built from a copy of the sources."""
     source = tmp_path_factory.mktemp("source")
     copy_source(source)
     run(sys.executable, "-m", "build", "--outdir", source / "dist", source)
@@ -41,23 +41,23 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory) -> Path:
-    """The Python of an environment with the wheel; what kerasnets needs comes from the environment of the tests."""
+    """The Python of an environment with the wheel; its dependencies come from the environment of the tests."""
     environment = tmp_path_factory.mktemp("installed")
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", wheel)
     packages = next((environment / "lib").glob("python*/site-packages"))
-    # A folder named in a .pth file is searched last, and .pth files in it are not read: no editable kerasnets.
+    # A directory in a .pth file is searched last, and its own .pth files are ignored: no editable kerasnets.
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()), "utf-8")
     return python
 
 
-def installed(python: Path, *arguments: str) -> str:
+def run_installed(python: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return run(python, *arguments, cwd=python.parent, env=environment)
 
 
-def test_the_wheel_has_all_that_is_no_code(wheel):
+def test_the_wheel_contains_all_data_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = email.message_from_bytes(archive.read(next(name for name in names if name.endswith("/METADATA"))))
@@ -68,14 +68,14 @@ def test_the_wheel_has_all_that_is_no_code(wheel):
 
 
 def test_the_installed_wheel_works(python):
-    assert str(ROOT) not in installed(python, "-c", "import kerasnets; print(kerasnets.__file__)")
-    overview = installed(python, "-m", "kerasnets.train", "--help")
+    assert str(ROOT) not in run_installed(python, "-c", "import kerasnets; print(kerasnets.__file__)")
+    overview = run_installed(python, "-m", "kerasnets.train", "--help")
     for preset in map(Path, PRESETS):
         assert preset.stem in next(line for line in overview.splitlines() if line.split()[:1] == [preset.parent.name])
-    assert "--training.learning-rate" in installed(python, "-m", "kerasnets.train", "translation", "--help")
-    assert "--model_config_file" in installed(python, "-m", "serving", "--help")
-    assert "--server" in installed(python, "-m", "demos", "--help")
+    assert "--training.learning-rate" in run_installed(python, "-m", "kerasnets.train", "translation", "--help")
+    assert "--model_config_file" in run_installed(python, "-m", "serving", "--help")
+    assert "--server" in run_installed(python, "-m", "demos", "--help")
     heavy = (
         "import sys; from serving.client import Client; print(sorted({'tensorflow', 'kerasnets'} & set(sys.modules)))"
     )
-    assert installed(python, "-c", heavy) == "[]\n"
+    assert run_installed(python, "-c", heavy) == "[]\n"

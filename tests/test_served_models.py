@@ -1,4 +1,4 @@
-"""What the server answers is what the model answers, for every signature, over gRPC and REST, on the real examples."""
+"""The server returns the model's outputs, for every signature, over gRPC and REST, on the real examples."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def client(request, served_models):
         yield client
 
 
-# The contract: {signature: (inputs, outputs)}, each {name: "dtype axes"}; B is free, as all of a batch's rows are.
+# The contract: {signature: (inputs, outputs)}, each {name: "dtype axes"}; B, the rows of a batch, is free.
 IMAGE, BEST = {"image_bytes": "string B"}, {"label": "string B k", "score": "float32 B k"}
 OPTIONS = {
     "prompt": "string B",
@@ -81,7 +81,7 @@ CONTRACT = {
 
 @pytest.fixture(scope="module")
 def requests(models_dir):
-    """{task: {signature: (inputs, the answers of the trained model, which the export recorded)}}"""
+    """{task: {signature: (inputs, outputs of the trained model, as recorded by the export)}}"""
     return {
         task: {name: (inputs, outputs) for name, inputs, outputs in golden_answers(models_dir / task / "1")}
         for task in TASKS
@@ -89,94 +89,94 @@ def requests(models_dir):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_signature_answers_as_the_trained_model(task, client, requests):
+def test_every_signature_returns_the_outputs_of_the_trained_model(task, client, requests):
     assert set(requests[task]) == set(CONTRACT[task])
-    for name, (inputs, here) in requests[task].items():
-        there = client.predict(task, inputs, signature=name)
-        assert set(there) == set(here), name
-        for key, value in here.items():
-            assert there[key].shape == value.shape, (name, key)
+    for name, (inputs, expected) in requests[task].items():
+        outputs = client.predict(task, inputs, signature=name)
+        assert set(outputs) == set(expected), name
+        for key, value in expected.items():
+            assert outputs[key].shape == value.shape, (name, key)
             if value.dtype == object:
-                assert there[key].tolist() == value.tolist(), (name, key)
+                assert outputs[key].tolist() == value.tolist(), (name, key)
             else:
-                assert there[key].dtype == value.dtype
-                assert there[key] == pytest.approx(value, rel=1e-4, abs=1e-5), (name, key)
+                assert outputs[key].dtype == value.dtype
+                assert outputs[key] == pytest.approx(value, rel=1e-4, abs=1e-5), (name, key)
 
 
 def post(served, task, body):
     request = urllib.request.Request(f"{served.rest}/v1/models/{task}:predict", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
-def same(one, other):
-    """Of JSON values: equal, numbers nearly so."""
-    if isinstance(one, list | dict):
-        pairs = one.items() if isinstance(one, dict) else enumerate(one)
-        return type(one) is type(other) and len(one) == len(other) and all(same(v, other[k]) for k, v in pairs)
-    return one == pytest.approx(other, rel=1e-4, abs=1e-5) if isinstance(one, float) else one == other
+def is_close(a, b):
+    """Whether JSON values are equal, floats approximately."""
+    if isinstance(a, list | dict):
+        pairs = a.items() if isinstance(a, dict) else enumerate(a)
+        return type(a) is type(b) and len(a) == len(b) and all(is_close(v, b[k]) for k, v in pairs)
+    return a == pytest.approx(b, rel=1e-4, abs=1e-5) if isinstance(a, float) else a == b
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rows_and_columns_are_answered_alike(task, served_models, requests):
-    """The two forms of REST requests, which differ in how answers are laid out."""
+def test_row_and_column_requests_have_equal_responses(task, served_models, requests):
+    """The two forms of REST requests, whose responses have different layouts."""
     for name, (inputs, _) in requests[task].items():
-        columns = {key: [card.plain(value) for value in values] for key, values in inputs.items()}
+        columns = {key: [card.to_json(value) for value in values] for key, values in inputs.items()}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         by_row = post(served_models, task, {"signature_name": name, "instances": rows})["predictions"]
         by_column = post(served_models, task, {"signature_name": name, "inputs": columns})["outputs"]
         if isinstance(by_column, dict):
             by_column = [dict(zip(by_column, row, strict=True)) for row in zip(*by_column.values(), strict=True)]
-        assert same(by_row, by_column), name
+        assert is_close(by_row, by_column), name
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_examples_of_the_card_are_requests(task, served_models, requests):
+def test_the_examples_of_the_card_are_valid_requests(task, served_models, requests):
     path = served_models.models_dir / task / "1" / "assets.extra" / card.FILE
     for name, signature in json.loads(path.read_text())["signatures"].items():
-        (answer,) = post(served_models, task, signature["example"])["predictions"]
+        (prediction,) = post(served_models, task, signature["example"])["predictions"]
         if name == "serving_default":
             ((key, value),) = ((key, v) for key, v in requests[task][name][1].items() if v.dtype == object)
-            answered = answer[key] if isinstance(answer, dict) else answer
-            assert np.array(answered, object).tolist() == np.vectorize(bytes.decode)(value[0]).tolist()
+            output = prediction[key] if isinstance(prediction, dict) else prediction
+            assert np.array(output, object).tolist() == np.vectorize(bytes.decode)(value[0]).tolist()
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_metadata_has_the_names_types_and_axes_of_the_contract(task, client):
+def test_metadata_agrees_with_the_contract(task, client):
     metadata = client.metadata(task)
     expected = {
         name: tuple({key: (text.split()[0], len(text.split()) - 1) for key, text in side.items()} for side in sides)
         for name, sides in CONTRACT[task].items()
     }
-    found = {
+    actual = {
         name: tuple({key: (spec["dtype"], len(spec["shape"])) for key, spec in sides[side].items()} for side in sides)
         for name, sides in metadata.items()
     }
-    assert found == expected
+    assert actual == expected
     for signature in metadata.values():
         for side in signature.values():
             assert all(spec["shape"][0] == -1 for spec in side.values())
 
 
-def test_wrong_requests_are_invalid_argument_and_the_server_lives(client):
+def test_wrong_requests_are_invalid_argument_and_the_server_keeps_running(client):
     wrong = {
-        "image_classification": {"image_bytes": np.array([b"no picture"], object)},
+        "image_classification": {"image_bytes": np.array([b"not an image"], object)},
         "text_generation": {"prompt": np.array([""], object)},
         "translation": {"text": np.array([" "], object)},
     }
     for model, inputs in wrong.items():
-        with pytest.raises(ServingError) as caught:
+        with pytest.raises(ServingError) as error:
             client.predict(model, inputs)
-        assert caught.value.code == "INVALID_ARGUMENT"
-        assert "(rows count from 0)" in caught.value.message
+        assert error.value.code == "INVALID_ARGUMENT"
+        assert "(rows count from 0)" in error.value.message
     assert client.predict("translation", {"text": np.array(["one"], object)})["translation"].shape == (1,)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_examples_file_is_a_rest_request(task, served_models, runs):
+def test_the_examples_file_is_a_valid_rest_request(task, served_models, runs):
     if shutil.which("curl") is None:
         pytest.skip("no curl on PATH")
     body = served_models.models_dir / task / "1" / "assets.extra" / "examples.json"
     url = f"{served_models.rest}/v1/models/{task}:predict"
-    done = subprocess.run(["curl", "-sf", "-d", f"@{body}", url], capture_output=True, check=True, timeout=60)
-    assert len(json.loads(done.stdout)["predictions"]) == len(load(runs[task] / "examples.json"))
+    process = subprocess.run(["curl", "-sf", "-d", f"@{body}", url], capture_output=True, check=True, timeout=60)
+    assert len(json.loads(process.stdout)["predictions"]) == len(load(runs[task] / "examples.json"))

@@ -1,4 +1,4 @@
-"""A SavedModel behind BentoML, with its adaptive batching, which doubles what it answers.
+"""A SavedModel behind BentoML, with its adaptive batching, which doubles its throughput.
 
 SAVED_MODEL=DIRECTORY python -m bentoml serve with_bentoml:Model --working-dir=benchmarks/peers --port=PORT
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/with_ctranslate2.py WEIGHTS.npz SOURCES.json
 
-D width, V vocabulary; CTranslate2 has matrices as [out, in].
+CTranslate2 stores matrices as [out, in].
 """
 
 import json
@@ -14,11 +14,11 @@ import numpy as np
 from ctranslate2.specs import TransformerSpec
 from worker import serve
 
-START, END = "1", "2"  # tokens are their numbers
+START, END = "1", "2"  # tokens are ids as text
 BATCH = 64
 
 
-def spec_of(weights: dict[str, np.ndarray]) -> TransformerSpec:
+def make_spec(weights: dict[str, np.ndarray]) -> TransformerSpec:
     blocks, heads = int(weights["num_blocks"]), int(weights["num_heads"])
     spec = TransformerSpec.from_config((blocks, blocks), heads, pre_norm=True)
     embedding = weights["embedding"]
@@ -76,7 +76,7 @@ def main(weights_path: str, sources_path: str) -> None:
     with open(sources_path, encoding="utf-8") as file:
         sources = [[str(n) for n in ids] for ids in json.load(file)]
     directory = tempfile.mkdtemp()
-    spec = spec_of(dict(np.load(weights_path)))
+    spec = make_spec(dict(np.load(weights_path)))
     spec.validate()
     spec.optimize()
     spec.save(directory)

@@ -1,4 +1,4 @@
-"""A SavedModel behind FastAPI: plain functions, which FastAPI runs in its pool of threads, and models of pydantic.
+"""A SavedModel behind FastAPI: synchronous functions, which FastAPI runs in its thread pool, and pydantic models.
 
 SAVED_MODEL=DIRECTORY python -m uvicorn --app-dir=benchmarks/peers with_fastapi:app --port=PORT --no-access-log
 """
@@ -21,15 +21,15 @@ class Images(BaseModel):
     x: list[list[list[list[float]]]]
 
 
-class Answer(BaseModel):
+class Response(BaseModel):
     y: list[float]
 
 
 @app.post("/vector")
-def predict_numbers(request: Numbers) -> Answer:
-    return Answer(y=run(x=tf.constant(request.x))["y"].numpy().tolist())
+def predict_numbers(request: Numbers) -> Response:
+    return Response(y=run(x=tf.constant(request.x))["y"].numpy().tolist())
 
 
 @app.post("/image")
-def predict_images(request: Images) -> Answer:
-    return Answer(y=run(x=tf.constant(request.x))["y"].numpy().tolist())
+def predict_images(request: Images) -> Response:
+    return Response(y=run(x=tf.constant(request.x))["y"].numpy().tolist())

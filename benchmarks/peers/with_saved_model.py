@@ -1,8 +1,8 @@
-"""The SavedModel of a translation, as any program with TensorFlow runs it.
+"""The SavedModel of a translation in TensorFlow.
 
     python benchmarks/peers/with_saved_model.py SAVED_MODEL SENTENCES.json
 
-One thread for an operation and two for operations side by side: those of a step are too small to be shared out.
+One thread per operation and two for parallel operations: the operations of a step are too small to be split.
 """
 
 import json
@@ -26,8 +26,10 @@ def main(path: str, sentences_path: str) -> None:
         return [t.decode() for b in batches for t in signatures["serving_default"](text=b)["translation"].numpy()]
 
     def beams():
-        answers = (signatures["beam_search"](text=b, length_penalty=tf.ones(len(b)))["translations"] for b in batches)
-        return [t.decode() for answer in answers for t in answer[:, 0].numpy()]
+        batch_outputs = (
+            signatures["beam_search"](text=b, length_penalty=tf.ones(len(b)))["translations"] for b in batches
+        )
+        return [t.decode() for outputs in batch_outputs for t in outputs[:, 0].numpy()]
 
     serve({"greedy": greedy, "beam 5": beams})
 

@@ -1,6 +1,6 @@
 """A call of a SavedModel's signature in this process: python with_tensorflow.py SAVED_MODEL REQUEST.json
 
-REQUEST.json: {"x": nested lists}. Measured is what a program with an array does to get one.
+REQUEST.json: {"x": nested lists}. The measured time is from a NumPy array to a NumPy array.
 """
 
 import json
@@ -23,9 +23,9 @@ def main(path: str, request: str) -> None:
         """-> milliseconds of each call."""
         times = []
         for _ in range(CALLS):
-            began = time.perf_counter()
+            start = time.perf_counter()
             signature(x=tf.constant(x))["y"].numpy()
-            times.append(1e3 * (time.perf_counter() - began))
+            times.append(1e3 * (time.perf_counter() - start))
         return times
 
     serve({"calls": calls})

@@ -2,8 +2,8 @@
 
     python benchmarks/peers/with_transformers.py SOURCES.json LENGTHS.json
 
-Random weights end no sentence by themselves: each batch is generated up to its longest translation in LENGTHS, as one
-with real weights would be, in which rows that have ended are padded; what counts are the lengths.
+With random weights no sentence ends: each batch is generated up to its longest translation in LENGTHS, as with real
+weights, where finished rows are padded. The outputs are the lengths.
 """
 
 import json
@@ -43,9 +43,9 @@ def main(sources_path: str, lengths_path: str) -> None:
         outputs = []
         for start in range(0, len(sources), BATCH):
             batch = sources[start : start + BATCH]
-            longest = max(map(len, batch))
+            max_length = max(map(len, batch))
             steps = max(lengths[start : start + BATCH])
-            ids = torch.tensor([row + [0] * (longest - len(row)) for row in batch])
+            ids = torch.tensor([row + [0] * (max_length - len(row)) for row in batch])
             with torch.inference_mode():
                 model.generate(
                     ids,

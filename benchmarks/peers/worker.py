@@ -1,7 +1,7 @@
-"""A peer's side of `benchmarks.decoding`: a process of its own, which works when it is told to.
+"""The worker process of a library in `benchmarks.decoding`, which works on request.
 
-It reads one JSON object a line from standard input, the name of a setting, and answers with one: seconds, tokens and
-what came out. Runs in the peer's environment and imports nothing of kerasnets.
+It reads lines from standard input, each the name of a setting in JSON, and answers each with a JSON object: seconds and
+outputs. It runs in the library's environment and imports nothing of kerasnets.
 """
 
 import json
@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 
 def serve(settings: dict[str, Callable[[], list]]) -> None:
-    """settings: name -> function that does the work and returns its outputs, one a sentence."""
+    """Run settings on request. Args: settings: name -> function that returns the outputs, one per sentence."""
     print(json.dumps({"settings": list(settings)}), flush=True)
     for line in sys.stdin:
-        began = time.perf_counter()
+        start = time.perf_counter()
         outputs = settings[json.loads(line)]()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         print(json.dumps({"seconds": seconds, "outputs": outputs}), flush=True)

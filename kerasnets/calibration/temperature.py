@@ -58,7 +58,7 @@ def load_temperature(directory: Path | None) -> float:
         temperature = math.nan
     if not LOWEST <= temperature <= HIGHEST:
         raise RequestError(
-            f"{directory / FILE} has no temperature from {LOWEST} to {HIGHEST}; remove it to do without calibration."
+            f"{directory / FILE} has no temperature from {LOWEST} to {HIGHEST}; remove it to use no calibration."
         )
     return temperature
 

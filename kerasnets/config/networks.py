@@ -7,7 +7,7 @@ class in `kerasnets.models` in snake case. The doc string of a field is its help
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kerasnets.checks import RequestError, check, check_counts, check_shares
+from kerasnets.checks import RequestError, check, check_counts, check_fractions
 from kerasnets.config.values import Options
 
 Shape = tuple[int, int, int]  # rows, columns, channels of an image
@@ -81,19 +81,19 @@ class ConvNetOptions(ImageOptions):
     filters: tuple[int, ...] = (32, 64, 128)
     """Filters of each stage; every stage (with residual blocks: except the first) halves the image."""
     kernel_size: int = 3
-    """Side of the kernels in pixels."""
+    """Rows and columns of the kernels."""
     padding: Literal["same", "valid"] = "same"
-    """Zero padding that keeps the image's size, or none."""
+    """Padding of the convolutions: same (zeros, so that the image keeps its size) or valid (none)."""
     norm: Literal["post", "pre", "none"] = "post"
-    """Batch normalization: after each convolution, before (residual blocks only), or none (plain networks only)."""
+    """Batch normalization: after each convolution, before it (residual blocks only), or none (plain networks only)."""
     residual_blocks: int = 0
     """Residual blocks per stage; 0 is a plain network, with a convolution and max pooling per stage."""
     widen: int = 1
     """Filter multiplier of residual blocks."""
     head: Literal["average", "max", "flatten"] = "average"
-    """Pooling of the last maps before the classifier: average or maximum of each map, or flatten all pixels."""
+    """Global pooling of the last feature maps: average or maximum of each; or flatten, no pooling."""
     hidden: tuple[int, ...] = ()
-    """Units of the fully connected layers before the last one."""
+    """Units of each hidden fully connected layer before the last layer."""
     dropout: float = 0.2
     """Dropout rate of the last layer's inputs."""
 
@@ -104,7 +104,7 @@ class ConvNetOptions(ImageOptions):
         check(min(self.hidden, default=1) > 0, "model.hidden", self.hidden, "a list of 1 or more each")
         check_counts(**self.named("kernel_size", "widen"))
         check(self.residual_blocks >= 0, "model.residual_blocks", self.residual_blocks, "0 or more")
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import ConvNet
@@ -130,7 +130,7 @@ class SequenceClassifierOptions(ImageOptions):
 
     def check(self) -> None:
         check_counts(**self.named("units", "num_layers"))
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import PixelRows, SequenceClassifier
@@ -166,7 +166,7 @@ class SequenceGeneratorOptions(ImageOptions):
         )
         check_counts(**self.named("units", "num_layers"))
         check(self.width >= 2, "model.width", self.width, "2 or more")
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import ConvNet, SequenceGenerator
@@ -193,11 +193,11 @@ class CharLSTMOptions(NetworkOptions):
     dropout: float = 0.2
     """Dropout rate of each LSTM's output."""
     tied: bool = False
-    """Whether the embedding is also the softmax's matrix; width and units must then be equal."""
+    """Whether the output layer shares the embedding's weights; width and units must then be equal."""
 
     def check(self) -> None:
         check_counts(**self.named("width", "units", "num_layers"))
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
@@ -221,7 +221,7 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     units: int = 256
     """Units of each LSTM of the decoder; half of them for each direction of the encoder."""
     num_layers: int = 1
-    """LSTM layers of the encoder, and of the decoder."""
+    """LSTM layers of the encoder and of the decoder, each."""
     attention: Literal["additive", "multiplicative", "none"] = "multiplicative"
     """Attention to the source: additive (Bahdanau), multiplicative (Luong), or none."""
     dropout: float = 0.2
@@ -230,7 +230,7 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     def check(self) -> None:
         check_counts(**self.named("width", "units", "num_layers"))
         check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Seq2SeqLSTM
@@ -253,19 +253,19 @@ class TransformerOptions(TranslationOptions):
     hidden_units: int = 256
     """Units of the feed-forward network's hidden layer."""
     num_blocks: int = 4
-    """Blocks of the encoder, and of the decoder."""
+    """Blocks of the encoder and of the decoder, each."""
     dropout: float = 0.1
     """Dropout rate of each sublayer's output."""
     norm: Literal["post", "pre"] = "pre"
-    """Layer normalization: after the residual sum, as in the paper, or before the sublayer, which learns sooner."""
+    """Layer normalization: after the residual sum, as in the paper, or before the sublayer, which learns faster."""
     activation: Literal["relu", "gelu", "swiglu"] = "relu"
-    """Activation of the feed-forward network; swiglu has a third layer."""
+    """Activation of the feed-forward network; swiglu adds a third layer to it."""
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
-    """Positions: sinusoids as in the paper, a learned table, or rotated queries and keys."""
+    """Positional encoding: sinusoids as in the paper, a learned table, or rotary (RoPE), in queries and keys."""
 
     def check(self) -> None:
         check_counts(**self.named("width", "num_heads", "hidden_units", "num_blocks"))
-        check_shares(**self.named("dropout"))
+        check_fractions(**self.named("dropout"))
         multiple = f"multiple of model.num_heads, which is {self.num_heads}"
         check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
         each = self.width // self.num_heads

@@ -7,7 +7,7 @@ its `facts.py`; those of the networks are in `networks.py`.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kerasnets.checks import check, check_counts, check_shares
+from kerasnets.checks import check, check_counts, check_fractions
 from kerasnets.config.networks import NetworkOptions
 from kerasnets.config.values import Options
 
@@ -16,7 +16,7 @@ STRATEGIES = ("auto", "one_device", "mirrored")
 
 @dataclass(frozen=True)
 class Training(Options):
-    """How the network is trained."""
+    """Options of the training."""
 
     prefix = "training."
 
@@ -25,17 +25,17 @@ class Training(Options):
     batch_size: int = 128
     """Examples per step, over all devices together (translation: target tokens per step)."""
     learning_rate: float = 1e-3
-    """Highest learning rate of Adam."""
+    """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
     """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step."""
     warmup_steps: int = 0
-    """Steps of warm-up, in which the learning rate rises from 0."""
+    """Warm-up steps, in which the learning rate rises linearly from 0 to its peak."""
     beta_2: float = 0.999
-    """Adam's decay of squared gradients: 0.98 is usual for Transformers."""
+    """AdamW's decay rate of the second moment; 0.98 is usual for Transformers."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the kernels (AdamW); biases and normalizations have none."""
     clip_norm: float = 1.0
-    """Maximum global norm of the gradient, over all devices together; 0: no clipping."""
+    """Gradient clipping: maximum global norm of the gradient over all devices; 0 disables clipping."""
     label_smoothing: float = 0.0
     """Share of the target probability spread over all classes (Szegedy et al. 2016)."""
 
@@ -43,7 +43,7 @@ class Training(Options):
         check_counts(**self.named("epochs", "batch_size"))
         for name, value in self.named("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
             check(value >= 0, name, value, "0 or more")
-        check_shares(**self.named("beta_2", "label_smoothing"))
+        check_fractions(**self.named("beta_2", "label_smoothing"))
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Config(Options):
     """The options that all tasks share."""
 
     dataset: str = ""
-    """Name of a bundled dataset or of one of TensorFlow Datasets, or `file:PATH` or `folder:PATH` of your own data."""
+    """A bundled dataset, a name in TensorFlow Datasets, or your own data as `file:PATH` or `folder:PATH`."""
     data_dir: str | None = None
-    """Folder of prepared TensorFlow Datasets (default: the value of TFDS_DATA_DIR)."""
+    """Directory of prepared TensorFlow Datasets (default: the value of TFDS_DATA_DIR)."""
     seed: int = 0
-    """Random seed of weights, data order and dropout."""
+    """Random seed of the initial weights, the order of the data and dropout."""
     training: Training = field(default_factory=Training)
-    """How the network is trained."""
+    """Options of the training."""
     model: NetworkOptions = field(default_factory=NetworkOptions)
     """The network, one of those of the task."""
 

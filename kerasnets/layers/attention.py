@@ -8,7 +8,7 @@ import functools
 import keras
 from keras import ops
 
-from kerasnets.checks import check_counts, check_shares
+from kerasnets.checks import check_counts, check_fractions
 from kerasnets.layers.kernels.attention import attention, attention_weights, mask_bias
 from kerasnets.layers.linear import Linear
 from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
@@ -41,7 +41,7 @@ class MultiHeadAttention(MaskedLayer):
     def __init__(self, num_heads, dropout=0.0, num_key_value_heads=None, rotary=False, **kwargs):
         super().__init__(**kwargs)
         check_counts(num_heads=num_heads)
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         if num_key_value_heads is not None and (num_key_value_heads < 1 or num_heads % num_key_value_heads):
             allowed = f"it must divide num_heads, which is {num_heads}"
             raise ValueError(f"num_key_value_heads is {num_key_value_heads}; {allowed}.")

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.checks import check_choice, check_counts, check_shares
+from kerasnets.checks import check_choice, check_counts, check_fractions
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -56,7 +56,7 @@ class ConvBlock(keras.layers.Layer):
         check_choice("padding", padding, "same", "valid")
         check_choice("normalization", normalization, "batch", None)
         check_choice("pooling", pooling, "max", "average")
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         if strides > 1 and dilation > 1:
             raise ValueError(f"dilation is {dilation} and strides is {strides}; one of them must be 1.")
         if filters % groups:
@@ -186,7 +186,7 @@ class ResidualBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         check_counts(filters=filters, kernel_size=kernel_size, strides=strides)
         check_choice("norm", norm, "post", "pre")
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that the sum is of the same pixels.")
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides

@@ -10,7 +10,7 @@ the output. A step has two halves:
 import keras
 from keras import ops
 
-from kerasnets.checks import check_counts, check_shares
+from kerasnets.checks import check_counts, check_fractions
 from kerasnets.layers.masking import MaskedLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -26,7 +26,7 @@ class Cell(MaskedLayer):
     def __init__(self, units, recurrent_dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         check_counts(units=units)
-        check_shares(recurrent_dropout=recurrent_dropout)
+        check_fractions(recurrent_dropout=recurrent_dropout)
         self.units, self.recurrent_dropout = units, recurrent_dropout
         self.output_size: int = units
         self.state_size: tuple[int, ...] = (units,)

@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasnets.checks import check_shares
+from kerasnets.checks import check_fractions
 from kerasnets.layers.masking import MaskedLayer
 from kerasnets.layers.normalization import LayerNormalization
 
@@ -28,7 +28,7 @@ class Residual(MaskedLayer):
         super().__init__(**kwargs)
         if norm not in ("post", "pre"):
             raise ValueError(f'norm is {norm!r}; it must be "post" or "pre".')
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         self.norm, self.dropout = norm, dropout
 
     def build(self, x_shape):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasnets.checks import check_shares
+from kerasnets.checks import check_fractions
 from kerasnets.layers.masking import all_valid
 from kerasnets.layers.rnn import RNN, RecurrentLayer
 
@@ -74,7 +74,7 @@ class StackedRNN(RecurrentLayer):
             raise ValueError(
                 f"rnns is {[describe_rnn(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
             )
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         self.rnns, self.dropout = list(rnns), dropout
         self.drops = [
             keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))

@@ -5,7 +5,7 @@ import itertools
 import keras
 from keras import ops
 
-from kerasnets.checks import check_choice, check_counts, check_shares
+from kerasnets.checks import check_choice, check_counts, check_fractions
 from kerasnets.layers import ConvBlock, GlobalPooling, ResidualBlock
 from kerasnets.layers.convolution import batch_normalization
 
@@ -59,7 +59,7 @@ class ConvNet(keras.Model):
             raise ValueError("filters is empty; give the kernels of each block, for example (32, 64, 128).")
         check_counts(widen=widen, **{f"hidden[{n}]": units for n, units in enumerate(hidden)})
         check_choice("head", head, "average", "max", "flatten")
-        check_shares(dropout=dropout)
+        check_fractions(dropout=dropout)
         check_form(padding, norm, residual_blocks, widen)
         self.classes, self.filters, self.kernel_size = classes, tuple(filters), kernel_size
         self.padding, self.norm = padding, norm

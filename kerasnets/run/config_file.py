@@ -12,8 +12,8 @@ from kerasnets.run.files import write
 from kerasnets.tasks import facts_of
 
 
-def save(path: Path, task: str, preset: str, config: Config) -> None:
-    write(path, tomli_w.dumps({"task": task, "preset": preset, **to_dict(config)}))
+def save(path: Path, task_name: str, preset: str, config: Config) -> None:
+    write(path, tomli_w.dumps({"task": task_name, "preset": preset, **to_dict(config)}))
 
 
 def load(path: Path) -> tuple[str, str, Config]:
@@ -21,13 +21,13 @@ def load(path: Path) -> tuple[str, str, Config]:
     try:
         text = path.read_text("utf-8")
         values = tomllib.loads(text)
-        task, preset = values.pop("task"), values.pop("preset")
+        task_name, preset = values.pop("task"), values.pop("preset")
     except FileNotFoundError:
         raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    facts = facts_of(task)
+    facts = facts_of(task_name)
     # The network's table is the last one: defaults must not replace a part that is cut off.
     if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
         raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")
-    return task, preset, from_dict(facts.config, values)
+    return task_name, preset, from_dict(facts.config, values)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kerasnets.checks import RequestError
-from kerasnets.run.files import METRICS, MODEL, is_whole_model, load_model, write, write_json
+from kerasnets.run.files import METRICS, MODEL, is_intact_model, load_model, write, write_json
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiece")
 
@@ -36,14 +36,16 @@ class RunDirectory:
 
     def best_candidates(self) -> list[dict[str, Any]]:
         """-> the validations of the weights that model.keras may hold: those since it was last rewritten."""
-        begin = max((entry["step"] for entry in self.history("model")), default=0)
-        return [entry for entry in self.history("validation") if entry["step"] >= begin]
+        start = max((entry["step"] for entry in self.history("model")), default=0)
+        return [entry for entry in self.history("validation") if entry["step"] >= start]
 
     def check_epochs(self, epochs: int) -> None:
         """Raises: RequestError if the run has already completed more epochs."""
-        behind = max((entry["epoch"] for entry in self.history("validation")), default=0)
-        if epochs < behind:
-            raise RequestError(f"training.epochs is {epochs}; it must be {behind} or more, which are behind the run.")
+        completed = max((entry["epoch"] for entry in self.history("validation")), default=0)
+        if epochs < completed:
+            raise RequestError(
+                f"training.epochs is {epochs}; it must be {completed} or more, the epochs that the run has completed."
+            )
 
     def rewind(self, step: int) -> None:
         """Delete log entries after `step`: training resumes from a checkpoint and logs them again."""
@@ -71,8 +73,8 @@ class RunDirectory:
         finally:
             partial.unlink(missing_ok=True)
 
-    def has_whole_model(self) -> bool:
-        return is_whole_model(self.path / MODEL)
+    def has_intact_model(self) -> bool:
+        return is_intact_model(self.path / MODEL)
 
     def load_model(self) -> keras.Model:
         """Raises: RequestError if model.keras is damaged or missing."""

@@ -16,13 +16,13 @@ from kerasnets.run.interrupts import interrupts_deferred
 
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"
 EXAMPLES, DATA = "examples.json", "data.json"
-TRAIN_AGAIN = "give the train command of the run again, which writes it anew"
+TRAIN_AGAIN = "run the train command again, which rewrites it"
 # Files of a run that an export reads if they exist.
 RESULTS = (METRICS, DATA, "calibration.json", "evaluation-*.json")
-WAYS_OUT = {
+REMEDIES = {
     METRICS: f"remove it and {TRAIN_AGAIN}.",
-    "calibration.json": "remove it to do without calibration.",
-    DATA: "remove it to do without the comparison with the data of the training.",
+    "calibration.json": "remove it to use no calibration.",
+    DATA: "remove it to skip the check whether the data have changed.",
 }
 
 
@@ -56,15 +56,15 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise RequestError(f"{path} is missing; {way_out(path.name)}") from None
+        raise RequestError(f"{path} is missing; {remedy(path.name)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise RequestError(f"{path} is damaged or cut off; {way_out(path.name)}") from None
+        raise RequestError(f"{path} is damaged or cut off; {remedy(path.name)}") from None
 
 
-def way_out(name: str) -> str:
+def remedy(name: str) -> str:
     if name.startswith("evaluation-"):
         return "remove it and evaluate again."
-    return WAYS_OUT.get(name, "put it back from a copy, or train again with another --run-dir.")
+    return REMEDIES.get(name, "put it back from a copy, or train again with another --run-dir.")
 
 
 def check_json(directory: Path, required: Iterable[str], optional: Iterable[str] = ()) -> None:
@@ -77,7 +77,7 @@ def check_json(directory: Path, required: Iterable[str], optional: Iterable[str]
         read_json(path)
 
 
-def is_whole_model(path: Path) -> bool:
+def is_intact_model(path: Path) -> bool:
     """Whether model.keras, a zip archive, exists, is complete and matches its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -87,7 +87,7 @@ def is_whole_model(path: Path) -> bool:
 
 
 def check_model(path: Path) -> None:
-    if not is_whole_model(path):
+    if not is_intact_model(path):
         raise RequestError(f"{path} is damaged or cut off; {TRAIN_AGAIN}, from the newest checkpoint.")
 
 

@@ -26,12 +26,16 @@ from kerasnets.data.splits import SPLITS, DataError
 from kerasnets.run.files import DATA, read_json, write_json
 from kerasnets.tasks import Task
 
-VERBS = {"added": ("was added", "were added"), "changed": ("changed", "changed"), "gone": ("is gone", "are gone")}
-MOST_NAMES = 3  # of changed files named in a message
+VERBS = {
+    "added": ("was added", "were added"),
+    "changed": ("changed", "changed"),
+    "removed": ("was removed", "were removed"),
+}
+MAX_NAMES = 3  # of changed files in a message
 Fingerprint = dict[str, Any]
 
 
-def take(task: Task) -> Fingerprint:
+def compute(task: Task) -> Fingerprint:
     """Read the data of a task; -> their fingerprint.
 
     Raises: DataError if the data cannot be read.
@@ -70,9 +74,9 @@ def digest(content: Any) -> str:
 def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
     """-> size and SHA-256 of each file of the user's own data, except hidden files; None for other datasets, and if the
     path does not exist."""
-    form, colon, place = dataset.partition(":")
-    root = Path(place)
-    if not colon or form not in ("folder", "file") or not root.exists():
+    prefix, colon, path = dataset.partition(":")
+    root = Path(path)
+    if not colon or prefix not in ("folder", "file") or not root.exists():
         return None
     if root.is_file():
         return {root.name: describe_file(root)}
@@ -86,8 +90,8 @@ def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
     paths = sorted(path for path in paths if path.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
         return {
-            path.relative_to(root).as_posix(): described
-            for path, described in zip(paths, pool.map(describe_file, paths), strict=True)
+            path.relative_to(root).as_posix(): description
+            for path, description in zip(paths, pool.map(describe_file, paths), strict=True)
         }
 
 
@@ -125,16 +129,16 @@ def difference(before: Fingerprint, now: Fingerprint, unit: str) -> str | None:
         old, new = before["splits"][name]["examples"], now["splits"][name]["examples"]
         if old != new:
             parts.append(f"{name} has {new:,} {unit[:-1] if new == 1 else unit} and had {old:,}")
-    return ", ".join(parts) or f"{' and '.join(changed)} held other {unit}, as many as now"
+    return ", ".join(parts) or f"the {unit} of {' and '.join(changed)} have changed, but not their number"
 
 
 def class_difference(before: list[str], now: list[str]) -> str:
-    new, gone = [name for name in now if name not in before], [name for name in before if name not in now]
-    if len(gone) == len(new) == 1:
-        return f"class {gone[0]!r} is now {new[0]!r}"
+    added, removed = [name for name in now if name not in before], [name for name in before if name not in now]
+    if len(removed) == len(added) == 1:
+        return f"class {removed[0]!r} is now {added[0]!r}"
     parts = [
         f"{'class' if len(names) == 1 else 'classes'} {', '.join(map(repr, names))} {VERBS[kind][len(names) > 1]}"
-        for kind, names in (("added", new), ("gone", gone))
+        for kind, names in (("added", added), ("removed", removed))
         if names
     ]
     return ", ".join(parts) or ("the classes have another order" if before != now else "")
@@ -149,13 +153,13 @@ def file_difference(before: Fingerprint, now: Fingerprint) -> list[str]:
     kinds = {
         "added": [name for name in new if name not in old],
         "changed": [name for name in new if name in old and new[name] != old[name]],
-        "gone": [name for name in old if name not in new],
+        "removed": [name for name in old if name not in new],
     }
     parts: list[str] = []
     for kind, names in kinds.items():
         if names:
             noun = "" if parts else " file" if len(names) == 1 else " files"
-            examples = ", ".join([*names[:MOST_NAMES], *["..."][: len(names) > MOST_NAMES]])
+            examples = ", ".join([*names[:MAX_NAMES], *["..."][: len(names) > MAX_NAMES]])
             parts.append(f"{len(names)}{noun} {VERBS[kind][len(names) > 1]} ({examples})")
     return parts
 
@@ -177,16 +181,19 @@ def load(directory: Path, task: Task) -> Fingerprint:
     if (directory / DATA).exists():
         fingerprint = read_json(directory / DATA)
     else:
-        print(f"{directory / DATA} is missing: data that have changed since would not be noticed.", file=sys.stderr)
+        print(
+            f"{directory / DATA} is missing: a change of the data since the training cannot be detected.",
+            file=sys.stderr,
+        )
     return fingerprint | ({"classes": list(task.classes)} if task.classes else {})
 
 
 def check_unchanged(directory: Path, task: Task) -> None:
     """Raises: RequestError if the data have changed since the run began."""
-    if changes := difference(load(directory, task), take(task), task.facts.unit):
+    if changes := difference(load(directory, task), compute(task), task.facts.unit):
         raise RequestError(
-            f"{directory} was begun with other data: {changes}; put the data back as they were, or give another "
-            "--run-dir."
+            f"{task.config.dataset} has changed since {directory} was created: {changes}; restore the data, or give "
+            "another --run-dir."
         )
 
 
@@ -199,29 +206,29 @@ def check_scored(directory: Path, task: Task, split: str) -> str | None:
     Returns: the changes that do not prevent scoring, or None.
     Raises: RequestError if the classes have changed, or both the training split and the scored one.
     """
-    before, now = load(directory, task), take(task)
+    before, now = load(directory, task), compute(task)
     changes, changed = difference(before, now, task.facts.unit), changed_splits(before, now)
     if changes is None or split not in changed:
         return None
     if "train" in changed:
         raise RequestError(
-            f"{task.config.dataset} is not what the model was trained on: {changes}; put the data back as they were or "
-            "train again, since what is scored may have been trained on, or be of other classes."
+            f"{task.config.dataset} has changed since the training: {changes}; restore the data or train again, since "
+            "examples of the split may have been trained on, or have other classes."
         )
     return changes
 
 
-def check_exported(directory: Path, task: Task, read: bool) -> str | None:
+def check_exported(directory: Path, task: Task, always_read: bool) -> str | None:
     """-> the changes of a run's data, or None; None also if the data are missing, as on another machine.
 
-    Args: read: always read the data. Otherwise they are read, which takes time, only if files of the user's own data
-        have changed.
+    Args: always_read: read the data in any case. Otherwise they are read, which takes time, only if files of the
+        user's own data have changed.
     """
     before = load(directory, task)
-    files = None if read else list_files(task.config.dataset)
-    if not read and (files is None or same_files(before, summary(files))):
+    files = None if always_read else list_files(task.config.dataset)
+    if not always_read and (files is None or same_files(before, summary(files))):
         return None
     try:
-        return difference(before, take(task), task.facts.unit)
+        return difference(before, compute(task), task.facts.unit)
     except DataError as error:
-        return None if read else str(error)
+        return None if always_read else str(error)

@@ -27,11 +27,14 @@ def locked(run_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RequestError(
-                f"another training (process {file.read().strip() or 'unknown'}) runs in {run_dir}; wait for its end or "
-                "give another --run-dir."
+                f"another training (process {file.read().strip() or 'unknown'}) runs in {run_dir}; wait until it ends "
+                "or give another --run-dir."
             ) from None
         except OSError as error:  # some network file systems have no locks
-            print(f"{run_dir} cannot be locked ({error.strerror}); train there once at a time.", file=sys.stderr)
+            print(
+                f"{run_dir} cannot be locked ({error.strerror}); do not run two trainings there at once.",
+                file=sys.stderr,
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

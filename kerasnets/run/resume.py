@@ -15,8 +15,8 @@ from kerasnets.run.files import (
     EXAMPLES,
     METRICS,
     MODEL,
+    is_intact_model,
     is_partial,
-    is_whole_model,
     read_json,
 )
 from kerasnets.tasks import TASKS
@@ -27,7 +27,7 @@ FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), EXAMPLES, D
 RESUMABLE = tuple(f"training.{field.name}" for field in dataclasses.fields(Training) if field.name != "batch_size")
 
 
-def named_values(text: str) -> dict[str, str]:
+def parse_overrides(text: str) -> dict[str, str]:
     """ "training.learning-rate=1e-3,training.clip-norm=0.5" -> {"training.learning_rate": "1e-3", ...}"""
     values = {}
     for part in filter(None, text.split(",")):
@@ -36,10 +36,10 @@ def named_values(text: str) -> dict[str, str]:
     return values
 
 
-def with_values(config: Config, values: Mapping[str, str]) -> Config:
+def apply_overrides(config: Config, overrides: Mapping[str, str]) -> Config:
     """-> the configuration with new values of options in RESUMABLE."""
     training = to_dict(config.training)
-    for name, value in values.items():
+    for name, value in overrides.items():
         field = name.removeprefix("training.")
         kind = type(training[field])
         try:
@@ -49,8 +49,8 @@ def with_values(config: Config, values: Mapping[str, str]) -> Config:
     return dataclasses.replace(config, training=from_dict(Training, training, "training."))
 
 
-def look_at(
-    run_dir: Path, task: str, preset: str, config: Config, resume_with: Mapping[str, str]
+def check_resumable(
+    run_dir: Path, task_name: str, preset: str, config: Config, resume_with: Mapping[str, str]
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """-> the metrics of the directory's run if it is finished, else None; the options that `resume_with` changes,
     {name: [before, after]}.
@@ -64,32 +64,32 @@ def look_at(
         if any(name not in FIRST_FILES and not is_partial(name) for name in names):
             raise RequestError(f"{run_dir} holds files but no run; give an empty or a new directory as --run-dir.")
         if resume_with:
-            raise RequestError(f"{run_dir} holds no run to go on with; give the values as options of their own.")
+            raise RequestError(f"{run_dir} has no run to resume; give the values without --resume-with, as options.")
         return None, {}
-    there, _, earlier = config_file.load(run_dir / CONFIG)
-    if there != task:
-        raise RequestError(f"{run_dir} holds a run of {there}, not of {task}; give another --run-dir.")
-    if earlier.model.kind != config.model.kind:
-        change = f"model was {earlier.model.kind!r} and is now {config.model.kind!r}"
+    saved_task, _, saved_config = config_file.load(run_dir / CONFIG)
+    if saved_task != task_name:
+        raise RequestError(f"{run_dir} holds a run of {saved_task}, not of {task_name}; give another --run-dir.")
+    if saved_config.model.kind != config.model.kind:
+        change = f"model was {saved_config.model.kind!r} and is now {config.model.kind!r}"
         raise RequestError(f"{run_dir} holds a run with other options ({change}); give another --run-dir.")
-    old, new = flat(earlier), flat(config)
+    old, new = flat(saved_config), flat(config)
     changes = {name: [old[name], new[name]] for name in new if old[name] != new[name] and name != "data_dir"}
-    refuse_changes(run_dir, {name: change for name, change in changes.items() if name not in resume_with})
-    finished = read_json(run_dir / METRICS) if (run_dir / METRICS).exists() else None
-    if finished and changes:
+    require_unchanged(run_dir, {name: change for name, change in changes.items() if name not in resume_with})
+    metrics = read_json(run_dir / METRICS) if (run_dir / METRICS).exists() else None
+    if metrics and changes:
         raise RequestError(f"{run_dir} is finished; give another --run-dir to train with other options.")
-    if finished and not is_whole_model(run_dir / MODEL):
-        finished = None  # resuming rewrites model.keras
-    return finished, changes
+    if metrics and not is_intact_model(run_dir / MODEL):
+        metrics = None  # resuming rewrites model.keras
+    return metrics, changes
 
 
-def refuse_changes(run_dir: Path, changes: Mapping[str, Any]) -> None:
+def require_unchanged(run_dir: Path, changes: Mapping[str, Any]) -> None:
     """Raises: RequestError, with a way to proceed, if options have changed."""
     if not changes:
         return
     text = "; ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in changes.items())
-    way_out = "give another --run-dir"
+    remedy = "give another --run-dir"
     if all(name in RESUMABLE for name in changes):
         values = ",".join(f"{name}={new}" for name, (_, new) in changes.items())
-        way_out += f", or go on with these values by --resume-with {values}"
-    raise RequestError(f"{run_dir} holds a run with other options ({text}); {way_out}.")
+        remedy += f", or resume with these values: --resume-with {values}"
+    raise RequestError(f"{run_dir} holds a run with other options ({text}); {remedy}.")

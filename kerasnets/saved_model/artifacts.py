@@ -12,12 +12,12 @@ PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxrunt
 
 def check_formats(names: Iterable[str]) -> list[str]:
     """-> the formats without duplicates. Raises: RequestError if one is unknown or its packages are not installed."""
-    chosen = list(dict.fromkeys(choose("format", name, FORMATS) for name in names))
-    for name in chosen:
+    formats = list(dict.fromkeys(choose("format", name, FORMATS) for name in names))
+    for name in formats:
         missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
         if missing:
             raise RequestError(
-                f"--format {name} needs the packages of {' and '.join(missing)}; install them with "
+                f"--format {name} needs the packages {' and '.join(missing)}; install them with "
                 f"`pip install '.[formats]'`."
             )
-    return chosen
+    return formats

@@ -21,9 +21,8 @@ from kerasnets.data.splits import DataError
 from kerasnets.tasks import Task
 
 TABLES = ("embeddings", "table")  # variables with one output per row, not per column
-LEAST = 8  # minimum weights per scale; fewer save too little
-
-MOST_PREDICTIONS = 10_000  # of the validation split, so that an export does not wait for a large one
+MIN_WEIGHTS_PER_SCALE = 8  # fewer save too little
+MAX_PREDICTIONS = 10_000  # of the validation split, so that an export does not wait for a large one
 
 
 class StoredWeight:
@@ -41,8 +40,8 @@ class StoredWeight:
         self.parts = [tf.Variable(value, trainable=False, name=variable.name) for value in values]
 
     def restore(self) -> tf.Tensor:
-        number, *scale = (tf.convert_to_tensor(part) for part in self.parts)
-        return functools.reduce(tf.multiply, scale, tf.cast(number, tf.float32))
+        values, *scale = (tf.convert_to_tensor(part) for part in self.parts)
+        return functools.reduce(tf.multiply, scale, tf.cast(values, tf.float32))
 
 
 class CompressedModel:
@@ -55,37 +54,37 @@ class CompressedModel:
 
     def __init__(self, model: keras.Model, storage: str):
         self.model, self.storage = model, storage
-        self.stored = [StoredWeight(v, storage) for v in model.variables if is_worth(v, storage)]
+        self.stored = [StoredWeight(v, storage) for v in model.variables if is_compressible(v, storage)]
 
     def signatures(self, task: Task) -> dict[str, Any]:
         """-> the task's signatures, each of which first restores the weights."""
         signatures = task.signatures(self.model)
         if not self.stored:
             return signatures
-        # Signatures call each other, and a traced one keeps the weights of the graph that called it: so each is taken
-        # from a separate set.
-        return {name: self._restoring(task.signatures(self.model)[name]) for name in signatures}
+        # Signatures call each other, and a traced one keeps the weights of the graph that called it: so each comes from
+        # a separate set.
+        return {name: self._with_restored_weights(task.signatures(self.model)[name]) for name in signatures}
 
-    def _restoring(self, function: Any) -> Callable:
+    def _with_restored_weights(self, function: Any) -> Callable:
         @functools.wraps(function.python_function)
-        def restored(*inputs):
+        def restore_and_call(*inputs):
             weights = [(weight.variable, weight.restore()) for weight in self.stored]
             with keras.StatelessScope(state_mapping=weights):
                 return function(*inputs)
 
         # `function` is already a graph function with its own autograph setting.
-        return tf.function(restored, input_signature=function.input_signature, autograph=False)
+        return tf.function(restore_and_call, input_signature=function.input_signature, autograph=False)
 
     @contextlib.contextmanager
-    def rounded(self) -> Iterator[keras.Model]:
+    def rounded_weights(self) -> Iterator[keras.Model]:
         """Assign the restored weights to the model until the end of the block."""
-        exact = [weight.variable.numpy() for weight in self.stored]
+        original = [weight.variable.numpy() for weight in self.stored]
         for weight in self.stored:
             weight.variable.assign(weight.restore())
         try:
             yield self.model
         finally:
-            for weight, value in zip(self.stored, exact, strict=True):
+            for weight, value in zip(self.stored, original, strict=True):
                 weight.variable.assign(value)
 
     def megabytes(self) -> tuple[float, float]:
@@ -101,13 +100,13 @@ def input_axes(variable: keras.Variable) -> tuple[int, ...]:
     return axes[1:] if variable.name in TABLES else axes[:-1]
 
 
-def is_worth(variable: keras.Variable, storage: str) -> bool:
+def is_compressible(variable: keras.Variable, storage: str) -> bool:
     """Whether to compress a variable: only float32 matrices that the storage can represent."""
     if storage == "float32" or len(variable.shape) < 2 or variable.dtype != "float32":
         return False
     if storage == "float16":
         return bool(np.max(np.abs(variable.numpy()), initial=0) <= np.finfo(np.float16).max)
-    return int(np.prod([variable.shape[axis] for axis in input_axes(variable)])) >= LEAST
+    return int(np.prod([variable.shape[axis] for axis in input_axes(variable)])) >= MIN_WEIGHTS_PER_SCALE
 
 
 def size(variable: tf.Variable) -> int:
@@ -119,8 +118,8 @@ def card(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     float32.
     """
     before, after = compressed.megabytes()
-    told = {"storage": compressed.storage, "megabytes_before": before, "megabytes_after": after}
-    return told if compressed.storage == "float32" else told | {"quality": quality(task, compressed)}
+    section = {"storage": compressed.storage, "megabytes_before": before, "megabytes_after": after}
+    return section if compressed.storage == "float32" else section | {"quality": quality(task, compressed)}
 
 
 def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
         before = task.evaluate(signatures, "validation", compressed.model, most)
     except DataError as error:
         return {"not_measured": str(error)}
-    with compressed.rounded() as model:
+    with compressed.rounded_weights() as model:
         after = task.evaluate(signatures, "validation", model, most)
     return {
         "split": f"validation, its first {most:,} {task.facts.unit}",
@@ -155,15 +154,15 @@ def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     """-> the differences between the logits of held-out examples."""
-    rounded = task.held_out(compressed.model)
+    rounded_batches = task.held_out(compressed.model)
     predictions, same, largest = 0, 0, 0.0
     for logits, _ in task.held_out(compressed.model):
-        with compressed.rounded():
-            others, _ = next(rounded)
+        with compressed.rounded_weights():
+            rounded_logits, _ = next(rounded_batches)
         predictions += len(logits)
-        same += int(np.sum(logits.argmax(axis=-1) == others.argmax(axis=-1)))
-        largest = max(largest, float(np.max(np.abs(logits - others), initial=0)))
-        if predictions >= MOST_PREDICTIONS:
+        same += int(np.sum(logits.argmax(axis=-1) == rounded_logits.argmax(axis=-1)))
+        largest = max(largest, float(np.max(np.abs(logits - rounded_logits), initial=0)))
+        if predictions >= MAX_PREDICTIONS:
             break
     return {
         "predictions": predictions,
@@ -172,14 +171,16 @@ def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     }
 
 
-def summary(told: dict[str, Any]) -> str:
+def summary(section: dict[str, Any]) -> str:
     """-> one or two lines about the result of `card`."""
-    lines = [f"weights in {told['storage']}: {told['megabytes_before']:.2f} MB -> {told['megabytes_after']:.2f} MB"]
-    measured = told["quality"]
-    if "not_measured" in measured:
-        return f"{lines[0]}; what that costs is not known: {measured['not_measured']}"
-    for name, value in measured["before"].items():
-        if isinstance(value, float):
-            lines.append(f"{name} {value:.4g} -> {measured['after'][name]:.4g}")
-    lines.append(f"same prediction {measured['same_prediction']:.2%}")
-    return f"{lines[0]}\non the validation split: {', '.join(lines[1:])}"
+    before, after, quality = section["megabytes_before"], section["megabytes_after"], section["quality"]
+    size = f"weights in {section['storage']}: {before:.2f} MB -> {after:.2f} MB"
+    if "not_measured" in quality:
+        return f"{size}; the effect on the scores was not measured: {quality['not_measured']}"
+    metrics = [
+        f"{name} {value:.4g} -> {quality['after'][name]:.4g}"
+        for name, value in quality["before"].items()
+        if isinstance(value, float)
+    ]
+    metrics.append(f"same prediction {quality['same_prediction']:.2%}")
+    return f"{size}\non the validation split: {', '.join(metrics)}"

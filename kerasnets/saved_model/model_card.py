@@ -6,7 +6,7 @@
     intended_use, limits a sentence or two
     network              {"kind", "parameters", "options": its table of config.toml}
     data                 {"dataset", "description", "splits": {split: used examples}, "read": description of the data
-                         read, "left_out": {what and why: count}, "licence", "licence_source"}
+                         read, "left_out": {kind and reason: count}, "licence", "licence_source"}
     metrics              {"validation": {...}, "conditions": {metric: a sentence}, "evaluations": [{"split", ...}]}
     training             {"configuration": config.toml, "steps", "seconds", "finished"}
     calibration          calibration.json: the temperature that divides the logits, and errors before and after
@@ -21,7 +21,7 @@
 
 Every key is always present. Unknown values are null: description, splits, read, left_out, validation metrics, steps,
 seconds and finished of a run whose training has not ended; calibration of a run without one; an example that would be
-longer than LONGEST_EXAMPLE characters. Metrics that are lists (a confusion matrix) are only in evaluation-SPLIT.json.
+longer than MAX_EXAMPLE_CHARACTERS. Metrics that are lists (a confusion matrix) are only in evaluation-SPLIT.json.
 """
 
 import base64
@@ -41,14 +41,14 @@ from kerasnets.tasks import Task
 
 FILE, FORMAT = "model_card.json", 1
 PACKAGES = ("kerasnets", "tensorflow", "keras", "numpy")
-LONGEST_EXAMPLE = 20_000
+MAX_EXAMPLE_CHARACTERS = 20_000
 
 
 def make(
     task: Task,
     parameters: int,
     run_dir: Path,
-    table: Mapping[str, Any],
+    signatures: Mapping[str, Any],
     requests: Mapping[str, Mapping[str, np.ndarray]],
     report: Mapping[str, Any],
     weights: Mapping[str, Any],
@@ -60,7 +60,7 @@ def make(
         task: with its configuration.
         parameters: number of the model's parameters.
         run_dir: its metrics.json, evaluation-SPLIT.json and calibration.json are read if they exist.
-        table: the signatures, from `recording.signature_table`.
+        signatures: from `recording.signature_table`.
         requests: {signature: inputs}, batches of examples.
         report: of `verify`.
         weights: the section `weights`, from `compression.card`.
@@ -68,17 +68,17 @@ def make(
     """
     configuration = tomllib.loads((run_dir / CONFIG).read_text("utf-8"))
     configuration.pop("data_dir", None)  # a path on one machine
-    measured = read(run_dir / METRICS) or {}
-    splits = dict(measured.get("splits") or {})
+    metrics = read(run_dir / METRICS) or {}
+    splits = dict(metrics.get("splits") or {})
     licence = licences.find(task.config.dataset, task.config.data_dir)
-    sizes = values_for_sentences(task)
+    values = sentence_values(task)
     return {
         "format": FORMAT,
         "task": task.name,
         "preset": configuration["preset"],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "intended_use": task.facts.intended_use.format_map(sizes),
-        "limits": task.facts.limits.format_map(sizes),
+        "intended_use": task.facts.intended_use.format_map(values),
+        "limits": task.facts.limits.format_map(values),
         "network": {
             "kind": task.config.model.kind,
             "parameters": parameters,
@@ -94,17 +94,17 @@ def make(
             "licence_source": licence.source,
         },
         "metrics": {
-            "validation": measured.get("best"),
+            "validation": metrics.get("best"),
             "conditions": dict(task.facts.conditions),
-            "evaluations": [short(read(file)) for file in sorted(run_dir.glob("evaluation-*.json"))],
+            "evaluations": [scalars(read(file)) for file in sorted(run_dir.glob("evaluation-*.json"))],
         },
         "training": {"configuration": configuration}
-        | {name: measured.get(name) for name in ("steps", "seconds", "finished")},
+        | {name: metrics.get(name) for name in ("steps", "seconds", "finished")},
         "calibration": read(run_dir / "calibration.json"),
         "weights": dict(weights),
         "formats": dict(formats),
         "signatures": {
-            name: {**described, "example": example_body(name, requests[name])} for name, described in table.items()
+            name: {**signature, "example": example_body(name, requests[name])} for name, signature in signatures.items()
         },
         "verification": {name: report[name] for name in ("tensorflow", "cpus", "batches")}
         | {"latency": {name: result["latency"] for name, result in report["signatures"].items()}},
@@ -116,11 +116,11 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def short(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def scalars(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in evaluation.items() if not isinstance(value, list | dict)}
 
 
-def values_for_sentences(task: Task) -> dict[str, Any]:
+def sentence_values(task: Task) -> dict[str, Any]:
     """-> the values for the names in braces in the facts `intended_use` and `limits`."""
     options = {name: value for name, value in vars(task.config).items() if isinstance(value, str | int)}
     return options | task.card_values
@@ -129,12 +129,12 @@ def values_for_sentences(task: Task) -> dict[str, Any]:
 def example_body(signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
     """The first row of a request -> the body of a REST predict request (TensorFlow Serving's row form), or None if
     it is too long."""
-    row = {name: plain(value[0]) for name, value in inputs.items()}
+    row = {name: to_json(value[0]) for name, value in inputs.items()}
     body = {"signature_name": signature, "instances": [row]}
-    return body if len(json.dumps(body)) <= LONGEST_EXAMPLE else None
+    return body if len(json.dumps(body)) <= MAX_EXAMPLE_CHARACTERS else None
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """-> a value of a row as JSON: UTF-8 bytes as text, other bytes as {"b64": ...}."""
     if isinstance(value, bytes):
         try:

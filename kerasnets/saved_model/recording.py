@@ -27,20 +27,20 @@ def record(signatures: Mapping[str, Callable], requests: Requests, extra: Path) 
     """Run the requests {signature: {input: array}} in this process; write them with and without the outputs."""
     with tf.io.TFRecordWriter(str(extra / GOLDEN)) as file:
         for signature, inputs in requests.items():
-            answers = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+            outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
             features = {"signature": signature.encode()}
-            for side, tensors in (("inputs", inputs), ("outputs", answers)):
+            for side, tensors in (("inputs", inputs), ("outputs", outputs)):
                 for name, value in tensors.items():
                     features[f"{side}/{name}"] = tf.make_tensor_proto(value).SerializeToString()
-            file.write(example(features).SerializeToString(deterministic=True))
+            file.write(make_example(features).SerializeToString(deterministic=True))
     write_warm_up(requests, extra)
 
 
-def example(features: Mapping[str, bytes]) -> tf.train.Example:
-    made = tf.train.Example()
+def make_example(features: Mapping[str, bytes]) -> tf.train.Example:
+    proto = tf.train.Example()
     for name, value in features.items():
-        made.features.feature[name].bytes_list.value.append(value)
-    return made
+        proto.features.feature[name].bytes_list.value.append(value)
+    return proto
 
 
 def write_warm_up(requests: Requests, extra: Path) -> None:

@@ -28,8 +28,8 @@ def simplify(path: Path) -> None:
     for function in functions.values():
         for node in function.node_def:
             node.attr.pop("_output_shapes", None)  # shapes from before the optimization
-    smaller = function_pb2.FunctionDefLibrary(function=functions.values(), gradient=library.gradient)
-    library.CopyFrom(smaller)
+    simplified = function_pb2.FunctionDefLibrary(function=functions.values(), gradient=library.gradient)
+    library.CopyFrom(simplified)
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
@@ -38,12 +38,14 @@ def optimize(graph: Any) -> Any:
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
     from tensorflow.python.grappler import tf_optimizer
 
-    asked = meta_graph_pb2.MetaGraphDef(graph_def=graph.graph_def)
-    outputs = {info.name.partition(":")[0] for each in graph.signature_def.values() for info in each.outputs.values()}
+    meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph.graph_def)
+    outputs = {
+        info.name.partition(":")[0] for signature in graph.signature_def.values() for info in signature.outputs.values()
+    }
     # The optimizer keeps the nodes of this collection.
-    asked.collection_def["train_op"].node_list.value.extend(sorted(outputs))
+    meta_graph.collection_def["train_op"].node_list.value.extend(sorted(outputs))
     config = config_pb2.ConfigProto()
-    rewriting = config.graph_options.rewrite_options
-    rewriting.optimizers.extend(PASSES)
-    rewriting.min_graph_nodes = -1  # small graphs too
-    return tf_optimizer.OptimizeGraph(config, asked)
+    rewrite_options = config.graph_options.rewrite_options
+    rewrite_options.optimizers.extend(PASSES)
+    rewrite_options.min_graph_nodes = -1  # small graphs too
+    return tf_optimizer.OptimizeGraph(config, meta_graph)

@@ -32,7 +32,8 @@ def calibrate(task: Task, model: keras.Model, run_dir: Path) -> Calibration:
     )
     if calibration.bounded:
         print(
-            f"the best temperature lies outside {LOWEST} to {HIGHEST}; a larger validation split would tell it better.",
+            f"the best temperature lies outside {LOWEST} to {HIGHEST}; a larger validation split would give a better "
+            "estimate.",
             file=sys.stderr,
         )
     return calibration

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from kerasnets.checks import RequestError
 
-KEPT = 2
+MAX_TO_KEEP = 2
 # Exceptions on reading a truncated, changed or missing file; TensorFlow stores a checksum of every tensor.
-DAMAGE = (tf.errors.OpError, AssertionError, IndexError, OSError, ValueError)
+DAMAGE_ERRORS = (tf.errors.OpError, AssertionError, IndexError, OSError, ValueError)
 
 
 class Checkpoints:
@@ -22,7 +22,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, checkpoint: tf.train.Checkpoint):
         self.directory, self.checkpoint = directory, checkpoint
-        self.manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=KEPT)
+        self.manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=MAX_TO_KEEP)
         for leftover in directory.glob("*_temp"):  # of a process that was killed while saving
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -48,7 +48,7 @@ class Checkpoints:
             try:
                 self.checkpoint.restore(str(self.directory / f"ckpt-{step}")).assert_consumed()
                 return step
-            except DAMAGE:
+            except DAMAGE_ERRORS:
                 print(f"the checkpoint of step {step} is damaged or cut off.", file=sys.stderr)
         if steps:
             raise RequestError(

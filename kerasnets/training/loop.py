@@ -66,14 +66,14 @@ class Trainer:
 
         return tf.nest.map_structure(share, carry)
 
-    def collect(self) -> Any:
+    def collect_carry(self) -> Any:
         """-> the carry of all devices as nested arrays [B, ...]."""
         results = self.strategy.experimental_local_results
         return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
 
     def largest_weight(self) -> float:
         """-> the largest absolute value of all floats in a checkpoint; NaN if any is NaN."""
-        values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect())]
+        values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect_carry())]
         arrays = [np.asarray(value) for value in values]
         return float(np.max([np.abs(array).max(initial=0) for array in arrays if array.dtype.kind == "f"]))
 
@@ -83,11 +83,11 @@ class Trainer:
         variables = [*self.model.variables, *self.optimizer.variables]
         return tf.train.Checkpoint(
             variables=[v.value for v in variables],
-            carry=[tf.Variable(array) for array in tf.nest.flatten(self.collect())],
+            carry=[tf.Variable(array) for array in tf.nest.flatten(self.collect_carry())],
         )
 
     def save(self, checkpoints: Checkpoints, step: int) -> None:
-        for variable, array in zip(checkpoints.checkpoint.carry, tf.nest.flatten(self.collect()), strict=True):
+        for variable, array in zip(checkpoints.checkpoint.carry, tf.nest.flatten(self.collect_carry()), strict=True):
             variable.assign(array)
         checkpoints.save(step)
 
@@ -128,14 +128,14 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
             validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
             # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
             for name, value in {"largest weight": trainer.largest_weight(), **validation}.items():
-                require_number(name, value, epoch_steps, task)
+                require_finite(name, value, epoch_steps, task)
             if is_best(task, validation, run.best_candidates()):
                 run.save_model(trainer.model)
             run.log("validation", step=stop, epoch=epoch + 1, seconds=clock.seconds(), **validation)
             with writer.as_default(step=stop):
                 for name, value in validation.items():
                     tf.summary.scalar(f"validation/{name}", value)
-            progress.say(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+            progress.write(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
             trainer.save(checkpoints, stop)
     return summary(task, trainer, run, clock, steps)
 
@@ -148,11 +148,11 @@ def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
             "put it back from a copy, or train again with another --run-dir."
         )
     if start == 0 and run.history("training"):
-        print("no epoch was saved; training begins anew.", file=sys.stderr)
+        print("no epoch was completed; training starts from the beginning.", file=sys.stderr)
     run.rewind(start)
     if start:
-        print(f"going on from step {start} (epoch {start // trainer.task.steps_per_epoch})", file=sys.stderr)
-        if not run.has_whole_model():
+        print(f"resuming from step {start} (epoch {start // trainer.task.steps_per_epoch})", file=sys.stderr)
+        if not run.has_intact_model():
             run.save_model(trainer.model)
             run.log("model", step=start)
             print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)
@@ -162,7 +162,7 @@ def run_steps(
     trainer: Trainer, batches: Any, steps: range, clock: "Clock", progress: Progress, writer: tf.summary.SummaryWriter
 ) -> None:
     for step in steps:
-        batch = clock.waiting(lambda: next(batches))
+        batch = clock.time_wait(lambda: next(batches))
         loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
         clock.add(float(loss) * float(weight), float(weight))
         if (step + 1) % STEPS_BETWEEN_LOGS == 0 or step + 1 == steps.stop:
@@ -172,17 +172,17 @@ def run_steps(
             with writer.as_default(step=step + 1):
                 tf.summary.scalar("training/loss", loss)
                 tf.summary.scalar("training/learning_rate", rate)
-            require_number("loss", loss, range(steps.start, step + 1), trainer.task)
+            require_finite("loss", loss, range(steps.start, step + 1), trainer.task)
         progress.update(step + 1, clock.status())
 
 
-def require_number(name: str, value: float, steps: range, task: Task) -> None:
+def require_finite(name: str, value: float, steps: range, task: Task) -> None:
     """Raises: FloatingPointError if a value computed after `steps`, which began at a checkpoint, is NaN or infinite."""
     if np.isfinite(value):
         return
-    begin = f"step {steps.start}, its last checkpoint" if steps.start else "the start"
+    checkpoint = f"step {steps.start}, its last checkpoint" if steps.start else "the start"
     raise FloatingPointError(
-        f"the {name} is {value} at step {steps.stop}; the run goes on from {begin}, by the same command with "
+        f"the {name} is {value} at step {steps.stop}; resume the run from {checkpoint}, with the same command and "
         f"--resume-with training.learning_rate={task.config.training.learning_rate / 2:.3g} or another option."
     )
 
@@ -200,14 +200,14 @@ def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", ste
     best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best])
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
-    waited = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)
+    wait_seconds = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)
     return {
         "splits": task.split_sizes(),
         "parameters": trainer.model.count_params(),
         "steps": steps,
         "seconds": clock.seconds(),
         "examples_per_second": round(steps * task.examples_per_step / seconds, 1),
-        "data_wait": round(waited / seconds, 4),
+        "data_wait": round(wait_seconds / seconds, 4),
         "best": {name: value for name, value in best.items() if name not in ("kind", "seconds")},
         "last": {name: value for name, value in history[-1].items() if name not in ("kind", "seconds")},
     }
@@ -218,23 +218,25 @@ class Clock:
 
     def __init__(self, run: RunDirectory):
         self.run = run
-        earlier = [entry["seconds"] for entry in run.history("training") + run.history("validation")]
-        self.earlier, self.began = max(earlier, default=0.0), time.monotonic()
+        times = [entry["seconds"] for entry in run.history("training") + run.history("validation")]
+        self.earlier_seconds, self.start_time = max(times, default=0.0), time.monotonic()
         self.reset()
         self.loss = float("nan")
 
     def reset(self) -> None:
-        self.since, self.waited, self.count, self.total, self.weight = time.monotonic(), 0.0, 0, 0.0, 0.0
+        self.report_start = time.monotonic()
+        self.wait_seconds, self.count, self.total, self.weight = 0.0, 0, 0.0, 0.0
 
     def seconds(self) -> float:
-        return round(self.earlier + time.monotonic() - self.began, 1)
+        return round(self.earlier_seconds + time.monotonic() - self.start_time, 1)
 
-    def waiting(self, get: Callable) -> Any:
-        before = time.monotonic()
+    def time_wait(self, get: Callable) -> Any:
+        """Call `get`, and count its time as waiting for data."""
+        start = time.monotonic()
         if not self.count:
-            self.since = before  # exclude a validation before this step
+            self.report_start = start  # exclude a validation before this step
         value = get()
-        self.waited += time.monotonic() - before
+        self.wait_seconds += time.monotonic() - start
         return value
 
     def add(self, loss: float, weight: float) -> None:
@@ -243,12 +245,12 @@ class Clock:
 
     def report(self, examples_per_step: float) -> tuple[float, Metrics]:
         """-> mean loss and timings since the last report."""
-        spent = time.monotonic() - self.since
+        seconds = time.monotonic() - self.report_start
         values = {
             "seconds": self.seconds(),
-            "step_seconds": round(spent, 3),
-            "examples_per_second": round(self.count * examples_per_step / spent, 1),
-            "data_wait": round(self.waited / spent, 4),
+            "step_seconds": round(seconds, 3),
+            "examples_per_second": round(self.count * examples_per_step / seconds, 1),
+            "data_wait": round(self.wait_seconds / seconds, 4),
         }
         loss = self.loss
         self.reset()

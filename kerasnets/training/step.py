@@ -44,7 +44,7 @@ def make_step(
     @tf.function(input_signature=[batch_spec, carry_spec])  # one graph for all batch shapes
     def step(batch, carry):
         loss, weight, carry = strategy.run(replica_step, (batch, carry))
-        first = strategy.experimental_local_results
-        return first(loss)[0], first(weight)[0], carry
+        per_replica = strategy.experimental_local_results
+        return per_replica(loss)[0], per_replica(weight)[0], carry
 
     return step

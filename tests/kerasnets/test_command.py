@@ -1,4 +1,4 @@
-"""How a program ends: its status, and what it says."""
+"""Exit status and error messages of programs."""
 
 import errno
 import os
@@ -10,15 +10,15 @@ import pytest
 from small_runs import ROOT
 
 from kerasnets.checks import RequestError
-from kerasnets.command import sentence
+from kerasnets.command import error_message
 from kerasnets.run.interrupts import interrupts_deferred
 
-# A program with what TensorFlow leaves behind: threads that still work and something that is run at the exit.
+# As with TensorFlow: threads still work at the end of the program, and a function is registered with atexit.
 PROGRAM = """
 import atexit, os, signal, sys, threading, time
 from kerasnets.command import run
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes background processes ignore it
 sys.modules["tensorflow"] = threading
 atexit.register(print, "finalized")
 
@@ -28,7 +28,7 @@ def work():
 
 def program(arguments):
     for _ in range(3):
-        threading.Thread(target=work).start()  # no daemons: Python would wait for them
+        threading.Thread(target=work).start()  # not daemons: Python would wait for them
     print("answer")
     try:
         if arguments:
@@ -50,40 +50,40 @@ run(program)
     ],
     ids=["end", "SIGINT", "SIGTERM"],
 )
-def test_a_program_ends_when_its_blocks_are_closed_and_waits_for_no_thread(arguments, status, message):
+def test_a_program_closes_its_blocks_and_exits_without_waiting_for_threads(arguments, status, message):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (status, "answer\nclosed\n", message)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (status, "answer\nclosed\n", message)
 
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C is a KeyboardInterrupt, also where the tests run in the background of a shell."""
+    """Make Ctrl-C a KeyboardInterrupt, even if a shell runs the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_an_interrupt_waits_for_code_that_would_swallow_it():
-    passed = []
+def test_interrupts_are_deferred_in_code_that_would_swallow_them():
+    steps = []
 
-    def swallow():
+    def swallow_interrupts():
         with interrupts_deferred():
             try:
                 signal.raise_signal(signal.SIGINT)
             except:  # noqa: E722 (as in Keras)
-                passed.append("swallowed")
-            passed.append("block")
-        passed.append("behind")
+                steps.append("swallowed")
+            steps.append("block")
+        steps.append("after the block")
 
     with pytest.raises(KeyboardInterrupt):
-        swallow()
-    assert passed == ["block"]
+        swallow_interrupts()
+    assert steps == ["block"]
     with interrupts_deferred():
         pass
-    with pytest.raises(KeyboardInterrupt):  # the handler is the one from before
+    with pytest.raises(KeyboardInterrupt):  # the former handler is restored
         signal.raise_signal(signal.SIGINT)
 
 
@@ -95,24 +95,24 @@ def test_an_interrupt_waits_for_code_that_would_swallow_it():
         (RuntimeError("{{function_node SaveV2}} ckpt-3_temp; No space left on device [Op:SaveV2]"), ""),
     ],
 )
-def test_a_full_disk_is_a_sentence(error, where):
-    message = f"the disk{where} is full, or its quota is used up; make room on it and give the same command again."
-    assert sentence(error) == message
+def test_a_full_disk_has_its_own_message(error, where):
+    message = f"the disk{where} is full, or its quota is exhausted; free some space and run the same command again."
+    assert error_message(error) == message
 
 
 @pytest.mark.parametrize(
-    ("raise_it", "status"),
+    ("statement", "status"),
     [
         ("raise checks.RequestError('do this')", 2),
         ("raise splits.DataError('no data')", 2),
         ("load_preset('translation', 'huge')", 2),
         ("values.from_dict(run_config.Training, {'epochs': 0})", 2),
         ("networks.ConvNetOptions(filters=(1, 1)).build(shape=(2, 2, 1), classes=1, characters=1)", 2),
-        ("checks.check_counts(units=0)", 1),  # by whatever code: nobody asked for it
+        ("checks.check_counts(units=0)", 1),  # an error of the code, not of the request
         ("raise KeyError('x')", 1),
     ],
 )
-def test_the_status_says_whether_the_request_was_wrong(raise_it, status):
+def test_status_2_means_a_wrong_request(statement, status):
     program = f"""
 import sys
 from kerasnets import checks, command
@@ -121,16 +121,16 @@ from kerasnets.data import splits
 from kerasnets.tasks.presets import load_preset
 
 def program(arguments):
-    {raise_it}
+    {statement}
 
 command.run(program)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == status and "error: " in done.stderr, done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == status and "error: " in process.stderr, process.stderr
 
 
-def test_other_errors_name_their_kind_unless_they_speak_for_themselves():
-    assert sentence(RequestError("do this.")) == "do this."
-    assert sentence(KeyError("x")) == "KeyError: 'x' (--debug shows where)"
+def test_unexpected_errors_are_printed_with_their_type():
+    assert error_message(RequestError("do this.")) == "do this."
+    assert error_message(KeyError("x")) == "KeyError: 'x' (--debug shows where)"

@@ -1,4 +1,4 @@
-"""The networks that a task can train (`--model`): chosen, trained, scored and exported like its default one."""
+"""The networks that a task can train (`--model`): choosing, training, evaluation and export."""
 
 import dataclasses
 import json
@@ -15,10 +15,10 @@ from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.config_file import load, save
 from kerasnets.tasks import TASKS
 from kerasnets.tasks.presets import load_preset
-from kerasnets.train import taken
+from kerasnets.train import pop_option
 
 OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[1:]]
-# Small enough for seconds; `translation` learns little in them.
+# Small enough to train in seconds; `translation` learns little.
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
     "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
@@ -29,52 +29,51 @@ SMALL = {
 # Choosing.
 
 
-def test_a_value_is_taken_out_of_the_arguments():
-    assert taken(["a", "--model", "b", "--c"], "--model") == ("b", ["a", "--c"])
-    assert taken(["--model=b", "a"], "--model") == ("b", ["a"])
-    assert taken(["--model.units", "3"], "--model") == (None, ["--model.units", "3"])
-    assert taken(["--model"], "--model") == (None, ["--model"])
+def test_pop_option_removes_an_option_from_the_arguments():
+    assert pop_option(["a", "--model", "b", "--c"], "--model") == ("b", ["a", "--c"])
+    assert pop_option(["--model=b", "a"], "--model") == ("b", ["a"])
+    assert pop_option(["--model.units", "3"], "--model") == (None, ["--model.units", "3"])
+    assert pop_option(["--model"], "--model") == (None, ["--model"])
 
 
-def chosen(*arguments):
-    """-> the configuration that a command line makes."""
-    made = {}
+def parse(*arguments):
+    """-> the configuration of a command line."""
+    configs = []
 
     def keep(task, preset, config, *rest):
-        made["config"] = config
+        configs.append(config)
 
     original, training_program.train = training_program.train, keep
     try:
         training_program.main(list(arguments))
     finally:
         training_program.train = original
-    return made["config"]
+    return configs[0]
 
 
-def test_the_network_decides_which_options_there_are():
-    config = chosen("image_classification", "--preset=quick", "--model", "sequence_classifier", "--model.units=7")
+def test_the_network_determines_the_options():
+    config = parse("image_classification", "--preset=quick", "--model", "sequence_classifier", "--model.units=7")
     assert config.model == SequenceClassifierOptions(units=7)
     assert config.training == load_preset("image_classification", "quick").training
     with pytest.raises(Exception, match=r"model\.filters"):
-        chosen("image_classification", "--model=sequence_classifier", "--model.filters=[3]")
+        parse("image_classification", "--model=sequence_classifier", "--model.filters=[3]")
 
 
-def test_without_a_choice_it_is_the_presets_network():
-    assert chosen("translation", "--preset", "quick").model == load_preset("translation", "quick").model
+def test_the_default_network_is_the_presets():
+    assert parse("translation", "--preset", "quick").model == load_preset("translation", "quick").model
     assert (
-        chosen("translation", "--preset=quick", "--model=transformer").model
-        == load_preset("translation", "quick").model
+        parse("translation", "--preset=quick", "--model=transformer").model == load_preset("translation", "quick").model
     )
 
 
-def test_unknown_networks_name_the_known_ones():
+def test_unknown_networks_are_rejected_with_the_known_ones():
     with pytest.raises(RequestError, match=r"network of translation 'gru'.*seq2seq_lstm, transformer"):
-        chosen("translation", "--model", "gru")
+        parse("translation", "--model", "gru")
     with pytest.raises(RequestError, match=r"no model 'gru'.*seq2seq_lstm, transformer"):
         from_dict(TASKS["translation"].config, {"model": {"kind": "gru"}})
 
 
-def test_help_lists_networks_and_the_options_of_the_chosen_one(capsys):
+def test_help_lists_the_networks_and_the_options_of_one(capsys):
     for kind, option in [("transformer", "--model.num-heads"), ("seq2seq_lstm", "--model.attention")]:
         with pytest.raises(SystemExit):
             training_program.main(["translation", "--model", kind, "--help"])
@@ -84,7 +83,7 @@ def test_help_lists_networks_and_the_options_of_the_chosen_one(capsys):
 
 
 @pytest.mark.parametrize(("task", "kind"), [(task, kind) for task in TASKS for kind in TASKS[task].networks])
-def test_a_saved_configuration_says_which_network_it_is(task, kind, tmp_path):
+def test_a_saved_configuration_contains_the_networks_kind(task, kind, tmp_path):
     config = dataclasses.replace(load_preset(task), model=TASKS[task].networks[kind]())
     assert to_dict(config)["model"]["kind"] == kind
     save(tmp_path / "config.toml", task, "small", config)
@@ -97,15 +96,15 @@ def test_a_table_without_a_kind_is_the_default_network():
     )
 
 
-def test_sizes_that_do_not_suit_are_refused():
+def test_incompatible_sizes_are_rejected():
     with pytest.raises(RequestError, match=r"model\.units is 7; it must be even"):
         Seq2SeqLSTMOptions(units=7)
     with pytest.raises(RequestError, match=r"model\.width is 64; it must be the same as model\.units"):
         from_dict(TASKS["text_generation"].config, {"model": {"tied": True}})
 
 
-def test_options_are_made_without_a_choice_too():
-    options = Options("program", "what it does")
+def test_model_options_exist_without_model_help():
+    options = Options("program", "Description.")
     options.add_config(load_preset("translation", "quick"))
     assert options.parse(["--model.dropout=0.25"]).config.model.dropout == 0.25
 
@@ -115,15 +114,15 @@ def test_options_are_made_without_a_choice_too():
 
 @pytest.fixture(scope="module", params=OTHERS, ids=[kind for _, kind in OTHERS])
 def trained(request, tmp_path_factory):
-    """-> task, kind, finished run directory."""
+    """-> task, network kind, finished run directory."""
     task, kind = request.param
     run = tmp_path_factory.mktemp(kind)
     training_program.main([task, "--preset=quick", f"--model={kind}", f"--run-dir={run}", *SMALL[kind]])
     return task, kind, run
 
 
-@pytest.mark.usefixtures("verified_here")
-def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
+@pytest.mark.usefixtures("verify_in_process")
+def test_a_run_is_exported_and_scored_and_predicts(trained, tmp_path):
     import tensorflow as tf
 
     from kerasnets.evaluate import evaluate
@@ -139,29 +138,29 @@ def test_a_run_is_scored_exported_and_answers(trained, tmp_path):
     examples = load_examples(run / "examples.json")
     if task == "image_classification":
         assert metrics["best"]["accuracy"] == pytest.approx(scores["accuracy"], abs=1e-6) and scores["accuracy"] > 0.5
-        answer = model(image_bytes=tf.constant([example["image_bytes"] for example in examples]))
-        assert np.mean(answer["label"].numpy()[:, 0] == [str(n).encode() for n in range(10)]) >= 0.5
-        assert np.all(answer["score"].numpy() <= 1)
+        outputs = model(image_bytes=tf.constant([example["image_bytes"] for example in examples]))
+        assert np.mean(outputs["label"].numpy()[:, 0] == [str(n).encode() for n in range(10)]) >= 0.5
+        assert np.all(outputs["score"].numpy() <= 1)
     else:
         assert metrics["best"]["loss"] < 4 and scores["chrf"] > 5
-        answer = model(text=tf.constant([example["text"] for example in examples]))
-        assert all(answer["translation"].numpy())
+        outputs = model(text=tf.constant([example["text"] for example in examples]))
+        assert all(outputs["translation"].numpy())
 
 
-def test_another_network_in_the_same_directory_is_refused(trained):
+def test_another_network_in_the_same_run_directory_is_rejected(trained):
     task, kind, run = trained
     default = next(iter(TASKS[task].networks))
     with pytest.raises(RequestError, match=f"model was '{kind}' and is now '{default}'"):
         training_program.main([task, "--preset=quick", f"--run-dir={run}"])
 
 
-def test_a_finished_run_is_found_finished(trained, capsys):
+def test_a_finished_run_is_not_trained_again(trained, capsys):
     task, kind, run = trained
     training_program.main([task, "--preset=quick", f"--model={kind}", f"--run-dir={run}", *SMALL[kind]])
     assert "is finished" in capsys.readouterr().err
 
 
-def test_class_names_are_spelled_out():
+def test_spelling_of_class_names():
     import tensorflow as tf
 
     from kerasnets.models import ConvNet, SequenceGenerator
@@ -182,12 +181,12 @@ def test_class_names_are_spelled_out():
         total += tf.nn.log_softmax(step).numpy()[:, following]
         token = np.full(2, following)
     assert logits[:, 0] == pytest.approx(total, abs=1e-5)
-    inferred = spelling.losses(model, pixels, tf.constant([0, 0]), 0.0, training=False).numpy()
-    assert -inferred == pytest.approx(total, abs=1e-5)
+    losses = spelling.losses(model, pixels, tf.constant([0, 0]), 0.0, training=False).numpy()
+    assert -losses == pytest.approx(total, abs=1e-5)
     assert spelling.losses(model, pixels, tf.constant([2, 0]), 0.0, True).shape == (2,)
 
 
-# A few steps and an evaluation with real data; those of the default networks are commands of the README.
+# A few steps and a validation on real data; the README has the commands for the default networks.
 
 REAL = {
     "N to 1": ["image_classification", "--dataset=mnist", "--model=sequence_classifier"],
@@ -199,14 +198,14 @@ REAL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_other_networks_train_on_real_data(name, data_dir, capsys):
-    with patch("kerasnets.export.export") as export:  # the same networks are exported with bundled data
+    with patch("kerasnets.export.export") as export:  # tests with bundled data export the same networks
         training_program.main([*REAL[name], f"--data-dir={data_dir}", "--dry-run"])
     printed = capsys.readouterr().out
     assert "later steps" in printed and "validation loss" in printed
     export.assert_called_once()
 
 
-@pytest.mark.usefixtures("verified_here")
+@pytest.mark.usefixtures("verify_in_process")
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_other_positions_train_and_are_exported(positions, capsys):
     small = ["--vocabulary-size=400", "--model.width=16", "--model.num-blocks=1"]

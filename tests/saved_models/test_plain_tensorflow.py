@@ -1,6 +1,6 @@
-"""The exports in an environment with TensorFlow 2.20 and nothing of ours: as the newest TensorFlow Serving runs them.
+"""The exports with TensorFlow 2.20 and without this project, as the newest TensorFlow Serving runs them.
 
-`make test-saved-models` makes that environment and runs these tests; `make test` runs them as well once it is there.
+`make test-saved-models` creates an environment for them and runs these tests; then `make test` runs them too.
 """
 
 import json
@@ -11,17 +11,17 @@ import pytest
 from small_runs import ROOT, TASKS
 
 ENVIRONMENT = ROOT / ".venv-tensorflow-2.20"
-OURS = ("kerasnets", "serving", "tensorflow_serving", "tensorflow_text", "keras_hub")
+ABSENT_PACKAGES = ("kerasnets", "serving", "tensorflow_serving", "tensorflow_text", "keras_hub")
 VERIFY = ROOT / "kerasnets" / "verify.py"
 
 pytestmark = pytest.mark.skipif(
     not (ENVIRONMENT / "installed").exists(),
-    reason="there is no .venv-tensorflow-2.20 with TensorFlow 2.20 alone; `make test-saved-models` makes it",
+    reason="there is no .venv-tensorflow-2.20 with TensorFlow 2.20 alone; `make test-saved-models` creates it",
 )
 
 
-def run_there(directory, *arguments):
-    """Runs that environment's Python elsewhere, so that it finds nothing of ours by accident."""
+def run_python(directory, *arguments):
+    """Run that environment's Python in another directory, so that it cannot import this project."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     command = [str(ENVIRONMENT / "bin" / "python"), "-P", *map(str, arguments)]
     return subprocess.run(
@@ -32,15 +32,15 @@ def run_there(directory, *arguments):
 def test_the_environment_has_tensorflow_2_20_alone(tmp_path):
     program = f"""
 from importlib import metadata, util
-print(metadata.version("tensorflow"), [name for name in {OURS} if util.find_spec(name)])"""
-    done = run_there(tmp_path, "-c", program)
-    version, found = done.stdout.split(maxsplit=1)
-    assert version.startswith("2.20.") and found.strip() == "[]", done.stdout + done.stderr
+print(metadata.version("tensorflow"), [name for name in {ABSENT_PACKAGES} if util.find_spec(name)])"""
+    process = run_python(tmp_path, "-c", program)
+    version, present = process.stdout.split(maxsplit=1)
+    assert version.startswith("2.20.") and present.strip() == "[]", process.stdout + process.stderr
 
 
 @pytest.fixture(scope="module")
 def reports(models_dir, tmp_path_factory):
-    """What kerasnets/verify.py tells of each task's model; one process does it, without measuring latency for long."""
+    """The reports of kerasnets/verify.py on each task's model, from one process, with short latency measurements."""
     program = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("verify", sys.argv[1])
@@ -48,15 +48,15 @@ verify = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(verify)
 verify.SECONDS, verify.ROWS = 0.0, (1, 2)
 sys.exit(max(verify.main([path, "--json"]) for path in sys.argv[2:]))"""
-    done = run_there(
+    process = run_python(
         tmp_path_factory.mktemp("elsewhere"), "-c", program, VERIFY, *(models_dir / task / "1" for task in TASKS)
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return dict(zip(TASKS, map(json.loads, done.stdout.splitlines()[-len(TASKS) :]), strict=True))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return dict(zip(TASKS, map(json.loads, process.stdout.splitlines()[-len(TASKS) :]), strict=True))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_answers_are_those_of_the_trained_model(reports, models_dir, task):
+def test_outputs_equal_those_of_the_trained_model(reports, models_dir, task):
     report = reports[task]
     assert report["tensorflow"].startswith("2.20.") and report["failures"] == []
     card = json.loads((models_dir / task / "1" / "assets.extra" / "model_card.json").read_text())

@@ -19,14 +19,14 @@ OTHERS = ((32, 32, 3), DIGITS)
 
 @dataclass(frozen=True)
 class ImageClassification(Config):
-    """A class for a picture."""
+    """Classification of images."""
 
     augmentation: int = 2
-    """Pixels by which training shifts pictures at random, up or down and left or right."""
+    """Maximum random shift of training images in pixels, vertically and horizontally."""
     flip: bool = False
-    """Whether training mirrors pictures at random; not for digits or letters."""
+    """Whether to flip training images horizontally at random; unsuitable for digits or letters."""
     image_size: int | None = None
-    """Rows and columns to which pictures of different sizes are brought."""
+    """Rows and columns to which all images are resized; required if their sizes differ."""
     model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions = field(default_factory=ConvNetOptions)
     """The network."""
 

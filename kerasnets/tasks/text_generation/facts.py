@@ -17,12 +17,12 @@ OTHERS = 100
 
 @dataclass(frozen=True)
 class TextGeneration(Config):
-    """The next character of a text, by an LSTM."""
+    """Generation of text, character by character."""
 
     sequence_length: int = 128
-    """Characters of truncated back-propagation; states are carried from sequence to sequence."""
+    """Characters per training sequence: backpropagation is truncated there, and the LSTM's state is carried over."""
     max_length: int = 1000
-    """Maximum characters that one call generates."""
+    """Maximum number of characters that one call generates."""
     model: CharLSTMOptions = field(default_factory=CharLSTMOptions)
     """The network."""
 

@@ -20,11 +20,11 @@ class Translation(Config):
     target: str = "de"
     """Target language."""
     vocabulary_size: int = 4000
-    """Subwords of the vocabulary that both languages share."""
+    """Number of subwords in the vocabulary that both languages share."""
     max_length: int = 100
-    """Maximum subwords of a sentence; longer training pairs are left out, longer requests refused."""
+    """Maximum number of subwords in a sentence; longer training pairs are left out, longer requests are rejected."""
     embeddings: str | None = None
-    """File of word vectors, in the text format of word2vec or GloVe, that initialize the embeddings of whole words."""
+    """File of word vectors (text format of word2vec or GloVe), which initialize the embeddings of whole words."""
     model: TransformerOptions | Seq2SeqLSTMOptions = field(default_factory=TransformerOptions)
     """The network."""
 

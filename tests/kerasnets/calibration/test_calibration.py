@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from small_runs import TASKS, small
+from small_runs import TASKS, small_config
 
 from kerasnets.calibration.bins import BINS, Bins, expected_error, sums
 from kerasnets.calibration.temperature import HIGHEST, LOWEST, fit, load_temperature
@@ -177,7 +177,7 @@ def test_every_run_has_a_reliability_diagram(runs, task):
 def test_a_finished_run_keeps_its_calibration(runs):
     run = runs["image_classification"]
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
-    metrics = train("image_classification", "quick", small("image_classification"), run)
+    metrics = train("image_classification", "quick", small_config("image_classification"), run)
     assert metrics["calibration"]["temperature"] == load_temperature(run)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 

@@ -213,8 +213,8 @@ def test_help_says_what_the_fields_say(capsys):
     for option in ("--training.learning-rate", "--model.num-heads", "--data-dir", "--run-dir", "--vocabulary-size"):
         assert option in shown
     assert "_" not in "".join(word for word in shown.split() if word.startswith("--"))
-    assert "Highest learning rate of Adam." in shown
-    assert "Subwords of the vocabulary that both languages share." in shown
+    assert "Peak learning rate of AdamW." in shown
+    assert "Number of subwords in the vocabulary that both languages share." in shown
 
 
 def test_help_changes_option_names_only():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from layer_checks import assert_close, randomize
-from search_reference import END, START, log_softmax, plain_beams, plain_greedy
+from search_reference import END, START, log_softmax, reference_beam_search, reference_greedy
 
 from kerasnets import decoding
 from kerasnets.decoding import beam_search, by_length, greedy
@@ -100,7 +100,7 @@ def test_greedy_equals_a_loop_without_a_cache(model):
     limits = np.array([7, 3, 7, 5], np.int32)
     tokens, log_probabilities = greedy(made, *start(slice(None)), START, END, tf.constant(limits))
     for row, limit in enumerate(limits):
-        expected, log_probability = plain_greedy(lambda so_far, row=row: plain(row, so_far), limit)
+        expected, log_probability = reference_greedy(lambda so_far, row=row: plain(row, so_far), limit)
         assert tokens[row].numpy().tolist() == expected + [0] * (tokens.shape[1] - len(expected))
         assert log_probabilities[row].numpy() == pytest.approx(log_probability, abs=1e-4)
 
@@ -204,7 +204,9 @@ def test_a_cache_that_is_full_grows(monkeypatch):
         for _ in range(11):
             written.append(int(np.argmax(logits(written))))
         assert tokens[row].numpy().tolist() == written[1:]
-        assert beams[row].numpy().tolist() == [list(found) for found, _ in plain_beams(logits, 11, 1.0, 2, end=-1)]
+        assert beams[row].numpy().tolist() == [
+            list(found) for found, _ in reference_beam_search(logits, 11, 1.0, 2, end=-1)
+        ]
 
 
 # Beam search.
@@ -217,8 +219,8 @@ def test_beam_search_equals_a_plain_one(model):
     tokens, scores = beam_search(made, *start(slice(None)), START, END, tf.constant(limits), tf.constant(alphas), 3)
     for row, limit in enumerate(limits):
         arguments = (lambda so_far, row=row: plain(row, so_far)), limit, alphas[row], 3
-        expected = plain_beams(*arguments)
-        assert expected[0] == plain_beams(*arguments, stops=False)[0]
+        expected = reference_beam_search(*arguments)
+        assert expected[0] == reference_beam_search(*arguments, stop_early=False)[0]
         padded = [[*one, *[0] * (tokens.shape[2] - len(one))] for one, _ in expected]
         assert tokens[row].numpy().tolist() == padded
         assert_close(scores[row], np.array([score for _, score in expected]), 1e-4)

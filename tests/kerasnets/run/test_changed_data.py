@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import small
+from small_runs import small_config
 
 from kerasnets.checks import RequestError
 from kerasnets.config.networks import ConvNetOptions
 from kerasnets.describe import describe
 from kerasnets.evaluate import evaluate
-from kerasnets.export import export, tell_changes
+from kerasnets.export import export, report_changes
 from kerasnets.loading import open_model
 from kerasnets.run.lock import locked
 from kerasnets.train import train
@@ -22,25 +22,25 @@ TASK = "image_classification"
 
 
 def config(epochs=1):
-    quick = small(TASK)
+    quick = small_config(TASK)
     training = dataclasses.replace(quick.training, epochs=epochs, batch_size=4, warmup_steps=0)
     model = ConvNetOptions(filters=(4,))
     return dataclasses.replace(quick, dataset="folder:photos", augmentation=0, model=model, training=training)
 
 
-def draw(path, value):
+def save_image(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with `photos` in two classes, divided into train and test, and a finished `run` on them."""
+    """A folder with `photos` of two classes, split into train and test, and a finished `run` on them."""
     folder = tmp_path_factory.mktemp("trained")
     for split, count in (("train", 10), ("test", 3)):
         for n in range(count):
-            draw(folder / "photos" / split / "blue" / f"{n}.png", (n, 0, 200 + n))
-            draw(folder / "photos" / split / "red" / f"{n}.png", (200 + n, 0, n))
+            save_image(folder / "photos" / split / "blue" / f"{n}.png", (n, 0, 200 + n))
+            save_image(folder / "photos" / split / "red" / f"{n}.png", (200 + n, 0, n))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train(TASK, "quick", config(), folder / "run")
@@ -49,22 +49,22 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def copied(trained, tmp_path, monkeypatch):
-    """A copy of it to change, and the working directory."""
+    """A copy of `trained`, which tests may change; it is the working directory."""
     shutil.copytree(trained, tmp_path / "copied")
     monkeypatch.chdir(tmp_path / "copied")
     return tmp_path / "copied"
 
 
-def test_a_renamed_class_is_noticed_by_every_program(copied, capsys):
+def test_every_program_detects_a_renamed_class(copied, capsys):
     for split in ("train", "test"):
         (copied / "photos" / split / "blue").rename(copied / "photos" / split / "zebra")
     (copied / "run" / "metrics.json").unlink()  # as if it had been interrupted
     message = "class 'blue' is now 'zebra'"
     with pytest.raises(
-        RequestError, match=f"run was begun with other data: {message}; put the data back as they were, or"
+        RequestError, match=f"folder:photos has changed since .*/run was created: {message}; restore the data, or"
     ):
         train(TASK, "quick", config(), copied / "run")
-    with pytest.raises(RequestError, match=f"folder:photos is not what the model was trained on: {message}"):
+    with pytest.raises(RequestError, match=f"{message}; restore the data or train again"):
         evaluate(copied / "run")
     assert not (copied / "run" / "evaluation-test.json").exists()
     with pytest.raises(
@@ -74,12 +74,12 @@ def test_a_renamed_class_is_noticed_by_every_program(copied, capsys):
     assert not list((copied / "models" / TASK).iterdir())
 
 
-def test_an_added_class_and_a_changed_file_are_no_traces(copied):
+def test_an_added_class_and_a_changed_file_are_detected(copied):
     (copied / "run" / "metrics.json").unlink()
-    draw(copied / "photos" / "train" / "red" / "7.png", 9)
-    with pytest.raises(RequestError, match=r"other data: 1 file changed \(train/red/7.png\); put"):
+    save_image(copied / "photos" / "train" / "red" / "7.png", 9)
+    with pytest.raises(RequestError, match=r"was created: 1 file changed \(train/red/7.png\); restore"):
         train(TASK, "quick", config(), copied / "run")
-    draw(copied / "photos" / "train" / "apricot" / "1.png", 9)  # its label would be the one of blue
+    save_image(copied / "photos" / "train" / "apricot" / "1.png", 9)  # it would get the label of blue
     (copied / "run" / "data.json").unlink()
     with pytest.raises(RequestError, match="class 'apricot' was added"):
         train(TASK, "quick", config(), copied / "run")
@@ -87,8 +87,8 @@ def test_an_added_class_and_a_changed_file_are_no_traces(copied):
         evaluate(copied / "run")
 
 
-def test_a_larger_test_split_is_scored_with_a_sentence(copied, capsys):
-    draw(copied / "photos" / "test" / "red" / "9.png", (209, 0, 9))
+def test_a_larger_test_split_is_scored_with_a_message(copied, capsys):
+    save_image(copied / "photos" / "test" / "red" / "9.png", (209, 0, 9))
     metrics = evaluate(copied / "run")
     message = "1 file was added (test/red/9.png), test has 7 images and had 6"
     assert metrics["examples"] == 7 and metrics["data_changes"] == message
@@ -97,41 +97,41 @@ def test_a_larger_test_split_is_scored_with_a_sentence(copied, capsys):
     assert "data_changes" not in evaluate(copied / "run", "validation")
 
 
-@pytest.mark.usefixtures("verified_here")
-def test_data_that_are_gone_or_have_changed_can_be_exported(copied, capsys):
+@pytest.mark.usefixtures("verify_in_process")
+def test_runs_with_missing_or_changed_data_can_be_exported(copied, capsys):
     (copied / "photos" / "train" / "red" / "7.png").unlink()
     version = export(copied / "run", copied / "models")
-    message = "1 file is gone (train/red/7.png), validation has 1 image and had 2; the export is"
+    message = "1 file was removed (train/red/7.png), validation has 1 image and had 2; the model was"
     assert f"folder:photos has changed since the training: {message}" in capsys.readouterr().err
     assert "7.png" not in (version / "assets.extra" / "data.json").read_text()
     shutil.rmtree(copied / "photos")
-    tell_changes(open_model(copied / "run").task, copied / "run", measures=False)
-    tell_changes(open_model(copied / "run").task, copied / "run", measures=True)  # its numbers will be missing
+    report_changes(open_model(copied / "run").task, copied / "run", measure=False)
+    report_changes(open_model(copied / "run").task, copied / "run", measure=True)  # the card will lack its numbers
     assert "has changed" not in capsys.readouterr().err
     (version / "saved_model.pb").write_bytes((version / "saved_model.pb").read_bytes()[:5000])
     with pytest.raises(RequestError, match=r"models/image_classification/1 is damaged or cut off \(.*\); export it"):
         open_model(version)
 
 
-def test_labels_follow_the_names_of_the_classes(copied):
-    opened = open_model(copied / "run")
-    expected = opened.task.data.test[1].tolist()
+def test_labels_follow_the_class_names(copied):
+    task = open_model(copied / "run").task
+    expected = task.data.test[1].tolist()
     file = copied / "run" / "classes.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": ["red", "blue"]}))
     data = open_model(copied / "run").task.data
     assert data.classes == ("red", "blue") and data.test[1].tolist() == [1 - label for label in expected]
 
 
-def test_one_training_at_a_time(copied):
+def test_only_one_training_runs_in_a_directory(copied):
     (copied / "run" / "metrics.json").unlink()
     with locked(copied / "run"), pytest.raises(RequestError, match=r"another training \(process \d+\) runs in"):
         train(TASK, "quick", config(), copied / "run")
     assert train(TASK, "quick", config(), copied / "run")["steps"] == 4
 
 
-def test_a_run_goes_on_with_other_options(copied):
+def test_a_run_resumes_with_overridden_options(copied):
     (copied / "run" / "metrics.json").unlink()
-    with pytest.raises(RequestError, match=r"go on with these values by --resume-with training.epochs=2\.$"):
+    with pytest.raises(RequestError, match=r"resume with these values: --resume-with training.epochs=2\.$"):
         train(TASK, "quick", config(2), copied / "run")
     metrics = train(TASK, "quick", config(), copied / "run", resume_with={"training.epochs": "2"})
     assert metrics["last"]["epoch"] == 2
@@ -140,7 +140,7 @@ def test_a_run_goes_on_with_other_options(copied):
     with pytest.raises(RequestError, match="training.epochs is 1; it must be 2 or more"):
         train(TASK, "quick", config(), copied / "run", resume_with={"training.epochs": "1"})
     (copied / "metrics.json").rename(copied / "run" / "metrics.json")
-    assert train(TASK, "quick", config(2), copied / "run")["last"] == metrics["last"]  # config.toml says so now
+    assert train(TASK, "quick", config(2), copied / "run")["last"] == metrics["last"]  # config.toml has them now
     log = [json.loads(line) for line in (copied / "run" / "log.jsonl").read_text().splitlines()]
     assert [entry["training.epochs"] for entry in log if entry["kind"] == "options"] == [[1, 2]]
 
@@ -149,16 +149,16 @@ FILES = {
     "config.toml": "config.toml is (cut off|not the configuration of a run)",
     "classes.json": "classes.json is damaged or cut off; put it back from a copy",
     "examples.json": "examples.json is damaged or cut off; put it back from a copy",
-    "data.json": "data.json is damaged or cut off; remove it to do without the comparison",
-    "calibration.json": "calibration.json (is damaged|has no temperature).*remove it to do without calibration",
-    "metrics.json": "metrics.json is damaged or cut off; remove it and give the train command",
+    "data.json": "data.json is damaged or cut off; remove it to skip the check",
+    "calibration.json": "calibration.json (is damaged|has no temperature).*remove it to use no calibration",
+    "metrics.json": "metrics.json is damaged or cut off; remove it and run the train command",
     "evaluation-test.json": "evaluation-test.json is damaged or cut off; remove it and evaluate again",
-    "model.keras": "model.keras is damaged or cut off; give the train command of the run again",
+    "model.keras": "model.keras is damaged or cut off; run the train command again",
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_with_what_to_do(copied, name):
+def test_a_damaged_file_is_reported_with_a_remedy(copied, name):
     path = copied / "run" / name
     content = path.read_bytes() if path.exists() else b'{"accuracy": 0.5}'
     readers = [lambda: export(copied / "run", copied / "models")]
@@ -173,6 +173,6 @@ def test_a_damaged_file_is_named_with_what_to_do(copied, name):
         for read in readers:
             with pytest.raises(RequestError, match=FILES[name]):
                 read()
-    if name == "model.keras":  # what the sentence says helps
+    if name == "model.keras":  # follow the message
         train(TASK, "quick", config(), copied / "run")
         assert evaluate(copied / "run")["examples"] == 6

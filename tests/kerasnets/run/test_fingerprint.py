@@ -1,4 +1,4 @@
-"""The fingerprint of a run's data: what is a difference, and the sentence that names it."""
+"""The fingerprint of a run's data: which changes it detects, and how messages describe them."""
 
 import shutil
 from types import SimpleNamespace
@@ -26,8 +26,8 @@ def task(data, dataset="set", name="image_classification", **attributes):
     return SimpleNamespace(name=name, data=data, config=SimpleNamespace(dataset=dataset), **attributes)
 
 
-def taken(*arguments, **options):
-    return fingerprint.take(task(*arguments, **options))
+def fingerprint_of(*arguments, **options):
+    return fingerprint.compute(task(*arguments, **options))
 
 
 def difference(before, now, unit="images"):
@@ -40,24 +40,24 @@ def difference(before, now, unit="images"):
         (images(), None),
         (images(("red", "zebra")), "class 'blue' is now 'zebra'"),
         (images(("blue", "red", "zebra")), "class 'zebra' was added"),
-        (images(("a", "b", "red")), "classes 'a', 'b' were added, class 'blue' is gone"),
+        (images(("a", "b", "red")), "classes 'a', 'b' were added, class 'blue' was removed"),
         (images(("red", "blue")), "the classes have another order"),
         (images(counts=(4, 3, 2)), "validation has 3 images and had 2"),
         (images(counts=(1400, 2, 3)), "train has 1,400 images and had 4, test has 3 images and had 2"),
-        (images(value=3), None),  # a decoder may differ by a shade from machine to machine
+        (images(value=3), None),  # decoders differ slightly between machines
     ],
 )
-def test_classes_and_counts(now, message):
-    assert difference(taken(images()), taken(now)) == message
+def test_changed_classes_and_counts_are_described(now, message):
+    assert difference(fingerprint_of(images()), fingerprint_of(now)) == message
 
 
-def test_texts_and_pairs_of_the_same_size_are_compared_by_what_they_say():
-    text = [TextSplits("abc", "de", "f", ""), TextSplits("abx", "de", "f", "")]
-    before, now = (taken(data, name="text_generation") for data in text)
-    assert difference(before, now, "characters") == "train held other characters, as many as now"
+def test_texts_and_pairs_of_the_same_size_are_compared_by_content():
+    texts = [TextSplits("abc", "de", "f", ""), TextSplits("abx", "de", "f", "")]
+    before, now = (fingerprint_of(data, name="text_generation") for data in texts)
+    assert difference(before, now, "characters") == "the characters of train have changed, but not their number"
     one, other = [("a", "x"), ("b", "y")], [("a", "y"), ("b", "x")]
-    before, now = (taken(pairs(part, part, one), name="translation") for part in (one, other))
-    assert difference(before, now, "pairs") == "train and validation held other pairs, as many as now"
+    before, now = (fingerprint_of(pairs(part, part, one), name="translation") for part in (one, other))
+    assert difference(before, now, "pairs") == "the pairs of train and validation have changed, but not their number"
 
 
 @pytest.fixture
@@ -70,65 +70,67 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-def test_files_that_were_added_changed_or_removed_are_named(photos):
-    before = taken(images(), "folder:photos")
+def test_added_changed_and_removed_files_are_named(photos):
+    before = fingerprint_of(images(), "folder:photos")
     assert sorted(before["files"]) == ["blue/1.png", "blue/2.png", "red/7.png", "red/deep/8.png"]
     (photos / "red" / "7.png").write_text("changed")
-    assert difference(before, taken(images(value=1), "folder:photos")) == "1 file changed (red/7.png)"
+    assert difference(before, fingerprint_of(images(value=1), "folder:photos")) == "1 file changed (red/7.png)"
     shutil.rmtree(photos / "blue")
     for name in "abcd":
         (photos / "red" / f"{name}.png").write_text(name)
-    message = difference(before, taken(images(counts=(6, 2, 2)), "folder:photos"))
+    message = difference(before, fingerprint_of(images(counts=(6, 2, 2)), "folder:photos"))
     assert message == (
         "4 files were added (red/a.png, red/b.png, red/c.png, ...), 1 changed (red/7.png), "
-        "2 are gone (blue/1.png, blue/2.png), train has 6 images and had 4"
+        "2 were removed (blue/1.png, blue/2.png), train has 6 images and had 4"
     )
 
 
-def test_files_that_are_the_same_or_are_not_read_make_no_difference(photos):
-    before = taken(images(), "folder:photos")
-    assert difference(before, taken(images(value=1), "folder:photos")) is None  # another machine's decoder
-    (photos / "notes.txt").write_text("read by nobody")
-    assert difference(before, taken(images(), "folder:photos")) is None
+def test_equal_files_and_unused_files_make_no_difference(photos):
+    before = fingerprint_of(images(), "folder:photos")
+    assert difference(before, fingerprint_of(images(value=1), "folder:photos")) is None  # another machine's decoder
+    (photos / "notes.txt").write_text("unused")
+    assert difference(before, fingerprint_of(images(), "folder:photos")) is None
 
 
-def test_a_single_file_is_told_by_its_name(tmp_path):
+def test_a_changed_single_file_is_named(tmp_path):
     book = tmp_path / "book.txt"
     book.write_text("one")
-    before = taken(TextSplits("on", "e", "f", ""), f"file:{book}", "text_generation")
+    before = fingerprint_of(TextSplits("on", "e", "f", ""), f"file:{book}", "text_generation")
     book.write_text("two")
-    now = taken(TextSplits("tw", "e", "f", ""), f"file:{book}", "text_generation")
+    now = fingerprint_of(TextSplits("tw", "e", "f", ""), f"file:{book}", "text_generation")
     assert difference(before, now, "characters") == "1 file changed (book.txt)"
 
 
-def test_an_export_knows_the_data_without_the_names_of_files(photos, tmp_path):
-    trained, extra = task(images(), "folder:photos", classes=["blue", "red"]), tmp_path / "extra"
+def test_an_export_detects_changed_data_without_file_names(photos, tmp_path):
+    image_task, extra = task(images(), "folder:photos", classes=["blue", "red"]), tmp_path / "extra"
     extra.mkdir()
-    fingerprint.write(tmp_path, fingerprint.take(trained))
+    fingerprint.write(tmp_path, fingerprint.compute(image_task))
     fingerprint.copy_without_names(tmp_path, extra)
     assert "7.png" not in (extra / "data.json").read_text()
-    assert fingerprint.check_scored(extra, trained, "test") is None
+    assert fingerprint.check_scored(extra, image_task, "test") is None
     (photos / "red" / "7.png").write_text("changed")
-    trained.data = images(value=1)
+    image_task.data = images(value=1)
     with pytest.raises(RequestError, match="files were changed, added or removed"):
-        fingerprint.check_scored(extra, trained, "test")
+        fingerprint.check_scored(extra, image_task, "test")
 
 
-def test_only_a_held_out_split_may_change_before_it_is_scored(tmp_path, capsys):
-    fingerprint.write(tmp_path, taken(images()))
+def test_only_the_scored_split_may_have_changed(tmp_path, capsys):
+    fingerprint.write(tmp_path, fingerprint_of(images()))
 
-    def scored(now, split="test"):
+    def check(now, split="test"):
         return fingerprint.check_scored(tmp_path, task(now, classes=["blue", "red"]), split)
 
-    assert scored(images(counts=(4, 2, 9))) == "test has 9 images and had 2"
-    assert scored(images(counts=(4, 2, 9)), "validation") is None
-    assert scored(images(counts=(9, 2, 2))) is None  # the test split is what it was
-    with pytest.raises(RequestError, match=r"train has 9 images and had 4, test has 3 images and had 2; put the data"):
-        scored(images(counts=(9, 2, 3)))
+    assert check(images(counts=(4, 2, 9))) == "test has 9 images and had 2"
+    assert check(images(counts=(4, 2, 9)), "validation") is None
+    assert check(images(counts=(9, 2, 2))) is None  # the test split has not changed
+    with pytest.raises(RequestError, match=r"train has 9 images and had 4, test has 3 images and had 2; restore"):
+        check(images(counts=(9, 2, 3)))
     with pytest.raises(RequestError, match="class 'blue' is now 'zebra'"):
-        scored(images(("red", "zebra")))
+        check(images(("red", "zebra")))
     (tmp_path / "data.json").unlink()
-    assert scored(images(counts=(9, 2, 3))) is None
-    assert "data.json is missing: data that have changed since would not be noticed." in capsys.readouterr().err
+    assert check(images(counts=(9, 2, 3))) is None
+    assert (
+        "data.json is missing: a change of the data since the training cannot be detected." in capsys.readouterr().err
+    )
     with pytest.raises(RequestError, match="class 'zebra' was added"):
-        scored(images(("blue", "red", "zebra")))
+        check(images(("blue", "red", "zebra")))

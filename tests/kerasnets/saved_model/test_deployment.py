@@ -1,4 +1,4 @@
-"""What servers are told of exported models: models.config with labels, batching parameters."""
+"""Configuration for servers: models.config with labels, batching parameters."""
 
 import contextlib
 import shutil
@@ -16,7 +16,7 @@ from kerasnets.saved_model import deployment
 from serving.client import Client, ServingError
 
 
-def add_version(models, name, *numbers):
+def add_versions(models, name, *numbers):
     for number in numbers:
         (models / name / str(number)).mkdir(parents=True)
         (models / name / str(number) / "saved_model.pb").touch()
@@ -29,8 +29,8 @@ def read_config(models):
 
 
 def test_every_model_has_an_entry(tmp_path):
-    add_version(tmp_path, "a", 1)
-    add_version(tmp_path, "b", 1, 2)
+    add_versions(tmp_path, "a", 1)
+    add_versions(tmp_path, "b", 1, 2)
     (tmp_path / "notes" / "1").mkdir(parents=True)
     deployment.update_config(tmp_path, "b", 2)
     entries = read_config(tmp_path)
@@ -40,27 +40,27 @@ def test_every_model_has_an_entry(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [deployment.CONFIG]
 
 
-def test_labels_stay_and_move(tmp_path):
-    def labels(number, label):
-        add_version(tmp_path, "a", number)
+def test_labels_stay_or_move(tmp_path):
+    def export(number, label):
+        add_versions(tmp_path, "a", number)
         deployment.update_config(tmp_path, "a", number, label)
         entry = read_config(tmp_path)["a"]
         return dict(entry.version_labels), list(entry.model_version_policy.specific.versions)
 
-    assert labels(1, "stable") == ({"stable": 1}, [1])
-    assert labels(2, "canary") == ({"stable": 1, "canary": 2}, [1, 2])
-    assert labels(3, None) == ({"stable": 1, "canary": 2}, [1, 2, 3])
-    assert labels(4, "stable") == ({"stable": 4, "canary": 2}, [2, 4])
+    assert export(1, "stable") == ({"stable": 1}, [1])
+    assert export(2, "canary") == ({"stable": 1, "canary": 2}, [1, 2])
+    assert export(3, None) == ({"stable": 1, "canary": 2}, [1, 2, 3])
+    assert export(4, "stable") == ({"stable": 4, "canary": 2}, [2, 4])
     shutil.rmtree(tmp_path / "a" / "2")
-    assert labels(5, "stable") == ({"stable": 5}, [5])
+    assert export(5, "stable") == ({"stable": 5}, [5])
     shutil.rmtree(tmp_path / "a" / "5")
-    assert labels(6, None) == ({}, [])
+    assert export(6, None) == ({}, [])
     assert not read_config(tmp_path)["a"].HasField("model_version_policy")
 
 
-def test_what_else_is_set_is_kept(tmp_path):
-    add_version(tmp_path, "a", 1)
-    add_version(tmp_path, "b", 1)
+def test_other_fields_and_entries_are_kept(tmp_path):
+    add_versions(tmp_path, "a", 1)
+    add_versions(tmp_path, "b", 1)
     deployment.update_config(tmp_path, "a", 1)
     path = tmp_path / deployment.CONFIG
     other = 'config { name: "c" base_path: "/elsewhere/c" model_platform: "tensorflow" }'
@@ -74,14 +74,14 @@ def test_what_else_is_set_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["# mine\nmodel_config_list {}", f"{deployment.GENERATED}\nmodel_config_list {{"])
-def test_a_file_of_ones_own_is_left_alone(tmp_path, capsys, text):
-    add_version(tmp_path, "a", 1)
+def test_a_file_of_the_user_is_unchanged(tmp_path, capsys, text):
+    add_versions(tmp_path, "a", 1)
     path = tmp_path / deployment.CONFIG
     path.write_text(text)
     deployment.update_config(tmp_path, "a", 1, "canary")
     assert path.read_text() == text
     printed = capsys.readouterr().err
-    assert "is left as it is" in printed and 'version_labels { key: "canary" value: 1 } to a' in printed
+    assert "is unchanged" in printed and 'version_labels { key: "canary" value: 1 } to a' in printed
 
 
 def save_adder(path, number):
@@ -94,7 +94,7 @@ def save_adder(path, number):
 
 @contextlib.contextmanager
 def server(models):
-    """`python -m serving` with the generated models.config -> its gRPC and its REST address."""
+    """Run `python -m serving` with the generated models.config; -> its gRPC and REST addresses."""
     grpc, rest = free_port(), free_port()
     flags = [f"--model_config_file={models / deployment.CONFIG}", "--allow_version_labels_for_unavailable_models"]
     command = [sys.executable, "-m", "serving", f"--port={grpc}", f"--rest_api_port={rest}", *flags]
@@ -112,7 +112,7 @@ def server(models):
         process.wait()
 
 
-def test_a_server_finds_models_and_labels_by_the_generated_file(tmp_path):
+def test_a_server_serves_the_models_and_labels_of_the_generated_file(tmp_path):
     for number in (1, 2, 3):
         save_adder(tmp_path / "a" / str(number), number)
         deployment.update_config(tmp_path, "a", number, {2: "stable", 3: "canary"}.get(number))
@@ -121,8 +121,8 @@ def test_a_server_finds_models_and_labels_by_the_generated_file(tmp_path):
     with server(tmp_path) as addresses:
         for address in addresses:
             with Client(address) as client:
-                asked = {"stable": 2, "canary": 3, None: 3}
-                for label, number in asked.items():
+                versions = {"stable": 2, "canary": 3, None: 3}
+                for label, number in versions.items():
                     assert client.predict("a", {"x": [1.0]}, label=label)["sum"] == [1 + number]
                 assert client.predict("b", {"x": [1.0]})["sum"] == [51]
                 with pytest.raises(ServingError, match="Unrecognized servable version label: oldest"):
@@ -132,7 +132,7 @@ def test_a_server_finds_models_and_labels_by_the_generated_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def batching_parameters():
-    """TensorFlow Serving's message, whose Python class no package ships."""
+    """The class of TensorFlow Serving's BatchingParameters, which no package has."""
     file = descriptor_pb2.FileDescriptorProto(
         name="batching.proto", package="b", dependency=[wrappers_pb2.DESCRIPTOR.name]
     )
@@ -151,13 +151,13 @@ def batching_parameters():
 @pytest.mark.parametrize(
     ("latencies", "size", "wait"),
     [
-        ([1, 1.1, 1.2, 1.3, 1.6, 2.7, 5.3], 32, 500),  # 10, 11.9 and 12.1 rows a millisecond at 16, 32 and 64
-        ([2, 4, 8], 1, 0),  # a batch gains nothing
+        ([1, 1.1, 1.2, 1.3, 1.6, 2.7, 5.3], 32, 500),  # 10, 11.9 and 12.1 rows per millisecond at 16, 32 and 64
+        ([2, 4, 8], 1, 0),  # batches are not faster
         ([3.0], 1, 0),
-        ([9, 2, 2.2, 4], 4, 1000),  # one row does not take longer than two
+        ([9, 2, 2.2, 4], 4, 1000),  # the latency of one row is limited to that of two
     ],
 )
-def test_batches_are_as_small_as_is_fast(batching_parameters, latencies, size, wait):
+def test_the_batch_size_is_the_smallest_fast_one(batching_parameters, latencies, size, wait):
     batches = [{"rows": 2**n, "p50": latency} for n, latency in enumerate(latencies)]
     text = deployment.batching(batches, cpus=4)
     parameters = text_format.Parse(text, batching_parameters())

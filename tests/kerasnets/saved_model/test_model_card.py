@@ -1,4 +1,4 @@
-"""The model card, and the licences of data in it."""
+"""The model card, and the licences of its data."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from kerasnets.export import EXTRA
 from kerasnets.saved_model import model_card as card
 from kerasnets.saved_model import recording
 
-# What a card holds: {key: its type, a tuple of types, or the same again for a table}; None: may be null.
+# {key: the type of its value, a tuple of types, or a table of this form}; None: the value may be null.
 TEXT, NUMBER = str, (int, float)
 LATENCY = {"calls": int, "p50": NUMBER, "p99": NUMBER}
 SCHEMA = {
@@ -61,30 +61,32 @@ def check(value, schema, where="card"):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_card_tells_what_the_model_is(models_dir, runs, task):
+def test_the_card_describes_the_model(models_dir, runs, task):
     path = models_dir / task / "1"
-    read = json.loads((path / EXTRA / card.FILE).read_text())
-    check(read, SCHEMA)
+    contents = json.loads((path / EXTRA / card.FILE).read_text())
+    check(contents, SCHEMA)
     metrics = json.loads((runs[task] / "metrics.json").read_text())
-    assert read["format"] == card.FORMAT and read["task"] == task and read["preset"] == "quick"
-    assert read["network"]["parameters"] == metrics["parameters"]
-    assert read["metrics"]["validation"] == metrics["best"]
-    assert set(read["data"]["splits"]) >= {"train", "validation", "test"} and read["data"]["licence"] != "unknown"
-    assert read["data"]["read"] == metrics["splits"]["read"] and read["data"]["left_out"] == {}
-    assert read["calibration"]["temperature"] > 0
-    assert read["weights"]["megabytes_before"] == pytest.approx(4e-6 * metrics["parameters"], rel=0.02)
-    assert "{" not in read["intended_use"] + read["limits"]
+    assert contents["format"] == card.FORMAT and contents["task"] == task and contents["preset"] == "quick"
+    assert contents["network"]["parameters"] == metrics["parameters"]
+    assert contents["metrics"]["validation"] == metrics["best"]
+    assert (
+        set(contents["data"]["splits"]) >= {"train", "validation", "test"} and contents["data"]["licence"] != "unknown"
+    )
+    assert contents["data"]["read"] == metrics["splits"]["read"] and contents["data"]["left_out"] == {}
+    assert contents["calibration"]["temperature"] > 0
+    assert contents["weights"]["megabytes_before"] == pytest.approx(4e-6 * metrics["parameters"], rel=0.02)
+    assert "{" not in contents["intended_use"] + contents["limits"]
     signatures = recording.signature_table(path)
-    assert set(read["signatures"]) == set(signatures) == set(read["verification"]["latency"])
-    for name, signature in read["signatures"].items():
-        check(read["verification"]["latency"][name], LATENCY)
+    assert set(contents["signatures"]) == set(signatures) == set(contents["verification"]["latency"])
+    for name, signature in contents["signatures"].items():
+        check(contents["verification"]["latency"][name], LATENCY)
         assert {key: value for key, value in signature.items() if key != "example"} == signatures[name]
         if signature["example"] is not None:
             (row,) = signature["example"]["instances"]
             assert set(row) == set(signature["inputs"]) and signature["example"]["signature_name"] == name
 
 
-def test_the_card_of_a_run_that_is_not_over_says_null(runs, tmp_path):
+def test_the_card_of_an_unfinished_run_has_nulls(runs, tmp_path):
     from kerasnets.loading import open_model
 
     run = tmp_path / "run"
@@ -95,10 +97,12 @@ def test_the_card_of_a_run_that_is_not_over_says_null(runs, tmp_path):
     task = open_model(run).task
     report = {"tensorflow": "2.20.0", "cpus": 2, "batches": [], "signatures": {}}
     weights = {"storage": "float32", "megabytes_before": 1.0, "megabytes_after": 1.0}
-    made = card.make(task, 5, run, {}, {}, report, weights, {})
-    check(json.loads(json.dumps(made)), SCHEMA)
-    assert made["metrics"]["evaluations"] == [{"split": "test", "loss": 1.5, "scored": "all"}]
-    assert made["calibration"] is None and made["data"]["splits"] is None and made["training"]["steps"] is None
+    contents = card.make(task, 5, run, {}, {}, report, weights, {})
+    check(json.loads(json.dumps(contents)), SCHEMA)
+    assert contents["metrics"]["evaluations"] == [{"split": "test", "loss": 1.5, "scored": "all"}]
+    assert (
+        contents["calibration"] is None and contents["data"]["splits"] is None and contents["training"]["steps"] is None
+    )
 
 
 def test_long_examples_are_left_out():
@@ -110,7 +114,7 @@ def test_long_examples_are_left_out():
     }
 
 
-def test_licences_of_data(tmp_path):
+def test_licences_of_datasets(tmp_path):
     for name in ("digits", "pydocs", "cldr", "mnist", "cifar10", "multi30k", "tiny_shakespeare"):
         assert licences.find(name).source.startswith("https://"), name
     assert licences.find("file:book.txt") == licences.find("folder:photos") == licences.UNKNOWN

@@ -1,4 +1,4 @@
-"""Smaller graphs: the same answers, signatures and shapes, of fewer operations."""
+"""Smaller graphs: the same outputs, signatures and shapes with fewer operations."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from kerasnets.saved_model.simplification import simplify
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """-> a SavedModel with a branch, a loop, a table, a variable, and much that is written twice."""
+    """-> a SavedModel with a branch, a loop, a table, a variable and redundant operations."""
     import tensorflow as tf
 
     class Module(tf.Module):
@@ -22,8 +22,8 @@ def saved(tmp_path_factory):
         def run(self, x, words):
             x = tf.matmul(x, self.weight) + tf.reshape(self.table.lookup(words), [tf.shape(x)[0], 1])
             x += tf.cast(tf.shape(x)[0], tf.float32) + tf.cast(tf.shape(x)[0], tf.float32) + (2.0 + 3.0)
-            grown = tf.cond(tf.reduce_sum(x) > 0, lambda: tf.identity(x) * 2, lambda: tf.identity(x) - 1)
-            _, total = tf.while_loop(lambda n, _: n < 3, lambda n, y: (n + 1, y + grown[:, ::-1]), (0, grown))
+            branched = tf.cond(tf.reduce_sum(x) > 0, lambda: tf.identity(x) * 2, lambda: tf.identity(x) - 1)
+            _, total = tf.while_loop(lambda n, _: n < 3, lambda n, y: (n + 1, y + branched[:, ::-1]), (0, branched))
             return {"total": total, "positions": tf.range(tf.shape(x)[0]) + 1}
 
     directory = tmp_path_factory.mktemp("saved") / "model"
@@ -39,7 +39,7 @@ def operations(path):
     return [node.op for function in graph.graph_def.library.function for node in function.node_def]
 
 
-def test_answers_stay_and_operations_go(saved, tmp_path):
+def test_outputs_stay_and_operations_are_removed(saved, tmp_path):
     import tensorflow as tf
 
     simple = shutil.copytree(saved, tmp_path / "simple")
@@ -54,16 +54,16 @@ def test_answers_stay_and_operations_go(saved, tmp_path):
         for scale in (1.0, -10.0):  # both branches
             x = tf.constant(scale * np.arange(2 * rows).reshape(rows, 2), tf.float32)
             words = tf.constant(["a", "b", "c"][:rows])
-            want, got = (signature(x=x, words=words) for signature in signatures)
-            assert want.keys() == got.keys()
-            for name in want:
-                np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
-    # The function is still there by its name, and its variable is the one that trains on.
+            expected, outputs = (signature(x=x, words=words) for signature in signatures)
+            assert expected.keys() == outputs.keys()
+            for name in expected:
+                np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-6)
+    # The function keeps its name, and its variable is still that of the module.
     new.weight.assign(tf.zeros([2, 2]))
     assert new.run(tf.ones([1, 2]), tf.constant(["c"]))["total"].numpy().tolist() == [[56.0, 56.0]]
 
 
-def test_a_simple_model_stays_as_it_is(saved, tmp_path):
+def test_a_simplified_model_does_not_change_again(saved, tmp_path):
     simple = shutil.copytree(saved, tmp_path / "simple")
     simplify(simple)
     once = operations(simple)
@@ -71,7 +71,7 @@ def test_a_simple_model_stays_as_it_is(saved, tmp_path):
     assert sorted(operations(simple)) == sorted(once)
 
 
-def test_a_session_of_tensorflow_1_loads_it(saved, tmp_path):
+def test_a_tensorflow_1_session_loads_a_simplified_model(saved, tmp_path):
     import tensorflow as tf
 
     simple = shutil.copytree(saved, tmp_path / "simple")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from requests_refused import refused
+from rejected_requests import assert_rejected
 
 from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
 from kerasnets.images import decoder, gif, headers
@@ -21,8 +21,8 @@ from kerasnets.tasks.image_classification.task import ImageClassificationTask, e
 
 
 @pytest.fixture(scope="module")
-def opened(opened_run):
-    return opened_run("image_classification")
+def opened(load_run):
+    return load_run("image_classification")
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_pictures_that_cannot_be_used_are_refused(image, name):
     bad, sentence = WRONG[name]
-    refused(image["serving_default"], f"image_bytes 1 .*{sentence}", image_bytes=tf.constant([PNG, bad, JPEG]))
+    assert_rejected(image["serving_default"], f"image_bytes 1 .*{sentence}", image_bytes=tf.constant([PNG, bad, JPEG]))
     with pytest.raises(decoder.ImageError, match=sentence):  # as training
         decoder.read(bad)
     assert image["serving_default"](image_bytes=tf.constant([PNG]))["label"].shape == (1, 5)
@@ -299,8 +299,10 @@ def test_a_bmp_from_the_top_down_is_the_same_picture():
 
 
 def test_every_wrong_row_can_be_the_last_one_that_is_read(image):
-    refused(image["explain"], "image_bytes 0 is broken", image_bytes=tf.constant([PNG[:1000]]))
-    refused(image["explain"], "image_bytes 2 is broken", image_bytes=tf.constant([PNG, PNG, PNG[:1000], JPEG[:900]]))
+    assert_rejected(image["explain"], "image_bytes 0 is broken", image_bytes=tf.constant([PNG[:1000]]))
+    assert_rejected(
+        image["explain"], "image_bytes 2 is broken", image_bytes=tf.constant([PNG, PNG, PNG[:1000], JPEG[:900]])
+    )
 
 
 def test_wrong_examples_name_the_row(image):
@@ -309,17 +311,19 @@ def test_wrong_examples_name_the_row(image):
     wrong_type = tf.train.Example(features=tf.train.Features(feature={"image_bytes": number})).SerializeToString()
     good = example_message(PNG)
     for bad in (b"", b"\xff\xff\xff", other, wrong_type):
-        refused(
+        assert_rejected(
             image["classify"], "inputs 1 is no serialized tf.Example .*image_bytes", inputs=tf.constant([good, bad])
         )
-    refused(image["classify"], "image_bytes 1 is no PNG", inputs=tf.constant([good, example_message(b"text")]))
+    assert_rejected(image["classify"], "image_bytes 1 is no PNG", inputs=tf.constant([good, example_message(b"text")]))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 255.5, 1e30])
 def test_pixels_out_of_range_name_the_row(image, value):
     pixels = np.zeros((3, 8, 8, 1), np.float32)
     pixels[2, 7, 0] = value
-    refused(image["pixels"], "pixels 2 has values that are not numbers from 0 to 255", pixels=tf.constant(pixels))
+    assert_rejected(
+        image["pixels"], "pixels 2 has values that are not numbers from 0 to 255", pixels=tf.constant(pixels)
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from peak_memory import peak_memory
-from requests_refused import refused
+from rejected_requests import assert_rejected
 from small_runs import TASKS
 
 from kerasnets.loading import open_model
@@ -38,7 +38,7 @@ class TestRequire:
     def test_bytes(self):
         texts = tf.constant(["a" * 600] * 1000 + ["a" * 400_000])
         assert requests.require_bytes(texts, "text", 400_000).shape == (1001,)
-        refused(
+        assert_rejected(
             requests.require_bytes,
             "text 1000 is 400000 bytes long, more than the limit of 399,999",
             texts,
@@ -46,7 +46,7 @@ class TestRequire:
             399_999,
         )
         more = tf.concat([texts, ["a"]], axis=0)
-        refused(
+        assert_rejected(
             requests.require_bytes,
             "text has 1000001 bytes in all its rows, more than .* 1,000,000",
             more,
@@ -55,11 +55,15 @@ class TestRequire:
         )
 
     def test_rows(self):
-        refused(requests.require_rows, "pixels has 3 rows, more than the limit of 2", tf.zeros([3, 4]), "pixels", 2)
+        assert_rejected(
+            requests.require_rows, "pixels has 3 rows, more than the limit of 2", tf.zeros([3, 4]), "pixels", 2
+        )
 
     def test_together_does_not_overflow(self):
         many = tf.constant(2**31 - 1)
-        refused(requests.require_together, "text has 2147483647 rows of up to", many, many, "text", "words", 2**31 - 1)
+        assert_rejected(
+            requests.require_together, "text has 2147483647 rows of up to", many, many, "text", "words", 2**31 - 1
+        )
 
 
 class TestRequireUtf8:
@@ -70,7 +74,7 @@ class TestRequireUtf8:
 
     def test_first_bad_row_is_named(self):
         wrong = tf.constant([b"fine", b"\xff", b"\xc3"])
-        refused(tf.function(requests.require_utf8), "text 1 is not valid UTF-8", wrong)
+        assert_rejected(tf.function(requests.require_utf8), "text 1 is not valid UTF-8", wrong)
 
 
 def options(rows, length, signature):
@@ -180,6 +184,6 @@ def test_every_signature_keeps_to_the_budget(task, models_dir):
             megabytes, seconds = cost(functools.partial(call, signature, inputs))
             assert megabytes < MOST and seconds < SLOWER * SECONDS[task][name], (name, megabytes, seconds)
         for inputs, sentence in wrong:
-            megabytes, seconds = cost(functools.partial(refused, call, sentence, signature, inputs))
+            megabytes, seconds = cost(functools.partial(assert_rejected, call, sentence, signature, inputs))
             assert megabytes < REFUSED and seconds < SLOWER * REFUSED_SECONDS, (name, sentence, megabytes, seconds)
     assert not left

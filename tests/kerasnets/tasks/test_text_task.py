@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_checks import assert_close
-from requests_refused import refused
+from rejected_requests import assert_rejected
 
 from kerasnets.checks import RequestError
 from kerasnets.data.sources import TextSplits
@@ -23,8 +23,8 @@ from kerasnets.text.characters import CharacterVocabulary
 
 
 @pytest.fixture(scope="module")
-def opened(opened_run):
-    return opened_run("text_generation")
+def opened(load_run):
+    return load_run("text_generation")
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_broken_state_names_its_row(call, place, value):
     state = call("stream", ["The ", "A "], length=5)["state"]
     assert call("stream", ["", ""], length=5, state=state)["text"].shape == (2,)
     # -70 is an output of the only LSTM, whose cell is the 64 numbers at the end
-    refused(call, "state 1 is no state of this model", "stream", ["a", "b"], state=broken(state, place, value))
+    assert_rejected(call, "state 1 is no state of this model", "stream", ["a", "b"], state=broken(state, place, value))
 
 
 def test_a_state_of_another_model_is_refused(opened, call):
@@ -242,7 +242,7 @@ def test_a_state_of_another_model_is_refused(opened, call):
     other = opened.task.signatures(model)["stream"]
     state = call("stream", ["The "], length=5)["state"]
     inputs = {name: tf.constant(x) for name, x in opened.task.defaults(model)["stream"].items()}
-    refused(other, "state 0 is no state of this model", prompt=tf.constant([""]), **inputs | {"state": state})
+    assert_rejected(other, "state 0 is no state of this model", prompt=tf.constant([""]), **inputs | {"state": state})
 
 
 # next_char, explain.
@@ -288,10 +288,10 @@ def test_explain_tells_what_was_expected_and_what_the_gates_do(opened):
 
 def test_explain_bounds_the_size_of_its_answer(opened):
     explain = opened.signatures["explain"]
-    refused(
+    assert_rejected(
         explain, "text 1 is 1001 characters long, more than the limit of 1,000", text=tf.constant(["a", "x" * 1001])
     )
-    refused(explain, "together more than 20,000", text=tf.constant(["x" * 1000] + ["a"] * 20))
+    assert_rejected(explain, "together more than 20,000", text=tf.constant(["x" * 1000] + ["a"] * 20))
     assert explain(text=tf.constant(["x" * 1000]))["cell"].shape[1] == 1000
 
 
@@ -325,7 +325,7 @@ def test_explain_bounds_the_size_of_its_answer(opened):
 )
 def test_wrong_requests_name_the_row_and_what_is_allowed(call, inputs, sentence):
     arguments = {"prompt": ["The ", "A "]} | inputs
-    refused(call, sentence, "sample", **arguments)
+    assert_rejected(call, sentence, "sample", **arguments)
 
 
 def test_wrong_texts_are_refused_by_every_signature(opened):
@@ -336,7 +336,7 @@ def test_wrong_texts_are_refused_by_every_signature(opened):
             ([b"\xc0"], "text 0 is not valid UTF-8"),
             ([], "no rows"),
         ]:
-            refused(opened.signatures[name], sentence, **{key: tf.constant(texts, tf.string)})
+            assert_rejected(opened.signatures[name], sentence, **{key: tf.constant(texts, tf.string)})
 
 
 @given(
@@ -437,7 +437,7 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(opened):
     answers = signatures["serving_default"](prompt=tf.constant(["The ", "\ufeffThe "]))["text"].numpy()
     assert answers[0] == answers[1]
     for mark in ("\ufeff", ""):
-        refused(signatures["serving_default"], "prompt 0 is empty", prompt=tf.constant([mark]))
+        assert_rejected(signatures["serving_default"], "prompt 0 is empty", prompt=tf.constant([mark]))
     with_mark, without = (signatures["explain"](text=tf.constant([text])) for text in ("\ufeffThe", "The"))
     assert np.array_equal(with_mark["characters"], without["characters"])
 

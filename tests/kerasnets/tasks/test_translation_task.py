@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from requests_refused import refused
-from search_reference import log_softmax, plain_beams, plain_greedy
+from rejected_requests import assert_rejected
+from search_reference import log_softmax, reference_beam_search, reference_greedy
 
 from kerasnets.checks import RequestError
 from kerasnets.config.networks import Seq2SeqLSTMOptions
@@ -22,8 +22,8 @@ START, END = 1, 2
 
 
 @pytest.fixture(scope="module")
-def opened(opened_run):
-    return opened_run("translation")
+def opened(load_run):
+    return load_run("translation")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,9 @@ def test_a_sentence_does_not_depend_on_its_neighbours(signatures, runs):
 def test_a_byte_order_mark_is_no_part_of_a_sentence(signatures):
     answers = call(signatures["serving_default"], text=["twenty-three", "\ufefftwenty-three"])["translation"]
     assert answers[0] == answers[1]
-    refused(signatures["score"], "text 0 is empty", text=tf.constant(["\ufeff"]), translation=tf.constant(["a"]))
+    assert_rejected(
+        signatures["score"], "text 0 is empty", text=tf.constant(["\ufeff"]), translation=tf.constant(["a"])
+    )
 
 
 def test_pairs_that_are_not_trained_on_are_counted(opened):
@@ -108,10 +110,10 @@ def test_greedy_and_beams_equal_plain_loops_over_the_network(opened, signatures)
     beams = call(signatures["beam_search"], text=SENTENCES[:2], length_penalty=np.array([1.0, 0.0], np.float32))
     for row, (sentence, alpha) in enumerate(zip(SENTENCES[:2], [1.0, 0.0], strict=True)):
         logits, length = plain(opened, sentence)
-        tokens, log_probability = plain_greedy(logits, 3 * length + 20)
+        tokens, log_probability = reference_greedy(logits, 3 * length + 20)
         assert greedy["translation"][row].decode() == opened.task.vocabulary.detokenize_python(tokens)
         assert greedy["score"][row] == pytest.approx(log_probability / len(tokens), abs=1e-4)
-        expected = plain_beams(logits, 2 * length + 10, alpha, BEAMS)
+        expected = reference_beam_search(logits, 2 * length + 10, alpha, BEAMS)
         words = [opened.task.vocabulary.detokenize_python(tokens) for tokens, _ in expected]
         assert [text.decode() for text in beams["translations"][row]] == words
         assert beams["scores"][row] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -182,26 +184,30 @@ def test_wrong_requests_name_the_row(signatures):
     for name, signature in signatures.items():
         more = {"length_penalty": np.ones(1, np.float32)} if name == "beam_search" else {}
         more |= {"translation": ["a"]} if name == "score" else {}
-        refused(call, "text 1 is empty", signature, text=["one", "  "], **more)
-        refused(call, "text 0 is not valid UTF-8", signature, text=[b"\xff"], **more)
-        refused(call, "text 0 is [0-9]+ subwords long, more than the limit of 60", signature, text=long, **more)
+        assert_rejected(call, "text 1 is empty", signature, text=["one", "  "], **more)
+        assert_rejected(call, "text 0 is not valid UTF-8", signature, text=[b"\xff"], **more)
+        assert_rejected(call, "text 0 is [0-9]+ subwords long, more than the limit of 60", signature, text=long, **more)
     beams, score = signatures["beam_search"], signatures["score"]
     many = ["one two three four five six seven eight nine ten"] * 800
-    refused(call, "text has 800 rows of up to .* more than 6,400: give fewer rows", score, text=many, translation=["a"])
-    refused(call, "text has 800 rows of up to", signatures["explain"], text=many)
+    assert_rejected(
+        call, "text has 800 rows of up to .* more than 6,400: give fewer rows", score, text=many, translation=["a"]
+    )
+    assert_rejected(call, "text has 800 rows of up to", signatures["explain"], text=many)
     for wrong in (np.nan, np.inf, 5.1):
         penalties = np.array([1, wrong], np.float32)
-        refused(
+        assert_rejected(
             call,
             "length_penalty 1 is .* must be a number from -5 to 5",
             beams,
             text=["a", "b"],
             length_penalty=penalties,
         )
-    refused(call, "length_penalty has 3 rows and text 2", beams, text=["a", "b"], length_penalty=np.ones(3, np.float32))
-    refused(call, "translation 1 is empty", score, text=["a", "b"], translation=["a", ""])
-    refused(call, "translation 0 is [0-9]+ subwords long", score, text=["a"], translation=["eins " * 90])
-    refused(call, "translation has 2 rows and text 3", score, text=["a", "b", "c"], translation=["a", "b"])
+    assert_rejected(
+        call, "length_penalty has 3 rows and text 2", beams, text=["a", "b"], length_penalty=np.ones(3, np.float32)
+    )
+    assert_rejected(call, "translation 1 is empty", score, text=["a", "b"], translation=["a", ""])
+    assert_rejected(call, "translation 0 is [0-9]+ subwords long", score, text=["a"], translation=["eins " * 90])
+    assert_rejected(call, "translation has 2 rows and text 3", score, text=["a", "b", "c"], translation=["a", "b"])
 
 
 def test_training_pairs_begin_and_end(opened):
@@ -215,6 +221,6 @@ def test_training_pairs_begin_and_end(opened):
 def test_the_plain_loops_are_what_they_say():
     """One that a search is compared with has to be right by itself: probabilities of all its continuations add up."""
     table = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=4))
-    found = plain_beams(lambda tokens: table[tokens[-1]], 1, 0.0, 4, end=-1)
+    found = reference_beam_search(lambda tokens: table[tokens[-1]], 1, 0.0, 4, end=-1)
     assert np.exp([score for _, score in found]).sum() == pytest.approx(1)
     assert log_softmax(table) == pytest.approx(table)

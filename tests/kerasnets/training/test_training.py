@@ -1,6 +1,6 @@
-"""Training: two devices as one, exact resumption, clipping, the run directory, schedules.
+"""Training: several devices, exact resumption, clipping, the run directory, schedules.
 
-Two devices must be made before TensorFlow starts, so this file runs itself as a program for them.
+Two devices must be configured before TensorFlow starts, so this file runs itself as a program for them.
 """
 
 import functools
@@ -31,8 +31,8 @@ from kerasnets.training.step import make_step
 STEPS_PER_EPOCH = 3
 
 
-class StandIn:
-    """A task of random data; `stop_at` is the validation at which it fails, as if the process were ended there."""
+class FakeTask:
+    """A task with random data. The validation number `stop_at` fails, as if the process had been killed."""
 
     best, best_is = "score", "highest"
     steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
@@ -62,8 +62,8 @@ class StandIn:
         return {"train": 8 * STEPS_PER_EPOCH}
 
 
-class Pictures(StandIn):
-    """Has batch normalization."""
+class Images(FakeTask):
+    """Its network has batch normalization."""
 
     def model(self):
         model = ConvNet(3, filters=(4, 5))
@@ -71,7 +71,7 @@ class Pictures(StandIn):
         return model
 
     def batch(self, step, rng):
-        pixels = rng.integers(0, 255, (8, 8, 8, 1)) // np.arange(1, 9)[:, None, None, None]  # no two alike
+        pixels = rng.integers(0, 255, (8, 8, 8, 1)) // np.arange(1, 9)[:, None, None, None]  # all different
         return {"pixels": pixels.astype(np.uint8), "labels": rng.integers(0, 3, 8).astype(np.int32)}
 
     def loss(self, model, batch, carry, training):
@@ -79,7 +79,7 @@ class Pictures(StandIn):
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
 
-class Characters(StandIn):
+class Characters(FakeTask):
     """Carries the LSTM's states from step to step."""
 
     dropout = 0.0
@@ -94,7 +94,7 @@ class Characters(StandIn):
         return {"inputs": tokens[:, :-1], "targets": tokens[:, 1:]}
 
     def initial_carry(self):
-        rng = np.random.default_rng(2)  # rows differ, so that a mixed-up order shows
+        rng = np.random.default_rng(2)  # rows differ, so that a wrong order is detected
         return [tuple(rng.normal(0, 1, (8, 6)).astype(np.float32) for _ in "hc") for _ in range(2)]
 
     def loss(self, model, batch, carry, training):
@@ -107,8 +107,8 @@ class CharactersWithDropout(Characters):
     dropout = 0.4
 
 
-class Pairs(StandIn):
-    """Padding makes rows weigh differently; the shape of a batch changes from step to step, and one has an odd row."""
+class Pairs(FakeTask):
+    """Rows have different weights because of padding. Batches have different shapes, and one an odd number of rows."""
 
     shapes_vary = True
 
@@ -134,31 +134,30 @@ class Pairs(StandIn):
 
 
 def three_steps(task, strategy):
-    """-> the loss and weight of each step, the weights after the last, the carry, the examples' shares of a batch."""
+    """-> loss and weight of each step; then the weights and the carry; for each step the rows of each device."""
     trainer = Trainer(task, strategy, steps=6)
-    # Adam divides by the size of the gradients: where they are rounding alone it would scale that up, and this compares
-    # what is more than rounding.
+    # Adam divides by the size of the gradients: a larger epsilon keeps it from scaling rounding errors up.
     trainer.optimizer.epsilon = 1e-4
-    batches, results, shares = iter(trainer.batches(0)), [], []
+    batches, results, rows = iter(trainer.batches(0)), [], []
     for _ in range(3):
         batch = next(batches)
-        shares.append([len(part) for part in strategy.experimental_local_results(next(iter(batch.values())))])
+        rows.append([len(part) for part in strategy.experimental_local_results(next(iter(batch.values())))])
         loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
         results.append((float(loss), float(weight)))
-    assert trainer.step.experimental_get_tracing_count() == 1  # one graph, whatever the shapes
-    return results, values(trainer), trainer.collect(), shares
+    assert trainer.step.experimental_get_tracing_count() == 1  # one graph for all shapes
+    return results, values(trainer), trainer.collect_carry(), rows
 
 
 def values(trainer):
-    """-> the variables of the model by their place and path, without the model's name, which counts up."""
+    """-> the variables of the model by index and path, without the model's name, which contains a counter."""
     variables = enumerate(trainer.model.variables)
     return {f"{n}/{variable.path.partition('/')[2]}": variable.numpy() for n, variable in variables}
 
 
 def clipped_step(strategy):
-    """One step of a linear model whose devices have the gradients [3, 0] and [0, 4], of weight 2 -> its weights."""
+    """Run one step of a linear model whose devices have the gradients [3, 0] and [0, 4] of weight 2; -> its weights"""
 
-    class Linear(StandIn):
+    class Linear(FakeTask):
         def loss(self, model, batch, carry, training):
             return tf.reduce_sum(model(batch["x"])), tf.cast(len(batch["x"]), tf.float32), carry
 
@@ -180,28 +179,28 @@ def difference(ours, theirs):
 
 
 def compare_devices():
-    """Prints, as JSON, how much two devices differ from one."""
+    """Print the differences between one device and two, as JSON."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one, two = make_strategy("one_device"), make_strategy("mirrored")
     report = {
         "replicas": [one.num_replicas_in_sync, two.num_replicas_in_sync, make_strategy("auto").num_replicas_in_sync]
     }
-    for task in (Pictures, Characters, Pairs):
-        (losses, weights, carry, _), (losses2, weights2, carry2, shares) = (
+    for task in (Images, Characters, Pairs):
+        (losses, weights, carry, _), (losses2, weights2, carry2, rows) = (
             three_steps(task(), one),
             three_steps(task(), two),
         )
         assert list(weights) == list(weights2)
         paths = [path for path in weights if "seed_generator" not in path]
-        begun = values(Trainer(task(), one, steps=6))
+        initial = values(Trainer(task(), one, steps=6))
         report[task.__name__] = {
             "losses": np.abs(np.subtract(losses, losses2)).max(axis=0).tolist(),
             "weights": difference([weights[p] for p in paths], [weights2[p] for p in paths]),
-            # A key's bias shifts all scores alike, so that its gradient is zero but for rounding.
-            "moved": min(difference(weights[p], begun[p]) for p in paths if not p.endswith("key/bias")),
+            # A key's bias shifts all scores equally, so its gradient is zero except for rounding errors.
+            "update": min(difference(weights[p], initial[p]) for p in paths if not p.endswith("key/bias")),
             "carry": difference(carry, carry2),
-            "shares": shares,
+            "rows": rows,
         }
     report["clipped"] = [clipped_step(one), clipped_step(two)]
     print(json.dumps(report))
@@ -211,32 +210,32 @@ def compare_devices():
 def devices():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, __file__]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_mirrored_takes_all_devices_and_auto_one_cpu(devices):
+def test_mirrored_uses_all_devices_and_auto_one_cpu(devices):
     assert devices["replicas"] == [1, 2, 1]
 
 
-@pytest.mark.parametrize("task", ["Pictures", "Characters", "Pairs"])
-def test_two_devices_train_as_one(devices, task):
+@pytest.mark.parametrize("task", ["Images", "Characters", "Pairs"])
+def test_two_devices_compute_the_same_as_one(devices, task):
     report = devices[task]
-    assert report["moved"] > 1e-3  # else nothing would be compared
+    assert report["update"] > 1e-3  # all weights have changed
     assert report["losses"][0] < 1e-5
     assert report["losses"][1] == 0
     assert report["weights"] < 1e-5
     assert report["carry"] < 1e-5
 
 
-def test_each_device_has_its_share_of_a_batch(devices):
-    assert devices["Characters"]["shares"] == [[4, 4]] * 3
-    assert devices["Pairs"]["shares"] == [[4, 4], [4, 3], [4, 4]]
+def test_batches_are_split_over_the_devices(devices):
+    assert devices["Characters"]["rows"] == [[4, 4]] * 3
+    assert devices["Pairs"]["rows"] == [[4, 4], [4, 3], [4, 4]]
 
 
-def test_gradients_are_clipped_after_they_are_summed(devices):
-    # The mean [1.5, 2] has length 2.5 and is cut to 0.5; cut on each device it would point elsewhere.
+def test_gradients_are_clipped_after_the_sum(devices):
+    # The mean [1.5, 2] has norm 2.5 and is clipped to 0.5; clipping on each device would give another direction.
     for weights in devices["clipped"]:
         np.testing.assert_allclose(weights, [-0.3, -0.4], atol=1e-6)
 
@@ -245,10 +244,10 @@ def test_gradients_are_clipped_after_they_are_summed(devices):
 
 
 def run_files(path):
-    """-> all that an epoch leaves behind, without what is a matter of time: log, weights and the newest checkpoint."""
-    times = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
+    """-> the log without timings, the weights of model.keras, and the newest checkpoint."""
+    timings = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
-    log = [{key: value for key, value in entry.items() if key not in times} for entry in log]
+    log = [{key: value for key, value in entry.items() if key not in timings} for entry in log]
     model = RunDirectory(path).load_model()
     newest = max((path / "checkpoints").glob("ckpt-*.index"), key=lambda file: int(file.stem.removeprefix("ckpt-")))
     reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
@@ -258,22 +257,23 @@ def run_files(path):
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """-> the directories of an uninterrupted run and of one that was ended within the second epoch, their metrics."""
-    whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
+    """-> directory of an uninterrupted run, directory of a run that was interrupted in epoch 2 and resumed; the metrics
+    of both."""
+    uninterrupted, interrupted = tmp_path_factory.mktemp("uninterrupted"), tmp_path_factory.mktemp("interrupted")
     one, make = make_strategy("one_device"), functools.partial(CharactersWithDropout, epochs=3)
-    expected = train(make(), one, RunDirectory(whole))
+    expected = train(make(), one, RunDirectory(uninterrupted))
     with pytest.raises(InterruptedError):
-        train(make(stop_at=2), one, RunDirectory(broken))
-    left = (broken / "log.jsonl").read_text("utf-8")
-    assert [json.loads(line)["step"] for line in left.splitlines()] == [3, 3, 6]  # the last has no checkpoint
-    with (broken / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"kind": "validation", "step": 6, "sc')  # and a line was being written
-    return whole, broken, expected, train(make(), one, RunDirectory(broken))
+        train(make(stop_at=2), one, RunDirectory(interrupted))
+    log = (interrupted / "log.jsonl").read_text("utf-8")
+    assert [json.loads(line)["step"] for line in log.splitlines()] == [3, 3, 6]  # the last has no checkpoint
+    with (interrupted / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "validation", "step": 6, "sc')  # an incomplete line
+    return uninterrupted, interrupted, expected, train(make(), one, RunDirectory(interrupted))
 
 
-def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(resumed):
-    whole, broken, *_ = resumed
-    (log, weights, checkpoint), (log2, weights2, checkpoint2) = run_files(whole), run_files(broken)
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(resumed):
+    uninterrupted, interrupted, *_ = resumed
+    (log, weights, checkpoint), (log2, weights2, checkpoint2) = run_files(uninterrupted), run_files(interrupted)
     assert log == log2
     for ours, theirs in zip(weights, weights2, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -282,25 +282,25 @@ def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(resumed):
         np.testing.assert_array_equal(value, checkpoint2[name], err_msg=name)
 
 
-def test_resumed_training_gives_the_same_metrics(resumed):
-    *_, expected, given = resumed
+def test_resumed_training_has_the_same_metrics(resumed):
+    *_, expected, metrics = resumed
     for name in ("splits", "parameters", "steps", "best", "last"):
-        assert given[name] == expected[name], name
-    assert given["steps"] == given["last"]["step"] == 9
+        assert metrics[name] == expected[name], name
+    assert metrics["steps"] == metrics["last"]["step"] == 9
 
 
-def test_checkpoint_holds_optimizer_carry_and_random_generators(resumed):
+def test_a_checkpoint_contains_optimizer_carry_and_random_generators(resumed):
     _, _, checkpoint = run_files(resumed[0])
     model = CharactersWithDropout().model()
-    assert len(model.variables) > len(model.weights)  # the dropouts' generators are no weights
+    assert len(model.variables) > len(model.weights)  # the dropouts' generators are not weights
     variables = [name for name in checkpoint if name.startswith("variables/")]
     moments = 2 * len(model.trainable_variables)
-    assert len(variables) >= len(model.variables) + moments + 1  # and the count of steps
+    assert len(variables) >= len(model.variables) + moments + 1  # and the number of steps
     assert sum(name.startswith("carry/") for name in checkpoint) == 4
 
 
-def test_random_generators_go_on_where_they_were():
-    """Else dropout would repeat itself, and a resumed run would differ: the test above must not pass by chance."""
+def test_random_generators_change_in_a_step():
+    """Otherwise the test of resumed training would pass even if checkpoints lacked the generators."""
     trainer = Trainer(CharactersWithDropout(), make_strategy("one_device"), 6)
     generators = [v for v in trainer.model.variables if "seed" in v.path]
     before = [v.numpy() for v in generators]
@@ -309,23 +309,23 @@ def test_random_generators_go_on_where_they_were():
     assert all(np.any(old != v.numpy()) for old, v in zip(before, generators, strict=True))
 
 
-def test_finished_training_has_nothing_left_to_do(resumed):
-    whole, _, expected, _ = resumed
-    before = run_files(whole)[0]
-    again = train(CharactersWithDropout(stop_at=1, epochs=3), make_strategy("one_device"), RunDirectory(whole))
+def test_finished_training_changes_nothing(resumed):
+    finished, _, expected, _ = resumed
+    before = run_files(finished)[0]
+    again = train(CharactersWithDropout(stop_at=1, epochs=3), make_strategy("one_device"), RunDirectory(finished))
     assert again["last"] == expected["last"]
-    assert run_files(whole)[0] == before
+    assert run_files(finished)[0] == before
 
 
 class Diverging(Characters):
-    """Its loss is NaN from step `bad` on, as long as the learning rate is what it was."""
+    """The loss is NaN from step `first_nan` on, unless the learning rate is changed."""
 
-    bad = 4
+    first_nan = 4
 
     def training_batches(self, start, stop):
         def batch(step):
             values = self.batch(step, np.random.default_rng([5, step]))
-            diverges = step >= self.bad and self.config.training.learning_rate == 0.01
+            diverges = step >= self.first_nan and self.config.training.learning_rate == 0.01
             return values | {"factor": np.full(8, np.nan if diverges else 1, np.float32)}
 
         return to_dataset(batch, start, stop)
@@ -335,65 +335,62 @@ class Diverging(Characters):
         return loss * batch["factor"][0], weight, carry
 
 
-def test_a_loss_that_is_no_number_ends_training_with_a_way_to_go_on(tmp_path):
+def test_a_nan_loss_ends_training_with_a_remedy(tmp_path):
     run, one = RunDirectory(tmp_path), make_strategy("one_device")
-    way_out = "by the same command with --resume-with training.learning_rate=0.005 or another option"
-    with pytest.raises(
-        FloatingPointError, match=f"the loss is nan at step 6; the run goes on from step 3, .*{way_out}"
-    ):
+    remedy = "with the same command and --resume-with training.learning_rate=0.005 or another option"
+    with pytest.raises(FloatingPointError, match=f"the loss is nan at step 6; resume the run from step 3, .*{remedy}"):
         train(Diverging(), one, run)
-    whole = run.load_model().get_weights()
-    assert all(np.isfinite(weights).all() for weights in whole)
+    assert all(np.isfinite(weights).all() for weights in run.load_model().get_weights())
     with pytest.raises(FloatingPointError, match="the loss is nan at step 6"):
-        train(Diverging(), one, run)  # the same again is the same again
+        train(Diverging(), one, run)  # without changes it fails again
     metrics = train(Diverging(learning_rate=0.005), one, run, {"training.learning_rate": [0.01, 0.005]})
     assert metrics["steps"] == 6 and np.isfinite(metrics["last"]["score"])
     assert run.history("options") == [{"kind": "options", "step": 3, "training.learning_rate": [0.01, 0.005]}]
     assert [entry["step"] for entry in run.history("training")] == [3, 6]
 
 
-def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(tmp_path):
-    class Spoilt(Characters):
+def test_infinite_weights_are_not_saved(tmp_path):
+    class InfiniteWeight(Characters):
         def validate(self, model):
             if self.validations == 1:
                 model.trainable_variables[-1].assign(np.full(model.trainable_variables[-1].shape, np.inf))
-            return super().validate(model) | {"score": 1.0}  # a metric need not tell
+            return super().validate(model) | {"score": 1.0}  # the metric does not show it
 
     run = RunDirectory(tmp_path)
-    with pytest.raises(FloatingPointError, match="the largest weight is inf at step 6; the run goes on from step 3"):
-        train(Spoilt(), make_strategy("one_device"), run)
+    with pytest.raises(FloatingPointError, match="the largest weight is inf at step 6; resume the run from step 3"):
+        train(InfiniteWeight(), make_strategy("one_device"), run)
     assert [path.name for path in sorted((tmp_path / "checkpoints").glob("*.index"))] == ["ckpt-3.index"]
     assert all(np.isfinite(weights).all() for weights in run.load_model().get_weights())
 
 
-def test_a_first_epoch_that_fails_leaves_no_model(tmp_path):
-    class Broken(Diverging):
-        bad = 0
+def test_a_failed_first_epoch_writes_no_model(tmp_path):
+    class DivergingAtOnce(Diverging):
+        first_nan = 0
 
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 3; the run goes on from the start, by"):
-        train(Broken(), make_strategy("one_device"), RunDirectory(tmp_path))
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 3; resume the run from the start, with"):
+        train(DivergingAtOnce(), make_strategy("one_device"), RunDirectory(tmp_path))
     assert not (tmp_path / "model.keras").exists()
 
 
 # Damaged files.
 
 
-def cut_off(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture
-def ended(resumed, tmp_path):
-    """-> a copy of a run of three epochs, of which the checkpoints of the last two are there."""
+def finished_run(resumed, tmp_path):
+    """-> a copy of the finished run of three epochs, with the checkpoints of the last two."""
     shutil.copytree(resumed[0], tmp_path / "run")
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "changed", "missing", "index cut off", "leftovers"])
-def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(ended, resumed, damage, capsys):
-    (data,) = (ended / "checkpoints").glob("ckpt-9.data*")
-    if damage == "cut off":
-        cut_off(data)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "changed", "missing", "index truncated", "leftovers"])
+def test_training_resumes_from_the_newest_undamaged_checkpoint(finished_run, resumed, damage, capsys):
+    (data,) = (finished_run / "checkpoints").glob("ckpt-9.data*")
+    if damage == "truncated":
+        truncate(data)
     elif damage == "empty":
         data.write_bytes(b"")
     elif damage == "changed":
@@ -402,70 +399,72 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(ended, resume
         data.write_bytes(content[:middle] + bytes(16) + content[middle + 16 :])
     elif damage == "missing":
         data.unlink()
-    elif damage == "index cut off":
-        cut_off(ended / "checkpoints" / "ckpt-9.index")
+    elif damage == "index truncated":
+        truncate(finished_run / "checkpoints" / "ckpt-9.index")
     else:
-        (ended / "checkpoints" / "checkpoint").unlink()  # without it TensorFlow knows of no checkpoint
-        (ended / "checkpoints" / "ckpt-12_temp").mkdir()
-    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), RunDirectory(ended))
-    (log, weights, _), (log2, weights2, _) = run_files(resumed[0]), run_files(ended)
+        (finished_run / "checkpoints" / "checkpoint").unlink()  # without it TensorFlow finds no checkpoint
+        (finished_run / "checkpoints" / "ckpt-12_temp").mkdir()
+    metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), RunDirectory(finished_run))
+    (log, weights, _), (log2, weights2, _) = run_files(resumed[0]), run_files(finished_run)
     assert metrics["last"] == resumed[2]["last"] and log == log2
     for ours, theirs in zip(weights, weights2, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     if damage == "leftovers":
-        assert "going on from step 9 (epoch 3)" in told
-        assert not (ended / "checkpoints" / "ckpt-12_temp").exists()
+        assert "resuming from step 9 (epoch 3)" in errors
+        assert not (finished_run / "checkpoints" / "ckpt-12_temp").exists()
     else:
-        assert "the checkpoint of step 9 is damaged or cut off.\ngoing on from step 6 (epoch 2)" in told
+        assert "the checkpoint of step 9 is damaged or cut off.\nresuming from step 6 (epoch 2)" in errors
 
 
-def test_damage_that_cannot_be_mended_is_a_sentence(ended):
+def test_damage_of_all_checkpoints_is_reported(finished_run):
     one = make_strategy("one_device")
-    for path in (ended / "checkpoints").glob("ckpt-*.data*"):
-        cut_off(path)
+    for path in (finished_run / "checkpoints").glob("ckpt-*.data*"):
+        truncate(path)
     with pytest.raises(RequestError, match="no checkpoint in .* can be read; put one back from a copy, or remove"):
-        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(finished_run))
 
 
-def test_a_log_that_is_cut_off_or_epochs_that_are_past_are_a_sentence(ended):
+def test_a_truncated_log_and_too_few_epochs_are_reported(finished_run):
     one = make_strategy("one_device")
-    with pytest.raises(RequestError, match="training.epochs is 2; it must be 3 or more, which are behind the run"):
-        RunDirectory(ended).check_epochs(2)
-    RunDirectory(ended).check_epochs(3)
-    cut_off(ended / "log.jsonl")
+    with pytest.raises(
+        RequestError, match="training.epochs is 2; it must be 3 or more, the epochs that the run has completed"
+    ):
+        RunDirectory(finished_run).check_epochs(2)
+    RunDirectory(finished_run).check_epochs(3)
+    truncate(finished_run / "log.jsonl")
     with pytest.raises(RequestError, match=r"log.jsonl is damaged or cut off: it has no validation of step 9"):
-        train(CharactersWithDropout(epochs=3), one, RunDirectory(ended))
+        train(CharactersWithDropout(epochs=3), one, RunDirectory(finished_run))
 
 
-def test_a_lost_model_is_written_again_from_the_checkpoint(ended, capsys):
-    run = RunDirectory(ended)
-    cut_off(ended / "model.keras")
-    with pytest.raises(RequestError, match="model.keras is damaged or cut off; give the train command"):
+def test_a_damaged_model_is_rewritten_from_the_checkpoint(finished_run, capsys):
+    run = RunDirectory(finished_run)
+    truncate(finished_run / "model.keras")
+    with pytest.raises(RequestError, match="model.keras is damaged or cut off; run the train command"):
         run.load_model()
     metrics = train(CharactersWithDropout(epochs=3), make_strategy("one_device"), run)
     assert "model.keras was damaged or missing; it now has the weights of that step." in capsys.readouterr().err
-    assert metrics["best"] == metrics["last"]  # whichever was best before is lost
-    checkpoint = run_files(ended)[2]
-    trained = {value.tobytes() for value in checkpoint.values()}
-    assert all(weights.tobytes() in trained for weights in run.load_model().get_weights())
+    assert metrics["best"] == metrics["last"]  # the weights of the best epoch are lost
+    checkpoint = run_files(finished_run)[2]
+    saved = {value.tobytes() for value in checkpoint.values()}
+    assert all(weights.tobytes() in saved for weights in run.load_model().get_weights())
 
 
-def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_former_model(tmp_path, monkeypatch):
     run, model = RunDirectory(tmp_path), Characters().model()
     run.save_model(model)
 
-    def full(path):
+    def fail(path):
         path.write_bytes(b"a part")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model, "save", full)
+    monkeypatch.setattr(model, "save", fail)
     with pytest.raises(OSError, match="No space left"):
         run.save_model(model)
-    assert run.has_whole_model() and [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    assert run.has_intact_model() and [path.name for path in tmp_path.iterdir()] == ["model.keras"]
 
 
-def test_a_batch_that_weighs_nothing_changes_nothing():
+def test_a_batch_without_weight_changes_nothing():
     class Weightless(Characters):
         def loss(self, *arguments, **options):
             loss, weight, carry = super().loss(*arguments, **options)
@@ -482,7 +481,7 @@ def test_a_batch_that_weighs_nothing_changes_nothing():
 # The run directory.
 
 
-def test_rewind_forgets_what_came_after_a_step(tmp_path):
+def test_rewind_deletes_log_entries_after_a_step(tmp_path):
     run = RunDirectory(tmp_path / "new" / "run")
     for step in (1, 2, 3):
         run.log("training", step=step, loss=1 / step)
@@ -495,7 +494,7 @@ def test_rewind_forgets_what_came_after_a_step(tmp_path):
     assert run.history("training") == run.history("validation") == []
 
 
-def test_a_half_written_last_line_is_left_out_and_cut_off(tmp_path):
+def test_an_incomplete_last_log_line_is_ignored_and_removed(tmp_path):
     run = RunDirectory(tmp_path)
     run.log("training", step=1, loss=0.1)
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
@@ -513,7 +512,7 @@ def test_a_run_without_a_log_has_no_history(tmp_path):
     assert run.history("validation") == []
 
 
-def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
+def test_a_saved_model_replaces_the_former_one(tmp_path):
     run = RunDirectory(tmp_path)
     first, second = Characters().model(), Characters().model()
     run.save_model(first)
@@ -523,7 +522,7 @@ def test_a_saved_model_is_whole_and_replaces_the_one_before(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_metrics_are_json_with_the_versions_of_the_packages(tmp_path):
+def test_metrics_contain_package_versions(tmp_path):
     RunDirectory(tmp_path).finish({"best": {"score": 1.5}, "name": "ü"})
     metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
     assert metrics["best"] == {"score": 1.5}
@@ -541,7 +540,7 @@ def test_metrics_are_json_with_the_versions_of_the_packages(tmp_path):
         ("lowest", [0.3, 0.5], 0.4, False),
     ],
 )
-def test_the_best_weights_are_those_of_the_best_validation(best_is, history, value, expected):
+def test_is_best_compares_with_earlier_validations(best_is, history, value, expected):
     task = SimpleNamespace(best="x", best_is=best_is)
     assert is_best(task, {"x": value}, [{"x": earlier} for earlier in history]) is expected
 
@@ -549,8 +548,8 @@ def test_the_best_weights_are_those_of_the_best_validation(best_is, history, val
 # Schedules.
 
 
-def rates(schedule, warmup_steps, steps, at):
-    return [float(WarmUp(schedule, 2.0, warmup_steps, steps)(step)) for step in at]
+def rates(schedule, warmup_steps, total_steps, steps):
+    return [float(WarmUp(schedule, 2.0, warmup_steps, total_steps)(step)) for step in steps]
 
 
 def test_warm_up_rises_linearly_to_the_peak():
@@ -569,15 +568,15 @@ def test_inverse_square_root_falls_with_the_step():
     np.testing.assert_allclose(rates("inverse_sqrt", 0, 20, [0, 3]), [2.0, 1.0], rtol=1e-6)
 
 
-def test_a_schedule_is_made_of_its_configuration_again():
+def test_a_schedule_survives_serialization():
     schedule = WarmUp("cosine", 2.0, 4, 20)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert again.get_config() == schedule.get_config()
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert restored.get_config() == schedule.get_config()
 
 
-def test_weight_decay_spares_biases_and_normalizations():
+def test_weight_decay_excludes_biases_and_normalizations():
     optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
-    for task in (Pictures(), Characters(), Pairs()):
+    for task in (Images(), Characters(), Pairs()):
         variables = task.model().trainable_variables
         optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
         optimizer.build(variables)
@@ -585,8 +584,8 @@ def test_weight_decay_spares_biases_and_normalizations():
             variable.assign(np.ones(variable.shape))
         optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
         for variable in variables:
-            spared = variable.path.rsplit("/", 1)[-1] in ("bias", "gamma", "beta")
-            np.testing.assert_allclose(variable, 1.0 if spared else 1 - 0.1 * 0.5, rtol=1e-6, err_msg=variable.path)
+            excluded = variable.path.rsplit("/", 1)[-1] in ("bias", "gamma", "beta")
+            np.testing.assert_allclose(variable, 1.0 if excluded else 1 - 0.1 * 0.5, rtol=1e-6, err_msg=variable.path)
 
 
 if __name__ == "__main__":
