@@ -25,7 +25,7 @@ class Runner:
     def __init__(self, workers: Workers, metrics: Metrics) -> None:
         self._workers, self._metrics = workers, metrics
 
-    async def answer(
+    async def execute(
         self,
         use: Use,
         api: str,
@@ -41,12 +41,12 @@ class Runner:
         with ExitStack() as hold:
             version = hold.enter_context(use)
             deadline = Deadline(seconds)
-            call = await self.work(prepare, version) if size > LARGE_BYTES else prepare(version)
+            call = await self.submit(prepare, version) if size > LARGE_BYTES else prepare(version)
             if call.examples is not None:
                 self._metrics.examples(version.model, call.examples)
             arrays = await self.run(hold, version, api, call, deadline)
-            if sum(map(memory_of, arrays)) > large_result:
-                return await self.work(call.finish, arrays)
+            if sum(map(array_bytes, arrays)) > large_result:
+                return await self.submit(call.finish, arrays)
             return call.finish(arrays)
 
     async def run(self, hold: ExitStack, version: Version, api: str, call: Call, deadline: Deadline) -> list[Any]:
@@ -76,7 +76,7 @@ class Runner:
         self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
         return arrays
 
-    def work(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Run `function(*arguments)` in a thread; return its future."""
         return self._workers.submit(function, *arguments)
 
@@ -87,7 +87,7 @@ class Runner:
         return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, deadline.seconds_left()))
 
 
-def memory_of(array: np.ndarray) -> int:
+def array_bytes(array: np.ndarray) -> int:
     """Return the bytes of an array; a lower bound for very many strings, which are slow to sum up."""
     if array.dtype.kind != "O" or array.nbytes > LARGE_BYTES:
         return array.nbytes

@@ -143,10 +143,10 @@ class RestApi:
             prepare = PredictRequest(document, record).prepare
         else:  # like TensorFlow Serving: read examples before the model is looked up, inputs of predict after
             large = size > LARGE_EXAMPLES_BYTES
-            examples = await self._runner.work(read_examples, document) if large else read_examples(document)
+            examples = await self._runner.submit(read_examples, document) if large else read_examples(document)
             prepare = prepare_examples(verb, examples, record, self._settings)
         del document  # it may take most of the memory of a request
-        answer = await self._runner.answer(
+        answer = await self._runner.execute(
             self._use(spec), api, prepare, size, self._options.timeout, LARGE_JSON_RESULT
         )
         return Reply(200, answer)
@@ -162,9 +162,9 @@ class RestApi:
         """The JSON object of a request, and how many bytes it has."""
         body, most_values = request.body, self._options.most_values
         if b"gzip" in request.headers.get(b"content-encoding", b""):
-            body = await self._runner.work(inflate, body, self.most_bytes)
+            body = await self._runner.submit(inflate, body, self.most_bytes)
         if len(body) > LARGE_BYTES:
-            return await self._runner.work(parse, body, most_values), len(body)
+            return await self._runner.submit(parse, body, most_values), len(body)
         return parse(body, most_values), len(body)
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
@@ -204,7 +204,7 @@ class RestApi:
             # Names of directories need not be text.
             return Reply(200, self._observers.metrics.text().encode("utf-8", "replace"), "text/plain")
         if request.method == "GET" and request.target == "/" and self._options.extensions:
-            return Reply(200, (await self._runner.work(self._options.page)).encode(), "text/html; charset=utf-8")
+            return Reply(200, (await self._runner.submit(self._options.page)).encode(), "text/html; charset=utf-8")
         return Reply(404, NOT_FOUND_PAGE, "text/html")
 
     async def _observed(self, chunks: AsyncGenerator[bytes], record: Record) -> AsyncGenerator[bytes]:

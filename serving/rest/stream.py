@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.api.admission import AdmissionControl
 from serving.engine.deadline import Deadline
-from serving.engine.runner import Runner, memory_of
+from serving.engine.runner import Runner, array_bytes
 from serving.engine.servable import Call, Signature
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import Use
@@ -61,7 +61,9 @@ async def _events(
         record.version = version.number
         signature = _signature(version.servable.signatures, record.signature)
         steps = _steps(document)
-        arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        arrays = (
+            await runner.submit(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        )
         del document  # it may take most of the memory of a request
         for step in range(steps):
             try:
@@ -70,8 +72,8 @@ async def _events(
                     fetched = await runner.run(hold, version, "stream", call, Deadline(timeout))
                     outputs = dict(zip(signature.all_outputs, fetched, strict=True))
                     arrays[STATE] = outputs.pop(STATE)
-                    large = sum(map(memory_of, outputs.values())) > LARGE_JSON_RESULT
-                    line = await runner.work(_line, outputs, signature) if large else _line(outputs, signature)
+                    large = sum(map(array_bytes, outputs.values())) > LARGE_JSON_RESULT
+                    line = await runner.submit(_line, outputs, signature) if large else _line(outputs, signature)
             except (StatusError, TimeoutError) as error:
                 if step == 0:
                     raise

@@ -129,7 +129,7 @@ class GrpcApi:
     async def _response(self, data: bytes, method: Method, record: Record, seconds: float | None) -> bytes:
         read = method.request.FromString
         try:
-            request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
+            request = await self._runner.submit(read, data) if len(data) > LARGE_BYTES else read(data)
         except DecodeError:
             raise invalid_argument(f"The request is no {method.request.DESCRIPTOR.full_name}.") from None
         response = await method.answer(request, record, seconds)
@@ -154,7 +154,7 @@ class GrpcApi:
 
             large = record.request_bytes > LARGE_BYTES
             size = record.request_bytes if large else max(record.request_bytes, weigh(request))
-            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepared, size, seconds)
+            return await self._runner.execute(self._manager.use(*choice(spec)), name, prepared, size, seconds)
 
         return answer
 
