@@ -80,13 +80,13 @@ class RestApi:
         try:
             reply = await self._route(request, record)
         except BaseException as error:  # no variable keeps it: its traceback refers to all that the request takes
-            reply = error_reply(self._observers.failed(record, error))
+            reply = error_reply(self._observers.fail_request(record, error))
             if not isinstance(error, Exception):
-                self._observers.ended(record)
+                self._observers.end_request(record)
                 raise
         if isinstance(reply.body, bytes):
             record.response_bytes = len(reply.body)
-            self._observers.ended(record)
+            self._observers.end_request(record)
         else:
             stream = self._observed(reply.body, record)
             await anext(stream)
@@ -105,9 +105,9 @@ class RestApi:
                 raise too_many_bytes(size, self.most_bytes)
         except StatusError as error:
             record = Record("REST", request.method, request.peer, size)
-            reply = error_reply(self._observers.failed(record, error))
+            reply = error_reply(self._observers.fail_request(record, error))
             record.response_bytes = len(cast(bytes, reply.body))
-            self._observers.ended(record)
+            self._observers.end_request(record)
             return self._with_cors(reply)
         return None
 
@@ -135,7 +135,7 @@ class RestApi:
 
     async def _infer(self, verb: str, spec: model_pb2.ModelSpec, request: Request, record: Record) -> Reply:
         api = verb.capitalize()
-        self._observers.asks(record, api, spec)
+        self._observers.start_request(record, api, spec)
         document, size = await self._read(request)
         record.signature = signature_name(document)
         prepare: Callable[[Version], Call]
@@ -152,7 +152,7 @@ class RestApi:
         return Reply(200, answer)
 
     async def _stream(self, spec: model_pb2.ModelSpec, request: Request, record: Record) -> Reply:
-        self._observers.asks(record, "stream", spec)
+        self._observers.start_request(record, "stream", spec)
         document, size = await self._read(request)
         use, timeout = self._use(spec), self._options.timeout
         stream = await events(self._runner, self._admission, use, document, size > LARGE_BYTES, timeout, record)
@@ -177,7 +177,7 @@ class RestApi:
                 raise invalid_argument("Missing model name in request.")
             return _json(json.dumps({"models": [self._listed(name) for name in self._manager.models()]}, indent=4))
         spec = read_spec(match)
-        self._observers.asks(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
+        self._observers.start_request(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
         if match["part"]:
             request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURES])
             return _json(metadata_json(get_metadata(self._manager, request)))
@@ -216,10 +216,10 @@ class RestApi:
                     record.response_bytes += len(chunk)
                     yield chunk
         except BaseException as error:
-            self._observers.failed(record, error)
+            self._observers.fail_request(record, error)
             raise
         finally:
-            self._observers.ended(record)
+            self._observers.end_request(record)
 
     def _with_cors(self, reply: Reply) -> Reply:
         """Add CORS headers where they are enabled."""

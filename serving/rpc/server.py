@@ -116,11 +116,11 @@ class GrpcApi:
                 record.response_bytes = len(response)
                 return response
             except BaseException as error:  # no variable keeps it: its traceback refers to all that the request takes
-                message = _cut(self._observers.failed(record, error).message)
+                message = _cut(self._observers.fail_request(record, error).message)
                 if not isinstance(error, Exception):
                     raise
             finally:
-                self._observers.ended(record)
+                self._observers.end_request(record)
             await context.abort(grpc.StatusCode[record.code], message)
             raise AssertionError("abort raises")
 
@@ -145,7 +145,7 @@ class GrpcApi:
 
         async def answer(request: Any, record: Record, seconds: float | None) -> bytes:
             spec = spec_of(request)
-            self._observers.asks(record, name, spec)
+            self._observers.start_request(record, name, spec)
 
             def prepared(version: Version) -> Call:
                 record.version = version.number
@@ -159,11 +159,11 @@ class GrpcApi:
         return answer
 
     async def _metadata(self, request: Any, record: Record, seconds: float | None) -> Message:
-        self._observers.asks(record, "GetModelMetadata", request.model_spec)
+        self._observers.start_request(record, "GetModelMetadata", request.model_spec)
         return get_metadata(self._manager, request)
 
     async def _status(self, request: Any, record: Record, seconds: float | None) -> Message:
-        self._observers.asks(record, "GetModelStatus", request.model_spec)
+        self._observers.start_request(record, "GetModelStatus", request.model_spec)
         return get_status(self._manager, request)
 
     async def _reload(self, request: Any, record: Record, seconds: float | None) -> Message:
@@ -219,8 +219,8 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
         async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
             record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0)
-            self._observers.failed(record, error)
-            self._observers.ended(record)
+            self._observers.fail_request(record, error)
+            self._observers.end_request(record)
             await context.abort(grpc.StatusCode[error.code], error.message)
 
         return grpc.stream_stream_rpc_method_handler(refuse)

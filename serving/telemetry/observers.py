@@ -36,18 +36,18 @@ class Observers:
     def __init__(self, metrics: Metrics, access_log: AccessLog | None = None) -> None:
         self.metrics, self._access_log = metrics, access_log
 
-    def asks(self, record: Record, method: str, spec: Any) -> None:
+    def start_request(self, record: Record, method: str, spec: Any) -> None:
         """A request asks `method` of the model of a ModelSpec."""
         record.method, record.model, record.signature = method, spec.name, spec.signature_name
         self.metrics.started(record.model)
 
-    def failed(self, record: Record, error: BaseException) -> StatusError:
+    def fail_request(self, record: Record, error: BaseException) -> StatusError:
         """A request raised `error`; returns the status that its client gets."""
         status = status_of(error)
         record.code = status.code
         return status
 
-    def ended(self, record: Record) -> None:
+    def end_request(self, record: Record) -> None:
         """A request has been answered, whatever with."""
         seconds = time.perf_counter() - record.start
         if record.model:
