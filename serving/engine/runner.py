@@ -43,7 +43,7 @@ class Runner:
             deadline = Deadline(seconds)
             call = await self.submit(prepare, version) if size > LARGE_BYTES else prepare(version)
             if call.examples is not None:
-                self._metrics.examples(version.model, call.examples)
+                self._metrics.record_examples(version.model, call.examples)
             arrays = await self.run(hold, version, api, call, deadline)
             if sum(map(array_bytes, arrays)) > large_result:
                 return await self.submit(call.finish, arrays)
@@ -56,7 +56,7 @@ class Runner:
         servable = version.servable
         if servable.scheduler is None and servable.quick(call.feeds, call.fetches):
             arrays = servable.run(call.feeds, call.fetches)
-            self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
+            self._metrics.record_run(version.model, api, 1e6 * (time.perf_counter() - start))
             return arrays
         running = self._start(servable, call, deadline)
         try:
@@ -73,7 +73,7 @@ class Runner:
 
             running.add_done_callback(ended)
             raise
-        self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
+        self._metrics.record_run(version.model, api, 1e6 * (time.perf_counter() - start))
         return arrays
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:

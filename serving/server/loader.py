@@ -45,7 +45,7 @@ class Loader:
         self._scheduler = None if options.batching is None else self._new_scheduler(options.batching)
 
     def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
-        servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.load(path, *told))
+        servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.record_load(path, *told))
         try:
             if self._options.warm_up:
                 self._warm_up(servable, model, number)
@@ -64,11 +64,11 @@ class Loader:
             own = read_model_batching(path, options.batching)
             scheduler = None if own is None else self._new_scheduler(own)
         try:
-            return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
+            return Servable(path, options.tags, options.session, scheduler, self._metrics.record_graph_run)
         except StatusError as error:
             if UNKNOWN_OPERATION not in error.message or not import_operations():
                 raise
-        return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
+        return Servable(path, options.tags, options.session, scheduler, self._metrics.record_graph_run)
 
     def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
         records = 0
@@ -77,7 +77,7 @@ class Loader:
             nonlocal records
             records = warm_up(servable, number, self._settings, self._options.warm_up_iterations)
 
-        self._timed(replay, lambda code, taken: self._metrics.warmup(servable.path, code, taken, records))
+        self._timed(replay, lambda code, taken: self._metrics.record_warmup(servable.path, code, taken, records))
         log.info("Replayed %d warm-up requests of %s version %d", records, model, number)
 
     def _timed(self, work: Callable[[], T], tell: Callable[[str, float], None]) -> T:
@@ -92,7 +92,7 @@ class Loader:
             tell(code, 1e6 * (time.perf_counter() - start))
 
     def _new_scheduler(self, parameters: Batching) -> Scheduler:
-        return Scheduler(parameters, self._loop, self._workers, self._metrics.batch)
+        return Scheduler(parameters, self._loop, self._workers, self._metrics.record_batch)
 
 
 def import_operations() -> bool:

@@ -68,7 +68,7 @@ class Metrics:
         self._recent, self._clock, self._start = RecentRequests(clock), clock, clock()
         self._all = {metric.name: metric for metric in vars(self).values() if isinstance(metric, Metric)}
 
-    def request(self, model: str, api: str, entrypoint: str, code: str, microseconds: float) -> None:
+    def record_request(self, model: str, api: str, entrypoint: str, code: str, microseconds: float) -> None:
         """A request has ended.
 
         Args:
@@ -85,38 +85,38 @@ class Metrics:
                     microseconds, model, api.lower() if entrypoint == "REST" else api, entrypoint
                 )
 
-    def started(self, model: str) -> None:
+    def request_started(self, model: str) -> None:
         """A request has begun; `finished` has to follow."""
         self.requests_in_flight.add(1, model)
 
-    def finished(self, model: str) -> None:
+    def request_finished(self, model: str) -> None:
         self.requests_in_flight.add(-1, model)
 
-    def run(self, model: str, api: str, microseconds: float) -> None:
+    def record_run(self, model: str, api: str, microseconds: float) -> None:
         """A model has answered a request: the time from feeding it to having its results."""
         self.runtime_latency.observe(microseconds, model, api, "TF1")
 
-    def graph_run(self, microseconds: float) -> None:
+    def record_graph_run(self, microseconds: float) -> None:
         """A session has run a graph, for a request or a batch of them."""
         self.graph_run_time.observe(microseconds)
 
-    def examples(self, model: str, count: int) -> None:
+    def record_examples(self, model: str, count: int) -> None:
         """A request held `count` tf.Examples."""
         self.request_example_counts.observe(count, model)
 
-    def warmup(self, path: str, status: str, microseconds: float, records: int) -> None:
+    def record_warmup(self, path: str, status: str, microseconds: float, records: int) -> None:
         """A version has been warmed up; `status` is "OK" or "CODE: message". Without any records it was not."""
         if not records and status == "OK":
             return
         self.model_warmup_latency.observe(microseconds, path, status)
         self.model_warmup_records_read.add(records, path)
 
-    def load(self, path: str, status: str, microseconds: float) -> None:
+    def record_load(self, path: str, status: str, microseconds: float) -> None:
         """A SavedModel has been read, or it failed: `status` other than "OK"."""
         self.load_attempt_count.add(1, path, "success" if status == "OK" else "fail")
         self.load_latency.add(int(microseconds), path)
 
-    def batch(self, queuing: Iterable[float], size: int, processed: int, sizes: Iterable[int]) -> None:
+    def record_batch(self, queuing: Iterable[float], size: int, processed: int, sizes: Iterable[int]) -> None:
         """A batch runs: how long each of its requests waited, its size without and with padding, and theirs."""
         for microseconds in queuing:
             self.queuing_latency.observe(microseconds, BATCH_THREADS)
@@ -141,7 +141,7 @@ class Metrics:
         counts = [int(sum(column)) for column in zip(*cells, strict=True)][:-1] or [0] * (len(MICROSECONDS) + 1)
         return Latency(MICROSECONDS, tuple(counts))
 
-    def recent(self, model: str) -> list[int]:
+    def recent_counts(self, model: str) -> list[int]:
         """How many requests of a model ended in each of the last 60 whole seconds, the oldest first."""
         return self._recent.counts(model)
 

@@ -39,7 +39,7 @@ class Observers:
     def start_request(self, record: Record, method: str, spec: Any) -> None:
         """A request asks `method` of the model of a ModelSpec."""
         record.method, record.model, record.signature = method, spec.name, spec.signature_name
-        self.metrics.started(record.model)
+        self.metrics.request_started(record.model)
 
     def fail_request(self, record: Record, error: BaseException) -> StatusError:
         """A request raised `error`; returns the status that its client gets."""
@@ -51,8 +51,8 @@ class Observers:
         """A request has been answered, whatever with."""
         seconds = time.perf_counter() - record.start
         if record.model:
-            self.metrics.finished(record.model)
-            self.metrics.request(record.model, record.method, record.protocol, record.code, 1e6 * seconds)
+            self.metrics.request_finished(record.model)
+            self.metrics.record_request(record.model, record.method, record.protocol, record.code, 1e6 * seconds)
         if self._access_log is not None:
             self._access_log.write(record, 1e3 * seconds)
 

@@ -230,20 +230,20 @@ def test_growth_is_summed_over_the_labels_of_a_metric(manager, room, monkeypatch
     """Of counters and of what goes up and down; histograms have no sum."""
     metrics = Metrics()
     for path in ("/a/1", "/b/1"):
-        metrics.load(path, "OK", 100)
+        metrics.record_load(path, "OK", 100)
     for model in ("a", "a", "b"):
-        metrics.started(model)
+        metrics.request_started(model)
     reload = manager.reload
 
     def reload_and_count(config):
         reload(config)
-        metrics.load("/a/1", "OK", 5)  # labels that were there, and new ones
-        metrics.load("/a/1", "DATA_LOSS", 6)
-        metrics.load("/c/1", "OK", 7)
-        metrics.finished("a")
-        metrics.finished("b")
-        metrics.examples("a", 3)
-        metrics.examples("c", 4)
+        metrics.record_load("/a/1", "OK", 5)  # labels that were there, and new ones
+        metrics.record_load("/a/1", "DATA_LOSS", 6)
+        metrics.record_load("/c/1", "OK", 7)
+        metrics.request_finished("a")
+        metrics.request_finished("b")
+        metrics.record_examples("a", 3)
+        metrics.record_examples("c", 4)
 
     monkeypatch.setattr(manager, "reload", reload_and_count)
     growth = {

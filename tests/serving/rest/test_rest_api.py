@@ -110,7 +110,7 @@ def test_signature_names_that_are_none_are_refused_without_printing_all_of_a_bod
 
 def test_metrics_of_directories_whose_names_are_no_text():
     api, _ = api_of(doubling())
-    api._observers.metrics.load("/models/caf\udce9/1", "OK", 5.0)
+    api._observers.metrics.record_load("/models/caf\udce9/1", "OK", 5.0)
     reply = answer(api, "GET", "/metrics")
     assert reply.status == 200
     assert 'model_path="/models/caf?/1"' in reply.body.decode()

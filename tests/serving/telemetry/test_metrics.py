@@ -54,8 +54,8 @@ def value_of(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_text_is_written_as_the_original_writes_it():
     metrics = Metrics()
-    metrics.request("half", "Predict", "GRPC", "OK", 1102.3)
-    metrics.request("half", "Predict", "GRPC", "OK", 1234567)
+    metrics.record_request("half", "Predict", "GRPC", "OK", 1102.3)
+    metrics.record_request("half", "Predict", "GRPC", "OK", 1234567)
     lines = metrics.text().splitlines()
     name, labels = ":tensorflow:serving:request_latency", 'model_name="half",API="Predict",entrypoint="GRPC"'
     start = lines.index(f"# TYPE {name} histogram")
@@ -78,7 +78,7 @@ def test_metrics_of_which_nothing_is_recorded_have_a_type_alone():
 def test_latency_is_that_of_successes_and_the_count_that_of_all():
     metrics = Metrics()
     for code, entrypoint in [("OK", "REST"), ("OK", "GRPC"), ("NOT_FOUND", "REST"), ("INTERNAL", "GRPC")]:
-        metrics.request("m", "Classify", entrypoint, code, 50)
+        metrics.record_request("m", "Classify", entrypoint, code, 50)
     for code in ("OK", "NOT_FOUND", "INTERNAL"):
         expected = 2 if code == "OK" else 1
         assert value_of(metrics, ":tensorflow:serving:request_count", model_name="m", status=code) == expected
@@ -94,22 +94,22 @@ def test_latency_is_that_of_successes_and_the_count_that_of_all():
 def test_what_the_original_does_not_count_may_still_be_load(api, load):
     now = [100.0]
     metrics = Metrics(lambda: now[0])
-    metrics.request("m", api, "GRPC", "OK", 50)
+    metrics.record_request("m", api, "GRPC", "OK", 50)
     now[0] += 1
-    assert metrics.recent("m")[-1] == load
+    assert metrics.recent_counts("m")[-1] == load
     assert not samples(metrics.text())
 
 
 def test_what_else_the_original_exports():
     metrics = Metrics()
-    metrics.run("m", "Predict", 90)
-    metrics.graph_run(90)
-    metrics.examples("m", 3)
-    metrics.examples("m", 1)
-    metrics.warmup("/m/1", "OK", 5000, 2)
-    metrics.load("/m/1", "OK", 7000.9)
-    metrics.load("/m/1", "NOT_FOUND: no such file", 10)
-    metrics.batch([150, 90], 3, 4, [1, 2])
+    metrics.record_run("m", "Predict", 90)
+    metrics.record_graph_run(90)
+    metrics.record_examples("m", 3)
+    metrics.record_examples("m", 1)
+    metrics.record_warmup("/m/1", "OK", 5000, 2)
+    metrics.record_load("/m/1", "OK", 7000.9)
+    metrics.record_load("/m/1", "NOT_FOUND: no such file", 10)
+    metrics.record_batch([150, 90], 3, 4, [1, 2])
     expected = {
         ("serving:runtime_latency_count", "m", "Predict", "TF1"): 1,
         ("core:graph_runs",): 1,
@@ -143,9 +143,9 @@ def test_what_else_the_original_exports():
 
 def test_a_version_without_requests_to_warm_it_up_was_not_warmed_up():
     metrics = Metrics()
-    metrics.warmup("/m/1", "OK", 20, 0)
+    metrics.record_warmup("/m/1", "OK", 20, 0)
     assert not samples(metrics.text())
-    metrics.warmup("/m/1", "DATA_LOSS: damaged", 20, 0)
+    metrics.record_warmup("/m/1", "DATA_LOSS: damaged", 20, 0)
     labels = {"model_path": "/m/1", "status": "DATA_LOSS: damaged"}
     assert value_of(metrics, ":tensorflow:serving:model_warmup_latency_count", **labels) == 1
 
@@ -167,7 +167,7 @@ def test_buckets_count_what_is_below_their_bound(values):
 @given(st.text(st.characters(exclude_categories=()), max_size=30))
 def test_any_name_can_be_read_back(name):
     metrics = Metrics()
-    metrics.request(name, "Predict", "REST", "NOT_FOUND", 1)
+    metrics.record_request(name, "Predict", "REST", "NOT_FOUND", 1)
     text = metrics.text()
     [((_, labels), value)] = samples(text.encode().decode()).items()
     assert value == 1
@@ -177,20 +177,20 @@ def test_any_name_can_be_read_back(name):
 def test_names_that_are_exported_alike_are_one():
     metrics = Metrics()
     for name in ("?", "\ud800", "\udfff"):
-        metrics.request(name, "Predict", "REST", "OK", 1)
+        metrics.record_request(name, "Predict", "REST", "OK", 1)
     assert value_of(metrics, ":tensorflow:serving:request_count", model_name="?", status="OK") == 3
 
 
 def test_names_that_clients_invent_do_not_fill_the_memory():
     metrics = Metrics()
     for number in range(MOST_CELLS + 50):
-        metrics.request(f"{number:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
+        metrics.record_request(f"{number:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
     cells = metrics.request_count.cells()
     assert len(cells) == MOST_CELLS + 1
     assert cells[OTHER, OTHER] == 50
     assert max(len(label) for labels in cells for label in labels) == LONGEST_LABEL
     assert metrics.value("/tensorflow/serving/request_count") == MOST_CELLS + 50
-    metrics.request(f"{7:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
+    metrics.record_request(f"{7:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
     assert metrics.request_count.cells()[OTHER, OTHER] == 50, "what is known goes on being counted"
 
 
@@ -225,8 +225,8 @@ def test_no_count_is_lost_between_threads():
 
 def test_a_value_is_the_sum_over_labels():
     metrics = Metrics()
-    metrics.request("a", "Predict", "REST", "OK", 1)
-    metrics.request("b", "Predict", "REST", "NOT_FOUND", 1)
+    metrics.record_request("a", "Predict", "REST", "OK", 1)
+    metrics.record_request("b", "Predict", "REST", "NOT_FOUND", 1)
     assert metrics.value("/tensorflow/serving/request_count") == 2
     assert metrics.value("/tensorflow/serving/request_latency") == 0, "a histogram has no number of its own"
     assert metrics.value("/tensorflow/serving/unknown") is None
@@ -234,9 +234,9 @@ def test_a_value_is_the_sum_over_labels():
 
 def test_requests_in_flight():
     metrics = Metrics()
-    metrics.started("a")
-    metrics.started("a")
-    metrics.finished("a")
+    metrics.request_started("a")
+    metrics.request_started("a")
+    metrics.request_finished("a")
     assert metrics.in_flight("a") == 1 and metrics.in_flight("b") == 0
     assert value_of(metrics, ":serving:requests_in_flight", model_name="a") == 1
     assert "# TYPE :serving:requests_in_flight gauge" in metrics.text()
@@ -248,16 +248,16 @@ def test_recent_requests_are_those_of_the_last_minute():
     for second, count in [(1000, 1), (1001, 2), (1030, 4), (1059, 8), (1060, 16)]:
         now[0] = second + 0.5
         for _ in range(count):
-            metrics.request("m", "Predict", "REST", "OK", 1)
-    recent = metrics.recent("m")
+            metrics.record_request("m", "Predict", "REST", "OK", 1)
+    recent = metrics.recent_counts("m")
     assert len(recent) == 60
     assert (recent[0], recent[1], recent[30], recent[59]) == (1, 2, 4, 8), "the present second has not ended"
     assert sum(recent) == 15
     now[0] = 1062
-    assert sum(metrics.recent("m")) == 4 + 8 + 16
+    assert sum(metrics.recent_counts("m")) == 4 + 8 + 16
     now[0] = 2000
-    assert sum(metrics.recent("m")) == 0
-    assert metrics.recent("unknown") == [0] * 60
+    assert sum(metrics.recent_counts("m")) == 0
+    assert metrics.recent_counts("unknown") == [0] * 60
 
 
 @settings(deadline=None)
@@ -265,7 +265,7 @@ def test_recent_requests_are_those_of_the_last_minute():
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(values, share):
     metrics = Metrics()
     for value in values:
-        metrics.request("m", "Predict", "GRPC", "OK", value)
+        metrics.record_request("m", "Predict", "GRPC", "OK", value)
     latency = metrics.latency("m")
     estimate = latency.quantile(share)
     # The smallest value that at least this share of the values does not exceed.
