@@ -17,31 +17,31 @@ class AdmissionControl:
 
     Args:
         tokens: a request must send one of them; if empty, requests need none.
-        most_requests: limit of concurrent requests; 0: no limit.
-        most_bytes: limit of a request's size; 0: only that of the protocol.
+        max_requests: limit of concurrent requests; 0: no limit.
+        max_bytes: limit of a request's size; 0: only that of the protocol.
     """
 
-    def __init__(self, tokens: Iterable[str] = (), most_requests: int = 0, most_bytes: int = 0) -> None:
+    def __init__(self, tokens: Iterable[str] = (), max_requests: int = 0, max_bytes: int = 0) -> None:
         self._tokens = [_digest(token) for token in tokens]
-        self._most_requests = most_requests
-        self.most_bytes = min(most_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
+        self._max_requests = max_requests
+        self.max_bytes = min(max_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
         self.requests = 0
 
-    def admitted(self) -> AbstractContextManager[None]:
-        """Count a request during the `with`; raise like `check_room`."""
-        self.check_room()
-        return self.counted()
+    def admit(self) -> AbstractContextManager[None]:
+        """Count a request during the `with`; raise like `check_capacity`."""
+        self.check_capacity()
+        return self.count_request()
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Raise RESOURCE_EXHAUSTED if the limit of concurrent requests is reached."""
-        if self._most_requests and self.requests >= self._most_requests:
+        if self._max_requests and self.requests >= self._max_requests:
             raise StatusError(
                 "RESOURCE_EXHAUSTED",
                 f"{self.requests} requests are being answered, which is the most at once: try again a little later.",
             )
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
+    def count_request(self) -> Iterator[None]:
         """Count an admitted request during the `with`."""
         self.requests += 1
         try:
@@ -50,7 +50,7 @@ class AdmissionControl:
             self.requests -= 1
 
     @property
-    def closed(self) -> bool:
+    def requires_token(self) -> bool:
         """Return whether requests need a token."""
         return bool(self._tokens)
 

@@ -6,7 +6,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.api.predict import choice, use_of
+from serving.api.predict import use_version, version_choice
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import ModelManager
 from serving.protocol import CODES
@@ -31,7 +31,7 @@ def get_metadata(
     for name in request.metadata_field:
         if name != SIGNATURES:
             raise invalid_argument(f"Metadata field {name} is not supported")
-    with use_of(manager, request) as version:
+    with use_version(manager, request) as version:
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in version.servable.signature_defs.items():
             signatures.signature_def[name].CopyFrom(definition)
@@ -48,7 +48,7 @@ def get_status(
     """Return the state of one version or of all, highest first. As in TensorFlow Serving, a label is ignored."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    name, number, _ = choice(request.model_spec)
+    name, number, _ = version_choice(request.model_spec)
     response = get_model_status_pb2.GetModelStatusResponse()
     for known, state, error in manager.versions(name):
         if number in (None, known):

@@ -61,19 +61,19 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
     return Call(signature.feeds(arrays), fetches, finish)
 
 
-def asked_spec(request: Any) -> model_pb2.ModelSpec:
+def required_model_spec(request: Any) -> model_pb2.ModelSpec:
     """Return the ModelSpec of a request; INVALID_ARGUMENT if it is missing."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     return request.model_spec
 
 
-def use_of(manager: ModelManager, request: Any) -> Use:
+def use_version(manager: ModelManager, request: Any) -> Use:
     """Return the use of the version in the request's model_spec."""
-    return manager.use(*choice(asked_spec(request)))
+    return manager.use(*version_choice(required_model_spec(request)))
 
 
-def choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
+def version_choice(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
     """Return name, version and label of a ModelSpec; at most one of the latter two is set."""
     which = spec.WhichOneof("version_choice")
     return (

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.api.admission import AdmissionControl
 from serving.api.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
-from serving.api.predict import Settings, choice
+from serving.api.predict import Settings, version_choice
 from serving.engine.runner import LARGE_BYTES, Runner
 from serving.engine.servable import Call
 from serving.errors import StatusError, invalid_argument
@@ -100,7 +100,7 @@ class RestApi:
             if not self._is_open(request):
                 self._admission.check_token(_authorization(request))
                 if _is_of_models(request):
-                    self._admission.check_room()
+                    self._admission.check_capacity()
             if size > self.most_bytes:
                 raise too_many_bytes(size, self.most_bytes)
         except StatusError as error:
@@ -121,7 +121,7 @@ class RestApi:
         self._admission.check_token(_authorization(request))
         if not _is_of_models(request):
             return await self._page(request)
-        with self._admission.admitted():
+        with self._admission.admit():
             async with asyncio.timeout(self._options.timeout):
                 if method == "POST" and (match := VERB_URL.fullmatch(target)):
                     spec = read_spec(match)
@@ -168,7 +168,7 @@ class RestApi:
         return parse(body, most_values), len(body)
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
-        return self._manager.use(*choice(spec))
+        return self._manager.use(*version_choice(spec))
 
     def _describe(self, match: re.Match[str], record: Record) -> Reply:
         """Status or metadata of a model, or which models there are."""

@@ -80,7 +80,7 @@ async def _events(
                 yield _failed(error, record)
                 return
             if step == 0:
-                hold.enter_context(admission.counted())
+                hold.enter_context(admission.count_request())
                 yield b""  # what `events` waits for
             yield b"data: %s\n\n" % line
         yield b"event: done\ndata: {}\n\n"

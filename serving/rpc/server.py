@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 from serving.api.admission import AdmissionControl
 from serving.api.inference import classify, first_spec, multi_inference, regress, repeated_context_bytes
 from serving.api.metadata import get_metadata, get_status
-from serving.api.predict import Settings, asked_spec, choice, predict
+from serving.api.predict import Settings, predict, required_model_spec, version_choice
 from serving.engine.runner import LARGE_BYTES, Runner
 from serving.engine.servable import Call
 from serving.engine.tensors import repeated_bytes
@@ -67,15 +67,15 @@ class GrpcApi:
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
                 "Predict": Method(
-                    predict_pb2.PredictRequest, self._running("Predict", predict, asked_spec, _repeated_bytes)
+                    predict_pb2.PredictRequest, self._running("Predict", predict, required_model_spec, _repeated_bytes)
                 ),
                 "Classify": Method(
                     classification_pb2.ClassificationRequest,
-                    self._running("Classify", classify, asked_spec, repeated_context_bytes),
+                    self._running("Classify", classify, required_model_spec, repeated_context_bytes),
                 ),
                 "Regress": Method(
                     regression_pb2.RegressionRequest,
-                    self._running("Regress", regress, asked_spec, repeated_context_bytes),
+                    self._running("Regress", regress, required_model_spec, repeated_context_bytes),
                 ),
                 "MultiInference": Method(
                     inference_pb2.MultiInferenceRequest,
@@ -111,7 +111,7 @@ class GrpcApi:
         async def handle_call(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             record = Record("GRPC", name, context.peer(), len(data))
             try:
-                with self._admission.admitted():
+                with self._admission.admit():
                     response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
@@ -154,7 +154,7 @@ class GrpcApi:
 
             large = record.request_bytes > LARGE_BYTES
             size = record.request_bytes if large else max(record.request_bytes, weigh(request))
-            return await self._runner.execute(self._manager.use(*choice(spec)), name, prepared, size, seconds)
+            return await self._runner.execute(self._manager.use(*version_choice(spec)), name, prepared, size, seconds)
 
         return answer
 

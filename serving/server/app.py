@@ -76,7 +76,7 @@ class ServerApp:
         settings = Settings(
             flags.enable_signature_method_name_check,
             flags.enable_serialization_as_tensor_content,
-            self._admission.most_bytes,
+            self._admission.max_bytes,
         )
         metrics = Metrics()
         self._access_log = AccessLog(flags.access_log_file, metrics) if flags.access_log_file else None
@@ -95,7 +95,7 @@ class ServerApp:
             flags.rest_api_extensions,
             _metrics_path(flags),
             lambda: page(self.manager, metrics, _addresses(flags)),
-            min(flags.rest_api_max_request_bytes or self._admission.most_bytes, self._admission.most_bytes),
+            min(flags.rest_api_max_request_bytes or self._admission.max_bytes, self._admission.max_bytes),
             flags.rest_api_max_values or sys.maxsize,
         )
         self._rest_api = RestApi(self.manager, runner, self._admission, self._observers, settings, options)
@@ -120,11 +120,11 @@ class ServerApp:
         self._grpc = GrpcServer(
             self._grpc_api.handlers(),
             grpc_addresses,
-            self._admission.most_bytes,
+            self._admission.max_bytes,
             _credentials(flags, self._certificates),
             channel_arguments(flags),
             self._add_services,
-            [TokenCheck(self._admission, self._observers, HEALTH_SERVICE)] if self._admission.closed else [],
+            [TokenCheck(self._admission, self._observers, HEALTH_SERVICE)] if self._admission.requires_token else [],
         )
         if rest_socket is not None:
             tls = self._certificates.context() if flags.rest_api_enable_tls and self._certificates else None

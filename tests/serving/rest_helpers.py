@@ -84,7 +84,7 @@ def api_of(
     model: Model,
     tokens: tuple[str, ...] = (),
     cors: bool = False,
-    most_requests: int = 0,
+    max_requests: int = 0,
     hosts: frozenset[str] | None = None,
     most_values: int = sys.maxsize,
 ) -> tuple[RestApi, Log]:
@@ -97,7 +97,7 @@ def api_of(
         most_bytes=10_000_000,
         most_values=most_values,
     )
-    admission = AdmissionControl(tokens, most_requests)
+    admission = AdmissionControl(tokens, max_requests)
     return RestApi(model, model, admission, Observers(Metrics(), log), Settings(), options), log
 
 

@@ -55,7 +55,7 @@ def test_whoever_may_ask_is_not_refused_before_the_body_comes():
 
 @pytest.mark.parametrize(("method", "target"), [("OPTIONS", PREDICT), ("GET", "/healthz"), ("GET", "/readyz")])
 def test_what_is_open_to_all_may_have_a_body(method, target):
-    api, _ = api_of(doubling(), (TOKEN,), most_requests=1)
+    api, _ = api_of(doubling(), (TOKEN,), max_requests=1)
     assert api.refuse(request(method, target), 5) is None
     assert api.refuse(request(method, target), 10_000_001).status == 413
     assert answer(api, method, target, origin="http://page").status != 401
@@ -70,7 +70,7 @@ def test_bodies_do_not_come_where_there_is_no_room_for_their_requests():
 
     model = doubling()
     model.answers = answers
-    api, _ = api_of(model, most_requests=1)
+    api, _ = api_of(model, max_requests=1)
     assert api.refuse(request("POST", PREDICT), 5) is None
     assert answer(api, "POST", PREDICT, {"instances": [1]}).status == 200
     assert refused == [429]
