@@ -23,12 +23,12 @@ from tensorflow_serving.apis import (
 
 from serving.api.predict import Settings
 from serving.engine.servable import Call, Servable
-from serving.engine.tensors import MOST_REPEATED_BYTES
+from serving.engine.tensors import MAX_REPEATED_BYTES
 from serving.errors import StatusError, invalid_argument
 from serving.protocol import DEFAULT_SIGNATURE
 
 SignatureDef: TypeAlias = meta_graph_pb2.SignatureDef
-Fetched: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
+TensorValues: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -53,7 +53,7 @@ class Classification:
         self._tensors = dict(sorted(tensors.items()))
         self.fetches = tuple(self._tensors.values())
 
-    def read(self, fetched: Fetched, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def read(self, fetched: TensorValues, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return labels (bytes) and scores (float32), both [examples, classes]; None for a missing output."""
         arrays = {alias: fetched[tensor] for alias, tensor in self._tensors.items()}
         for alias, dtype in ((CLASSES, "DT_STRING"), (SCORES, "DT_FLOAT")):
@@ -66,7 +66,7 @@ class Classification:
             )
         return labels, scores
 
-    def fill(self, result: classification_pb2.ClassificationResult, fetched: Fetched, examples: int) -> None:
+    def fill(self, result: classification_pb2.ClassificationResult, fetched: TensorValues, examples: int) -> None:
         """Write one Classifications per example; U+FFFD replaces bytes of a label that are not UTF-8."""
         labels, scores = self.read(fetched, examples)
         for example in range(examples):
@@ -94,7 +94,7 @@ class Regression:
         self._tensor = definition.outputs[OUTPUTS].name
         self.fetches = (self._tensor,)
 
-    def read(self, fetched: Fetched, examples: int) -> np.ndarray:
+    def read(self, fetched: TensorValues, examples: int) -> np.ndarray:
         """Return the values, float32 [examples]."""
         array = fetched[self._tensor]
         if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
@@ -108,7 +108,7 @@ class Regression:
             raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {_type_name(array)}")
         return array.ravel()
 
-    def fill(self, result: regression_pb2.RegressionResult, fetched: Fetched, examples: int) -> None:
+    def fill(self, result: regression_pb2.RegressionResult, fetched: TensorValues, examples: int) -> None:
         """Write one Regression per example."""
         result.regressions.extend(
             regression_pb2.Regression(value=value) for value in self.read(fetched, examples).tolist()
@@ -134,12 +134,12 @@ def _answered_by(kind: Any, response: Any, servable: Servable, number: int, requ
     examples = serialized_examples(request.input)
     spec = _answered_spec(request.model_spec, number)
 
-    def finish(fetched: Fetched) -> Any:
+    def finish(fetched: TensorValues) -> Any:
         answer = response(model_spec=spec)
         head.fill(answer.result, fetched, len(examples))
         return answer
 
-    return call_of(servable, name, head.fetches, examples, finish)
+    return examples_call(servable, name, head.fetches, examples, finish)
 
 
 def first_spec(request: inference_pb2.MultiInferenceRequest) -> model_pb2.ModelSpec:
@@ -156,7 +156,7 @@ def multi_inference(
         name = _task_signature(task, request.tasks[0], heads)
         heads[name] = _head(task, _requested_definition(servable, name), settings)
     examples = serialized_examples(request.input)
-    feeds: Fetched = {}
+    feeds: TensorValues = {}
     for name in sorted(heads):  # sorted, because each order of the feeds is compiled separately
         _check_sendable(servable, name)
         feeds |= servable.signatures[name].feeds({INPUTS: examples})
@@ -198,16 +198,16 @@ def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
         listed = request_input.example_list_with_context
         context = listed.context.SerializeToString()
         check_context(len(context), len(listed.examples))
-        return as_examples([context + example.SerializeToString() for example in listed.examples])
-    return as_examples([example.SerializeToString() for example in request_input.example_list.examples])
+        return examples_array([context + example.SerializeToString() for example in listed.examples])
+    return examples_array([example.SerializeToString() for example in request_input.example_list.examples])
 
 
 def check_context(size: int, examples: int) -> None:
     """Raise INVALID_ARGUMENT if a context of `size` bytes is too large to be repeated for all `examples`."""
-    if size * max(0, examples - 1) > MOST_REPEATED_BYTES:
+    if size * max(0, examples - 1) > MAX_REPEATED_BYTES:
         raise invalid_argument(
             f"A context of {size} bytes is repeated for each of {examples} examples; a request may repeat "
-            f"{MOST_REPEATED_BYTES} bytes: send a smaller context, or fewer examples at once."
+            f"{MAX_REPEATED_BYTES} bytes: send a smaller context, or fewer examples at once."
         )
 
 
@@ -217,7 +217,7 @@ def repeated_context_bytes(request: Any) -> int:
     return len(listed.examples) * listed.context.ByteSize()
 
 
-def as_examples(serialized: list[bytes]) -> np.ndarray:
+def examples_array(serialized: list[bytes]) -> np.ndarray:
     """Return an array [examples] for the runtime; INVALID_ARGUMENT if it is empty."""
     if not serialized:
         raise invalid_argument("Input is empty.")
@@ -226,8 +226,8 @@ def as_examples(serialized: list[bytes]) -> np.ndarray:
     return array
 
 
-def call_of(
-    servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[Fetched], Any]
+def examples_call(
+    servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[TensorValues], Any]
 ) -> Call:
     """Return a call of signature `name` on examples; `finish` receives {tensor name: array}."""
     _check_sendable(servable, name)

@@ -12,7 +12,7 @@ from serving.models.manager import ModelManager
 from serving.protocol import CODES
 
 SIGNATURES = "signature_def"  # the only metadata field
-MOST_FIELDS = 100  # duplicates are allowed; the event loop checks each
+MAX_FIELDS = 100  # duplicates are allowed; the event loop checks each
 STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
@@ -24,9 +24,9 @@ def get_metadata(
         raise invalid_argument("Missing ModelSpec")
     if not request.metadata_field:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-    if len(request.metadata_field) > MOST_FIELDS:
+    if len(request.metadata_field) > MAX_FIELDS:
         raise invalid_argument(
-            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; it may have {MOST_FIELDS}"
+            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; it may have {MAX_FIELDS}"
         )
     for name in request.metadata_field:
         if name != SIGNATURES:

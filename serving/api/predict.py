@@ -11,7 +11,14 @@ import numpy as np
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from serving.engine.servable import Call, Servable, Signature
-from serving.engine.tensors import MOST_BYTES, MOST_REPEATED_BYTES, TensorProto, from_proto, repeated_bytes, to_proto
+from serving.engine.tensors import (
+    MAX_REPEATED_BYTES,
+    MAX_TENSOR_BYTES,
+    TensorProto,
+    from_proto,
+    repeated_bytes,
+    to_proto,
+)
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import ModelManager, Use
 from serving.protocol import DEFAULT_SIGNATURE
@@ -21,7 +28,7 @@ METHOD_NAMES = (
     "tensorflow/serving/classify",
     "tensorflow/serving/regress",
 )
-MOST_NAMES = 100  # in a message
+MAX_NAMES = 100  # in a message
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Settings:
 
     check_method_name: bool = False
     answer_as_content: bool = False
-    most_bytes: int = MOST_BYTES  # of an input
+    max_bytes: int = MAX_TENSOR_BYTES  # of an input
 
 
 def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest, settings: Settings) -> Call:
@@ -44,7 +51,7 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
     _check_count(request.inputs, signature)
     signature.check_inputs()
     _check_repeated(repeated_bytes(request.inputs.values()))
-    arrays = _arrays(request.inputs, signature, settings.most_bytes)
+    arrays = _arrays(request.inputs, signature, settings.max_bytes)
     outputs = _outputs(request.output_filter, signature)
     fetches = signature.fetches(outputs)
     model = request.model_spec.name
@@ -104,28 +111,28 @@ def _check_count(given: Mapping[str, object], signature: Signature) -> None:
 
 
 def _check_repeated(size: int) -> None:
-    if size > MOST_REPEATED_BYTES:
+    if size > MAX_REPEATED_BYTES:
         raise invalid_argument(
             f"The inputs hold fewer values than their shapes say, and to repeat the last ones takes {size} bytes of "
-            f"memory; a request may repeat {MOST_REPEATED_BYTES}: send all values, or fewer."
+            f"memory; a request may repeat {MAX_REPEATED_BYTES}: send all values, or fewer."
         )
 
 
 def _join(names: Iterable[str]) -> str:
-    """Join the names in order, at most the first MOST_NAMES, since clients may send very many."""
-    first = heapq.nsmallest(MOST_NAMES + 1, names)
-    return ",".join([*first[:MOST_NAMES], "..."] if len(first) > MOST_NAMES else first)
+    """Join the names in order, at most the first MAX_NAMES, since clients may send very many."""
+    first = heapq.nsmallest(MAX_NAMES + 1, names)
+    return ",".join([*first[:MAX_NAMES], "..."] if len(first) > MAX_NAMES else first)
 
 
 def _arrays(
-    given: Mapping[str, TensorProto], signature: Signature, most_bytes: int = MOST_BYTES
+    given: Mapping[str, TensorProto], signature: Signature, max_bytes: int = MAX_TENSOR_BYTES
 ) -> dict[str, np.ndarray]:
     """Return the arrays of all inputs of the signature, from the request or the signature's defaults."""
     arrays = {}
     used = 0
     for alias, tensor in signature.inputs.items():
         if alias in given:  # indexing a missing key would add it to the message
-            arrays[alias] = from_proto(given[alias], alias, most_bytes)
+            arrays[alias] = from_proto(given[alias], alias, max_bytes)
             used += 1
         elif alias in signature.defaults:
             arrays[alias] = signature.defaults[alias]

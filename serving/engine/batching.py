@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from serving.engine.deadline import Deadline
-from serving.engine.rows import Arrays, batch_size, check_outputs, may_pad, merged, of_one_shape
+from serving.engine.rows import Arrays, batch_size, check_outputs, concatenate_rows, pad_to_common_shape, padding_fits
 from serving.engine.workers import Workers
 from serving.errors import StatusError, invalid_argument
 from serving.settings.configuration import Batching
@@ -231,10 +231,10 @@ class Scheduler:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
         rows = {name: [task.feeds[name] for task in tasks] for name in tasks[0].feeds}
         if self.parameters.pad_variable_length_inputs:
-            rows = {name: of_one_shape(arrays) for name, arrays in rows.items()}
-        if not may_pad([arrays[0] for arrays in rows.values()], processed - size):
+            rows = {name: pad_to_common_shape(arrays) for name, arrays in rows.items()}
+        if not padding_fits([arrays[0] for arrays in rows.values()], processed - size):
             processed = size  # no padding with large rows; at worst, another batch size runs slower
-        feeds = {name: merged(arrays, processed - size) for name, arrays in rows.items()}
+        feeds = {name: concatenate_rows(arrays, processed - size) for name, arrays in rows.items()}
         results = queue.run(feeds, queue.fetches, seconds)
         check_outputs(results, processed)
         ends = np.cumsum([task.size for task in tasks]).tolist()

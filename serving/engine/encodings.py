@@ -21,7 +21,7 @@ def composite_spec(info: Any) -> str:
     return ""
 
 
-def unsendable(info: Any) -> str:
+def unsendable_reason(info: Any) -> str:
     """Return why no TensorProto can represent a TensorInfo, such as "a ragged tensor"; "" if one can.
 
     TensorFlow Serving feeds and fetches the tensor called `TensorInfo.name` (its predict_util.cc, and GetInputValues in

@@ -31,7 +31,7 @@ CALCULATIONS = frozenset(NAMES.split())
 SHORT_SECONDS = 0.001  # shorter runs gain nothing from running operations in parallel threads
 QUICK_SECONDS = 0.00015  # shorter runs block the event loop for less time than a thread switch costs
 TRIALS = 5  # runs before a decision
-MOST_SHAPES = 64  # whose run times are stored
+MAX_SHAPES = 64  # whose run times are stored
 
 
 class Calculations:
@@ -73,7 +73,7 @@ def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
-def with_checked_rank(graph: tf.Graph, tensor: str) -> str:
+def add_rank_check(graph: tf.Graph, tensor: str) -> str:
     """Return the name of a tensor that equals a string tensor, but fails with INVALID_ARGUMENT above MAX_DIMENSIONS.
 
     The check, added to the graph, uses the rank at run time: the declared rank is not reliable, since inputs are not
@@ -176,7 +176,7 @@ class CallableExecutor:
     def _remember(self, arrays: tuple[np.ndarray, ...], seconds: float) -> None:
         shapes = tuple(array.shape for array in arrays)
         runs, slowest = self._times.get(shapes, (0, 0.0))
-        if runs or len(self._times) < MOST_SHAPES:
+        if runs or len(self._times) < MAX_SHAPES:
             # The first runs are warm-up; the maximum decays by 3 % a run, so about a hundred runs forget a slow one.
             self._times[shapes] = (runs + 1, max(seconds, 0.97 * slowest) if runs >= TRIALS else 0.0)
 

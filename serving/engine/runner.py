@@ -63,7 +63,7 @@ class Runner:
             arrays = await asyncio.shield(running)
         except asyncio.CancelledError:
             # The client has disconnected. A running graph cannot be stopped; until it ends the version stays loaded.
-            deadline.given_up = True
+            deadline.cancelled = True
             kept = hold.pop_all()
 
             def ended(done: asyncio.Future[Any]) -> None:

@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.engine.batching import Scheduler
-from serving.engine.encodings import unsendable
-from serving.engine.executors import Calculations, CallableExecutor, Executor, SessionExecutor, with_checked_rank
+from serving.engine.encodings import unsendable_reason
+from serving.engine.executors import Calculations, CallableExecutor, Executor, SessionExecutor, add_rank_check
 from serving.engine.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
 from serving.errors import StatusError, invalid_argument
 from serving.models.storage import SAVED_MODEL_NAMES
@@ -29,7 +29,7 @@ from serving.protocol import CODE_NAMES, INIT_OPERATION
 SESSION_ERRORS = tf.errors.OpError
 CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
 NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
-MOST_PATHS = 64  # executors compiled for selections of outputs
+MAX_EXECUTORS = 64  # executors compiled for selections of outputs
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
@@ -80,7 +80,7 @@ class Signature:
         self.all_outputs = tuple(self.outputs)
         # {alias: why it cannot be sent}
         self.unsendable_inputs, self.unsendable_outputs = (
-            {alias: what for alias, info in sorted(infos.items()) if (what := unsendable(info))}
+            {alias: what for alias, info in sorted(infos.items()) if (what := unsendable_reason(info))}
             for infos in (definition.inputs, definition.outputs)
         )
         # The runtime numbers its arguments in the order of their tensor names; error messages use these numbers.
@@ -127,7 +127,7 @@ class Signature:
 
 def _dtype(info: Any) -> np.dtype:
     """Return the numpy dtype of an input; object if a request cannot represent it."""
-    return np.dtype(object) if unsendable(info) else numpy_dtype(info.dtype)
+    return np.dtype(object) if unsendable_reason(info) else numpy_dtype(info.dtype)
 
 
 def _shape(shape: Any) -> list[int] | None:
@@ -163,7 +163,7 @@ class Servable:
             calculations = Calculations(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
             calculated = {name for name in outputs if calculations.make(name)}
-            self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
+            self._checked = {name: add_rank_check(self._session.graph, name) for name in outputs}
             self._session._extend_graph()  # adds the rank checks
             self._calculated = {self._checked[name] for name in calculated}
         except BaseException:
@@ -208,17 +208,17 @@ class Servable:
     def _executor(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Executor:
         """Return the executor compiled for these feeds and at least these fetches.
 
-        Clients select outputs; to save memory, above MOST_PATHS executors new selections share one for all outputs.
+        Clients select outputs; to save memory, above MAX_EXECUTORS executors new selections share one for all outputs.
         """
         names = tuple(sorted(set(fetches)))
         path = self._executors.get((feeds, names))
         if path is not None:
             return path
         with self._lock:
-            if len(self._executors) >= MOST_PATHS:
+            if len(self._executors) >= MAX_EXECUTORS:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._executors:
-                if len(self._executors) >= 2 * MOST_PATHS:  # many sets of inputs, as MultiInference may request
+                if len(self._executors) >= 2 * MAX_EXECUTORS:  # many sets of inputs, as MultiInference may request
                     self._executors.pop(next(iter(self._executors)))
                 kind = CallableExecutor if self._calculated.issuperset(names) else SessionExecutor
                 try:

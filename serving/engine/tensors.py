@@ -50,8 +50,8 @@ PACKED_TAGS = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
 
 SLICE = 1 << 16  # values converted at once; other threads can take the GIL between two slices
 STRING_BYTES = 64  # overhead of a string in arrays of numpy and of the runtime, besides its own bytes
-MOST_BYTES = MAX_MESSAGE_BYTES  # limit of a tensor and of a message
-MOST_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: memory for the values and contexts that it repeats
+MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES  # limit of a tensor and of a message
+MAX_REPEATED_BYTES = 16 * 1024 * 1024  # of a request: memory for the values and contexts that it repeats
 
 # The limit of NumPy's iterators. The runtime reads and writes string arrays with them and does not check for failure:
 # an array of more dimensions would crash the process.
@@ -75,16 +75,16 @@ def check_dimensions(count: int, alias: str) -> None:
         raise invalid_argument(f"{alias} has {count} dimensions; a tensor may have at most {MAX_DIMENSIONS}.")
 
 
-def from_proto(proto: TensorProto, alias: str, most_bytes: int = MOST_BYTES) -> np.ndarray:
-    """Return the array of input `alias`; INVALID_ARGUMENT for an invalid tensor or one above `most_bytes`."""
+def from_proto(proto: TensorProto, alias: str, max_bytes: int = MAX_TENSOR_BYTES) -> np.ndarray:
+    """Return the array of input `alias`; INVALID_ARGUMENT for an invalid tensor or one above `max_bytes`."""
     check_dimensions(len(proto.tensor_shape.dim), alias)  # first, since multiplying very many sizes is slow
     try:
-        return _decode(proto, most_bytes)
+        return _decode(proto, max_bytes)
     except (ValueError, TypeError, KeyError, MemoryError, OverflowError):
         raise invalid_argument(f"tensor parsing error: {alias}") from None
 
 
-def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
+def _decode(proto: TensorProto, max_bytes: int) -> np.ndarray:
     dtype = numpy_dtype(proto.dtype)
     if proto.tensor_shape.unknown_rank:
         raise ValueError("a tensor has a rank")
@@ -95,7 +95,7 @@ def _decode(proto: TensorProto, most_bytes: int) -> np.ndarray:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, VALUE_FIELDS[proto.dtype])
     size = math.prod(shape)
-    if size * dtype.itemsize > most_bytes:
+    if size * dtype.itemsize > max_bytes:
         raise ValueError("a tensor fits into memory")
     most = 2 * size if proto.dtype in PARTS else size
     return _fill(proto.dtype, dtype, values[:most] if len(values) > most else values, size).reshape(shape)

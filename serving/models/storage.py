@@ -181,14 +181,14 @@ def _entries(base_path: str) -> dict[int, list[str]]:
     return versions
 
 
-def read_regular_file(path: str, most_bytes: int) -> bytes:
-    """Return the first `most_bytes` of a file; OSError if it is not a regular file, whose read might block forever."""
+def read_regular_file(path: str, max_bytes: int) -> bytes:
+    """Return the first `max_bytes` of a file; OSError if it is not a regular file, whose read might block forever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most_bytes)
+            return file.read(max_bytes)
     finally:
         os.close(descriptor)
 
@@ -224,7 +224,7 @@ def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
     return set(present[-count:])
 
 
-def check_present(flags: Flags, models: list[ModelConfig]) -> None:
+def check_models_exist(flags: Flags, models: list[ModelConfig]) -> None:
     """Refuse a start without a model to serve; TensorFlow Serving would wait forever with its ports closed."""
     if flags.models_dir and not flags.model_config_file:
         if not os.path.isdir(flags.models_dir):

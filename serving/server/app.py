@@ -38,7 +38,7 @@ from serving.telemetry.observers import Observers
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
 CONNECTION_SECONDS = 30.0  # idle timeout of an HTTP connection if requests have no time limit
-LAST_WORD_SECONDS = 0.2  # time to send the last status
+FINAL_STATUS_SECONDS = 0.2  # time to send the last status
 CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # TensorFlow Serving uses the short names
 
 
@@ -54,7 +54,7 @@ class Health(health.aio.HealthServicer):
         ending = asyncio.ensure_future(self._ending.wait())
         try:
             await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([watching], timeout=LAST_WORD_SECONDS)
+            await asyncio.wait([watching], timeout=FINAL_STATUS_SECONDS)
         finally:
             watching.cancel()
             ending.cancel()

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from serving.errors import StatusError, UsageError
-from serving.models.storage import ModelConfig, check_present, configured_models
+from serving.models.storage import ModelConfig, check_models_exist, configured_models
 from serving.settings.flags import Flags, check, parse, usage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     return EXIT_OK
 
 
-class _OneLine(logging.Formatter):
+class _SingleLineFormatter(logging.Formatter):
     """Escapes unprintable characters: model names come from clients and must not forge log lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -56,7 +56,7 @@ class _OneLine(logging.Formatter):
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname).1s %(message)s"))
+    handler.setFormatter(_SingleLineFormatter("%(asctime)s %(levelname).1s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
@@ -75,7 +75,7 @@ def serve(flags: Flags) -> None:
         signal.signal(number, _exit_while_loading)
     check(flags)
     models = configured_models(flags)
-    check_present(flags, models)
+    check_models_exist(flags, models)
     grpc_reserved, rest_socket = _reserve_ports(flags)
     _allow_many_connections()
     loop = _new_loop()

@@ -16,7 +16,7 @@ from serving.engine.tflite import TFLiteServable
 from serving.errors import StatusError, invalid_argument
 from serving.models.storage import WARMUP_FILE
 
-MOST_QUOTED_BYTES = 1024  # of a damaged record
+MAX_QUOTED_BYTES = 1024  # of a damaged record
 MAX_RECORDS = 1000  # the limit of TensorFlow Serving
 
 # {field of a PredictionLog: function that prepares its request}
@@ -66,7 +66,7 @@ def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
             try:
                 record = prediction_log_pb2.PredictionLog.FromString(serialized)
             except DecodeError:
-                text = serialized[:MOST_QUOTED_BYTES].decode("utf-8", "replace")
+                text = serialized[:MAX_QUOTED_BYTES].decode("utf-8", "replace")
                 raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from None
             yield record
     except tf.errors.DataLossError as error:

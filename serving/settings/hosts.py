@@ -10,7 +10,7 @@ from serving.errors import UsageError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # RFC 3986, section 3.2.2; without a port, which the connection has already reached.
-NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
+HOST_NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
 
 
 def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
@@ -23,19 +23,19 @@ def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
     Raises: UsageError if `listed` cannot be read.
     """
     if not listed:
-        return frozenset({*LOOPBACK, normalized(address)}) if _is_loopback(address) else None
+        return frozenset({*LOOPBACK, normalize_host(address)}) if _is_loopback(address) else None
     hosts = [host.strip() for host in listed.split(",")]
     for host in hosts:
-        is_name = host == "*" or ("*" not in host and NAME.fullmatch(host))
+        is_name = host == "*" or ("*" not in host and HOST_NAME.fullmatch(host))
         if not host or not (is_name or is_ipv6(host.strip("[]"))):
             raise UsageError(
                 f"--rest_api_allowed_hosts={listed} cannot be read at {host!r}: give host names or addresses without "
                 "ports, separated by commas, or * for any host."
             )
-    return None if "*" in hosts else frozenset(map(normalized, hosts))
+    return None if "*" in hosts else frozenset(map(normalize_host, hosts))
 
 
-def normalized(host: str) -> str:
+def normalize_host(host: str) -> str:
     """Normalize a host for comparison: lower case, no final dot, one form for each IP address."""
     host = host.strip("[]").lower().removesuffix(".")
     return str(ip_address(host)) if ":" in host else host

@@ -21,10 +21,10 @@ from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("serving")
 STANDARD_ERROR = "-"
-GATHER_SECONDS = 0.1  # lines of this time are written together
-MOST_WAITING = 50_000  # lines; more wait only for a disk that does not answer
+FLUSH_SECONDS = 0.1  # lines of this time are written together
+MAX_QUEUED_LINES = 50_000  # lines; more wait only for a disk that does not answer
 LINES_PER_WRITE = 1000
-LONGEST_TEXT = 256  # clients choose names; they must not fill the disk
+MAX_TEXT_LENGTH = 256  # clients choose names; they must not fill the disk
 
 
 class Request(Protocol):
@@ -72,7 +72,7 @@ class AccessLog:
 
     def write(self, request: Request, milliseconds: float) -> None:
         """Take down a request that ends now and took `milliseconds`. Returns at once."""
-        if self._closing.is_set() or self._queue.qsize() >= MOST_WAITING:
+        if self._closing.is_set() or self._queue.qsize() >= MAX_QUEUED_LINES:
             self._lost.add(1)
         else:
             self._queue.put((time.time(), milliseconds, values_of(request)))
@@ -88,7 +88,7 @@ class AccessLog:
         while not closed:
             waiting = [self._queue.get()]
             if self._queue.qsize() < LINES_PER_WRITE:
-                self._closing.wait(GATHER_SECONDS)
+                self._closing.wait(FLUSH_SECONDS)
             while len(waiting) < LINES_PER_WRITE and not self._queue.empty():
                 waiting.append(self._queue.get())
             closed = None in waiting
@@ -140,6 +140,6 @@ def _open(path: str) -> int:
 
 def _line(seconds: float, milliseconds: float, values: tuple[Any, ...]) -> bytes:
     ended = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    short = (value[:LONGEST_TEXT] if isinstance(value, str) else value for value in values)
+    short = (value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value for value in values)
     entry = {"time": ended, "milliseconds": round(milliseconds, 3), **dict(zip(FIELDS, short, strict=True))}
     return json.dumps(entry).encode() + b"\n"  # all of it ASCII: half a character is harmless

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 Labels: TypeAlias = tuple[str, ...]
 # Clients choose the names of models in their requests: their number and length must not fill the memory.
-MOST_CELLS = 5000
-LONGEST_LABEL = 256
-OTHER = "(other)"  # the label of what came after MOST_CELLS
+MAX_CELLS = 5000
+MAX_LABEL_LENGTH = 256
+OTHER_LABEL = "(other)"  # the label of what came after MAX_CELLS
 
 
-def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
+def exponential_bounds(scale: float, growth: float, count: int) -> tuple[float, ...]:
     """Upper bounds of buckets: scale, scale * growth, ...; each the product of the one before, as TensorFlow has it."""
     bounds = [scale]
     while len(bounds) < count:
@@ -40,12 +40,12 @@ class Metric:
     def lines(self) -> Iterable[str]:
         """In Prometheus' text format."""
         for labels, value in self.cells().items():
-            yield f"{exported(self.name)}{{{_pairs(self.labels, labels)}}} {value}"
+            yield f"{prometheus_name(self.name)}{{{_pairs(self.labels, labels)}}} {value}"
 
     def _key(self, labels: Labels) -> Labels:
         """Where something new is kept; the lock is held. Half of a character that needs two becomes "?"."""
-        labels = tuple(label[:LONGEST_LABEL].encode("utf-8", "replace").decode() for label in labels)
-        return labels if labels in self._cells or len(self._cells) < MOST_CELLS else (OTHER,) * len(labels)
+        labels = tuple(label[:MAX_LABEL_LENGTH].encode("utf-8", "replace").decode() for label in labels)
+        return labels if labels in self._cells or len(self._cells) < MAX_CELLS else (OTHER_LABEL,) * len(labels)
 
 
 class Counter(Metric):
@@ -97,7 +97,7 @@ class Histogram(Metric):
             return {labels: list(cell) for labels, cell in sorted(self._cells.items())}
 
     def lines(self) -> Iterable[str]:
-        name = exported(self.name)
+        name = prometheus_name(self.name)
         limits = [*map(_number, self.bounds), "+Inf"]
         for labels, (*counts, total) in self.cells().items():
             pairs = _pairs(self.labels, labels)
@@ -110,7 +110,7 @@ class Histogram(Metric):
             yield f"{name}_count{{{pairs}}} {below}"
 
 
-class Derived(Counter):
+class DerivedCounter(Counter):
     """A counter that repeats what a histogram knows: its number of values, or their sum."""
 
     def __init__(self, name: str, source: Histogram, read: Callable[[list[float]], float]) -> None:
@@ -129,7 +129,7 @@ def sum_of(cell: list[float]) -> float:
     return cell[-1]
 
 
-def exported(name: str) -> str:
+def prometheus_name(name: str) -> str:
     return name.replace("/", ":")
 
 

@@ -11,25 +11,25 @@ from collections.abc import Callable, Iterable
 
 from serving.telemetry.instruments import (
     Counter,
-    Derived,
+    DerivedCounter,
     Gauge,
     Histogram,
     Metric,
     count_of,
-    exponential,
-    exported,
+    exponential_bounds,
+    prometheus_name,
     sum_of,
 )
 from serving.telemetry.traffic import Latency, RecentRequests
 
-# TensorFlow Serving counts COUNTED; LOAD has all requests that run a model.
-COUNTED = frozenset({"Predict", "Classify", "Regress"})
-LOAD = COUNTED | {"MultiInference", "stream"}
+# TensorFlow Serving counts COUNTED_METHODS; LOAD_METHODS has all requests that run a model.
+COUNTED_METHODS = frozenset({"Predict", "Classify", "Regress"})
+LOAD_METHODS = COUNTED_METHODS | {"MultiInference", "stream"}
 BATCH_THREADS = "batch_threads"  # the name of the pool in TensorFlow Serving
 
 
-MICROSECONDS = exponential(10, 1.8, 33)  # to about 25 minutes
-SIZES = exponential(1, 2, 14)
+MICROSECONDS = exponential_bounds(10, 1.8, 33)  # to about 25 minutes
+SIZES = exponential_bounds(1, 2, 14)
 
 
 class Metrics:
@@ -45,24 +45,28 @@ class Metrics:
         self.request_count = Counter(serving + "request_count", "model_name", "status")
         self.request_latency = Histogram(serving + "request_latency", MICROSECONDS, "model_name", "API", "entrypoint")
         self.runtime_latency = Histogram(serving + "runtime_latency", MICROSECONDS, "model_name", "API", "runtime")
-        self.request_example_counts = Histogram(serving + "request_example_counts", exponential(1, 2, 15), "model")
-        self.request_example_count_total = Derived(
+        self.request_example_counts = Histogram(
+            serving + "request_example_counts", exponential_bounds(1, 2, 15), "model"
+        )
+        self.request_example_count_total = DerivedCounter(
             serving + "request_example_count_total", self.request_example_counts, sum_of
         )
         self.request_log_count = Counter(serving + "request_log_count", "model_name", "status_code")
         self.model_warmup_latency = Histogram(serving + "model_warmup_latency", MICROSECONDS, "model_path", "status")
         self.model_warmup_records_read = Counter(serving + "model_warmup_records_read", "model_path")
-        self.queuing_latency = Histogram(batching + "queuing_latency", exponential(100, 1.2, 52), "thread_pool_name")
+        self.queuing_latency = Histogram(
+            batching + "queuing_latency", exponential_bounds(100, 1.2, 52), "thread_pool_name"
+        )
         self.input_batch_size = Histogram(batching + "input_batch_size", SIZES)
         self.processed_batch_size = Histogram(batching + "processed_batch_size", SIZES)
         self.padding_size = Histogram(batching + "padding_size", SIZES, "execution_batch_size")
-        self.wrapped_run_count = Derived(batching + "wrapped_run_count", self.processed_batch_size, count_of)
+        self.wrapped_run_count = DerivedCounter(batching + "wrapped_run_count", self.processed_batch_size, count_of)
         self.load_attempt_count = Counter(saved_model + "load_attempt_count", "model_path", "status")
         self.load_latency = Counter(saved_model + "load_latency", "model_path")
-        self.graph_run_time = Histogram(core + "graph_run_time_usecs_histogram", exponential(1000, 2, 20))
-        self.graph_runs = Derived(core + "graph_runs", self.graph_run_time, count_of)
-        self.direct_session_runs = Derived(core + "direct_session_runs", self.graph_run_time, count_of)
-        self.graph_run_microseconds = Derived(core + "graph_run_time_usecs", self.graph_run_time, sum_of)
+        self.graph_run_time = Histogram(core + "graph_run_time_usecs_histogram", exponential_bounds(1000, 2, 20))
+        self.graph_runs = DerivedCounter(core + "graph_runs", self.graph_run_time, count_of)
+        self.direct_session_runs = DerivedCounter(core + "direct_session_runs", self.graph_run_time, count_of)
+        self.graph_run_microseconds = DerivedCounter(core + "graph_run_time_usecs", self.graph_run_time, sum_of)
         self.requests_in_flight = Gauge("/serving/requests_in_flight", "model_name")
         self.access_log_lines_lost = Counter("/serving/access_log_lines_lost")
         self._recent, self._clock, self._start = RecentRequests(clock), clock, clock()
@@ -76,9 +80,9 @@ class Metrics:
             entrypoint: "GRPC" or "REST".
             code: the name of its status, "OK" or another.
         """
-        if api in LOAD:
+        if api in LOAD_METHODS:
             self._recent.add(model)
-        if api in COUNTED:
+        if api in COUNTED_METHODS:
             self.request_count.add(1, model, code)
             if code == "OK":
                 self.request_latency.observe(
@@ -156,6 +160,6 @@ class Metrics:
         """Return all metrics in Prometheus' text format; like TensorFlow Serving, with types but without help."""
         lines = []
         for name in sorted(self._all):
-            lines.append(f"# TYPE {exported(name)} {self._all[name].kind}")
+            lines.append(f"# TYPE {prometheus_name(name)} {self._all[name].kind}")
             lines += self._all[name].lines()
         return "\n".join(lines) + "\n"

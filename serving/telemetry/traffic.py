@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.telemetry.instruments import LONGEST_LABEL, MOST_CELLS, OTHER
+from serving.telemetry.instruments import MAX_CELLS, MAX_LABEL_LENGTH, OTHER_LABEL
 
 RECENT_SECONDS = 60
 
@@ -48,8 +48,8 @@ class RecentRequests:
         with self._lock:
             seconds = self._seconds.get(model)
             if seconds is None:
-                known = len(self._seconds) < MOST_CELLS and len(model) <= LONGEST_LABEL
-                seconds = self._seconds.setdefault(model if known else OTHER, deque(maxlen=RECENT_SECONDS + 1))
+                known = len(self._seconds) < MAX_CELLS and len(model) <= MAX_LABEL_LENGTH
+                seconds = self._seconds.setdefault(model if known else OTHER_LABEL, deque(maxlen=RECENT_SECONDS + 1))
             if seconds and seconds[-1][0] == second:
                 seconds[-1][1] += 1
             else:

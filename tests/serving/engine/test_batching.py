@@ -249,7 +249,7 @@ def test_who_is_gone_or_too_late_is_left_out():
             scheduler.submit("m", model.run, {"x:0": rows(i)}, FETCHES, limit)
             for i, limit in enumerate((gone, late, stays))
         ]
-        gone.given_up = True
+        gone.cancelled = True
         await asyncio.sleep(0.02)
         model.go.set()
         await running
@@ -312,7 +312,7 @@ def test_everybody_gets_the_own_rows(sizes, most, split, threads, bad):
 
 
 def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
-    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 100)
+    monkeypatch.setattr("serving.engine.rows.MAX_PADDING_BYTES", 100)
     model = Model()
     requests = [np.zeros((1, 30), np.float32), np.zeros((10, 1), np.float32)]
     results = together(model, requests, pad_variable_length_inputs=True)
@@ -325,7 +325,7 @@ def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
 
 
 def test_a_large_row_does_not_fill_up_a_batch(monkeypatch):
-    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 1_000)
+    monkeypatch.setattr("serving.engine.rows.MAX_PADDING_BYTES", 1_000)
     sizes = {"max_batch_size": 4, "allowed_batch_sizes": (4,)}
     for small, large in [
         (np.zeros((1, 80), np.float32), np.zeros((1, 90), np.float32)),

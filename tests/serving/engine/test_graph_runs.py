@@ -7,7 +7,7 @@ from serving_helpers import build_example
 from tensorflow.core.protobuf import config_pb2
 
 from serving.engine.executors import TRIALS, CallableExecutor, SessionExecutor
-from serving.engine.servable import MOST_PATHS, Servable
+from serving.engine.servable import MAX_EXECUTORS, Servable
 from serving.engine.tensors import MAX_DIMENSIONS
 from serving.errors import StatusError
 
@@ -144,7 +144,7 @@ def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
         for order in (chosen, chosen[::-1]):
             answer = servable.run(feeds, tuple(signature.outputs[name] for name in order))
             assert [float(y[0]) for y in answer] == [float(name[1:]) for name in order]
-    assert len(servable._executors) <= MOST_PATHS + 1
+    assert len(servable._executors) <= MAX_EXECUTORS + 1
     servable.close()
 
 
@@ -167,7 +167,7 @@ def test_executors_of_many_choices_of_inputs(tmp_path):
         (y,) = servable.run(feeds, tuple(signature.outputs.values()))
         assert y.tolist() == [2.0 * number]
     kept = [feeds for feeds, _ in servable._executors]
-    assert len(kept) == 2 * MOST_PATHS
+    assert len(kept) == 2 * MAX_EXECUTORS
     assert kept[-3:] == [(first, *choice) for choice in choices[:3]], "the newest"
     servable.close()
 

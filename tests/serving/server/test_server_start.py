@@ -20,7 +20,7 @@ from serving.client import Client, ServingError
 from serving.errors import StatusError, UsageError
 from serving.models.manager import ModelManager, Timing
 from serving.server.loader import Loader
-from serving.server.process import _bind, _OneLine
+from serving.server.process import _bind, _SingleLineFormatter
 from serving.settings.flags import Flags, parse, usage
 from serving.settings.load_options import load_options_of
 from serving.telemetry.metrics import Metrics
@@ -263,7 +263,7 @@ def test_versions_change_without_a_failed_request(server, store):
 
 def test_what_clients_write_is_no_line_of_the_log():
     record = logging.LogRecord("serving", logging.INFO, "", 0, "no model %s", ("a\n2026 I forged \x1b[31m",), None)
-    assert _OneLine("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
+    assert _SingleLineFormatter("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
 
 
 def test_a_watch_of_the_health_does_not_hold_up_the_end(tmp_path, store):

@@ -14,7 +14,7 @@ import pytest
 from serving_helpers import wait_until
 
 from serving.errors import UsageError
-from serving.telemetry.access_log import LONGEST_TEXT, MOST_WAITING, AccessLog
+from serving.telemetry.access_log import MAX_QUEUED_LINES, MAX_TEXT_LENGTH, AccessLog
 from serving.telemetry.metrics import Metrics
 
 
@@ -70,10 +70,10 @@ def test_a_line_holds_what_is_known_of_a_request(tmp_path, metrics):
 @pytest.mark.parametrize("name", ['x"}\n{"model": "y', "\ud800", "модель", "\x00\x1b[31m", "\u2028"])
 def test_no_name_breaks_a_line(tmp_path, metrics, name):
     log = AccessLog(str(tmp_path / "log"), metrics)
-    log.write(Request(model=name, signature="s" * 10 * LONGEST_TEXT), 2)
+    log.write(Request(model=name, signature="s" * 10 * MAX_TEXT_LENGTH), 2)
     log.close()
     [entry] = entries(tmp_path / "log")
-    assert entry["model"] == name and entry["signature"] == "s" * LONGEST_TEXT
+    assert entry["model"] == name and entry["signature"] == "s" * MAX_TEXT_LENGTH
 
 
 def test_lines_of_many_threads_are_whole_and_a_clean_close_writes_all(tmp_path, metrics):
@@ -192,7 +192,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody(tmp_path, metrics):
     reader = os.open(path, os.O_RDWR)  # with both ends open, nothing waits for the other end
     try:
         log = AccessLog(str(path), metrics)
-        given = 2 * MOST_WAITING
+        given = 2 * MAX_QUEUED_LINES
         for _ in range(given):
             log.write(Request(), 1.23456)
         assert 0 < lost(metrics) < given

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.telemetry.instruments import LONGEST_LABEL, MOST_CELLS, OTHER, Counter, Histogram
+from serving.telemetry.instruments import MAX_CELLS, MAX_LABEL_LENGTH, OTHER_LABEL, Counter, Histogram
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Latency
 
@@ -183,15 +183,15 @@ def test_names_that_are_exported_alike_are_one():
 
 def test_names_that_clients_invent_do_not_fill_the_memory():
     metrics = Metrics()
-    for number in range(MOST_CELLS + 50):
+    for number in range(MAX_CELLS + 50):
         metrics.record_request(f"{number:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
     cells = metrics.request_count.cells()
-    assert len(cells) == MOST_CELLS + 1
-    assert cells[OTHER, OTHER] == 50
-    assert max(len(label) for labels in cells for label in labels) == LONGEST_LABEL
-    assert metrics.value("/tensorflow/serving/request_count") == MOST_CELLS + 50
+    assert len(cells) == MAX_CELLS + 1
+    assert cells[OTHER_LABEL, OTHER_LABEL] == 50
+    assert max(len(label) for labels in cells for label in labels) == MAX_LABEL_LENGTH
+    assert metrics.value("/tensorflow/serving/request_count") == MAX_CELLS + 50
     metrics.record_request(f"{7:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
-    assert metrics.request_count.cells()[OTHER, OTHER] == 50, "what is known goes on being counted"
+    assert metrics.request_count.cells()[OTHER_LABEL, OTHER_LABEL] == 50, "what is known goes on being counted"
 
 
 class Interruptible(str):
