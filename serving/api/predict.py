@@ -28,7 +28,7 @@ METHOD_NAMES = (
     "tensorflow/serving/classify",
     "tensorflow/serving/regress",
 )
-MAX_NAMES = 100  # in a message
+MAX_NAMES = 100  # listed in an error message
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
     """Settings from the server's flags for every request."""
 
     check_method_name: bool = False
-    answer_as_content: bool = False
+    outputs_as_content: bool = False  # write outputs into tensor_content
     max_bytes: int = MAX_TENSOR_BYTES  # of an input
 
 
@@ -51,8 +51,8 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
     _check_count(request.inputs, signature)
     signature.check_inputs()
     _check_repeated(repeated_bytes(request.inputs.values()))
-    arrays = _arrays(request.inputs, signature, settings.max_bytes)
-    outputs = _outputs(request.output_filter, signature)
+    arrays = _input_arrays(request.inputs, signature, settings.max_bytes)
+    outputs = _select_outputs(request.output_filter, signature)
     fetches = signature.fetches(outputs)
     model = request.model_spec.name
 
@@ -62,7 +62,7 @@ def predict(servable: Servable, number: int, request: predict_pb2.PredictRequest
         response.model_spec.version.value = number
         response.model_spec.signature_name = name
         for alias, array in zip(outputs, fetched, strict=True):
-            to_proto(array, signature.output_types[alias], response.outputs[alias], settings.answer_as_content)
+            to_proto(array, signature.output_types[alias], response.outputs[alias], settings.outputs_as_content)
         return response
 
     return Call(signature.feeds(arrays), fetches, finish)
@@ -99,59 +99,59 @@ def _check_method_name(signature: Signature) -> None:
         )
 
 
-def _check_count(given: Mapping[str, object], signature: Signature) -> None:
-    wanted = signature.inputs
-    if len(given) == len(wanted) or (len(given) < len(wanted) and signature.defaults):
+def _check_count(inputs: Mapping[str, object], signature: Signature) -> None:
+    expected = signature.inputs
+    if len(inputs) == len(expected) or (len(inputs) < len(expected) and signature.defaults):
         return
     raise invalid_argument(
-        f"input size does not match signature: {len(given)}!={len(wanted)} len({{{_join(given)}}}) != "
-        f"len({{{_join(wanted)}}}). Sent extra: {{{_join(set(given) - set(wanted))}}}. "
-        f"Missing but required: {{{_join(set(wanted) - set(given))}}}."
+        f"input size does not match signature: {len(inputs)}!={len(expected)} len({{{_join(inputs)}}}) != "
+        f"len({{{_join(expected)}}}). Sent extra: {{{_join(set(inputs) - set(expected))}}}. "
+        f"Missing but required: {{{_join(set(expected) - set(inputs))}}}."
     )
 
 
 def _check_repeated(size: int) -> None:
     if size > MAX_REPEATED_BYTES:
         raise invalid_argument(
-            f"The inputs hold fewer values than their shapes say, and to repeat the last ones takes {size} bytes of "
-            f"memory; a request may repeat {MAX_REPEATED_BYTES}: send all values, or fewer."
+            f"The inputs have fewer values than their shapes require. Repeating the last values takes {size} bytes; a "
+            f"request may repeat {MAX_REPEATED_BYTES} bytes: send all values or smaller shapes."
         )
 
 
 def _join(names: Iterable[str]) -> str:
-    """Join the names in order, at most the first MAX_NAMES, since clients may send very many."""
-    first = heapq.nsmallest(MAX_NAMES + 1, names)
-    return ",".join([*first[:MAX_NAMES], "..."] if len(first) > MAX_NAMES else first)
+    """Join the names in order, at most the first MAX_NAMES, because clients may send very many."""
+    smallest = heapq.nsmallest(MAX_NAMES + 1, names)
+    return ",".join([*smallest[:MAX_NAMES], "..."] if len(smallest) > MAX_NAMES else smallest)
 
 
-def _arrays(
-    given: Mapping[str, TensorProto], signature: Signature, max_bytes: int = MAX_TENSOR_BYTES
+def _input_arrays(
+    inputs: Mapping[str, TensorProto], signature: Signature, max_bytes: int = MAX_TENSOR_BYTES
 ) -> dict[str, np.ndarray]:
     """Return the arrays of all inputs of the signature, from the request or the signature's defaults."""
     arrays = {}
     used = 0
     for alias, tensor in signature.inputs.items():
-        if alias in given:  # indexing a missing key would add it to the message
-            arrays[alias] = from_proto(given[alias], alias, max_bytes)
+        if alias in inputs:  # indexing with a missing key would add it to the message
+            arrays[alias] = from_proto(inputs[alias], alias, max_bytes)
             used += 1
         elif alias in signature.defaults:
             arrays[alias] = signature.defaults[alias]
         else:
             raise invalid_argument(
                 f"Signature input alias: {alias}(feed name: {tensor.tensor}) not found in request and no "
-                f"default value provided. Inputs expected to be in the request {{{_join(given)}}}, "
+                f"default value provided. Inputs expected to be in the request {{{_join(inputs)}}}, "
                 f"or default input alias set: {_join(signature.defaults)}"
             )
-    if used != len(given):
-        known = [alias for alias in given if alias in signature.inputs]
+    if used != len(inputs):
+        valid = [alias for alias in inputs if alias in signature.inputs]
         raise invalid_argument(
-            f"Inputs contains invalid name. Used request inputs: {_join(known)}, request input: {_join(given)}"
+            f"Inputs contains invalid name. Used request inputs: {_join(valid)}, request input: {_join(inputs)}"
         )
     return arrays
 
 
-def _outputs(output_filter: Iterable[str], signature: Signature) -> tuple[str, ...]:
-    """Return the outputs to fetch: those of the filter, or all."""
+def _select_outputs(output_filter: Iterable[str], signature: Signature) -> tuple[str, ...]:
+    """Return the aliases of the outputs to fetch: those in the filter, or all."""
     chosen: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:

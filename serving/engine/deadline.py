@@ -8,7 +8,7 @@ from serving.errors import StatusError
 
 
 class Deadline:
-    """Passes after `seconds` (None: never), or when the client disconnects and the request is given up."""
+    """Passes after `seconds` (None: never), or when the request is cancelled because the client disconnected."""
 
     __slots__ = ("cancelled", "end")
 

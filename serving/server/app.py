@@ -1,4 +1,4 @@
-"""Assemble the server from its flags: model manager, loader, and the two transports, gRPC and REST."""
+"""Assemble the server from its flags: model manager, loader, and the transports gRPC and REST."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from serving.telemetry.observers import Observers
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
 CONNECTION_SECONDS = 30.0  # idle timeout of an HTTP connection if requests have no time limit
-FINAL_STATUS_SECONDS = 0.2  # time to send the last status
-CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # TensorFlow Serving uses the short names
+FINAL_STATUS_SECONDS = 0.2  # time to send the final status
+HEALTH_CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # the short names, like TensorFlow Serving
 
 
 class Health(health.aio.HealthServicer):
-    """Health service that closes its streams at shutdown; otherwise draining would wait for them."""
+    """Health service that closes its streams at shutdown, because draining would wait for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class Health(health.aio.HealthServicer):
 
 
 class ServerApp:
-    """Model manager and servers; await `start` and `stop` in the loop."""
+    """The model manager and both servers. Await `start` and `stop` in the loop."""
 
     def __init__(self, flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> None:
-        tf.get_logger().setLevel("ERROR")  # no warning that the V1 loader, which loads all SavedModels, is old
+        tf.get_logger().setLevel("ERROR")  # no deprecation warning of the V1 loader, which loads all SavedModels
         self._flags = flags
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
@@ -109,7 +109,7 @@ class ServerApp:
         return self._admission.requests
 
     def load(self) -> None:
-        """Load the models; return when each has an available version, raise if one fails."""
+        """Load the models; return when each has an available version, raise if a model fails."""
         self.manager.start()
         if self._flags.model_config_file and self._flags.model_config_file_poll_wait_seconds > 0:
             self._poller.start()
@@ -138,7 +138,7 @@ class ServerApp:
             )
             await self._http.start()
         await self._grpc.start()
-        for name in CHECKED_SERVICES:
+        for name in HEALTH_CHECKED_SERVICES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:
@@ -161,12 +161,12 @@ class ServerApp:
 
 
 def make_manager(flags: Flags, models: list[ModelConfig], loader: Loader) -> ModelManager:
-    """Return a manager that is not started yet."""
+    """Return a manager that has not been started."""
     timing = Timing(
         flags.file_system_poll_wait_seconds, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
     )
 
-    def find() -> list[ModelConfig]:  # scans a models directory again; a configuration stays the same
+    def find() -> list[ModelConfig]:  # scan a models directory again; a configuration does not change
         return find_models(flags.models_dir) if flags.models_dir and not flags.model_config_file else models
 
     return ModelManager(

@@ -1,4 +1,4 @@
-"""Warm-up: replay the requests stored in a SavedModel before it serves, so that no client waits for first runs."""
+"""Warm-up: replay the requests stored in a SavedModel before serving it, so that no client waits for first runs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ METHODS: dict[str, Callable[..., Call]] = {
 
 
 def warm_up(servable: Servable | TFLiteServable, number: int, settings: Settings, iterations: int) -> int:
-    """Replay every record of version `number` `iterations` times, at least once; return the number of records.
+    """Replay each record of version `number` `iterations` times, at least once; return the number of records.
 
-    A record that fails makes the load fail, since the same request of a client would fail too.
+    A record that fails makes the load fail, because the same request of a client would fail too.
     """
     path = os.path.join(servable.path, WARMUP_FILE)
     if not os.path.exists(path):
@@ -60,7 +60,7 @@ def _replay(
 
 
 def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
-    """Yield the records one by one, so that those before a damaged one are replayed."""
+    """Yield the records one by one, so that the records before a damaged one are replayed."""
     try:
         for serialized in tf.compat.v1.io.tf_record_iterator(path):
             try:

@@ -126,12 +126,14 @@ def test_other_signatures_work(client):
         ("variant", "n", "of type variant"),
         ("resource", "n", "of type resource"),
         ("unknown", "n", "of the unknown type 999"),
-        ("nameless", "n", "no tensor of the graph"),
+        ("nameless", "n", "without a tensor in the graph"),
         ("odd", "n", r"a composite tensor \(HandleSpec\)"),
     ],
 )
 def test_outputs_that_answers_cannot_hold(client, signature, alias, what):
-    with pytest.raises(InvalidArgument, match=f'Output "{alias}" of signature "{signature}" is {what}, which answers'):
+    with pytest.raises(
+        InvalidArgument, match=f'Output "{alias}" of signature "{signature}" is {what}, which responses'
+    ):
         client.predict("composite", {"text": [TEXT]}, signature)
 
 
@@ -231,7 +233,7 @@ def test_results_of_examples_over_rest(composite, verb, signature):
 
     body = json.dumps({"signature_name": signature, "examples": [{"x": 1.0}]})
     answer = urllib3.request("POST", f"{composite.rest}/v1/models/composite:{verb}", body=body, timeout=60)
-    assert (answer.status, "which answers cannot hold" in answer.json()["error"]) == (400, True)
+    assert (answer.status, "which responses cannot represent" in answer.json()["error"]) == (400, True)
 
 
 def test_versions_are_compared_by_the_other_signatures(composite, tmp_path, capsys):

@@ -192,7 +192,7 @@ def test_ranks_that_the_runtime_does_not_survive(tmp_path):
             reshaped(rank)
         assert caught.value.code == "INVALID_ARGUMENT"
     assert reshaped(64, "lengths").ndim == 64
-    with pytest.raises(StatusError, match="more dimensions, or is larger, than an array of numpy") as caught:
+    with pytest.raises(StatusError, match="more dimensions than a NumPy array may have, or is too large") as caught:
         reshaped(65, "lengths")
     assert caught.value.code == "INVALID_ARGUMENT"
     with pytest.raises(StatusError, match="it may have at most 32: .*34"):

@@ -216,7 +216,7 @@ def test_a_start_that_waits_can_be_stopped(make_several):
     wait_until(lambda: "a" in manager._models)
     manager.stop()
     starting.join(30)
-    assert errors == ["CANCELLED: The server stops before all models are available"]
+    assert errors == ["CANCELLED: The server stopped before all models were available"]
 
 
 def test_the_start_loads_at_once_and_later_loads_come_one_by_one(make_several, tmp_path):
@@ -303,7 +303,7 @@ def test_duplicate_versions_are_warned_of_once(make, tmp_path, caplog):
             manager._poll()
     assert loader.loaded[1].path == str(tmp_path / "m" / "1")
     assert caplog.messages == [
-        f"{tmp_path}/m/001 and {tmp_path}/m/1 are the same version of model m: {tmp_path}/m/1 is served"
+        f"{tmp_path}/m/001 and {tmp_path}/m/1 are the same version of model m; {tmp_path}/m/1 is served"
     ]
 
 
@@ -312,7 +312,7 @@ def test_a_specific_version_that_is_missing_is_warned_of_once(make, tmp_path, ca
         manager = make(1, 2, policy=VersionPolicy(specific=VersionPolicy.Specific(versions=[1, 5])))
         manager._poll()
     assert states(manager) == {1: "AVAILABLE"}
-    assert caplog.messages == [f"version 5 of model m, which its policy names, is not in {tmp_path}/m"]
+    assert caplog.messages == [f"Version 5 of model m, required by its version policy, is not in {tmp_path}/m"]
 
 
 @pytest.mark.parametrize("replacement", ["nothing", "file"])
@@ -399,7 +399,7 @@ def test_no_request_sees_a_closed_version(make, tmp_path):
             thread.join(30)
     assert not failures
     assert served == set(range(1, 12))
-    assert all(not version.holds for version in manager._models["m"].versions.values())
+    assert all(not version.references for version in manager._models["m"].versions.values())
 
 
 @pytest.mark.parametrize("name", ["..", "../m", "m/1", "/", "m\0", "a" * 100_000, "ünï", "m ", "%2e%2e", "."])

@@ -118,7 +118,7 @@ def test_a_reload_without_end_is_ended_by_the_next(manager, room):
     wait_until(lambda: "nowhere" in manager.models())
     manager.reload(room.config("a", "b"))
     reloading.join(30)
-    assert errors == ["ABORTED: Another configuration came before all models were available"]
+    assert errors == ["ABORTED: Another configuration arrived before all models were available"]
     assert latest(manager, "a") == 1
 
 

@@ -52,7 +52,7 @@ def test_missing_directory(tmp_path, flag):
 def test_empty_directory(tmp_path, flag):
     status, _, stderr = start(f"--{flag}={tmp_path}")
     assert (status, stderr.count("\n")) == (2, 1)
-    assert re.search(r"holds (no model|nothing to serve): put", stderr)
+    assert re.search(r"contains no (model|version to serve): add", stderr)
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
@@ -92,7 +92,7 @@ def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
     (tmp_path / "m" / "1").mkdir(parents=True)
     status, _, stderr = start(f"--models_dir={tmp_path}")
     assert (status, stderr.count("\n")) == (2, 1)
-    assert f"the version {tmp_path}/m/1 of model m holds no SavedModel" in stderr
+    assert f"the version {tmp_path}/m/1 of model m contains no SavedModel" in stderr
 
 
 def test_no_model_named():
@@ -151,7 +151,7 @@ def test_flags():
     flags = parse(["--port=1", "--models_dir=a=b", "--enable_model_warmup=false", "--rest_api_enable_cors_support"])
     assert (flags.port, flags.models_dir) == (1, "a=b")
     assert (flags.enable_model_warmup, flags.rest_api_enable_cors_support) == (False, True)
-    with pytest.raises(UsageError, match="--port=x cannot be read: give a whole number"):
+    with pytest.raises(UsageError, match="--port is x; it must be a whole number"):
         parse(["--port=x"])
 
 
