@@ -45,7 +45,7 @@ def _unused_flag(default: Any, reason: str) -> Any:
 
 @dataclass(frozen=True)
 class Flags:
-    """Every field is a flag; its type decides how the text after `=` is parsed."""
+    """Each field is a flag; its type determines how the text after `=` is parsed."""
 
     port: int = _flag(8500, "TCP port for gRPC; 0 disables it.")
     grpc_socket_path: str = _flag("", "Path of a unix socket that gRPC listens on as well.")

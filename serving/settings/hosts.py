@@ -14,7 +14,7 @@ HOST_NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
 
 
 def allowed_hosts(address: str, hosts: str) -> frozenset[str] | None:
-    """Return the hosts that requests may name; None: any.
+    """Return the hosts that requests may address; None: any.
 
     Args:
         address: the address that the server listens on. If `hosts` is empty, a loopback address allows only the names

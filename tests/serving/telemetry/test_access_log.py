@@ -206,6 +206,6 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path, metrics):
     with pytest.raises(UsageError) as refused:
         AccessLog(str(path), metrics)
     assert str(refused.value) == (
-        f"--access_log_file={path} cannot be written (No such file or directory): "
-        "give a file in a directory that exists, or - for standard error."
+        f"--access_log_file={path} cannot be written (No such file or directory); it must be a file in an existing "
+        "directory, or - for standard error."
     )
