@@ -304,9 +304,9 @@ def test_failed_request_leaves_the_interpreter_usable(load, model, good, bad, te
 def test_concurrent_requests_share_few_interpreters(load, monkeypatch):
     interpreters = []
 
-    class Counted(tflite.Interpreter):
+    class CountingInterpreter(tflite.Interpreter):
         running = 0
-        most = 0
+        peak = 0
         lock = threading.Lock()
 
         def __init__(self, content):
@@ -315,13 +315,13 @@ def test_concurrent_requests_share_few_interpreters(load, monkeypatch):
 
         def run(self, feeds):
             with self.lock:
-                Counted.running += 1
-                Counted.most = max(Counted.most, Counted.running)
+                CountingInterpreter.running += 1
+                CountingInterpreter.peak = max(CountingInterpreter.peak, CountingInterpreter.running)
             super().run(feeds)
             with self.lock:
-                Counted.running -= 1
+                CountingInterpreter.running -= 1
 
-    monkeypatch.setattr(tflite, "Interpreter", Counted)
+    monkeypatch.setattr(tflite, "Interpreter", CountingInterpreter)
     servable = load("half", interpreters=3)
     assert len(interpreters) == 1, "others are created on demand"
 
@@ -335,7 +335,7 @@ def test_concurrent_requests_share_few_interpreters(load, monkeypatch):
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(repeat, range(64)))
     assert len(interpreters) <= 3
-    assert Counted.most <= 3
+    assert CountingInterpreter.peak <= 3
 
 
 def test_signatures_of_the_metadata_are_used(models, load):

@@ -55,8 +55,8 @@ class ConfiguredServer:
         return self.server.models / name
 
     def statuses(self, name):
-        answer = urllib3.request("GET", f"{self.server.rest}/v1/models/{name}", timeout=60, retries=False).json()
-        return {int(entry["version"]): entry for entry in answer.get("model_version_status", ())}
+        response = urllib3.request("GET", f"{self.server.rest}/v1/models/{name}", timeout=60, retries=False).json()
+        return {int(entry["version"]): entry for entry in response.get("model_version_status", ())}
 
     def states(self, name):
         return {number: entry["state"] for number, entry in self.statuses(name).items()}
@@ -150,8 +150,8 @@ def test_deleted_versions_are_unloaded(configured, store):
     assert configured.served_version("deleted") == 1
     shutil.rmtree(base_path / "1")
     wait_until(lambda: configured.states("deleted") == {2: "END", 1: "END"}, 60)
-    answer = urllib3.request("POST", f"{configured.server.rest}/v1/models/deleted:predict", body="{}", timeout=60)
-    assert (answer.status, answer.json()) == (404, {"error": "Servable not found for request: Latest(deleted)"})
+    response = urllib3.request("POST", f"{configured.server.rest}/v1/models/deleted:predict", body="{}", timeout=60)
+    assert (response.status, response.json()) == (404, {"error": "Servable not found for request: Latest(deleted)"})
 
 
 @pytest.mark.parametrize("replacement", ["nothing", "file"])
@@ -212,13 +212,13 @@ def test_invalid_configurations_change_nothing(configured):
 @pytest.mark.parametrize("name", ["..%2Fgood", "good%2F3", "%2E%2E", "good%00", ".%2Fgood", "%2Ftmp"])
 def test_paths_are_not_accepted_as_model_names(configured, name):
     for target in (f"{name}:predict", f"{name}/versions/3:predict"):
-        answer = urllib3.request(
+        response = urllib3.request(
             "POST", f"{configured.server.rest}/v1/models/{target}", body='{"instances": [1]}', timeout=60
         )
-        assert answer.status == 404
-        assert answer.json()["error"].startswith("Servable not found for request: ")
-    answer = urllib3.request("GET", f"{configured.server.rest}/v1/models/{name}", timeout=60)
-    assert answer.status == 404
+        assert response.status == 404
+        assert response.json()["error"].startswith("Servable not found for request: ")
+    response = urllib3.request("GET", f"{configured.server.rest}/v1/models/{name}", timeout=60)
+    assert response.status == 404
 
 
 def test_two_servers_share_a_directory(configured, store, tmp_path):

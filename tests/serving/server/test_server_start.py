@@ -236,13 +236,13 @@ def test_warmup_was_replayed(server):
 
 def test_versions_change_without_failed_requests(server, store):
     """Version 2 replaces version 1 during requests; each request runs on one of them."""
-    stop, answers, failures = threading.Event(), [], []
+    stop, outputs, failures = threading.Event(), [], []
 
     def send_requests():
         with Client(server.grpc) as client:
             while not stop.is_set():
                 try:
-                    answers.append(client.predict("number", {"x": np.zeros(1, np.float32)})["y"][0])
+                    outputs.append(client.predict("number", {"x": np.zeros(1, np.float32)})["y"][0])
                 except ServingError as error:
                     failures.append(error)
                 stop.wait(0.005)
@@ -250,17 +250,17 @@ def test_versions_change_without_failed_requests(server, store):
     thread = threading.Thread(target=send_requests)
     thread.run_server()
     try:
-        wait_until(lambda: 1 in answers)
+        wait_until(lambda: 1 in outputs)
         store.publish(store.number(2), server.models / "number", 2)
-        wait_until(lambda: 2 in answers)
+        wait_until(lambda: 2 in outputs)
         with Client(server.rest) as client:
             wait_until(lambda: [s.state for s in client.status("number")] == ["AVAILABLE", "END"])
     finally:
         stop.set()
         thread.join(30)
     assert not failures
-    assert set(answers) == {1.0, 2.0}
-    assert answers == sorted(answers), "no output of the old version after one of the new version"
+    assert set(outputs) == {1.0, 2.0}
+    assert outputs == sorted(outputs), "no output of the old version after one of the new version"
 
 
 def test_clients_cannot_forge_log_lines():

@@ -194,7 +194,7 @@ def test_channel_arguments():
     assert channel_arguments(Flags()) == []
 
 
-def test_a_server_with_contradictory_flags_does_not_start(tmp_path):
+def test_server_does_not_start_with_contradictory_flags(tmp_path):
     command = [sys.executable, "-m", "serving", f"--model_base_path={tmp_path}", "--batching_parameters_file=f"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stdout) == (
