@@ -68,7 +68,7 @@ class ModelManager:
         self._find, self._load, self._timing, self._free_labels = find, load, timing, free_labels
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
-        # Requests read these without a lock: the entries are replaced as a whole, never changed in place.
+        # Requests read these without a lock: dicts or their entries are replaced as a whole, never changed in place.
         self._labels: dict[str, dict[str, int]] = {}
         self._serving: dict[str, dict[int | None, Version]] = {}  # AVAILABLE versions; None: the highest
         self._changed = threading.Condition()
