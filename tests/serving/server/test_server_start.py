@@ -87,7 +87,7 @@ def test_port_taken_before_listening_is_a_usage_error():
         other.listen()
         server = HttpServer(None, own, timeout=1.0, most_bytes=1, refuse=lambda size: Reply(413))
         with pytest.raises(UsageError, match="--rest_api_port=[0-9]+ cannot be used at 127.0.0.1"):
-            asyncio.run(server.run_server())
+            asyncio.run(server.start())
 
 
 def test_version_without_a_saved_model_fails_the_start(tmp_path):
@@ -191,7 +191,7 @@ def make_manager():
 
 def failure(manager):
     with pytest.raises(StatusError) as caught:
-        manager.run_server()
+        manager.start()
     return caught.value.message
 
 
@@ -222,8 +222,8 @@ def test_half_written_saved_model_is_retried(tmp_path, store, make_manager):
     partial.mkdir(parents=True)
     shutil.copy(complete / "saved_model.pb", partial)
     manager = make_manager(tmp_path / "m", retries=1000)
-    starting = threading.Thread(target=manager.run_server)
-    starting.run_server()
+    starting = threading.Thread(target=manager.start)
+    starting.start()
     wait_until(lambda: [state for _, state, _ in manager.versions("m")] == ["LOADING"])
     shutil.copytree(complete, partial, dirs_exist_ok=True)
     starting.join(60)
@@ -248,7 +248,7 @@ def test_versions_change_without_failed_requests(server, store):
                 stop.wait(0.005)
 
     thread = threading.Thread(target=send_requests)
-    thread.run_server()
+    thread.start()
     try:
         wait_until(lambda: 1 in outputs)
         store.publish(store.number(2), server.models / "number", 2)
