@@ -10,5 +10,5 @@ status = main(sys.argv[1:])
 for stream in (sys.stdout, sys.stderr):
     with suppress(OSError):  # the disk may be full
         stream.flush()
-# Threads that load or run a model cannot be interrupted; the process is not to wait for them.
+# Threads that load or run a model cannot be interrupted; so the process exits without waiting for them.
 os._exit(status)

@@ -1,4 +1,4 @@
-"""Exceptions of the server: failures with a status code, and wrong use of the command line."""
+"""Exceptions of the server: failures with a status code, and invalid command lines."""
 
 MAX_MESSAGE_CHARACTERS = 16 * 1024  # messages quote requests, which may be large
 
@@ -18,4 +18,4 @@ def invalid_argument(message: str) -> StatusError:
 
 
 class UsageError(Exception):
-    """The command line is invalid: one sentence for the user, exit status 2."""
+    """The command line is invalid. The message is one sentence for the user; the exit status is 2."""

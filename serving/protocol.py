@@ -1,11 +1,11 @@
 """Constants of TensorFlow Serving's protocol that client and server share: names, dtypes, status codes."""
 
 DEFAULT_SIGNATURE = "serving_default"
-# Servers list it as a signature, but it cannot be called.
+# Listed among the signatures of a model, but not callable.
 INIT_OPERATION = "__saved_model_init_op"
 
 # {name: DataType number of tensorflow/core/framework/types.proto}; string tensors are object arrays of bytes.
-# NumPy has no bfloat16: arrays of that dtype from other packages can be sent, outputs become float32.
+# NumPy has no bfloat16: clients can send arrays of that dtype from other packages, and receive float32.
 DTYPES = {
     "float32": 1,
     "float64": 2,

@@ -23,12 +23,12 @@ from tensorflow_serving.apis import (
 
 from serving.api.predict import Settings
 from serving.engine.servable import Call, Servable
-from serving.engine.tensors import MOST_REPEATED_BYTES
+from serving.engine.tensors import MAX_REPEATED_BYTES
 from serving.errors import StatusError, invalid_argument
 from serving.protocol import DEFAULT_SIGNATURE
 
 SignatureDef: TypeAlias = meta_graph_pb2.SignatureDef
-Fetched: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
+TensorValues: TypeAlias = dict[str, np.ndarray]  # {tensor name: array}
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -53,9 +53,9 @@ class Classification:
         self._tensors = dict(sorted(tensors.items()))
         self.fetches = tuple(self._tensors.values())
 
-    def read(self, fetched: Fetched, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def read(self, values: TensorValues, examples: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return labels (bytes) and scores (float32), both [examples, classes]; None for a missing output."""
-        arrays = {alias: fetched[tensor] for alias, tensor in self._tensors.items()}
+        arrays = {alias: values[tensor] for alias, tensor in self._tensors.items()}
         for alias, dtype in ((CLASSES, "DT_STRING"), (SCORES, "DT_FLOAT")):
             if alias in arrays:
                 _check_classes(alias, arrays[alias], dtype, examples)
@@ -66,9 +66,9 @@ class Classification:
             )
         return labels, scores
 
-    def fill(self, result: classification_pb2.ClassificationResult, fetched: Fetched, examples: int) -> None:
+    def fill(self, result: classification_pb2.ClassificationResult, values: TensorValues, examples: int) -> None:
         """Write one Classifications per example; U+FFFD replaces bytes of a label that are not UTF-8."""
-        labels, scores = self.read(fetched, examples)
+        labels, scores = self.read(values, examples)
         for example in range(examples):
             classes = result.classifications.add().classes
             if labels is not None:
@@ -94,13 +94,13 @@ class Regression:
         self._tensor = definition.outputs[OUTPUTS].name
         self.fetches = (self._tensor,)
 
-    def read(self, fetched: Fetched, examples: int) -> np.ndarray:
+    def read(self, values: TensorValues, examples: int) -> np.ndarray:
         """Return the values, float32 [examples]."""
-        array = fetched[self._tensor]
+        array = values[self._tensor]
         if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
             raise invalid_argument(
                 "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-                f"{_brackets(array.shape)}"
+                f"{_shape_text(array.shape)}"
             )
         if array.shape[0] != examples:
             raise invalid_argument(f"Input batch size did not match output batch size: {examples} vs. {array.shape[0]}")
@@ -108,10 +108,10 @@ class Regression:
             raise invalid_argument(f"Expected output Tensor of DT_FLOAT.  Got: {_type_name(array)}")
         return array.ravel()
 
-    def fill(self, result: regression_pb2.RegressionResult, fetched: Fetched, examples: int) -> None:
+    def fill(self, result: regression_pb2.RegressionResult, values: TensorValues, examples: int) -> None:
         """Write one Regression per example."""
         result.regressions.extend(
-            regression_pb2.Regression(value=value) for value in self.read(fetched, examples).tolist()
+            regression_pb2.Regression(value=value) for value in self.read(values, examples).tolist()
         )
 
 
@@ -119,27 +119,31 @@ def classify(
     servable: Servable, number: int, request: classification_pb2.ClassificationRequest, settings: Settings
 ) -> Call:
     """Return the call for a ClassificationRequest on version `number`."""
-    return _answered_by(Classification, classification_pb2.ClassificationResponse, servable, number, request, settings)
+    return _inference_call(
+        Classification, classification_pb2.ClassificationResponse, servable, number, request, settings
+    )
 
 
 def regress(servable: Servable, number: int, request: regression_pb2.RegressionRequest, settings: Settings) -> Call:
     """Return the call for a RegressionRequest on version `number`."""
-    return _answered_by(Regression, regression_pb2.RegressionResponse, servable, number, request, settings)
+    return _inference_call(Regression, regression_pb2.RegressionResponse, servable, number, request, settings)
 
 
-def _answered_by(kind: Any, response: Any, servable: Servable, number: int, request: Any, settings: Settings) -> Call:
-    """Return the call for the request's signature, as a head of class `kind`."""
+def _inference_call(
+    head_class: Any, response_class: Any, servable: Servable, number: int, request: Any, settings: Settings
+) -> Call:
+    """Return the call for the request's signature, interpreted by a head of class `head_class`."""
     name = signature_name(request.model_spec)
-    head = kind(definition_of(servable, name), settings)
+    head = head_class(definition_of(servable, name), settings)
     examples = serialized_examples(request.input)
-    spec = _answered_spec(request.model_spec, number)
+    spec = _response_spec(request.model_spec, number)
 
-    def finish(fetched: Fetched) -> Any:
-        answer = response(model_spec=spec)
-        head.fill(answer.result, fetched, len(examples))
-        return answer
+    def finish(values: TensorValues) -> Any:
+        response = response_class(model_spec=spec)
+        head.fill(response.result, values, len(examples))
+        return response
 
-    return call_of(servable, name, head.fetches, examples, finish)
+    return examples_call(servable, name, head.fetches, examples, finish)
 
 
 def first_spec(request: inference_pb2.MultiInferenceRequest) -> model_pb2.ModelSpec:
@@ -150,28 +154,28 @@ def first_spec(request: inference_pb2.MultiInferenceRequest) -> model_pb2.ModelS
 def multi_inference(
     servable: Servable, number: int, request: inference_pb2.MultiInferenceRequest, settings: Settings
 ) -> Call:
-    """Return the one call for all tasks of a MultiInferenceRequest, each with its own signature of version `number`."""
+    """Return the one call for all tasks of a MultiInferenceRequest, one signature each, on version `number`."""
     heads: dict[str, Classification | Regression] = {}  # in the order of the tasks
     for task in request.tasks:
         name = _task_signature(task, request.tasks[0], heads)
         heads[name] = _head(task, _requested_definition(servable, name), settings)
     examples = serialized_examples(request.input)
-    feeds: Fetched = {}
+    feeds: TensorValues = {}
     for name in sorted(heads):  # sorted, because each order of the feeds is compiled separately
-        _check_sendable(servable, name)
+        _check_representable(servable, name)
         feeds |= servable.signatures[name].feeds({INPUTS: examples})
     fetches = tuple(sorted({tensor for head in heads.values() for tensor in head.fetches}))
-    specs = [_answered_spec(task.model_spec, number) for task in request.tasks]
+    specs = [_response_spec(task.model_spec, number) for task in request.tasks]
 
     def finish(arrays: list[np.ndarray]) -> inference_pb2.MultiInferenceResponse:
-        fetched = dict(zip(fetches, arrays, strict=True))
+        values = dict(zip(fetches, arrays, strict=True))
         response = inference_pb2.MultiInferenceResponse()
         for spec, head in zip(specs, heads.values(), strict=True):
             result = response.results.add(model_spec=spec)
             if isinstance(head, Classification):
-                head.fill(result.classification_result, fetched, len(examples))
+                head.fill(result.classification_result, values, len(examples))
             else:
-                head.fill(result.regression_result, fetched, len(examples))
+                head.fill(result.regression_result, values, len(examples))
         return response
 
     return Call(feeds, fetches, finish, len(examples))
@@ -195,29 +199,29 @@ def serialized_examples(request_input: input_pb2.Input) -> np.ndarray:
     Concatenating serialized messages merges them: a feature of the example replaces that of the context.
     """
     if request_input.HasField("example_list_with_context"):
-        listed = request_input.example_list_with_context
-        context = listed.context.SerializeToString()
-        check_context(len(context), len(listed.examples))
-        return as_examples([context + example.SerializeToString() for example in listed.examples])
-    return as_examples([example.SerializeToString() for example in request_input.example_list.examples])
+        example_list = request_input.example_list_with_context
+        context = example_list.context.SerializeToString()
+        check_context(len(context), len(example_list.examples))
+        return examples_array([context + example.SerializeToString() for example in example_list.examples])
+    return examples_array([example.SerializeToString() for example in request_input.example_list.examples])
 
 
 def check_context(size: int, examples: int) -> None:
     """Raise INVALID_ARGUMENT if a context of `size` bytes is too large to be repeated for all `examples`."""
-    if size * max(0, examples - 1) > MOST_REPEATED_BYTES:
+    if size * max(0, examples - 1) > MAX_REPEATED_BYTES:
         raise invalid_argument(
             f"A context of {size} bytes is repeated for each of {examples} examples; a request may repeat "
-            f"{MOST_REPEATED_BYTES} bytes: send a smaller context, or fewer examples at once."
+            f"{MAX_REPEATED_BYTES} bytes: send a smaller context or fewer examples."
         )
 
 
 def repeated_context_bytes(request: Any) -> int:
     """Return the total bytes of a request's context, repeated for each example."""
-    listed = request.input.example_list_with_context
-    return len(listed.examples) * listed.context.ByteSize()
+    example_list = request.input.example_list_with_context
+    return len(example_list.examples) * example_list.context.ByteSize()
 
 
-def as_examples(serialized: list[bytes]) -> np.ndarray:
+def examples_array(serialized: list[bytes]) -> np.ndarray:
     """Return an array [examples] for the runtime; INVALID_ARGUMENT if it is empty."""
     if not serialized:
         raise invalid_argument("Input is empty.")
@@ -226,11 +230,11 @@ def as_examples(serialized: list[bytes]) -> np.ndarray:
     return array
 
 
-def call_of(
-    servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[Fetched], Any]
+def examples_call(
+    servable: Servable, name: str, fetches: tuple[str, ...], examples: np.ndarray, finish: Callable[[TensorValues], Any]
 ) -> Call:
     """Return a call of signature `name` on examples; `finish` receives {tensor name: array}."""
-    _check_sendable(servable, name)
+    _check_representable(servable, name)
     return Call(
         servable.signatures[name].feeds({INPUTS: examples}),
         fetches,
@@ -239,23 +243,23 @@ def call_of(
     )
 
 
-def _check_sendable(servable: Servable, name: str) -> None:
-    """Raise INVALID_ARGUMENT if inputs or results of the signature cannot be sent, such as ragged tensors."""
+def _check_representable(servable: Servable, name: str) -> None:
+    """Raise INVALID_ARGUMENT if an input or output of the signature has no TensorProto, such as a ragged tensor."""
     signature = servable.signatures[name]
     signature.check_inputs()
     signature.fetches(alias for alias in signature.outputs if alias in (CLASSES, SCORES, OUTPUTS))
 
 
 def _task_signature(
-    task: inference_pb2.InferenceTask, first: inference_pb2.InferenceTask, before: dict[str, Any]
+    task: inference_pb2.InferenceTask, first: inference_pb2.InferenceTask, earlier: dict[str, Any]
 ) -> str:
-    """Return the name of a task's signature, which must differ from those in `before`."""
+    """Return the name of a task's signature, which must differ from those of the `earlier` tasks."""
     if not task.model_spec.name:
         raise invalid_argument("Found ModelSpec with an empty model name.")
     if task.model_spec.name != first.model_spec.name:
         raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
     name = signature_name(task.model_spec)
-    if name in before:
+    if name in earlier:
         raise invalid_argument(f"Duplicate evaluation of signature: {name}")
     return name
 
@@ -277,9 +281,9 @@ def _head(
     raise StatusError("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
 
 
-def _answered_spec(asked: model_pb2.ModelSpec, number: int) -> model_pb2.ModelSpec:
+def _response_spec(requested: model_pb2.ModelSpec, number: int) -> model_pb2.ModelSpec:
     """Return the ModelSpec of a response: the requested model, the actual version, the signature; never a label."""
-    spec = model_pb2.ModelSpec(name=asked.name, signature_name=signature_name(asked))
+    spec = model_pb2.ModelSpec(name=requested.name, signature_name=signature_name(requested))
     spec.version.value = number
     return spec
 
@@ -294,15 +298,15 @@ def _check_one_input(definition: SignatureDef) -> None:
         raise invalid_argument("Expected one input Tensor.")
 
 
-def _check_alias(infos: Any, alias: str, what: str, definition: SignatureDef) -> None:
+def _check_alias(infos: Any, alias: str, kind: str, definition: SignatureDef) -> None:
     if alias not in infos:
-        raise invalid_argument(f"No {what} found in SignatureDef: {text_format.MessageToString(definition)}")
+        raise invalid_argument(f"No {kind} found in SignatureDef: {text_format.MessageToString(definition)}")
 
 
 def _check_classes(alias: str, array: np.ndarray, dtype: str, examples: int) -> None:
     """Check the array of output `classes` or `scores`."""
     if array.ndim != 2:
-        raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_brackets(array.shape)}")
+        raise invalid_argument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape_text(array.shape)}")
     if _type_name(array) != dtype:
         raise invalid_argument(f"Expected {alias} Tensor of {dtype}. Got: {_type_name(array)}")
     if array.shape[0] != examples:
@@ -313,5 +317,5 @@ def _type_name(array: np.ndarray) -> str:
     return types_pb2.DataType.Name(as_dtype(array.dtype).as_datatype_enum)
 
 
-def _brackets(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"

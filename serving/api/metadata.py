@@ -6,13 +6,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.api.predict import choice, use_of
+from serving.api.predict import use_version, version_choice
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import ModelManager
 from serving.protocol import CODES
 
-SIGNATURES = "signature_def"  # the only metadata field
-MOST_FIELDS = 100  # duplicates are allowed; the event loop checks each
+SIGNATURES = "signature_def"  # the only supported metadata field
+MAX_FIELDS = 100  # the protocol allows duplicates, and the event loop checks each
 STATES = get_model_status_pb2.ModelVersionStatus.State
 
 
@@ -24,14 +24,14 @@ def get_metadata(
         raise invalid_argument("Missing ModelSpec")
     if not request.metadata_field:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-    if len(request.metadata_field) > MOST_FIELDS:
+    if len(request.metadata_field) > MAX_FIELDS:
         raise invalid_argument(
-            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; it may have {MOST_FIELDS}"
+            f"GetModelMetadataRequest has {len(request.metadata_field)} metadata_fields; at most {MAX_FIELDS} are valid"
         )
     for name in request.metadata_field:
         if name != SIGNATURES:
             raise invalid_argument(f"Metadata field {name} is not supported")
-    with use_of(manager, request) as version:
+    with use_version(manager, request) as version:
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in version.servable.signature_defs.items():
             signatures.signature_def[name].CopyFrom(definition)
@@ -45,14 +45,14 @@ def get_metadata(
 def get_status(
     manager: ModelManager, request: get_model_status_pb2.GetModelStatusRequest
 ) -> get_model_status_pb2.GetModelStatusResponse:
-    """Return the state of one version or of all, highest first. As in TensorFlow Serving, a label is ignored."""
+    """Return the states of one version or of all, highest first. Like TensorFlow Serving, ignore a label."""
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
-    name, number, _ = choice(request.model_spec)
+    name, number, _ = version_choice(request.model_spec)
     response = get_model_status_pb2.GetModelStatusResponse()
-    for known, state, error in manager.versions(name):
-        if number in (None, known):
-            status = response.model_version_status.add(version=known, state=STATES.Value(state)).status
+    for version, state, error in manager.versions(name):
+        if number in (None, version):
+            status = response.model_version_status.add(version=version, state=STATES.Value(state)).status
             status.error_code = CODES[error.code] if error else CODES["OK"]
             status.error_message = error.message if error else ""
     if not response.model_version_status:
@@ -62,7 +62,7 @@ def get_status(
 
 
 def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> str:
-    """Return {"model_spec": ..., "metadata": {"signature_def": ...}}; proto3 JSON would print an Any differently."""
+    """Return {"model_spec": ..., "metadata": {"signature_def": ...}}; proto3 JSON prints an Any differently."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[SIGNATURES].Unpack(signatures)
     spec, signature_map = message_json(response.model_spec), message_json(signatures)

@@ -1,7 +1,7 @@
-"""Dynamic batching: requests that wait at the same time run as one batch, as in TensorFlow Serving's batching session.
+"""Dynamic batching: concurrent requests run as one batch, as in TensorFlow Serving's batching session.
 
-TensorFlow's own batching operation is not used. It batches the calls of a function, and half of the SavedModels have
-none: those of TensorFlow 1 are one flat graph. It cannot pad inputs of different lengths, needs a thread for every
+TensorFlow's own batching operation is not used. It batches calls of a function, but half of the SavedModels have no
+functions: those of TensorFlow 1 are one flat graph. It cannot pad inputs of different lengths, needs a thread for each
 waiting request, fails all requests of a batch if one fails, and does not report how full its batches are. Here the
 event loop, where requests wait anyway, forms the batches without locks.
 """
@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 
 from serving.engine.deadline import Deadline
-from serving.engine.rows import Arrays, batch_size, check_outputs, may_pad, merged, of_one_shape
+from serving.engine.rows import Arrays, batch_size, check_outputs, concatenate_rows, pad_to_common_shape, padding_fits
 from serving.engine.workers import Workers
 from serving.errors import StatusError, invalid_argument
 from serving.settings.configuration import Batching
 
-Run = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds)
+RunFunction = Callable[[Arrays, tuple[str, ...], float | None], list[np.ndarray]]  # (feeds, fetches, seconds)
 
 
 Observer = Callable[[list[float], int, int, list[int]], None]
-"""Called for each batch with the waits of its tasks in microseconds, its size, its padded size, and its task sizes."""
+"""Called for each batch with the waiting times of its tasks in microseconds, its size, padded size and task sizes."""
 
 
 @dataclass(eq=False)
 class Task:
-    """Rows of one request, which run in a batch with those of other requests."""
+    """Rows of one request, which run in a batch with rows of other requests."""
 
     feeds: Arrays
     size: int
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(eq=False)
 class Batch:
-    """Tasks that run together; open to new tasks while it is the last of its queue and not full."""
+    """Tasks that run together. Accepts tasks while it is the last batch of its queue and not full."""
 
     opened: float
     tasks: list[Task] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Queue:
     """Waiting batches for one set of inputs and outputs of one version."""
 
     key: tuple[Any, ...]
-    run: Run
+    run: RunFunction
     fetches: tuple[str, ...]
     batches: deque[Batch] = field(default_factory=deque)
 
@@ -73,7 +73,7 @@ class Scheduler:
         self._loop, self._workers, self._observe = loop, workers, observe
         self._timeout = parameters.batch_timeout_micros / 1e6
         # If large requests are split, their parts have at most max_execution_batch_size rows.
-        self._most = (
+        self._max_rows = (
             parameters.max_execution_batch_size or parameters.max_batch_size
             if parameters.enable_large_batch_splitting
             else parameters.max_batch_size
@@ -83,9 +83,9 @@ class Scheduler:
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(
-        self, owner: object, run: Run, feeds: Arrays, fetches: tuple[str, ...], deadline: Deadline
+        self, owner: object, run: RunFunction, feeds: Arrays, fetches: tuple[str, ...], deadline: Deadline
     ) -> asyncio.Future[Any]:
-        """Return a future of the arrays of `fetches`: the rows of the batch's results that belong to these feeds.
+        """Return a future of the arrays of `fetches`: those rows of the batch's results that belong to these feeds.
 
         Tasks share a batch if they have the same owner (a loaded version), feed names, and fetches.
         """
@@ -97,13 +97,13 @@ class Scheduler:
                 f"Task size {size} is larger than maximum input batch size {self.parameters.max_batch_size}"
             )
         # Rows of different shapes need padding to share a batch.
-        padded = self.parameters.pad_variable_length_inputs
-        shapes = () if padded else tuple(array.shape[1:] for array in feeds.values())
+        pads = self.parameters.pad_variable_length_inputs
+        shapes = () if pads else tuple(array.shape[1:] for array in feeds.values())
         key = (owner, tuple(feeds), fetches, shapes)
         queue = self._queues.get(key) or Queue(key, run, fetches)
-        parts = self._parts(queue, size)
-        count = self._enqueued(queue)
-        new = len(parts) - (1 if parts[0] <= self._room(queue) else 0)
+        sizes = self._split(queue, size)
+        count = self._count_enqueued(queue)
+        new = len(sizes) - (1 if sizes[0] <= self._free_rows(queue) else 0)
         if count + new > self.parameters.max_enqueued_batches:
             raise StatusError(
                 "UNAVAILABLE",
@@ -111,37 +111,37 @@ class Scheduler:
                 f"{count} batches enqueued and max_enqueued_batches is {self.parameters.max_enqueued_batches}",
             )
         futures, start = [], 0
-        for part in parts:
-            rows = {name: array[start : start + part] for name, array in feeds.items()} if len(parts) > 1 else feeds
+        for part in sizes:
+            rows = {name: array[start : start + part] for name, array in feeds.items()} if len(sizes) > 1 else feeds
             futures.append(self._enqueue(queue, rows, part, deadline))
             start += part
         self._dispatch()
         if len(futures) == 1:
             return futures[0]
-        return asyncio.ensure_future(_joined(futures, parts), loop=self._loop)
+        return asyncio.ensure_future(_join(futures, sizes), loop=self._loop)
 
-    def _room(self, queue: Queue) -> int:
+    def _free_rows(self, queue: Queue) -> int:
         """Return the number of rows that fit into the open batch."""
-        return self._most - queue.batches[-1].size if queue.batches else 0
+        return self._max_rows - queue.batches[-1].size if queue.batches else 0
 
-    def _parts(self, queue: Queue, size: int) -> list[int]:
-        """Return the task sizes of a request: one, unless it is split to fill batches."""
+    def _split(self, queue: Queue, size: int) -> list[int]:
+        """Return the task sizes of a request: one size, or several if the request is split to fill batches."""
         if not self.parameters.enable_large_batch_splitting:
             return [size]
-        parts, room = [], self._room(queue) or self._most
-        while size > room:
-            parts.append(room)
-            size, room = size - room, self._most
-        return [*parts, size]
+        sizes, free = [], self._free_rows(queue) or self._max_rows
+        while size > free:
+            sizes.append(free)
+            size, free = size - free, self._max_rows
+        return [*sizes, size]
 
-    def _enqueued(self, queue: Queue) -> int:
+    def _count_enqueued(self, queue: Queue) -> int:
         """Count the waiting batches of this queue's owner, feeds and fetches; all row shapes share one limit."""
-        return sum(len(each.batches) for each in self._queues.values() if each.key[:3] == queue.key[:3])
+        return sum(len(other.batches) for other in self._queues.values() if other.key[:3] == queue.key[:3])
 
     def _enqueue(self, queue: Queue, feeds: Arrays, size: int, deadline: Deadline) -> asyncio.Future[list[np.ndarray]]:
         now = time.monotonic()
         self._queues[queue.key] = queue
-        if not queue.batches or size > self._room(queue):
+        if not queue.batches or size > self._free_rows(queue):
             queue.batches.append(Batch(now))
         batch = queue.batches[-1]
         task = Task(feeds, size, self._loop.create_future(), now, deadline)
@@ -153,7 +153,7 @@ class Scheduler:
         """Run the due batches, oldest first: full ones and those that have waited for the batch timeout."""
         now = time.monotonic()
         while self._running < self.parameters.num_batch_threads:
-            queues = [queue for queue in self._queues.values() if queue.batches and self._due(queue, now)]
+            queues = [queue for queue in self._queues.values() if queue.batches and self._is_due(queue, now)]
             if not queues:
                 break
             oldest = min(queues, key=lambda queue: queue.batches[0].opened)
@@ -163,13 +163,13 @@ class Scheduler:
             self._start(oldest, batch, now)
         self._set_timer(now)
 
-    def _due(self, queue: Queue, now: float) -> bool:
+    def _is_due(self, queue: Queue, now: float) -> bool:
         batch = queue.batches[0]
-        full = batch.size >= self._most or len(queue.batches) > 1
+        full = batch.size >= self._max_rows or len(queue.batches) > 1
         return full or now - batch.opened >= self._timeout
 
     def _set_timer(self, now: float) -> None:
-        """Schedule `_dispatch` for the next batch timeout; if all threads are busy, the next batch to end calls it."""
+        """Schedule `_dispatch` for the next batch timeout; while all threads are busy, the end of a batch calls it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -179,16 +179,16 @@ class Scheduler:
                 self._timer = self._loop.call_later(max(min(opened) + self._timeout - now, 0.0), self._dispatch)
 
     def _start(self, queue: Queue, batch: Batch, now: float) -> None:
-        batch.tasks = [task for task in batch.tasks if _wanted(task)]
+        batch.tasks = [task for task in batch.tasks if _is_waiting(task)]
         batch.size = sum(task.size for task in batch.tasks)
         if not batch.tasks:
             return
         self._running += 1
         waits = [1e6 * (now - task.enqueued) for task in batch.tasks]
         done = self._workers.submit(self._process, queue, batch, waits)
-        done.add_done_callback(lambda done: self._ended(batch, done))
+        done.add_done_callback(lambda done: self._deliver(batch, done))
 
-    def _ended(self, batch: Batch, done: asyncio.Future[list[Any]]) -> None:
+    def _deliver(self, batch: Batch, done: asyncio.Future[list[Any]]) -> None:
         self._running -= 1
         error = done.exception()
         outcomes = [error] * len(batch.tasks) if error else done.result()
@@ -211,7 +211,7 @@ class Scheduler:
         if self._observe is not None:
             self._observe(waits, batch.size, processed, [task.size for task in tasks])
         try:
-            return self._together(queue, tasks, batch.size, processed)
+            return self._run_batch(queue, tasks, batch.size, processed)
         except Exception as error:
             if len(tasks) == 1:
                 return [error]
@@ -219,29 +219,29 @@ class Scheduler:
         for task in tasks:
             processed = next((n for n in self.parameters.allowed_batch_sizes if n >= task.size), task.size)
             try:
-                outcomes += self._together(queue, [task], task.size, processed)
+                outcomes += self._run_batch(queue, [task], task.size, processed)
             except Exception as error:
                 outcomes.append(error)
         return outcomes
 
-    def _together(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
-        """Run all tasks at once and return the results of each."""
+    def _run_batch(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
+        """Run the tasks as one batch and return the results of each."""
         seconds = _seconds_left(tasks)
         if len(tasks) == 1 and processed == size:
             return [queue.run(tasks[0].feeds, queue.fetches, seconds)]
         rows = {name: [task.feeds[name] for task in tasks] for name in tasks[0].feeds}
         if self.parameters.pad_variable_length_inputs:
-            rows = {name: of_one_shape(arrays) for name, arrays in rows.items()}
-        if not may_pad([arrays[0] for arrays in rows.values()], processed - size):
-            processed = size  # no padding with large rows; at worst, another batch size runs slower
-        feeds = {name: merged(arrays, processed - size) for name, arrays in rows.items()}
+            rows = {name: pad_to_common_shape(arrays) for name, arrays in rows.items()}
+        if not padding_fits([arrays[0] for arrays in rows.values()], processed - size):
+            processed = size  # rows too large for padding; an unusual batch size only runs slower
+        feeds = {name: concatenate_rows(arrays, processed - size) for name, arrays in rows.items()}
         results = queue.run(feeds, queue.fetches, seconds)
         check_outputs(results, processed)
         ends = np.cumsum([task.size for task in tasks]).tolist()
         return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
 
 
-def _wanted(task: Task) -> bool:
+def _is_waiting(task: Task) -> bool:
     """Return whether a client still waits for the task; fail its future if the deadline has passed."""
     try:
         task.deadline.seconds_left()
@@ -252,18 +252,18 @@ def _wanted(task: Task) -> bool:
 
 
 def _seconds_left(tasks: list[Task]) -> float | None:
-    """Return the seconds until the latest deadline, which is that of the batch; None if a task has none."""
+    """Return the seconds until the latest deadline, which is the batch's deadline; None if a task has no deadline."""
     ends = [task.deadline.end for task in tasks if task.deadline.end is not None]
     return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
 
 
-async def _joined(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
-    """Concatenate the results of the parts of a request; `sizes` are their numbers of rows."""
+async def _join(futures: list[asyncio.Future[list[np.ndarray]]], sizes: list[int]) -> list[np.ndarray]:
+    """Concatenate the results of the parts of a request; `sizes` are the numbers of rows of the parts."""
     try:
         parts = await asyncio.gather(*futures)
     except BaseException:
         for future in futures:
-            future.cancel()  # the whole request has failed
+            future.cancel()  # because the request has failed as a whole
         raise
     for part, size in zip(parts, sizes, strict=True):
         check_outputs(part, size)

@@ -1,4 +1,4 @@
-"""Turn a request into its response on the event loop: look up, prepare, run in a thread or a batch, finish."""
+"""Compute the response to a request on the event loop: look up, prepare, run in a thread or a batch, finish."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Runner:
     def __init__(self, workers: Workers, metrics: Metrics) -> None:
         self._workers, self._metrics = workers, metrics
 
-    async def answer(
+    async def execute(
         self,
         use: Use,
         api: str,
@@ -34,49 +34,49 @@ class Runner:
         seconds: float | None,
         large_result: int = LARGE_BYTES,
     ) -> Any:
-        """Return the response to a request of `size` bytes within `seconds`; `prepare` makes the call to run.
+        """Return the response to a request of `size` bytes within `seconds`; `prepare` returns the call to run.
 
         A thread serializes results of more than `large_result` bytes.
         """
-        with ExitStack() as hold:
-            version = hold.enter_context(use)
+        with ExitStack() as stack:
+            version = stack.enter_context(use)
             deadline = Deadline(seconds)
-            call = await self.work(prepare, version) if size > LARGE_BYTES else prepare(version)
+            call = await self.submit(prepare, version) if size > LARGE_BYTES else prepare(version)
             if call.examples is not None:
-                self._metrics.examples(version.model, call.examples)
-            arrays = await self.run(hold, version, api, call, deadline)
-            if sum(map(memory_of, arrays)) > large_result:
-                return await self.work(call.finish, arrays)
+                self._metrics.record_examples(version.model, call.examples)
+            arrays = await self.run(stack, version, api, call, deadline)
+            if sum(map(array_bytes, arrays)) > large_result:
+                return await self.submit(call.finish, arrays)
             return call.finish(arrays)
 
-    async def run(self, hold: ExitStack, version: Version, api: str, call: Call, deadline: Deadline) -> list[Any]:
-        """Return the arrays of the call's fetches. `hold` keeps the version loaded until the run ends, even if the
-        caller is cancelled."""
+    async def run(self, stack: ExitStack, version: Version, api: str, call: Call, deadline: Deadline) -> list[Any]:
+        """Return the arrays of the call's fetches. `stack` keeps the version loaded until the run ends, even if
+        the caller is cancelled."""
         start = time.perf_counter()
         servable = version.servable
         if servable.scheduler is None and servable.quick(call.feeds, call.fetches):
             arrays = servable.run(call.feeds, call.fetches)
-            self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
+            self._metrics.record_run(version.model, api, 1e6 * (time.perf_counter() - start))
             return arrays
         running = self._start(servable, call, deadline)
         try:
             arrays = await asyncio.shield(running)
         except asyncio.CancelledError:
-            # The client has disconnected. A running graph cannot be stopped; until it ends the version stays loaded.
-            deadline.given_up = True
-            kept = hold.pop_all()
+            # The client has disconnected. A running graph cannot be stopped, so the version stays loaded until it ends.
+            deadline.cancelled = True
+            remaining = stack.pop_all()
 
-            def ended(done: asyncio.Future[Any]) -> None:
-                kept.close()
+            def release(done: asyncio.Future[Any]) -> None:
+                remaining.close()
                 if not done.cancelled():
-                    done.exception()  # retrieves it; otherwise asyncio logs an error
+                    done.exception()  # retrieve it; otherwise asyncio logs an error
 
-            running.add_done_callback(ended)
+            running.add_done_callback(release)
             raise
-        self._metrics.run(version.model, api, 1e6 * (time.perf_counter() - start))
+        self._metrics.record_run(version.model, api, 1e6 * (time.perf_counter() - start))
         return arrays
 
-    def work(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Run `function(*arguments)` in a thread; return its future."""
         return self._workers.submit(function, *arguments)
 
@@ -87,8 +87,8 @@ class Runner:
         return self._workers.submit(lambda: servable.run(call.feeds, call.fetches, deadline.seconds_left()))
 
 
-def memory_of(array: np.ndarray) -> int:
-    """Return the bytes of an array; a lower bound for very many strings, which are slow to sum up."""
+def array_bytes(array: np.ndarray) -> int:
+    """Return the size of an array in bytes; a lower bound for very many strings, whose sizes are slow to sum."""
     if array.dtype.kind != "O" or array.nbytes > LARGE_BYTES:
         return array.nbytes
     return array.nbytes + sum(map(len, array.ravel()))

@@ -19,24 +19,24 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.engine.batching import Scheduler
-from serving.engine.encodings import unsendable
-from serving.engine.executors import Calculations, CallableExecutor, Executor, SessionExecutor, with_checked_rank
+from serving.engine.encodings import unsendable_reason
+from serving.engine.executors import CallableExecutor, Executor, GraphAnalysis, SessionExecutor, add_rank_check
 from serving.engine.tensors import check_dimensions, dtype_name, from_proto, numpy_dtype
 from serving.errors import StatusError, invalid_argument
 from serving.models.storage import SAVED_MODEL_NAMES
 from serving.protocol import CODE_NAMES, INIT_OPERATION
 
 SESSION_ERRORS = tf.errors.OpError
-CALLERS = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
-NO_ARRAY = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
-MOST_PATHS = 64  # executors compiled for selections of outputs
+FUNCTION_PREFIX = re.compile(r"^(?:\{\{function_node [^}]*\}\} )+")
+NDARRAY_FAILURE = "Could not allocate ndarray"  # the runtime's text, with the code INTERNAL
+MAX_EXECUTORS = 64  # executors compiled for selections of outputs
 
 
 def status_of(error: tf.errors.OpError) -> StatusError:
-    """Convert an error of the runtime, with its code and its text, without the names of the calling functions."""
-    message = CALLERS.sub("", error.message)
-    if message == NO_ARRAY:
-        return invalid_argument("An output has more dimensions, or is larger, than an array of numpy may be.")
+    """Convert an error of the runtime: keep its code and its text, but remove the names of the calling functions."""
+    message = FUNCTION_PREFIX.sub("", error.message)
+    if message == NDARRAY_FAILURE:
+        return invalid_argument("An output has more dimensions than a NumPy array may have, or is too large for one.")
     return StatusError(CODE_NAMES[error.error_code], message)
 
 
@@ -78,56 +78,56 @@ class Signature:
         self.output_types = {alias: info.dtype for alias, info in definition.outputs.items()}
         self.defaults = {alias: from_proto(value, alias) for alias, value in sorted(definition.defaults.items())}
         self.all_outputs = tuple(self.outputs)
-        # {alias: why it cannot be sent}
+        # {alias: why no TensorProto can represent it}
         self.unsendable_inputs, self.unsendable_outputs = (
-            {alias: what for alias, info in sorted(infos.items()) if (what := unsendable(info))}
+            {alias: reason for alias, info in sorted(infos.items()) if (reason := unsendable_reason(info))}
             for infos in (definition.inputs, definition.outputs)
         )
         # The runtime numbers its arguments in the order of their tensor names; error messages use these numbers.
-        self._fed = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
-        self.fed = tuple(info.tensor for _, info in self._fed)
+        self._feed_order = sorted(self.inputs.items(), key=lambda item: item[1].tensor)
+        self.feed_names = tuple(info.tensor for _, info in self._feed_order)
 
     def check_inputs(self) -> None:
         """Raise INVALID_ARGUMENT if a request cannot represent an input of the signature."""
-        for alias, what in self.unsendable_inputs.items():
+        for alias, reason in self.unsendable_inputs.items():
             raise invalid_argument(
-                f'Input "{alias}" of signature "{self.name}" is {what}, which requests cannot hold: '
-                "export the model with a signature that takes tensors of numbers or strings."
+                f'Input "{alias}" of signature "{self.name}" is {reason}, which requests cannot represent: '
+                "export the model with a signature whose inputs are tensors of numbers or strings."
             )
 
     def fetches(self, aliases: Iterable[str]) -> tuple[str, ...]:
         """Return the tensor names of outputs, in order; INVALID_ARGUMENT for one that a response cannot represent."""
         names = []
         for alias in aliases:
-            if what := self.unsendable_outputs.get(alias):
+            if reason := self.unsendable_outputs.get(alias):
                 raise invalid_argument(
-                    f'Output "{alias}" of signature "{self.name}" is {what}, which answers cannot hold: ask for other '
-                    "outputs (output_filter of gRPC) or export the model with tensors of numbers or strings."
+                    f'Output "{alias}" of signature "{self.name}" is {reason}, which responses cannot represent: '
+                    "select other outputs (gRPC: output_filter) or export the model with tensors of numbers or strings."
                 )
             names.append(self.outputs[alias])
         return tuple(names)
 
     def feeds(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """{alias: array} of all inputs -> {tensor name: array}.
+        """Convert {alias: array} of all inputs to {tensor name: array}.
 
-        Checks dtypes and ranks, since some wrong ones crash the runtime; the graph itself checks sizes.
+        Check dtypes and ranks, because some wrong ones crash the runtime; the graph itself checks sizes.
         """
         feeds = {}
-        for index, (alias, wanted) in enumerate(self._fed):
+        for index, (alias, declared) in enumerate(self._feed_order):
             array = arrays[alias]
             check_dimensions(array.ndim, alias)
-            if array.dtype != wanted.dtype:
-                given = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
+            if array.dtype != declared.dtype:
+                provided = dtype_name(tf.as_dtype(array.dtype).as_datatype_enum)
                 raise invalid_argument(
-                    f"Expects arg[{index}] to be {dtype_name(wanted.data_type)} but {given} is provided"
+                    f"Expects arg[{index}] to be {dtype_name(declared.data_type)} but {provided} is provided"
                 )
-            feeds[wanted.tensor] = array
+            feeds[declared.tensor] = array
         return feeds
 
 
 def _dtype(info: Any) -> np.dtype:
     """Return the numpy dtype of an input; object if a request cannot represent it."""
-    return np.dtype(object) if unsendable(info) else numpy_dtype(info.dtype)
+    return np.dtype(object) if unsendable_reason(info) else numpy_dtype(info.dtype)
 
 
 def _shape(shape: Any) -> list[int] | None:
@@ -136,7 +136,7 @@ def _shape(shape: Any) -> list[int] | None:
 
 def read_signatures(definitions: dict[str, meta_graph_pb2.SignatureDef]) -> dict[str, Signature]:
     """Return the signatures that can be called."""
-    return {name: Signature(name, each) for name, each in definitions.items() if name != INIT_OPERATION}
+    return {name: Signature(name, definition) for name, definition in definitions.items() if name != INIT_OPERATION}
 
 
 class Servable:
@@ -157,15 +157,17 @@ class Servable:
         self._executors: dict[tuple[tuple[str, ...], tuple[str, ...]], Executor] = {}
         try:
             meta_graph = _load(self._session, path, tags)
-            # Copies, since a part of a message keeps the whole message in memory.
-            self.signature_defs = {name: copy.deepcopy(each) for name, each in meta_graph.signature_def.items()}
+            # Copies, because a part of a message keeps the whole message in memory.
+            self.signature_defs = {
+                name: copy.deepcopy(definition) for name, definition in meta_graph.signature_def.items()
+            }
             self.signatures = read_signatures(self.signature_defs)
-            calculations = Calculations(meta_graph.graph_def)
+            analysis = GraphAnalysis(meta_graph.graph_def)
             outputs = {name for signature in self.signatures.values() for name in signature.outputs.values()}
-            calculated = {name for name in outputs if calculations.make(name)}
-            self._checked = {name: with_checked_rank(self._session.graph, name) for name in outputs}
+            predictable = {name for name in outputs if analysis.is_predictable(name)}
+            self._checked = {name: add_rank_check(self._session.graph, name) for name in outputs}
             self._session._extend_graph()  # adds the rank checks
-            self._calculated = {self._checked[name] for name in calculated}
+            self._predictable = {self._checked[name] for name in predictable}
         except BaseException:
             self._session.close()
             raise
@@ -178,58 +180,58 @@ class Servable:
         A graph that waits or loops ends after `seconds` with DEADLINE_EXCEEDED.
         """
         start = time.perf_counter()
-        fetches = self._checked_of(fetches)
+        fetches = self._with_rank_checks(fetches)
         try:
-            path = self._executor(tuple(feeds), fetches)
-            fetched = dict(zip(path.fetches, path.run(feeds.values(), seconds), strict=True))
-            return [_as_array(fetched[name]) for name in fetches]
+            executor = self._executor(tuple(feeds), fetches)
+            values = dict(zip(executor.fetches, executor.run(feeds.values(), seconds), strict=True))
+            return [_as_array(values[name]) for name in fetches]
         except SESSION_ERRORS as error:
             raise status_of(error) from None
-        except UnicodeDecodeError as error:  # the error quotes a string of the request; its code is lost
+        except UnicodeDecodeError as error:  # the runtime's error quotes a string of the request; its code is lost
             raise invalid_argument(error.object.decode("utf-8", "replace")) from None
         finally:
             self._observe(1e6 * (time.perf_counter() - start))
 
     def quick(self, feeds: dict[str, np.ndarray], fetches: tuple[str, ...]) -> bool:
-        """Return whether the run is short enough for the event loop itself."""
-        path = self._executors.get((tuple(feeds), tuple(sorted(set(self._checked_of(fetches))))))
-        return path is not None and path.quick(feeds.values())
+        """Return whether the run is short enough for the event loop."""
+        executor = self._executors.get((tuple(feeds), tuple(sorted(set(self._with_rank_checks(fetches))))))
+        return executor is not None and executor.quick(feeds.values())
 
     def close(self) -> None:
         self.signatures = {}
-        self._executors = {}  # frees the executors, which must be released before the session
+        self._executors = {}  # the executors must be released before the session
         self._session.close()
         trim_memory()
 
-    def _checked_of(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the tensors to fetch in place of `fetches`: they check ranks instead of crashing the process."""
+    def _with_rank_checks(self, fetches: tuple[str, ...]) -> tuple[str, ...]:
+        """Replace fetches by tensors that check ranks; too many dimensions would crash the process."""
         return tuple(self._checked.get(name, name) for name in fetches)
 
     def _executor(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Executor:
         """Return the executor compiled for these feeds and at least these fetches.
 
-        Clients select outputs; to save memory, above MOST_PATHS executors new selections share one for all outputs.
+        Clients select outputs; to save memory, selections after the first MAX_EXECUTORS share one for all outputs.
         """
         names = tuple(sorted(set(fetches)))
-        path = self._executors.get((feeds, names))
-        if path is not None:
-            return path
+        executor = self._executors.get((feeds, names))
+        if executor is not None:
+            return executor
         with self._lock:
-            if len(self._executors) >= MOST_PATHS:
+            if len(self._executors) >= MAX_EXECUTORS:
                 names = tuple(sorted({*names, *self._outputs_of(feeds)}))
             if (feeds, names) not in self._executors:
-                if len(self._executors) >= 2 * MOST_PATHS:  # many sets of inputs, as MultiInference may request
+                if len(self._executors) >= 2 * MAX_EXECUTORS:  # MultiInference may request many sets of inputs
                     self._executors.pop(next(iter(self._executors)))
-                kind = CallableExecutor if self._calculated.issuperset(names) else SessionExecutor
+                executor_class = CallableExecutor if self._predictable.issuperset(names) else SessionExecutor
                 try:
-                    self._executors[feeds, names] = kind(self._session, feeds, names)
+                    self._executors[feeds, names] = executor_class(self._session, feeds, names)
                 except (KeyError, ValueError) as error:  # a signature may name tensors that the graph does not have
                     raise invalid_argument(str(error.args[0])) from None
             return self._executors[feeds, names]
 
     def _outputs_of(self, feeds: tuple[str, ...]) -> set[str]:
         """Return all outputs of the signatures that have these inputs."""
-        signatures = [each for each in self.signatures.values() if set(each.fed) == set(feeds)]
+        signatures = [signature for signature in self.signatures.values() if set(signature.feed_names) == set(feeds)]
         return {
             self._checked[name]
             for signature in signatures
@@ -252,7 +254,7 @@ def _load(session: Any, path: str, tags: Sequence[str]) -> Any:
     try:
         with session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), path)
-            session.graph._functions.clear()  # frees copies, which only code that extends the graph needs
+            session.graph._functions.clear()  # frees copies that only code which extends the graph needs
             return meta_graph
     except SESSION_ERRORS as error:
         raise status_of(error) from None

@@ -1,4 +1,4 @@
-"""Worker threads for jobs that would block the event loop: run graphs, parse and serialize large messages."""
+"""Worker threads for jobs that would block the event loop: running graphs, parsing and serializing large messages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Workers:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
-        self._loop, self._most = loop, threads
+        self._loop, self._max_threads = loop, threads
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._started = 0
-        self._pending = 0  # jobs submitted and not finished; used only by the loop's thread
+        self._pending = 0  # jobs submitted but not finished; used only in the loop's thread
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """Run `function(*arguments)` in a thread; return its future. Call this in the loop's thread.
+        """Run `function(*arguments)` in a worker thread; return a future of its result. Call this in the loop's thread.
 
         Cancelling the future does not stop the function.
         """
         future = self._loop.create_future()
-        if self._pending >= self._started < self._most:
+        if self._pending >= self._started < self._max_threads:
             self._started += 1
             threading.Thread(target=self._work, name=f"worker-{self._started}", daemon=True).start()
         self._pending += 1
@@ -51,7 +51,7 @@ class Workers:
                 error = failure
             try:
                 self._loop.call_soon_threadsafe(self._deliver, job.future, result, error)
-            except RuntimeError:  # the loop is closed, because the server has stopped
+            except RuntimeError:  # the loop is closed because the server has stopped
                 return
             del job, result, error  # an idle thread must not keep large arrays alive
 

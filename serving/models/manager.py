@@ -1,6 +1,6 @@
-"""Life cycle of versions: find, load, warm up, look up for requests, unload. Needs no TensorFlow.
+"""Life cycle of versions: find, load, warm up, look up for requests, unload. Does not import TensorFlow.
 
-State of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (unloaded or failed).
+States of a version: START (found), LOADING, AVAILABLE, UNLOADING (waits for requests), END (unloaded or failed).
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ log = logging.getLogger("serving")
 TICK_SECONDS = 0.1
 
 
-class Loaded(Protocol):
+class LoadedVersion(Protocol):
     """A loaded version, as a loader returns it."""
 
     def close(self) -> None: ...
 
 
-Loader = Callable[[str, int, str], Any]  # (model name, version, path) -> Loaded
+Loader = Callable[[str, int, str], Any]  # (model name, version, path) -> LoadedVersion
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Intervals of polls and of load attempts in seconds, and the number of `retries`."""
+    """Intervals in seconds between polls and between load attempts, and the number of `retries`."""
 
-    poll: float = 1.0  # 0: only at the start and after a new configuration; negative: never
+    poll: float = 1.0  # 0: only at startup and after a new configuration; negative: never
     retries: int = 5
-    retry_interval: float = 60.0  # negative: none
+    retry_interval: float = 60.0  # negative: no waiting
 
 
 class ModelManager:
     """Keeps the loaded versions in step with the configuration and the disk.
 
-    `find` returns the models to serve; every poll calls it again, so it can find new ones. The start loads with many
-    threads, later loads use `load_threads`. `free_labels`: labels not yet in use may point to any version.
+    `find` returns the models to serve; every poll calls it again, so it may return new models. Startup loads with many
+    threads, later loads use `load_threads`. With `free_labels`, labels not yet in use may point to any version.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class ModelManager:
         self._find, self._load, self._timing, self._free_labels = find, load, timing, free_labels
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
-        # Requests read these without a lock: they are replaced as a whole or entry by entry, never changed in place.
+        # Requests read these without a lock: dicts or their entries are replaced as a whole, never changed in place.
         self._labels: dict[str, dict[str, int]] = {}
-        self._serving: dict[str, dict[int | None, Version]] = {}  # AVAILABLE ones; None: the highest
+        self._serving: dict[str, dict[int | None, Version]] = {}  # AVAILABLE versions; None: the highest
         self._changed = threading.Condition()
         self._reloading = threading.Lock()
-        self._generation = 0  # of the configuration
+        self._generation = 0  # counts configurations
         self._problems: set[str] = set()
         self._stopped = threading.Event()
         self._load_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
@@ -82,14 +82,14 @@ class ModelManager:
         self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
 
     def start(self) -> None:
-        """Load the versions found; return when every model has an available version, raise if one fails.
+        """Load the versions on disk; return when every model has an available version, raise if a model fails.
 
         Wait for models that have no version yet.
         """
         try:
             self._configure(self._find())
         except OSError as error:
-            self._report([f"the models directory cannot be read: {error}"])
+            self._report([f"The models directory cannot be read: {error}"])
         self._poll()
         self._thread.start()
         self._wait(self._configs, "servable(s)")
@@ -99,13 +99,13 @@ class ModelManager:
         initial.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Stop polling and loading; loaded versions stay until the process ends."""
+        """Stop polling and loading; loaded versions stay in memory until the process ends."""
         self._stopped.set()
         for pool in (self._load_pool, self._unload_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def use(self, name: str, number: int | None = None, label: str | None = None) -> Use:
-        """Return the version for a request; it stays loaded until the end of its `with`. Thread-safe."""
+        """Look up the version for a request; it stays loaded until the end of the `with`. Thread-safe."""
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         if label is not None:
@@ -113,20 +113,20 @@ class ModelManager:
             if number is None:
                 raise invalid_argument(f"Unrecognized servable version label: {label}")
         while (versions := self._serving.get(name)) and (version := versions.get(number)):
-            version.holds.append(None)
-            if version.state == "AVAILABLE":  # else it is being unloaded, and the next look-up will not find it
+            version.references.append(None)
+            if version.state == "AVAILABLE":  # otherwise it is being unloaded, and the next look-up does not find it
                 return Use(version)
-            version.holds.pop()
-        asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-        raise StatusError("NOT_FOUND", f"Servable not found for request: {asked}")
+            version.references.pop()
+        requested = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        raise StatusError("NOT_FOUND", f"Servable not found for request: {requested}")
 
     def versions(self, name: str) -> list[tuple[int, str, StatusError | None]]:
-        """Return number, state and error of all versions ever seen of a model, highest first."""
+        """Return number, state and error of all versions of a model that were ever found, highest first."""
         with self._changed:
             model = self._models.get(name)
-            found = [] if model is None else list(model.versions.values())
-            found.sort(key=lambda version: -version.number)
-            return [(v.number, v.state, v.error if v.state == "END" else None) for v in found]
+            versions = [] if model is None else list(model.versions.values())
+            versions.sort(key=lambda version: -version.number)
+            return [(v.number, v.state, v.error if v.state == "END" else None) for v in versions]
 
     def models(self) -> list[str]:
         """Return the names of the configured models, in the order of the configuration."""
@@ -141,11 +141,11 @@ class ModelManager:
         return all(name in self._serving for name in self._configs)
 
     def reload(self, config: ModelServerConfig, wait: bool = True) -> None:
-        """Replace the whole list of models; return when every new one has an available version.
+        """Replace the whole list of models; return when every new model has an available version.
 
-        A models directory is not scanned any more.
+        From then on, a models directory is no longer scanned.
         Raises: StatusError for an invalid configuration (nothing changes), for models that failed to load (the others
-        are served), or with ABORTED if another configuration arrived before all were loaded.
+        are served), or with ABORTED if another configuration arrived before all models were loaded.
         """
         if config.WhichOneof("config") is None:
             log.info("Taking no action for empty config.")
@@ -198,12 +198,12 @@ class ModelManager:
         """Wait until the models have settled; raise StatusError for those that failed."""
         with self._changed:
             models = [self._models[name] for name in names]
-            # A models directory may lose a model again; the models of a reload stay.
+            # A model may vanish from a models directory; the models of a reload stay.
             while any(not model.settled() for model in models if generation or model.name in self._configs):
                 if self._stopped.is_set():
-                    raise StatusError("CANCELLED", "The server stops before all models are available")
+                    raise StatusError("CANCELLED", "The server stopped before all models were available")
                 if generation not in (None, self._generation):
-                    raise StatusError("ABORTED", "Another configuration came before all models were available")
+                    raise StatusError("ABORTED", "Another configuration arrived before all models were available")
                 self._changed.wait(TICK_SECONDS)
             failures = [failure for model in models if (failure := model.failure())]
         if failures:
@@ -221,50 +221,50 @@ class ModelManager:
                     for model in self._models.values():
                         self._advance(model)
             except Exception:  # an error of one model must not end this thread
-                log.exception("Looking after the models failed")
+                log.exception("Updating the models failed")
 
     def _poll(self) -> None:
-        """Compare the disk with the known versions; change nothing if a base path is missing (an unmounted disk)."""
+        """Compare the versions with those on disk; change nothing if a base path is missing (an unmounted disk)."""
         if self._timing.poll < 0:
             return
         find = self._find
         try:
             configs = find()
-            found = {config.name: find_aspired(config) for config in configs}
+            aspired = {config.name: find_aspired(config) for config in configs}
         except OSError as error:
-            self._report([f"no version changes, because a directory cannot be read: {error}"])
+            self._report([f"No version changes, because a directory cannot be read: {error}"])
             return
-        self._report([problem for _, problems in found.values() for problem in problems])
+        self._report([problem for _, problems in aspired.values() for problem in problems])
         with self._changed:
             if find is not self._find:
-                return  # another configuration arrived meanwhile and runs its own poll
+                return  # a new configuration arrived, and its reload polls itself
             self._configure(configs)
-            for name, (paths, _) in found.items():
+            for name, (paths, _) in aspired.items():
                 self._aspire(self._models[name], paths)
                 self._advance(self._models[name])
 
     def _report(self, problems: Iterable[str]) -> None:
-        """Log the problems that are new since the last poll."""
+        """Log the problems that the last poll did not have."""
         for problem in set(problems) - self._problems:
             log.warning("%s", problem)
         self._problems = set(problems)
 
     def _aspire(self, model: Model, paths: dict[int, str]) -> None:
-        """Mark the versions to load; reload one in state END only if it was not aspired in between."""
+        """Set the versions to load; reload a version in state END only if it was not aspired in between."""
         for number, path in paths.items():
-            known = model.versions.get(number)
-            if known is None or (known.state == "END" and not known.aspired):
+            current = model.versions.get(number)
+            if current is None or (current.state == "END" and not current.aspired):
                 model.versions[number] = Version(model.name, number, path)
-            elif known.state == "UNLOADING":
-                known.successor = path
+            elif current.state == "UNLOADING":
+                current.successor = path
             else:
-                known.aspired = True
+                current.aspired = True
         for version in model.versions.values():
             if version.number not in paths:
                 version.aspired, version.successor = False, ""
 
     def _advance(self, model: Model) -> None:
-        """Start due loads and unloads; loads come first, so that a model stays available while its version changes."""
+        """Start due loads and unloads. Loads come first, so that a model stays available while its version changes."""
         now = time.monotonic()
         for version in model.in_state("START") + model.in_state("LOADING"):
             if version.busy:
@@ -275,18 +275,18 @@ class ModelManager:
                 self._set(version, "LOADING")
                 self._submit(self._load_pool, self._load_version, version)
         available = model.in_state("AVAILABLE")
-        unwanted = [version for version in available if not version.aspired]
-        nothing_wanted = not any(version.aspired for version in model.versions.values())
-        if unwanted and (len(unwanted) < len(available) or nothing_wanted or len(unwanted) > 1):
-            self._set(unwanted[-1], "UNLOADING")
+        unaspired = [version for version in available if not version.aspired]
+        none_aspired = not any(version.aspired for version in model.versions.values())
+        if unaspired and (len(unaspired) < len(available) or none_aspired or len(unaspired) > 1):
+            self._set(unaspired[-1], "UNLOADING")
         for version in model.in_state("UNLOADING"):
-            if not version.busy and not version.holds:
+            if not version.busy and not version.references:
                 self._submit(self._unload_pool, self._unload_version, version)
 
-    def _submit(self, pool: ThreadPoolExecutor, work: Callable[[Version], None], version: Version) -> None:
+    def _submit(self, pool: ThreadPoolExecutor, job: Callable[[Version], None], version: Version) -> None:
         if not self._stopped.is_set():
             version.busy = True
-            pool.submit(work, version)
+            pool.submit(job, version)
 
     def _load_version(self, version: Version) -> None:
         log.info("Loading servable version %s from %s", version, version.path)
@@ -294,8 +294,8 @@ class ModelManager:
         try:
             servable = self._load(version.model, version.number, version.path)
         except StatusError as failure:
-            error = StatusError(failure.code, failure.message)  # drops the traceback, whose frames keep objects alive
-        except Exception as failure:  # a broken SavedModel can raise anything in its loader
+            error = StatusError(failure.code, failure.message)  # without the traceback, whose frames keep objects alive
+        except Exception as failure:  # a broken SavedModel can make its loader raise anything
             error = StatusError("UNKNOWN", f"{type(failure).__name__}: {failure}")
         with self._changed:
             version.busy, version.error = False, error
@@ -304,15 +304,15 @@ class ModelManager:
                 self._set(version, "AVAILABLE")
             else:
                 version.attempts += 1
-                left = max(self._timing.retries + 1 - version.attempts, 0)
+                retries_left = max(self._timing.retries + 1 - version.attempts, 0)
                 version.next_attempt = time.monotonic() + self._timing.retry_interval
-                if not left:
+                if not retries_left:
                     self._set(version, "END")
         # Outside the lock: writing to the log may be slow.
         if error is None:
             log.info("Successfully loaded servable version %s", version)
         else:
-            log.error("Loading servable: %s failed: %s (%d more attempts)", version, error, left)
+            log.error("Loading servable: %s failed: %s (%d more attempts)", version, error, retries_left)
 
     def _unload_version(self, version: Version) -> None:
         try:
@@ -329,7 +329,7 @@ class ModelManager:
         log.info("Unloaded servable version %s", version)
 
     def _set(self, version: Version, state: str) -> None:
-        """Change the state; unpublish the version before it leaves AVAILABLE, publish it after it becomes AVAILABLE."""
+        """Change the state. Unpublish a version before it leaves AVAILABLE; publish it after it becomes AVAILABLE."""
         if version.state == "AVAILABLE":
             self._publish(version.model, without=version)
         version.state = state

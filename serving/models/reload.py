@@ -1,4 +1,4 @@
-"""Reconfigure a running server: by HandleReloadConfigRequest, or by polling the configuration file."""
+"""Reconfigure a running server, by HandleReloadConfigRequest or by polling the configuration file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def handle_reload(
     request: model_management_pb2.ReloadConfigRequest,
     metric_value: Callable[[str], int | None],
 ) -> model_management_pb2.ReloadConfigResponse:
-    """Replace the list of models; block until they are loaded, so call it in a thread.
+    """Replace the list of models. Blocks until they are loaded, so call it in a thread.
 
-    The response's `status` holds a failure; the caller must also make it the status of the call. `metric_value`
-    returns the total of a metric, summed over its labels; None for an unknown metric, which the response omits.
+    The response's `status` contains a failure; the caller must also make it the status of the call. `metric_value`
+    returns the sum of a metric over its labels; None for an unknown metric, which the response omits.
     """
     before = {name: metric_value(name) or 0 for name in request.metric_names}
     response = model_management_pb2.ReloadConfigResponse()
@@ -39,7 +39,7 @@ def handle_reload(
         log.error("ReloadConfig failed: %s", error.message)
         response.status.error_code = CODES[error.code]
         response.status.error_message = error.message
-    after = {name: metric_value(name) for name in before}  # once per metric, since summing it up is slow
+    after = {name: metric_value(name) for name in before}  # once per metric, because the sum is slow
     for name in request.metric_names:
         if (value := after[name]) is not None:
             response.metric.add(name=name, int64_value_increase=value - before[name])
@@ -47,7 +47,7 @@ def handle_reload(
 
 
 class ConfigPoller:
-    """Applies --model_config_file again every `seconds`; a file with errors is logged and changes nothing."""
+    """Applies --model_config_file again every `seconds`. An invalid file is logged and changes nothing."""
 
     def __init__(self, manager: ModelManager, path: str, seconds: float) -> None:
         self._manager, self._path, self._seconds = manager, path, seconds
@@ -56,7 +56,7 @@ class ConfigPoller:
         self._thread = threading.Thread(target=self._run, name="config", daemon=True)
 
     def start(self) -> None:
-        """Start polling; call it after the manager's start."""
+        """Start polling; call it after the manager has started."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -67,7 +67,7 @@ class ConfigPoller:
             self.poll()
 
     def poll(self) -> None:
-        """Apply the file, even if unchanged: a label may point to a version that was loaded meanwhile."""
+        """Apply the file, even if it is unchanged: a label may point to a version that has been loaded since."""
         problem = ""
         try:
             self._manager.reload(read_config_file(self._path), wait=False)

@@ -1,4 +1,4 @@
-"""Models and versions to serve, from configuration files and version directories. Needs no TensorFlow."""
+"""Models and versions to serve, from configuration files and version directories. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class ModelConfig:
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     labels: dict[str, int] = field(default_factory=dict)
     platform: str = PLATFORM
-    model_type: int = model_server_config_pb2.MODEL_TYPE_UNSPECIFIED  # an older way to name the platform
+    model_type: int = model_server_config_pb2.MODEL_TYPE_UNSPECIFIED  # deprecated alternative to `platform`
     logs_requests: bool = False
 
 
 def configured_models(flags: Flags) -> list[ModelConfig]:
-    """Return the models that the flags configure, checked; with --models_dir, those it contains now."""
+    """Return the models that the flags configure, checked; with --models_dir, the models in it now."""
     if flags.model_config_file:
         models = models_of(read_config_file(flags.model_config_file))
         if not flags.allow_version_labels_for_unavailable_models:
@@ -54,7 +54,7 @@ def configured_models(flags: Flags) -> list[ModelConfig]:
         return find_models(flags.models_dir) if os.path.isdir(flags.models_dir) else []
     if not flags.model_base_path:
         raise UsageError(
-            "no model to serve: give --models_dir=DIR, --model_base_path=DIR (with --model_name=NAME) "
+            "no model to serve: set --models_dir=DIR, --model_base_path=DIR (with --model_name=NAME) "
             "or --model_config_file=FILE."
         )
     models = [ModelConfig(flags.model_name, flags.model_base_path)]
@@ -68,7 +68,7 @@ def read_config_file(path: str) -> ModelServerConfig:
 
 
 def models_of(config: ModelServerConfig) -> list[ModelConfig]:
-    """Return the models of a configuration, with names and paths checked; empty if it is empty."""
+    """Return the models of a configuration, with names and paths checked; an empty list for an empty configuration."""
     if config.WhichOneof("config") == "custom_model_config":
         raise invalid_argument("Only a model_config_list is supported in a ModelServerConfig")
     models = [
@@ -156,7 +156,7 @@ def check_logging(models: Iterable[ModelConfig]) -> None:
 def find_models(directory: str) -> list[ModelConfig]:
     """Return a model for every sub-directory with a numeric version directory; OSError if `directory` is missing."""
     with os.scandir(directory) as entries:
-        # Names with a leading dot are hidden, for example while a directory is being copied.
+        # Skip hidden directories, for example a copy in progress.
         paths = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return [ModelConfig(os.path.basename(path), os.path.abspath(path)) for path in paths if _has_version(path)]
 
@@ -164,13 +164,13 @@ def find_models(directory: str) -> list[ModelConfig]:
 def _has_version(path: str) -> bool:
     try:
         return bool(find_versions(path))
-    except OSError:  # not readable, or removed just now
+    except OSError:  # not readable, or just removed
         return False
 
 
 def find_versions(base_path: str) -> dict[int, str]:
     """Return {version: path} of every entry whose name is an int64; OSError if `base_path` is missing."""
-    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # 1 wins over 001
+    return {number: paths[-1] for number, paths in _entries(base_path).items()}  # 1 takes precedence over 001
 
 
 def _entries(base_path: str) -> dict[int, list[str]]:
@@ -181,39 +181,39 @@ def _entries(base_path: str) -> dict[int, list[str]]:
     return versions
 
 
-def read_regular_file(path: str, most_bytes: int) -> bytes:
-    """Return the first `most_bytes` of a file; OSError if it is not a regular file, whose read might block forever."""
+def read_regular_file(path: str, max_bytes: int) -> bytes:
+    """Return the first `max_bytes` of a file; OSError for other than regular files, where a read may block forever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most_bytes)
+            return file.read(max_bytes)
     finally:
         os.close(descriptor)
 
 
 def find_aspired(model: ModelConfig) -> tuple[dict[int, str], list[str]]:
-    """Return {version: path} of the versions to load, and problems of the directory; OSError if it is missing."""
+    """Return {version: path} of the versions to load, and problems in the directory; OSError if it is missing."""
     entries = _entries(model.base_path)
-    odd = [
-        f"{' and '.join(paths)} are the same version of model {model.name}: {paths[-1]} is served"
+    problems = [
+        f"{' and '.join(paths)} are the same version of model {model.name}; {paths[-1]} is served"
         for paths in entries.values()
         if len(paths) > 1
     ]
     if not entries:
-        odd.append(f"no versions of model {model.name} under {model.base_path}: they are directories such as 1/")
+        problems.append(f"No versions of model {model.name} in {model.base_path}; they must be directories such as 1/")
     if model.policy.WhichOneof("policy_choice") == "specific":
-        odd += [
-            f"version {number} of model {model.name}, which its policy names, is not in {model.base_path}"
+        problems += [
+            f"Version {number} of model {model.name}, required by its version policy, is not in {model.base_path}"
             for number in model.policy.specific.versions
             if number not in entries
         ]
-    return {number: entries[number][-1] for number in aspired_versions(model.policy, entries)}, odd
+    return {number: entries[number][-1] for number in aspired_versions(model.policy, entries)}, problems
 
 
 def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
-    """Return the versions to load among those present."""
+    """Return the versions to load, out of those present on disk."""
     present = sorted(present)
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -224,18 +224,18 @@ def aspired_versions(policy: VersionPolicy, present: Iterable[int]) -> set[int]:
     return set(present[-count:])
 
 
-def check_present(flags: Flags, models: list[ModelConfig]) -> None:
-    """Refuse a start without a model to serve; TensorFlow Serving would wait forever with its ports closed."""
+def check_models_exist(flags: Flags, models: list[ModelConfig]) -> None:
+    """Raise UsageError without a model to serve; TensorFlow Serving would wait forever with its ports closed."""
     if flags.models_dir and not flags.model_config_file:
         if not os.path.isdir(flags.models_dir):
             raise UsageError(
-                f"the models directory {flags.models_dir} does not exist: give --models_dir a directory "
-                "that holds NAME/VERSION/saved_model.pb."
+                f"--models_dir is {flags.models_dir}, which does not exist; it must be a directory that contains "
+                "NAME/VERSION/saved_model.pb."
             )
         if not models:
             raise UsageError(
-                f"the models directory {flags.models_dir} holds no model: put at least one "
-                "SavedModel there as NAME/VERSION/, where VERSION is a number."
+                f"the models directory {flags.models_dir} contains no model: add at least one "
+                "SavedModel as NAME/VERSION/, where VERSION is a number."
             )
     tflite = (TFLITE_NAME,) if flags.prefer_tflite_model or flags.platform_config_file else ()
     for model in models:
@@ -247,19 +247,19 @@ def _check_model(model: ModelConfig, names: tuple[str, ...]) -> None:
         versions = find_versions(model.base_path)
     except OSError as error:
         raise UsageError(
-            f"the directory {model.base_path} of model {model.name} cannot be read ({error.strerror}): "
-            "give the base path of a model, which holds one SavedModel per numeric version directory."
+            f"the base path {model.base_path} of model {model.name} cannot be read ({error.strerror}); it must be a "
+            "directory with numbered version directories, each with one SavedModel."
         ) from None
-    wanted_versions = aspired_versions(model.policy, versions)
-    if not wanted_versions:
-        wanted = "one of the configured versions" if versions else "a version directory such as 1/"
+    aspired = aspired_versions(model.policy, versions)
+    if not aspired:
+        missing = "one of the configured versions" if versions else "a version directory such as 1/"
         raise UsageError(
-            f"the directory {model.base_path} of model {model.name} holds nothing to serve: "
-            f"put {wanted} with a SavedModel into it."
+            f"the base path {model.base_path} of model {model.name} contains no version to serve: "
+            f"add {missing} with a SavedModel."
         )
-    paths = [versions[number] for number in sorted(wanted_versions)]
+    paths = [versions[number] for number in sorted(aspired)]
     if not any(os.path.exists(os.path.join(path, name)) for path in paths for name in names):
         raise UsageError(
-            f"the version {paths[-1]} of model {model.name} holds no SavedModel: put saved_model.pb and what "
-            "belongs to it there, or remove the directory."
+            f"the version {paths[-1]} of model {model.name} contains no SavedModel: add one (saved_model.pb and its "
+            "variables), or remove the directory."
         )

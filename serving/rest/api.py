@@ -15,7 +15,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.api.admission import AdmissionControl
 from serving.api.metadata import SIGNATURES, get_metadata, get_status, message_json, metadata_json
-from serving.api.predict import Settings, choice
+from serving.api.predict import Settings, version_choice
 from serving.engine.runner import LARGE_BYTES, Runner
 from serving.engine.servable import Call
 from serving.errors import StatusError, invalid_argument
@@ -80,13 +80,13 @@ class RestApi:
         try:
             reply = await self._route(request, record)
         except BaseException as error:  # stored nowhere: its traceback refers to all memory of the request
-            reply = error_reply(self._observers.failed(record, error))
+            reply = error_reply(self._observers.fail_request(record, error))
             if not isinstance(error, Exception):
-                self._observers.ended(record)
+                self._observers.end_request(record)
                 raise
         if isinstance(reply.body, bytes):
             record.response_bytes = len(reply.body)
-            self._observers.ended(record)
+            self._observers.end_request(record)
         else:
             stream = self._record_stream(reply.body, record)
             await anext(stream)
@@ -100,14 +100,14 @@ class RestApi:
             if not self._is_public(request):
                 self._admission.check_token(_authorization(request))
                 if _is_model_request(request):
-                    self._admission.check_room()
+                    self._admission.check_capacity()
             if size > self.max_bytes:
                 raise too_many_bytes(size, self.max_bytes)
         except StatusError as error:
             record = Record("REST", request.method, request.peer, size)
-            reply = error_reply(self._observers.failed(record, error))
+            reply = error_reply(self._observers.fail_request(record, error))
             record.response_bytes = len(cast(bytes, reply.body))
-            self._observers.ended(record)
+            self._observers.end_request(record)
             return self._with_cors(reply)
         return None
 
@@ -121,7 +121,7 @@ class RestApi:
         self._admission.check_token(_authorization(request))
         if not _is_model_request(request):
             return await self._page(request)
-        with self._admission.admitted():
+        with self._admission.admit():
             async with asyncio.timeout(self._options.timeout):
                 if method == "POST" and (match := VERB_URL.fullmatch(target)):
                     spec = read_spec(match)
@@ -135,7 +135,7 @@ class RestApi:
 
     async def _infer(self, verb: str, spec: model_pb2.ModelSpec, request: Request, record: Record) -> Reply:
         api = verb.capitalize()
-        self._observers.asks(record, api, spec)
+        self._observers.start_request(record, api, spec)
         document, size = await self._read(request)
         record.signature = signature_name(document)
         prepare: Callable[[Version], Call]
@@ -143,16 +143,16 @@ class RestApi:
             prepare = PredictRequest(document, record).prepare
         else:  # as in TensorFlow Serving, examples are read before the model is looked up, predict inputs after
             large = size > LARGE_EXAMPLES_BYTES
-            examples = await self._runner.work(read_examples, document) if large else read_examples(document)
+            examples = await self._runner.submit(read_examples, document) if large else read_examples(document)
             prepare = prepare_examples(verb, examples, record, self._settings)
         del document  # it may hold most of the request's memory
-        answer = await self._runner.answer(
+        answer = await self._runner.execute(
             self._use(spec), api, prepare, size, self._options.timeout, LARGE_JSON_RESULT
         )
         return Reply(200, answer)
 
     async def _stream(self, spec: model_pb2.ModelSpec, request: Request, record: Record) -> Reply:
-        self._observers.asks(record, "stream", spec)
+        self._observers.start_request(record, "stream", spec)
         document, size = await self._read(request)
         use, timeout = self._use(spec), self._options.timeout
         stream = await events(self._runner, self._admission, use, document, size > LARGE_BYTES, timeout, record)
@@ -162,13 +162,13 @@ class RestApi:
         """Return the JSON object of a request and its size in bytes."""
         body, max_values = request.body, self._options.max_values
         if b"gzip" in request.headers.get(b"content-encoding", b""):
-            body = await self._runner.work(inflate, body, self.max_bytes)
+            body = await self._runner.submit(inflate, body, self.max_bytes)
         if len(body) > LARGE_BYTES:
-            return await self._runner.work(parse, body, max_values), len(body)
+            return await self._runner.submit(parse, body, max_values), len(body)
         return parse(body, max_values), len(body)
 
     def _use(self, spec: model_pb2.ModelSpec) -> Use:
-        return self._manager.use(*choice(spec))
+        return self._manager.use(*version_choice(spec))
 
     def _describe(self, match: re.Match[str], record: Record) -> Reply:
         """Return the status or the metadata of a model, or the list of models."""
@@ -177,7 +177,7 @@ class RestApi:
                 raise invalid_argument("Missing model name in request.")
             return _json(json.dumps({"models": [self._model_entry(name) for name in self._manager.models()]}, indent=4))
         spec = read_spec(match)
-        self._observers.asks(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
+        self._observers.start_request(record, "GetModelMetadata" if match["part"] else "GetModelStatus", spec)
         if match["part"]:
             request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURES])
             return _json(metadata_json(get_metadata(self._manager, request)))
@@ -204,7 +204,7 @@ class RestApi:
             # Directory names need not be UTF-8.
             return Reply(200, self._observers.metrics.text().encode("utf-8", "replace"), "text/plain")
         if request.method == "GET" and request.target == "/" and self._options.extensions:
-            return Reply(200, (await self._runner.work(self._options.page)).encode(), "text/html; charset=utf-8")
+            return Reply(200, (await self._runner.submit(self._options.page)).encode(), "text/html; charset=utf-8")
         return Reply(404, NOT_FOUND_PAGE, "text/html")
 
     async def _record_stream(self, chunks: AsyncGenerator[bytes], record: Record) -> AsyncGenerator[bytes]:
@@ -216,10 +216,10 @@ class RestApi:
                     record.response_bytes += len(chunk)
                     yield chunk
         except BaseException as error:
-            self._observers.failed(record, error)
+            self._observers.fail_request(record, error)
             raise
         finally:
-            self._observers.ended(record)
+            self._observers.end_request(record)
 
     def _with_cors(self, reply: Reply) -> Reply:
         """Add CORS headers where they are enabled."""

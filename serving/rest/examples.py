@@ -9,12 +9,12 @@ from tensorflow.core.example import example_pb2, feature_pb2
 
 from serving.api.inference import (
     Classification,
-    Fetched,
     Regression,
-    as_examples,
-    call_of,
+    TensorValues,
     check_context,
     definition_of,
+    examples_array,
+    examples_call,
 )
 from serving.api.predict import Settings
 from serving.engine.servable import Call, Input, Servable
@@ -33,17 +33,17 @@ def rest_classify(name: str, examples: np.ndarray, servable: Servable, settings:
     name = name or DEFAULT_SIGNATURE
     head = Classification(definition_of(servable, name), settings)
 
-    def finish(fetched: Fetched) -> str:
+    def finish(fetched: TensorValues) -> str:
         return classifications_json(*head.read(fetched, len(examples)))
 
-    return call_of(servable, name, head.fetches, examples, finish)
+    return examples_call(servable, name, head.fetches, examples, finish)
 
 
 def rest_regress(name: str, examples: np.ndarray, servable: Servable, settings: Settings) -> Call:
     """Return the Call of a regress request for signature `name`; its response is JSON text."""
     name = name or DEFAULT_SIGNATURE
     head = Regression(definition_of(servable, name), settings)
-    return call_of(
+    return examples_call(
         servable, name, head.fetches, examples, lambda fetched: regressions_json(head.read(fetched, len(examples)))
     )
 
@@ -61,7 +61,7 @@ def read_examples(document: dict[str, Any]) -> np.ndarray:
     if problem:
         raise invalid_argument(f"JSON Value: {debug(document)} {problem}")
     check_context(len(context), len(document["examples"]))
-    return as_examples([context + _example(value) for value in document["examples"]])
+    return examples_array([context + _example(value) for value in document["examples"]])
 
 
 def _example(value: Any) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.api.admission import AdmissionControl
 from serving.engine.deadline import Deadline
-from serving.engine.runner import Runner, memory_of
+from serving.engine.runner import Runner, array_bytes
 from serving.engine.servable import Call, Signature
 from serving.errors import StatusError, invalid_argument
 from serving.models.manager import Use
@@ -61,7 +61,9 @@ async def _events(
         record.version = version.number
         signature = _signature(version.servable.signatures, record.signature)
         steps = _steps(document)
-        arrays = await runner.work(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        arrays = (
+            await runner.submit(_first_arrays, document, signature) if large else _first_arrays(document, signature)
+        )
         del document  # it may hold most of the request's memory
         for step in range(steps):
             try:
@@ -70,9 +72,9 @@ async def _events(
                     fetched = await runner.run(hold, version, "stream", call, Deadline(timeout))
                     outputs = dict(zip(signature.all_outputs, fetched, strict=True))
                     arrays[STATE] = outputs.pop(STATE)
-                    large = sum(map(memory_of, outputs.values())) > LARGE_JSON_RESULT
+                    large = sum(map(array_bytes, outputs.values())) > LARGE_JSON_RESULT
                     line = (
-                        await runner.work(_outputs_json, outputs, signature)
+                        await runner.submit(_outputs_json, outputs, signature)
                         if large
                         else _outputs_json(outputs, signature)
                     )
@@ -82,7 +84,7 @@ async def _events(
                 yield _error_event(error, record)
                 return
             if step == 0:
-                hold.enter_context(admission.counted())
+                hold.enter_context(admission.count_request())
                 yield b""  # `events` waits for it
             yield b"data: %s\n\n" % line
         yield b"event: done\ndata: {}\n\n"

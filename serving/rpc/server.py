@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 from serving.api.admission import AdmissionControl
 from serving.api.inference import classify, first_spec, multi_inference, regress, repeated_context_bytes
 from serving.api.metadata import get_metadata, get_status
-from serving.api.predict import Settings, asked_spec, choice, predict
+from serving.api.predict import Settings, predict, required_model_spec, version_choice
 from serving.engine.runner import LARGE_BYTES, Runner
 from serving.engine.servable import Call
 from serving.engine.tensors import repeated_bytes
@@ -67,15 +67,16 @@ class GrpcApi:
         self.methods: dict[str, dict[str, Method]] = {
             PREDICTION_SERVICE: {
                 "Predict": Method(
-                    predict_pb2.PredictRequest, self._inference_handler("Predict", predict, asked_spec, _repeated_bytes)
+                    predict_pb2.PredictRequest,
+                    self._inference_handler("Predict", predict, required_model_spec, _repeated_bytes),
                 ),
                 "Classify": Method(
                     classification_pb2.ClassificationRequest,
-                    self._inference_handler("Classify", classify, asked_spec, repeated_context_bytes),
+                    self._inference_handler("Classify", classify, required_model_spec, repeated_context_bytes),
                 ),
                 "Regress": Method(
                     regression_pb2.RegressionRequest,
-                    self._inference_handler("Regress", regress, asked_spec, repeated_context_bytes),
+                    self._inference_handler("Regress", regress, required_model_spec, repeated_context_bytes),
                 ),
                 "MultiInference": Method(
                     inference_pb2.MultiInferenceRequest,
@@ -111,16 +112,16 @@ class GrpcApi:
         async def handle_call(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             record = Record("GRPC", name, context.peer(), len(data))
             try:
-                with self._admission.admitted():
+                with self._admission.admit():
                     response = await self._response(data, method, record, context.time_remaining())
                 record.response_bytes = len(response)
                 return response
             except BaseException as error:  # stored nowhere: its traceback refers to all memory of the request
-                message = _cut(self._observers.failed(record, error).message)
+                message = _cut(self._observers.fail_request(record, error).message)
                 if not isinstance(error, Exception):
                     raise
             finally:
-                self._observers.ended(record)
+                self._observers.end_request(record)
             await context.abort(grpc.StatusCode[record.code], message)
             raise AssertionError("abort raises")
 
@@ -129,7 +130,7 @@ class GrpcApi:
     async def _response(self, data: bytes, method: Method, record: Record, seconds: float | None) -> bytes:
         read = method.request.FromString
         try:
-            request = await self._runner.work(read, data) if len(data) > LARGE_BYTES else read(data)
+            request = await self._runner.submit(read, data) if len(data) > LARGE_BYTES else read(data)
         except DecodeError:
             raise invalid_argument(f"The request is not a {method.request.DESCRIPTOR.full_name}.") from None
         response = await method.handler(request, record, seconds)
@@ -145,7 +146,7 @@ class GrpcApi:
 
         async def handle(request: Any, record: Record, seconds: float | None) -> bytes:
             spec = spec_of(request)
-            self._observers.asks(record, name, spec)
+            self._observers.start_request(record, name, spec)
 
             def prepare_call(version: Version) -> Call:
                 record.version = version.number
@@ -154,16 +155,18 @@ class GrpcApi:
 
             large = record.request_bytes > LARGE_BYTES
             size = record.request_bytes if large else max(record.request_bytes, weigh(request))
-            return await self._runner.answer(self._manager.use(*choice(spec)), name, prepare_call, size, seconds)
+            return await self._runner.execute(
+                self._manager.use(*version_choice(spec)), name, prepare_call, size, seconds
+            )
 
         return handle
 
     async def _metadata(self, request: Any, record: Record, seconds: float | None) -> Message:
-        self._observers.asks(record, "GetModelMetadata", request.model_spec)
+        self._observers.start_request(record, "GetModelMetadata", request.model_spec)
         return get_metadata(self._manager, request)
 
     async def _status(self, request: Any, record: Record, seconds: float | None) -> Message:
-        self._observers.asks(record, "GetModelStatus", request.model_spec)
+        self._observers.start_request(record, "GetModelStatus", request.model_spec)
         return get_status(self._manager, request)
 
     async def _reload(self, request: Any, record: Record, seconds: float | None) -> Message:
@@ -219,8 +222,8 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
         async def refuse(messages: Any, context: grpc.aio.ServicerContext) -> None:
             record = Record("GRPC", method.rpartition("/")[2], context.peer(), 0)
-            self._observers.failed(record, error)
-            self._observers.ended(record)
+            self._observers.fail_request(record, error)
+            self._observers.end_request(record)
             await context.abort(grpc.StatusCode[error.code], error.message)
 
         return grpc.stream_stream_rpc_method_handler(refuse)

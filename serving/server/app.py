@@ -1,4 +1,4 @@
-"""Assemble the server from its flags: model manager, loader, and the two transports, gRPC and REST."""
+"""Assemble the server from its flags: model manager, loader, and the transports gRPC and REST."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from serving.telemetry.observers import Observers
 log = logging.getLogger("serving")
 HEALTH_SERVICE = health.SERVICE_NAME
 CONNECTION_SECONDS = 30.0  # idle timeout of an HTTP connection if requests have no time limit
-LAST_WORD_SECONDS = 0.2  # time to send the last status
-CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # TensorFlow Serving uses the short names
+FINAL_STATUS_SECONDS = 0.2  # time to send the final status
+HEALTH_CHECKED_SERVICES = ("", "ModelService", "PredictionService")  # the short names, like TensorFlow Serving
 
 
 class Health(health.aio.HealthServicer):
-    """Health service that closes its streams at shutdown; otherwise draining would wait for them."""
+    """Health service that closes its streams at shutdown, because draining would wait for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Health(health.aio.HealthServicer):
         ending = asyncio.ensure_future(self._ending.wait())
         try:
             await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([watching], timeout=LAST_WORD_SECONDS)
+            await asyncio.wait([watching], timeout=FINAL_STATUS_SECONDS)
         finally:
             watching.cancel()
             ending.cancel()
@@ -65,10 +65,10 @@ class Health(health.aio.HealthServicer):
 
 
 class ServerApp:
-    """Model manager and servers; await `start` and `stop` in the loop."""
+    """The model manager and both servers. Await `start` and `stop` in the loop."""
 
     def __init__(self, flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> None:
-        tf.get_logger().setLevel("ERROR")  # no warning that the V1 loader, which loads all SavedModels, is old
+        tf.get_logger().setLevel("ERROR")  # no deprecation warning of the V1 loader, which loads all SavedModels
         self._flags = flags
         self._certificates = read_certificates(flags.ssl_config_file) if flags.ssl_config_file else None
         tokens = read_tokens(flags.api_token_file) if flags.api_token_file else ()
@@ -76,7 +76,7 @@ class ServerApp:
         settings = Settings(
             flags.enable_signature_method_name_check,
             flags.enable_serialization_as_tensor_content,
-            self._admission.most_bytes,
+            self._admission.max_bytes,
         )
         metrics = Metrics()
         self._access_log = AccessLog(flags.access_log_file, metrics) if flags.access_log_file else None
@@ -95,7 +95,7 @@ class ServerApp:
             flags.rest_api_extensions,
             _metrics_path(flags),
             lambda: page(self.manager, metrics, _addresses(flags)),
-            min(flags.rest_api_max_request_bytes or self._admission.most_bytes, self._admission.most_bytes),
+            min(flags.rest_api_max_request_bytes or self._admission.max_bytes, self._admission.max_bytes),
             flags.rest_api_max_values or sys.maxsize,
         )
         self._rest_api = RestApi(self.manager, runner, self._admission, self._observers, settings, options)
@@ -109,7 +109,7 @@ class ServerApp:
         return self._admission.requests
 
     def load(self) -> None:
-        """Load the models; return when each has an available version, raise if one fails."""
+        """Load the models; return when each has an available version, raise if a model fails."""
         self.manager.start()
         if self._flags.model_config_file and self._flags.model_config_file_poll_wait_seconds > 0:
             self._poller.start()
@@ -120,11 +120,11 @@ class ServerApp:
         self._grpc = GrpcServer(
             self._grpc_api.handlers(),
             grpc_addresses,
-            self._admission.most_bytes,
+            self._admission.max_bytes,
             _credentials(flags, self._certificates),
             channel_arguments(flags),
             self._add_services,
-            [TokenCheck(self._admission, self._observers, HEALTH_SERVICE)] if self._admission.closed else [],
+            [TokenCheck(self._admission, self._observers, HEALTH_SERVICE)] if self._admission.requires_token else [],
         )
         if rest_socket is not None:
             tls = self._certificates.context() if flags.rest_api_enable_tls and self._certificates else None
@@ -138,7 +138,7 @@ class ServerApp:
             )
             await self._http.start()
         await self._grpc.start()
-        for name in CHECKED_SERVICES:
+        for name in HEALTH_CHECKED_SERVICES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:
@@ -161,12 +161,12 @@ class ServerApp:
 
 
 def make_manager(flags: Flags, models: list[ModelConfig], loader: Loader) -> ModelManager:
-    """Return a manager that is not started yet."""
+    """Return a manager that has not been started."""
     timing = Timing(
         flags.file_system_poll_wait_seconds, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
     )
 
-    def find() -> list[ModelConfig]:  # scans a models directory again; a configuration stays the same
+    def find() -> list[ModelConfig]:  # scan a models directory again; a configuration does not change
         return find_models(flags.models_dir) if flags.models_dir and not flags.model_config_file else models
 
     return ModelManager(

@@ -29,7 +29,7 @@ UNKNOWN_OPERATION = "Op type not registered"  # in the runtime's error message
 
 
 class Loader:
-    """Callable that loads a version, given model name, number and path; called by the manager's threads."""
+    """Callable that loads a version of a model from a path. The manager's threads call it."""
 
     def __init__(
         self,
@@ -45,7 +45,9 @@ class Loader:
         self._scheduler = None if options.batching is None else self._new_scheduler(options.batching)
 
     def __call__(self, model: str, number: int, path: str) -> Servable | TFLiteServable:
-        servable = self._timed(lambda: self._read(path), lambda *told: self._metrics.load(path, *told))
+        servable = self._timed(
+            lambda: self._read(path), lambda status, micros: self._metrics.record_load(path, status, micros)
+        )
         try:
             if self._options.warm_up:
                 self._warm_up(servable, model, number)
@@ -61,14 +63,14 @@ class Loader:
             return TFLiteServable(path, options.tflite_pools * options.tflite_interpreters_per_pool)
         scheduler = self._scheduler
         if options.batching is not None and options.batching_per_model:
-            own = read_model_batching(path, options.batching)
-            scheduler = None if own is None else self._new_scheduler(own)
+            batching = read_model_batching(path, options.batching)
+            scheduler = None if batching is None else self._new_scheduler(batching)
         try:
-            return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
+            return Servable(path, options.tags, options.session, scheduler, self._metrics.record_graph_run)
         except StatusError as error:
             if UNKNOWN_OPERATION not in error.message or not import_operations():
                 raise
-        return Servable(path, options.tags, options.session, scheduler, self._metrics.graph_run)
+        return Servable(path, options.tags, options.session, scheduler, self._metrics.record_graph_run)
 
     def _warm_up(self, servable: Servable | TFLiteServable, model: str, number: int) -> None:
         records = 0
@@ -77,34 +79,36 @@ class Loader:
             nonlocal records
             records = warm_up(servable, number, self._settings, self._options.warm_up_iterations)
 
-        self._timed(replay, lambda code, taken: self._metrics.warmup(servable.path, code, taken, records))
+        self._timed(replay, lambda status, micros: self._metrics.record_warmup(servable.path, status, micros, records))
         log.info("Replayed %d warm-up requests of %s version %d", records, model, number)
 
-    def _timed(self, work: Callable[[], T], tell: Callable[[str, float], None]) -> T:
-        """Return the result of `work`; report its status and duration in microseconds to `tell`."""
-        start, code = time.perf_counter(), "OK"
+    def _timed(self, function: Callable[[], T], report: Callable[[str, float], None]) -> T:
+        """Return the result of `function`; pass its status and duration in microseconds to `report`."""
+        start, status = time.perf_counter(), "OK"
         try:
-            return work()
+            return function()
         except StatusError as error:
-            code = str(error)
+            status = str(error)
             raise
         finally:
-            tell(code, 1e6 * (time.perf_counter() - start))
+            report(status, 1e6 * (time.perf_counter() - start))
 
     def _new_scheduler(self, parameters: Batching) -> Scheduler:
-        return Scheduler(parameters, self._loop, self._workers, self._metrics.batch)
+        return Scheduler(parameters, self._loop, self._workers, self._metrics.record_batch)
 
 
 def import_operations() -> bool:
-    """Import TF Text, which registers its operations; return False if not installed or already imported.
+    """Import TF Text, which registers its operations; return False if it is not installed or already imported.
 
-    Few graphs use them, so the import is delayed until one does.
+    Few graphs use the operations, so the import waits for a graph that does.
     """
     if "tensorflow_text" in sys.modules:
         return False
     try:
         importlib.import_module("tensorflow_text")
     except ImportError as error:
-        log.warning("The operations of TF Text are not there (pip install 'kerasnets[text]' brings them): %s", error)
+        log.warning(
+            "TF Text, which may have the missing operation, is not installed (pip install 'kerasnets[text]'): %s", error
+        )
         return False
     return True

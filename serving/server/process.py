@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from serving.errors import StatusError, UsageError
-from serving.models.storage import ModelConfig, check_present, configured_models
+from serving.models.storage import ModelConfig, check_models_exist, configured_models
 from serving.settings.flags import Flags, check, parse, usage
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("serving")
 
-EXIT_OK, EXIT_USAGE, EXIT_START = 0, 2, 255
+EXIT_OK, EXIT_USAGE, EXIT_START_FAILED = 0, 2, 255
 
 
 def main(arguments: list[str]) -> int:
@@ -43,12 +43,12 @@ def main(arguments: list[str]) -> int:
         return EXIT_USAGE
     except StatusError as error:
         print(f"Failed to start server. Error: {error}")
-        return EXIT_START
+        return EXIT_START_FAILED
     return EXIT_OK
 
 
-class _OneLine(logging.Formatter):
-    """Escapes unprintable characters: model names come from clients and must not forge log lines."""
+class _SingleLineFormatter(logging.Formatter):
+    """Escapes unprintable characters, so that model names of clients cannot forge log lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().formatMessage(record))
@@ -56,32 +56,32 @@ class _OneLine(logging.Formatter):
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname).1s %(message)s"))
+    handler.setFormatter(_SingleLineFormatter("%(asctime)s %(levelname).1s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _exit_while_loading(number: int, frame: FrameType | None) -> None:
-    """Exit at once on SIGTERM or SIGINT before the ports are open: there is nothing to drain.
+    """Exit at once on SIGTERM or SIGINT before the ports are open, when there are no requests to drain.
 
-    An exception could get lost, since this handler may interrupt an import.
+    An exception could get lost, because this handler may interrupt an import.
     """
     log.info("Stopped")
     os._exit(EXIT_OK)
 
 
 def serve(flags: Flags) -> None:
-    """Check the flags, reserve the ports, load, open the ports, wait. The early checks need no TensorFlow."""
+    """Check the flags, reserve the ports, load, open the ports, wait. The first checks run before TensorFlow loads."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_while_loading)
     check(flags)
     models = configured_models(flags)
-    check_present(flags, models)
-    grpc_reserved, rest_socket = _reserve_ports(flags)
-    _allow_many_connections()
+    check_models_exist(flags, models)
+    grpc_socket, rest_socket = _reserve_ports(flags)
+    _raise_open_file_limit()
     loop = _new_loop()
     app = _load(flags, models, loop)
-    if grpc_reserved:
-        grpc_reserved.close()  # so that gRPC can bind the port
+    if grpc_socket:
+        grpc_socket.close()  # gRPC binds the port itself
     loop.run_until_complete(_run(flags, app, rest_socket))
     log.info("Stopped")
 
@@ -100,22 +100,22 @@ async def _run(flags: Flags, app: ServerApp, rest_socket: socket.socket | None) 
     addresses = _grpc_addresses(flags)
     await app.start(addresses, rest_socket)
     for address in addresses:
-        _say(f"Running gRPC ModelServer at {address} ...")
+        _print_status(f"Running gRPC ModelServer at {address} ...")
     if rest_socket:
-        _say(f"Exporting HTTP/REST API at:{_address(flags, flags.rest_api_port)} ...")
+        _print_status(f"Exporting HTTP/REST API at:{_address(flags, flags.rest_api_port)} ...")
     await stopped.wait()
     log.info("Stopping; %.1f seconds for %d requests", flags.drain_seconds, app.requests)
     await app.stop(flags.drain_seconds)
 
 
-def _say(text: str) -> None:
-    """Print a message; ignore a full disk or a closed pipe, so that the server keeps running."""
+def _print_status(text: str) -> None:
+    """Print a message. Ignore a full disk or a closed pipe, so that the server keeps running."""
     with suppress(OSError):
         print(text, flush=True)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop of uvloop if it is installed: requests cost a tenth less."""
+    """Return an event loop, of uvloop if installed, which makes a request cost a tenth less."""
     try:
         import uvloop
     except ImportError:
@@ -123,14 +123,14 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _allow_many_connections() -> None:
-    """Raise the limit of open files to the maximum of the system: each connection needs one."""
+def _raise_open_file_limit() -> None:
+    """Raise the limit of open files to the system's maximum, because each connection is an open file."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
 def _address(flags: Flags, port: int) -> str:
@@ -143,7 +143,7 @@ def _grpc_addresses(flags: Flags) -> list[str]:
 
 
 def _reserve_ports(flags: Flags) -> tuple[socket.socket | None, socket.socket | None]:
-    """Bind the ports (gRPC, REST) without listening: no other process can take them, no client connects too early."""
+    """Bind the ports (gRPC, REST) without listening: no other process can bind them, no client connects too early."""
     grpc_socket = _bind(flags.host, flags.port, "port") if flags.port else None
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         log.error("--rest_api_port cannot be same as --port. Please use a different port for HTTP/REST API.")
@@ -165,7 +165,7 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         bound.close()
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--{flag}={port} cannot be used at {host} ({reason}): stop the program that uses it or give "
+            f"--{flag}={port} cannot be used at {host} ({reason}): stop the program that uses it or choose "
             f"another port from 1 to 65535, for example --{flag}={port % 60000 + 10}."
         ) from None
     return bound
@@ -173,9 +173,9 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
 
 def _load(flags: Flags, models: list[ModelConfig], loop: asyncio.AbstractEventLoop) -> ServerApp:
     """Start TensorFlow and the manager; return when every model has an available version."""
-    _say("Loading TensorFlow and the models ...")
+    _print_status("Loading TensorFlow and the models ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    # Imported objects stay alive. A garbage collection over these 250,000 objects takes 0.1 s and blocks all requests.
+    # The 250,000 objects of the imports stay alive; a garbage collection over them blocks all requests for 0.1 s.
     gc.disable()
     _import_tensorflow()
     from serving.server.app import ServerApp

@@ -1,4 +1,4 @@
-"""Warm-up: replay the requests stored in a SavedModel before it serves, so that no client waits for first runs."""
+"""Warm-up: replay the requests stored in a SavedModel before serving it, so that no client waits for first runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.engine.tflite import TFLiteServable
 from serving.errors import StatusError, invalid_argument
 from serving.models.storage import WARMUP_FILE
 
-MOST_QUOTED_BYTES = 1024  # of a damaged record
+MAX_QUOTED_BYTES = 1024  # of a damaged record
 MAX_RECORDS = 1000  # the limit of TensorFlow Serving
 
 # {field of a PredictionLog: function that prepares its request}
@@ -29,9 +29,9 @@ METHODS: dict[str, Callable[..., Call]] = {
 
 
 def warm_up(servable: Servable | TFLiteServable, number: int, settings: Settings, iterations: int) -> int:
-    """Replay every record of version `number` `iterations` times, at least once; return the number of records.
+    """Replay each record of version `number` `iterations` times, at least once; return the number of records.
 
-    A record that fails makes the load fail, since the same request of a client would fail too.
+    A record that fails makes the load fail, because the same request of a client would fail too.
     """
     path = os.path.join(servable.path, WARMUP_FILE)
     if not os.path.exists(path):
@@ -60,13 +60,13 @@ def _replay(
 
 
 def _read(path: str) -> Iterator[prediction_log_pb2.PredictionLog]:
-    """Yield the records one by one, so that those before a damaged one are replayed."""
+    """Yield the records one by one, so that the records before a damaged one are replayed."""
     try:
         for serialized in tf.compat.v1.io.tf_record_iterator(path):
             try:
                 record = prediction_log_pb2.PredictionLog.FromString(serialized)
             except DecodeError:
-                text = serialized[:MOST_QUOTED_BYTES].decode("utf-8", "replace")
+                text = serialized[:MAX_QUOTED_BYTES].decode("utf-8", "replace")
                 raise invalid_argument(f"Failed to parse warmup record: {text} from {path}") from None
             yield record
     except tf.errors.DataLossError as error:

@@ -1,4 +1,4 @@
-"""Configuration files in protobuf's text format: models, batching, monitoring, TLS. Needs no TensorFlow."""
+"""Configuration files in protobuf's text format: models, batching, monitoring, TLS. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCALARS = {name: f"TYPE_{name.upper()}" for name in ("string", "bytes", "bool", 
 
 
 def read_file(path: str, message: M, pool: descriptor_pool.DescriptorPool | None = None) -> M:
-    """Fill `message` from a file; StatusError with TensorFlow Serving's text if it is missing or unreadable."""
+    """Fill `message` from a file; StatusError with TensorFlow Serving's text if the file is missing or invalid."""
     name = message.DESCRIPTOR.full_name
     try:
         return text_format.Parse(Path(path).read_text("utf-8"), message, descriptor_pool=pool)
@@ -47,7 +47,7 @@ def read_file(path: str, message: M, pool: descriptor_pool.DescriptorPool | None
 
 
 def add_proto(name: str, *dependencies: bytes) -> None:
-    """Add NAME.proto of this folder to the pool; `dependencies` are the serialized descriptors of its imports."""
+    """Add NAME.proto of this directory to POOL; `dependencies` are the serialized descriptors of its imports."""
     for dependency in dependencies:
         POOL.AddSerializedFile(dependency)
     text = Path(__file__).with_name(f"{name}.proto").read_text("utf-8")
@@ -55,7 +55,7 @@ def add_proto(name: str, *dependencies: bytes) -> None:
 
 
 def parse_proto(name: str, text: str) -> descriptor_pb2.FileDescriptorProto:
-    """Return the descriptor of a .proto file of messages with plain, repeated and nested fields, without protoc."""
+    """Parse a .proto file, without protoc: messages with plain and repeated fields, and nested messages."""
     file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
     tokens = [match[1] for match in TOKEN.finditer(text) if match[1]]
     scope: list[Any] = [file]
@@ -100,7 +100,7 @@ def _add_configuration() -> None:
 
 @dataclass(frozen=True)
 class Batching:
-    """Parameters of batching; sizes count examples."""
+    """Parameters of batching; sizes are numbers of examples."""
 
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
@@ -109,7 +109,7 @@ class Batching:
     allowed_batch_sizes: tuple[int, ...] = ()  # increasing; empty: no padding to an allowed size
     pad_variable_length_inputs: bool = False
     enable_large_batch_splitting: bool = False
-    max_execution_batch_size: int = 1000  # max_batch_size, unless large requests are split
+    max_execution_batch_size: int = 1000  # equals max_batch_size unless large requests are split
 
 
 def read_batching(path: str) -> Batching:
@@ -118,7 +118,7 @@ def read_batching(path: str) -> Batching:
 
 
 def read_model_batching(directory: str, common: Batching) -> Batching | None:
-    """Read the batching of one version from its directory; None without a file. The threads are those of `common`."""
+    """Read the batching parameters in a version's directory; None without a file. Use the threads of `common`."""
     path = os.path.join(directory, PER_MODEL_FILE)
     if not os.path.exists(path):
         return None
@@ -208,7 +208,7 @@ class Certificates:
         elif self.client_verify:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_REQUIRED if self.client_verify else ssl.CERT_NONE
-        with tempfile.NamedTemporaryFile() as pair:  # ssl reads only files; this one is readable only by this user
+        with tempfile.NamedTemporaryFile() as pair:  # ssl reads only files; only this user can read this one
             pair.write(self.server_key + b"\n" + self.server_cert)
             pair.flush()
             context.load_cert_chain(pair.name, password=_no_password)
@@ -216,11 +216,11 @@ class Certificates:
 
 
 def _no_password() -> str:
-    raise ValueError("the private key is encrypted: give it without a password")
+    raise ValueError("the private key is encrypted; it must be unencrypted")
 
 
 def read_certificates(path: str) -> Certificates:
-    """Read a --ssl_config_file and test its key and certificate, so that the server never starts without TLS."""
+    """Read a --ssl_config_file and check its key and certificate, so that the server never starts without TLS."""
     config = read_file(path, new_message("SSLConfig"))
     certificates = Certificates(
         config.server_key.encode(), config.server_cert.encode(), config.custom_ca.encode(), config.client_verify
@@ -228,6 +228,6 @@ def read_certificates(path: str) -> Certificates:
     try:
         certificates.context()
     except (ssl.SSLError, ValueError) as error:
-        print(f"Keys or certificates of {path} cannot be used: {error}", file=sys.stderr)
+        print(f"The key or certificates in {path} cannot be used: {error}", file=sys.stderr)
         raise invalid_argument("Failed to BuildAndStart gRPC server") from None
     return certificates

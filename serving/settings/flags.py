@@ -12,7 +12,7 @@ from serving.errors import UsageError, invalid_argument
 from serving.settings.hosts import allowed_hosts
 
 INT32_MAX = 2**31 - 1
-NOT_NEGATIVE = (
+NON_NEGATIVE_FLAGS = (
     "drain_seconds",
     "max_request_bytes",
     "max_concurrent_requests",
@@ -26,114 +26,155 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-THREADS = 4 * cpus()  # as in TensorFlow Serving: most threads wait for TensorFlow's own
+THREADS = 4 * cpus()  # as in TensorFlow Serving: most threads wait for those of TensorFlow
 
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _own(default: Any, text: str) -> Any:
-    """A flag that TensorFlow Serving does not have."""
+def _own_flag(default: Any, text: str) -> Any:
+    """Return a field for a flag that TensorFlow Serving does not have."""
     return field(default=default, metadata={"help": f"[not in tensorflow_model_server] {text}", "own": True})
 
 
-def _unused(default: Any, reason: str) -> Any:
-    """A flag of TensorFlow Serving that has no effect here."""
+def _unused_flag(default: Any, reason: str) -> Any:
+    """Return a field for a flag of TensorFlow Serving that has no effect here."""
     return field(default=default, metadata={"help": f"[no effect] {reason}", "unused": reason})
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Every field is a flag; its type decides how the text after `=` is parsed."""
+    """Each field is a flag; its type determines how the text after `=` is parsed."""
 
     port: int = _flag(8500, "TCP port for gRPC; 0 disables it.")
     grpc_socket_path: str = _flag("", "Path of a unix socket that gRPC listens on as well.")
     rest_api_port: int = _flag(0, "TCP port for HTTP/REST; 0 disables it. Must differ from --port.")
-    rest_api_num_threads: int = _flag(THREADS, "HTTP/REST requests that are worked on at once.")
+    rest_api_num_threads: int = _flag(THREADS, "Worker threads for HTTP/REST requests; shared with gRPC.")
     rest_api_timeout_in_ms: int = _flag(
-        30_000, "Longest time that an HTTP/REST request may take; 0 or negative: no limit."
+        30_000, "Timeout of an HTTP/REST request in milliseconds; 0 or negative: no timeout."
     )
-    rest_api_enable_cors_support: bool = _flag(False, "Add headers that let web pages of other origins call.")
-    enable_batching: bool = _flag(False, "Run requests of one signature together, as one batch.")
+    rest_api_enable_cors_support: bool = _flag(
+        False, "Add CORS headers, so that web pages of any origin may send requests."
+    )
+    enable_batching: bool = _flag(False, "Combine concurrent requests for the same signature into one batch.")
     allow_version_labels_for_unavailable_models: bool = _flag(
-        False, "Let new labels point to versions that are not loaded; needed for labels in the first configuration."
+        False, "Allow new labels for versions that are not loaded; required for labels in the first configuration."
     )
-    batching_parameters_file: str = _flag("", "Text BatchingParameters; needs --enable_batching.")
+    batching_parameters_file: str = _flag("", "File with a text-format BatchingParameters; requires --enable_batching.")
     enable_per_model_batching_parameters: bool = _flag(
-        False, "Batch as batching_params.pbtxt in a version's directory says, and only where there is one."
+        False,
+        "Read the batching parameters of each version from batching_params.pbtxt in its directory; a version without "
+        "the file is not batched. Requires --enable_batching.",
     )
-    model_config_file: str = _flag("", "Text ModelServerConfig; overrides --model_name and --model_base_path.")
+    model_config_file: str = _flag(
+        "", "File with a text-format ModelServerConfig; overrides --model_name and --model_base_path."
+    )
     model_config_file_poll_wait_seconds: int = _flag(
-        0, "Interval between looks at --model_config_file for changes; 0 or negative: only at the start."
+        0, "Interval in seconds at which --model_config_file is read again; 0 or negative: read it only at startup."
     )
-    model_name: str = _flag("default", "Name of the single model; ignored with --model_config_file.")
-    model_base_path: str = _flag("", "Directory with the single model's version directories.")
-    num_load_threads: int = _flag(0, "Threads that load versions after the start; 0: one version after another.")
-    num_unload_threads: int = _flag(0, "Threads that unload versions; 0: one version after another.")
-    max_num_load_retries: int = _flag(5, "How often a version that fails to load is tried again.")
-    load_retry_interval_micros: int = _flag(60_000_000, "Time between two attempts to load, in microseconds.")
+    model_name: str = _flag("default", "Name of the model in --model_base_path; ignored with --model_config_file.")
+    model_base_path: str = _flag("", "Absolute path of the directory with the model's version directories.")
+    num_load_threads: int = _flag(0, "Threads that load versions after startup; 0: load one version at a time.")
+    num_unload_threads: int = _flag(0, "Threads that unload versions; 0: unload one version at a time.")
+    max_num_load_retries: int = _flag(5, "Maximum number of retries after a version fails to load.")
+    load_retry_interval_micros: int = _flag(
+        60_000_000, "Interval between load retries in microseconds; negative: retry at once."
+    )
     file_system_poll_wait_seconds: int = _flag(
-        1, "Interval between looks for new versions; 0: only at the start; negative: never, nothing is loaded."
+        1,
+        "Interval in seconds at which the server looks for new versions; 0: only at startup; negative: never, so that "
+        "no model is loaded.",
     )
-    flush_filesystem_caches: bool = _unused(True, "the operating system decides what it keeps of files.")
+    flush_filesystem_caches: bool = _unused_flag(True, "the operating system manages its file cache.")
     tensorflow_session_parallelism: int = _flag(0, "Threads for running a session; 0: TensorFlow decides.")
-    tensorflow_session_config_file: str = _flag("", "Text ConfigProto for the sessions.")
-    tensorflow_intra_op_parallelism: int = _flag(0, "Threads inside one operation; 0: TensorFlow decides.")
-    tensorflow_inter_op_parallelism: int = _flag(0, "Operations that run at once; 0: TensorFlow decides.")
-    use_alts_credentials: bool = _flag(False, "gRPC answers over Google's ALTS alone.")
-    ssl_config_file: str = _flag("", "Text SSLConfig: gRPC answers over TLS alone, with its keys and certificates.")
-    platform_config_file: str = _flag(
-        "", "Text PlatformConfigMap; replaces what the flags say of sessions, batching, tags and warm-up."
+    tensorflow_session_config_file: str = _flag("", "File with a text-format ConfigProto for the sessions.")
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads that one operation may use; 0: TensorFlow decides.")
+    tensorflow_inter_op_parallelism: int = _flag(0, "Operations that may run in parallel; 0: TensorFlow decides.")
+    use_alts_credentials: bool = _flag(False, "Serve gRPC only over Google's ALTS.")
+    ssl_config_file: str = _flag(
+        "", "File with a text-format SSLConfig (key and certificates); gRPC is then served only over TLS."
     )
-    per_process_gpu_memory_fraction: float = _flag(0.0, "Share of a GPU's memory to take; 0: TensorFlow decides.")
+    platform_config_file: str = _flag(
+        "", "File with a text-format PlatformConfigMap; replaces the flags for sessions, batching, tags and warm-up."
+    )
+    per_process_gpu_memory_fraction: float = _flag(
+        0.0, "Fraction of each GPU's memory to allocate; 0: TensorFlow decides."
+    )
     saved_model_tags: str = _flag("serve", "Comma-separated tags of the meta graph to load.")
-    grpc_channel_arguments: str = _flag("", "Comma-separated gRPC settings, such as grpc.max_connection_age_ms=2000.")
-    grpc_max_threads: int = _flag(THREADS, "gRPC requests that are worked on at once.")
-    enable_model_warmup: bool = _flag(True, "Replay assets.extra/tf_serving_warmup_requests before serving.")
-    num_request_iterations_for_warmup: int = _flag(0, "How often each warm-up request is replayed; 0 means 1.")
-    version: bool = _flag(False, "Print the versions and exit.")
-    monitoring_config_file: str = _flag("", "Text MonitoringConfig; it can switch on Prometheus metrics.")
-    remove_unused_fields_from_bundle_metagraph: bool = _unused(True, "no copy of the whole graph is kept.")
-    prefer_tflite_model: bool = _flag(False, "Run model.tflite of a version's directory where there is one.")
+    grpc_channel_arguments: str = _flag(
+        "", "Comma-separated channel arguments of gRPC, such as grpc.max_connection_age_ms=2000."
+    )
+    grpc_max_threads: int = _flag(THREADS, "Worker threads for gRPC requests; shared with HTTP/REST.")
+    enable_model_warmup: bool = _flag(
+        True, "Replay the requests in assets.extra/tf_serving_warmup_requests of a version before serving it."
+    )
+    num_request_iterations_for_warmup: int = _flag(0, "How many times to replay each warm-up request; 0 means 1.")
+    version: bool = _flag(False, "Print the TensorFlow version and exit.")
+    monitoring_config_file: str = _flag(
+        "", "File with a text-format MonitoringConfig, which enables Prometheus metrics."
+    )
+    remove_unused_fields_from_bundle_metagraph: bool = _unused_flag(True, "the server does not keep the MetaGraphDef.")
+    prefer_tflite_model: bool = _flag(
+        False, "Load model.tflite from a version's directory if the file exists, instead of the SavedModel."
+    )
     num_tflite_pools: int = _flag(cpus(), "Pools of TFLite interpreters for each version.")
     num_tflite_interpreters_per_pool: int = _flag(1, "TFLite interpreters in each pool.")
-    enable_signature_method_name_check: bool = _flag(False, "Refuse signatures with an unknown method_name.")
-    xla_cpu_compilation_enabled: bool = _unused(False, "XLA compiles what a SavedModel marks for it.")
-    xla_gpu_compilation_enabled: bool = _unused(False, "XLA compiles what a SavedModel marks for it.")
-    enable_profiler: bool = _flag(True, "Answer tensorflow.ProfilerService at the gRPC port.")
-    thread_pool_factory_config_file: str = _unused("", "TensorFlow's own thread pools are used.")
-    mixed_precision: str = _flag("", "bfloat16: let oneDNN calculate in it where that is safe.")
-    skip_initialize_tpu: bool = _unused(False, "TPUs are not used.")
-    enable_grpc_healthcheck_service: bool = _flag(False, "Answer grpc.health.v1.Health at the gRPC port.")
-    enable_serialization_as_tensor_content: bool = _flag(False, "Answer Predict with tensor_content.")
+    enable_signature_method_name_check: bool = _flag(
+        False, "Reject requests for signatures whose method_name does not fit the called method."
+    )
+    xla_cpu_compilation_enabled: bool = _unused_flag(
+        False, "XLA compiles only functions that the SavedModel marks for it."
+    )
+    xla_gpu_compilation_enabled: bool = _unused_flag(
+        False, "XLA compiles only functions that the SavedModel marks for it."
+    )
+    enable_profiler: bool = _flag(True, "Serve tensorflow.ProfilerService on the gRPC port.")
+    thread_pool_factory_config_file: str = _unused_flag("", "TensorFlow's own thread pools are used.")
+    mixed_precision: str = _flag("", "bfloat16: let oneDNN compute in bfloat16 where that is safe.")
+    skip_initialize_tpu: bool = _unused_flag(False, "TPUs are not used.")
+    enable_grpc_healthcheck_service: bool = _flag(False, "Serve grpc.health.v1.Health on the gRPC port.")
+    enable_serialization_as_tensor_content: bool = _flag(False, "Return the outputs of Predict as tensor_content.")
 
-    host: str = _own("127.0.0.1", "Address that both ports bind to; 0.0.0.0 answers other machines too.")
-    models_dir: str = _own("", "Serve every model found below this directory; watched for new ones.")
-    drain_seconds: float = _own(5.0, "Time that requests in flight get to end after SIGTERM.")
-    rest_api_extensions: bool = _own(
-        False, "Answer GET /v1/models, /healthz, /readyz, the status page at / and POST /v1/models/MODEL:stream."
+    host: str = _own_flag(
+        "127.0.0.1", "Address that both ports listen on; 0.0.0.0 makes the server reachable from other machines."
     )
-    rest_api_allowed_hosts: str = _own(
+    models_dir: str = _own_flag(
+        "", "Serve every model in this directory (NAME/VERSION/saved_model.pb), including those added later."
+    )
+    drain_seconds: float = _own_flag(5.0, "Seconds that requests in flight may take to finish after SIGTERM.")
+    rest_api_extensions: bool = _own_flag(
+        False, "Serve GET /v1/models, /healthz, /readyz, the status page at / and POST /v1/models/MODEL:stream."
+    )
+    rest_api_allowed_hosts: str = _own_flag(
         "",
-        "Comma-separated hosts that HTTP/REST requests may be for; * allows any. Without it, on a loopback address "
-        "localhost, 127.0.0.1, ::1 and --host, elsewhere any.",
+        "Comma-separated host names that the Host header of HTTP/REST requests may contain; * allows any. By default: "
+        "localhost, 127.0.0.1, ::1 and --host if --host is a loopback address, otherwise any.",
     )
-    rest_api_max_request_bytes: int = _own(
-        16 * 1024 * 1024, "Largest body of an HTTP/REST request, if --max_request_bytes allows it; 0: as that says."
+    rest_api_max_request_bytes: int = _own_flag(
+        16 * 1024 * 1024,
+        "Maximum size of an HTTP/REST request body in bytes, at most --max_request_bytes; 0: the same as "
+        "--max_request_bytes.",
     )
-    rest_api_max_values: int = _own(
-        1_000_000, "Most values in the JSON of an HTTP/REST request: numbers, strings, lists, objects; 0: no limit."
+    rest_api_max_values: int = _own_flag(
+        1_000_000,
+        "Maximum number of JSON values (numbers, strings, lists, objects) in an HTTP/REST request; 0: no limit.",
     )
-    rest_api_enable_tls: bool = _own(False, "HTTP/REST uses the certificates of --ssl_config_file too.")
-    api_token_file: str = _own("", "Tokens, one a line: requests need `Authorization: Bearer TOKEN`.")
-    allow_config_reload: bool = _own(
-        True, "Answer HandleReloadConfigRequest, which loads any directory of this machine."
+    rest_api_enable_tls: bool = _own_flag(False, "Serve HTTP/REST over TLS with the certificates of --ssl_config_file.")
+    api_token_file: str = _own_flag(
+        "", "File with one token per line; every request must then send `Authorization: Bearer TOKEN`."
     )
-    max_request_bytes: int = _own(0, "Largest request; 0: no limit.")
-    max_concurrent_requests: int = _own(0, "Most requests at once, others are refused; 0: no limit.")
-    access_log_file: str = _own("", "Write a line of JSON for every request; - is standard error.")
-    help: bool = _own(False, "Print this text and exit.")
+    allow_config_reload: bool = _own_flag(
+        True, "Serve HandleReloadConfigRequest, with which clients can load models from any directory of this machine."
+    )
+    max_request_bytes: int = _own_flag(0, "Maximum size of a request in bytes; 0: no limit.")
+    max_concurrent_requests: int = _own_flag(
+        0, "Maximum number of concurrent requests; more are rejected; 0: no limit."
+    )
+    access_log_file: str = _own_flag(
+        "", "File to which one line of JSON is written per request; - means standard error."
+    )
+    help: bool = _own_flag(False, "Print this text and exit.")
 
     @property
     def rest_seconds(self) -> float | None:
@@ -151,13 +192,13 @@ def usage() -> str:
 
 
 def parse(arguments: list[str]) -> Flags:
-    """Parse a command line; the last value of a repeated flag counts. Report unknown flags and those without effect."""
-    known = {flag.name: flag for flag in fields(Flags)}
+    """Parse a command line; the last value of a repeated flag wins. Report unknown flags and flags without effect."""
+    flags_by_name = {flag.name: flag for flag in fields(Flags)}
     values: dict[str, Any] = {}
     unknown = []
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
-        flag = known.get(name) if argument.startswith("--") else None
+        flag = flags_by_name.get(name) if argument.startswith("--") else None
         if flag is None or (not equals and flag.type != "bool"):
             unknown.append(argument)
         else:
@@ -166,7 +207,7 @@ def parse(arguments: list[str]) -> Flags:
         names = "".join(f"unknown argument: {argument}\n" for argument in unknown)
         print(names + usage(), end="", file=sys.stderr)
     for name in values:
-        if reason := known[name].metadata.get("unused"):
+        if reason := flags_by_name[name].metadata.get("unused"):
             print(f"--{name} has no effect: {reason}", file=sys.stderr)
     return Flags(**values)
 
@@ -182,8 +223,7 @@ def _read(flag: Field[Any], text: str) -> Any:
         return float(text)
     allowed = {"bool": "true or false", "int": "a whole number", "float": "a number"}
     raise UsageError(
-        f"--{flag.name}={text} cannot be read: give {allowed[str(flag.type)]}, "
-        f"for example --{flag.name}={_example(flag)}."
+        f"--{flag.name} is {text}; it must be {allowed[str(flag.type)]}, for example --{flag.name}={_example(flag)}."
     )
 
 
@@ -202,13 +242,13 @@ def check(flags: Flags) -> None:
     if not flags.platform_config_file:  # the file replaces these flags
         _check_session(flags)
     if flags.rest_api_enable_tls and not flags.ssl_config_file:
-        raise UsageError("--rest_api_enable_tls needs keys and certificates: give --ssl_config_file=FILE too.")
-    for name in NOT_NEGATIVE:
+        raise UsageError("--rest_api_enable_tls requires a key and a certificate: set --ssl_config_file=FILE too.")
+    for name in NON_NEGATIVE_FLAGS:
         if getattr(flags, name) < 0:
-            raise UsageError(f"--{name}={getattr(flags, name)} is negative: give 0 or more.")
+            raise UsageError(f"--{name} is {getattr(flags, name)}; it must be 0 or more.")
     for name in ("num_tflite_pools", "num_tflite_interpreters_per_pool", "rest_api_num_threads", "grpc_max_threads"):
         if getattr(flags, name) < 1:
-            raise UsageError(f"--{name}={getattr(flags, name)} is too small: give 1 or more.")
+            raise UsageError(f"--{name} is {getattr(flags, name)}; it must be 1 or more.")
     allowed_hosts(flags.host, flags.rest_api_allowed_hosts)
     channel_arguments(flags)
 
@@ -237,8 +277,8 @@ def channel_arguments(flags: Flags) -> list[tuple[str, int | str]]:
         name, equals, text = item.partition("=")
         if not name or not equals:
             raise UsageError(
-                f"--grpc_channel_arguments={flags.grpc_channel_arguments} cannot be read at {item!r}: "
-                "give NAME=VALUE,NAME=VALUE."
+                f"--grpc_channel_arguments is {flags.grpc_channel_arguments}; it must be a comma-separated list of "
+                f"NAME=VALUE, which {item!r} is not."
             )
         is_int32 = re.fullmatch(r"-?[0-9]{1,18}", text) and abs(int(text)) <= INT32_MAX
         pairs.append((name, int(text) if is_int32 else text))

@@ -9,33 +9,33 @@ from ipaddress import ip_address
 from serving.errors import UsageError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# RFC 3986, section 3.2.2; without a port, which the connection has already reached.
-NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
+# RFC 3986, section 3.2.2. No port: the client has already connected to the right one.
+HOST_NAME = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*")
 
 
-def allowed_hosts(address: str, listed: str) -> frozenset[str] | None:
-    """Return the hosts that requests may name; None: any.
+def allowed_hosts(address: str, hosts: str) -> frozenset[str] | None:
+    """Return the hosts that requests may address; None: any.
 
     Args:
-        address: the address that the server listens on. If `listed` is empty, a loopback address allows only the names
+        address: the address that the server listens on. If `hosts` is empty, a loopback address allows only the names
             of this machine, any other address allows all hosts.
-        listed: hosts without ports, separated by commas; * means any.
-    Raises: UsageError if `listed` cannot be read.
+        hosts: host names or addresses without ports, separated by commas; * means any.
+    Raises: UsageError if `hosts` is invalid.
     """
-    if not listed:
-        return frozenset({*LOOPBACK, normalized(address)}) if _is_loopback(address) else None
-    hosts = [host.strip() for host in listed.split(",")]
-    for host in hosts:
-        is_name = host == "*" or ("*" not in host and NAME.fullmatch(host))
-        if not host or not (is_name or is_ipv6(host.strip("[]"))):
+    if not hosts:
+        return frozenset({*LOOPBACK, normalize_host(address)}) if _is_loopback(address) else None
+    names = [name.strip() for name in hosts.split(",")]
+    for name in names:
+        is_name = name == "*" or ("*" not in name and HOST_NAME.fullmatch(name))
+        if not name or not (is_name or is_ipv6(name.strip("[]"))):
             raise UsageError(
-                f"--rest_api_allowed_hosts={listed} cannot be read at {host!r}: give host names or addresses without "
-                "ports, separated by commas, or * for any host."
+                f"--rest_api_allowed_hosts is {hosts}; it must be a comma-separated list of host names or addresses "
+                f"without ports, or *, which {name!r} is not."
             )
-    return None if "*" in hosts else frozenset(map(normalized, hosts))
+    return None if "*" in names else frozenset(map(normalize_host, names))
 
 
-def normalized(host: str) -> str:
+def normalize_host(host: str) -> str:
     """Normalize a host for comparison: lower case, no final dot, one form for each IP address."""
     host = host.strip("[]").lower().removesuffix(".")
     return str(ip_address(host)) if ":" in host else host

@@ -1,4 +1,4 @@
-"""Options to load a version: session, tags, batching, warm-up; from flags or a platform file."""
+"""Options for loading a version: session, tags, batching, warm-up. They come from flags or a platform file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PLATFORM = "tensorflow"
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options to load a version of a model."""
+    """Options for loading a version of a model."""
 
     session: config_pb2.ConfigProto
     tags: tuple[str, ...] = ("serve",)
-    batching: Batching | None = None  # None: requests run one by one
+    batching: Batching | None = None  # None: no batching
     batching_per_model: bool = False  # see configuration.read_model_batching
     warm_up: bool = False
     warm_up_iterations: int = 1
@@ -34,7 +34,7 @@ class LoadOptions:
 
 
 def load_options_of(flags: Flags) -> LoadOptions:
-    """Read the options from the flags and their files; StatusError for unreadable or contradictory files."""
+    """Read the options from the flags and their files; StatusError for invalid or contradictory files."""
     if flags.platform_config_file:
         return _from_platform(flags.platform_config_file)
     batching = None
@@ -70,7 +70,7 @@ def _session(flags: Flags) -> config_pb2.ConfigProto:
         rewrites = session.graph_options.rewrite_options
         rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
     elif flags.mixed_precision:
-        log.warning("--mixed_precision=%s is not supported: give bfloat16", flags.mixed_precision)
+        log.warning("--mixed_precision is %s; it must be bfloat16", flags.mixed_precision)
     return session
 
 

@@ -129,7 +129,7 @@ def page(manager: Manager, metrics: Metrics, addresses: Addresses = LOCAL) -> st
 
 def _summary(manager: Manager, metrics: Metrics, names: list[str]) -> dict[str, str]:
     available = sum(any(state == "AVAILABLE" for _, state, _ in manager.versions(name)) for name in names)
-    recent = sum(sum(metrics.recent(name)) for name in names)
+    recent = sum(sum(metrics.recent_counts(name)) for name in names)
     return {
         "models available": f"{available} of {len(names)}",
         "requests per second": rate(recent, _window(metrics)),
@@ -166,7 +166,7 @@ def _pill(state: str) -> Pill:
 
 
 def _load(metrics: Metrics, name: str) -> Markup:
-    recent, latency = metrics.recent(name), metrics.latency(name)
+    recent, latency = metrics.recent_counts(name), metrics.latency(name)
     numbers = {
         "requests per second": rate(sum(recent), _window(metrics)),
         "in flight": f"{metrics.in_flight(name):,}",

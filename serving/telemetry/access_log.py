@@ -1,7 +1,7 @@
-"""The access log: a line of JSON for every request, written by a thread of its own. No TensorFlow.
+"""The access log: one line of JSON per request, written by a separate thread. Does not import TensorFlow.
 
-A request never waits for the disk and never fails because of it: what cannot be written is lost, counted, and said once
-on the server's own log.
+A request never waits for the disk and never fails because of it: lines that cannot be written are lost and counted, and
+the server's own log reports the failure once.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger("serving")
 STANDARD_ERROR = "-"
-GATHER_SECONDS = 0.1  # lines of this time are written together
-MOST_WAITING = 50_000  # lines; more wait only for a disk that does not answer
+FLUSH_SECONDS = 0.1  # interval of writes
+MAX_QUEUED_LINES = 50_000  # reached only if the disk hangs
 LINES_PER_WRITE = 1000
-LONGEST_TEXT = 256  # clients choose names; they must not fill the disk
+MAX_TEXT_LENGTH = 256  # clients choose names, which must not fill the disk
 
 
 class Request(Protocol):
-    """What is known of a request that has ended."""
+    """The logged attributes of a request that has ended."""
 
     protocol: str  # "GRPC" or "REST"
-    method: str  # the name in TensorFlow Serving: "Predict", "GetModelStatus"
+    method: str  # its name in TensorFlow Serving: "Predict", "GetModelStatus"
     model: str
-    version: int | None  # that answered; None if none did
+    version: int | None  # the version that ran; None if none did
     signature: str
-    code: str  # the name of its status
+    code: str  # name of the status code
     request_bytes: int
     response_bytes: int
     peer: str  # address of the client
@@ -46,11 +46,11 @@ values_of = attrgetter(*FIELDS)
 
 
 class AccessLog:
-    """Appends to a file, or to standard error. A file that was renamed or removed is made anew.
+    """Appends to a file or to standard error. Creates the file again after it was renamed or removed.
 
     Args:
-        path: of the file; "-" is standard error.
-        metrics: count the lines that are lost.
+        path: path of the file; "-" means standard error.
+        metrics: counts the lost lines.
     Raises: UsageError if the file cannot be opened.
     """
 
@@ -59,26 +59,26 @@ class AccessLog:
         self._queue: queue.SimpleQueue[tuple[float, float, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._failing = False
-        self._torn = False  # the last line in the file is not whole
+        self._incomplete = False  # whether the last line in the file is incomplete
         try:
             self._file = _open(path)
         except OSError as error:
             raise UsageError(
-                f"--access_log_file={path} cannot be written ({error.strerror}): "
-                "give a file in a directory that exists, or - for standard error."
+                f"--access_log_file={path} cannot be written ({error.strerror}); it must be a file in an existing "
+                "directory, or - for standard error."
             ) from None
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
     def write(self, request: Request, milliseconds: float) -> None:
-        """Take down a request that ends now and took `milliseconds`. Returns at once."""
-        if self._closing.is_set() or self._queue.qsize() >= MOST_WAITING:
+        """Enqueue the line of a request that ends now and took `milliseconds`; do not block."""
+        if self._closing.is_set() or self._queue.qsize() >= MAX_QUEUED_LINES:
             self._lost.add(1)
         else:
             self._queue.put((time.time(), milliseconds, values_of(request)))
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write what waits; a disk that does not answer is given up after `seconds`."""
+        """Write the queued lines; give up after `seconds`, for example if the disk hangs."""
         self._closing.set()
         self._queue.put(None)
         self._thread.join(seconds)
@@ -86,23 +86,23 @@ class AccessLog:
     def _run(self) -> None:
         closed = False
         while not closed:
-            waiting = [self._queue.get()]
+            queued = [self._queue.get()]
             if self._queue.qsize() < LINES_PER_WRITE:
-                self._closing.wait(GATHER_SECONDS)
-            while len(waiting) < LINES_PER_WRITE and not self._queue.empty():
-                waiting.append(self._queue.get())
-            closed = None in waiting
-            lines = [_line(*entry) for entry in waiting if entry is not None]
+                self._closing.wait(FLUSH_SECONDS)
+            while len(queued) < LINES_PER_WRITE and not self._queue.empty():
+                queued.append(self._queue.get())
+            closed = None in queued
+            lines = [_line(*entry) for entry in queued if entry is not None]
             if lines:
                 self._append(lines)
         os.close(self._file)
 
     def _append(self, lines: list[bytes]) -> None:
-        """Write lines, or lose those that cannot be written; half a line gets its end before the next one."""
+        """Write lines; count those that cannot be written as lost. End an incomplete line before the next one."""
         data, written = b"", 0
         try:
-            self._open_anew()
-            data = b"\n" * self._torn + b"".join(lines)
+            self._reopen_if_moved()
+            data = b"\n" * self._incomplete + b"".join(lines)
             while written < len(data):
                 written += os.write(self._file, memoryview(data)[written:])
         except OSError as error:
@@ -112,13 +112,13 @@ class AccessLog:
             self._failing = True
         else:
             if self._failing:
-                log.warning("The access log is written again: %s", self._path)
+                log.warning("The access log can be written again: %s", self._path)
             self._failing = False
         if written:
-            self._torn = not data.endswith(b"\n", 0, written)
+            self._incomplete = not data.endswith(b"\n", 0, written)
 
-    def _open_anew(self) -> None:
-        """Follow the path, if it leads elsewhere now."""
+    def _reopen_if_moved(self) -> None:
+        """Open the path again if it no longer leads to the open file."""
         if self._path == STANDARD_ERROR:
             return
         try:
@@ -128,11 +128,11 @@ class AccessLog:
             pass
         new = _open(self._path)
         os.close(self._file)
-        self._file, self._torn = new, False
+        self._file, self._incomplete = new, False
 
 
 def _open(path: str) -> int:
-    """A descriptor; what is written goes to the end, wherever that is by then."""
+    """Return a file descriptor in append mode."""
     if path == STANDARD_ERROR:
         return os.dup(2)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -140,6 +140,6 @@ def _open(path: str) -> int:
 
 def _line(seconds: float, milliseconds: float, values: tuple[Any, ...]) -> bytes:
     ended = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    short = (value[:LONGEST_TEXT] if isinstance(value, str) else value for value in values)
-    entry = {"time": ended, "milliseconds": round(milliseconds, 3), **dict(zip(FIELDS, short, strict=True))}
-    return json.dumps(entry).encode() + b"\n"  # all of it ASCII: half a character is harmless
+    truncated = (value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value for value in values)
+    entry = {"time": ended, "milliseconds": round(milliseconds, 3), **dict(zip(FIELDS, truncated, strict=True))}
+    return json.dumps(entry).encode() + b"\n"  # ASCII only, so an incomplete line has no incomplete character

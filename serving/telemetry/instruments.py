@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms, and the text in which Prometheus reads them."""
+"""Counters, gauges and histograms, and their text format for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 Labels: TypeAlias = tuple[str, ...]
-# Clients choose the names of models in their requests: their number and length must not fill the memory.
-MOST_CELLS = 5000
-LONGEST_LABEL = 256
-OTHER = "(other)"  # the label of what came after MOST_CELLS
+# Clients choose the model names in their requests, whose number and length must not fill the memory.
+MAX_CELLS = 5000
+MAX_LABEL_LENGTH = 256
+OTHER_LABEL = "(other)"  # label of all new values beyond MAX_CELLS
 
 
-def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
-    """Upper bounds of buckets: scale, scale * growth, ...; each the product of the one before, as TensorFlow has it."""
+def exponential_bounds(scale: float, growth: float, count: int) -> tuple[float, ...]:
+    """Return bounds of buckets: scale, scale * growth, ...; each computed from the previous one, like in TensorFlow."""
     bounds = [scale]
     while len(bounds) < count:
         bounds.append(bounds[-1] * growth)
@@ -23,7 +23,7 @@ def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
 
 
 class Metric:
-    """A name, and a cell of what was recorded for each set of values of its labels."""
+    """A named metric, with a cell of recorded values for each combination of label values."""
 
     kind = "untyped"
 
@@ -33,23 +33,23 @@ class Metric:
         self._lock = threading.Lock()
 
     def cells(self) -> dict[Labels, Any]:
-        """A copy, in the order of the labels."""
+        """Return a copy of the cells, sorted by labels."""
         with self._lock:
             return dict(sorted(self._cells.items()))
 
     def lines(self) -> Iterable[str]:
-        """In Prometheus' text format."""
+        """Yield the lines in Prometheus' text format."""
         for labels, value in self.cells().items():
-            yield f"{exported(self.name)}{{{_pairs(self.labels, labels)}}} {value}"
+            yield f"{prometheus_name(self.name)}{{{_pairs(self.labels, labels)}}} {value}"
 
     def _key(self, labels: Labels) -> Labels:
-        """Where something new is kept; the lock is held. Half of a character that needs two becomes "?"."""
-        labels = tuple(label[:LONGEST_LABEL].encode("utf-8", "replace").decode() for label in labels)
-        return labels if labels in self._cells or len(self._cells) < MOST_CELLS else (OTHER,) * len(labels)
+        """Return the key of a new cell. Lone surrogates in labels become "?". The caller holds the lock."""
+        labels = tuple(label[:MAX_LABEL_LENGTH].encode("utf-8", "replace").decode() for label in labels)
+        return labels if labels in self._cells or len(self._cells) < MAX_CELLS else (OTHER_LABEL,) * len(labels)
 
 
 class Counter(Metric):
-    """A whole number that only grows."""
+    """An integer that only increases."""
 
     kind = "counter"
 
@@ -61,20 +61,20 @@ class Counter(Metric):
             self._cells[labels] += amount
 
     def value(self) -> int:
-        """The sum over all labels."""
+        """Return the sum over all labels."""
         return sum(self.cells().values())
 
 
 class Gauge(Counter):
-    """A whole number that goes up and down."""
+    """An integer that goes up and down."""
 
     kind = "gauge"
 
 
 class Histogram(Metric):
-    """How many values fell below each of `bounds`, and their sum.
+    """Counts the values between consecutive `bounds`, and sums all values.
 
-    As in TensorFlow, a value that equals a bound counts as above it.
+    As in TensorFlow, a value that equals a bound belongs to the bucket above it.
     """
 
     kind = "histogram"
@@ -87,7 +87,7 @@ class Histogram(Metric):
         index = bisect_right(self.bounds, value)
         with self._lock:
             cell = self._cells.get(labels)
-            if cell is None:  # a count for each bucket, one for what is above all bounds, and the sum
+            if cell is None:  # a count for each bucket, one for values above all bounds, and the sum
                 cell = self._cells.setdefault(self._key(labels), [0] * (len(self.bounds) + 1) + [0.0])
             cell[index] += 1
             cell[-1] += value
@@ -97,21 +97,21 @@ class Histogram(Metric):
             return {labels: list(cell) for labels, cell in sorted(self._cells.items())}
 
     def lines(self) -> Iterable[str]:
-        name = exported(self.name)
+        name = prometheus_name(self.name)
         limits = [*map(_number, self.bounds), "+Inf"]
         for labels, (*counts, total) in self.cells().items():
             pairs = _pairs(self.labels, labels)
             bucket = f"{name}_bucket{{{pairs}{',' if pairs else ''}"
-            below = 0
+            cumulative = 0
             for limit, count in zip(limits, counts, strict=True):
-                below += int(count)
-                yield f'{bucket}le="{limit}"}} {below}'
+                cumulative += int(count)
+                yield f'{bucket}le="{limit}"}} {cumulative}'
             yield f"{name}_sum{{{pairs}}} {_number(total)}"
-            yield f"{name}_count{{{pairs}}} {below}"
+            yield f"{name}_count{{{pairs}}} {cumulative}"
 
 
-class Derived(Counter):
-    """A counter that repeats what a histogram knows: its number of values, or their sum."""
+class DerivedCounter(Counter):
+    """A counter computed from a histogram: its number of values, or their sum."""
 
     def __init__(self, name: str, source: Histogram, read: Callable[[list[float]], float]) -> None:
         super().__init__(name, *source.labels)
@@ -129,19 +129,19 @@ def sum_of(cell: list[float]) -> float:
     return cell[-1]
 
 
-def exported(name: str) -> str:
+def prometheus_name(name: str) -> str:
     return name.replace("/", ":")
 
 
 def _pairs(names: Labels, values: Labels) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
 
 
-def _escaped(value: str) -> str:
-    """Escape newlines too, unlike TensorFlow Serving: one in a model name of a client would break the whole text."""
+def _escape(value: str) -> str:
+    """Escape newlines too, unlike TensorFlow Serving: a newline in a client's model name would break the whole text."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _number(value: float) -> str:
-    """Format a number with six digits, like TensorFlow Serving."""
+    """Format a number with six significant digits, like TensorFlow Serving."""
     return f"{value:.6g}"

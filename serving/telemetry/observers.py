@@ -1,4 +1,4 @@
-"""What metrics and access log learn of every request, and the status of one that fails; the same for gRPC and REST."""
+"""Record every request in metrics and access log, and convert exceptions to statuses; the same for gRPC and REST."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("serving")
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a request. `model` is empty as long as it has not been read."""
+    """Attributes of a request. `model` is empty until the request has been parsed."""
 
     protocol: str  # "GRPC" or "REST"
     method: str
@@ -31,39 +31,39 @@ class Record:
 
 
 class Observers:
-    """Tells metrics and access log of requests."""
+    """Records requests in metrics and access log."""
 
     def __init__(self, metrics: Metrics, access_log: AccessLog | None = None) -> None:
         self.metrics, self._access_log = metrics, access_log
 
-    def asks(self, record: Record, method: str, spec: Any) -> None:
-        """A request asks `method` of the model of a ModelSpec."""
+    def start_request(self, record: Record, method: str, spec: Any) -> None:
+        """Record that a request calls `method` on the model of a ModelSpec."""
         record.method, record.model, record.signature = method, spec.name, spec.signature_name
-        self.metrics.started(record.model)
+        self.metrics.request_started(record.model)
 
-    def failed(self, record: Record, error: BaseException) -> StatusError:
-        """A request raised `error`; returns the status that its client gets."""
+    def fail_request(self, record: Record, error: BaseException) -> StatusError:
+        """Record that a request raised `error`; return the status for its client."""
         status = status_of(error)
         record.code = status.code
         return status
 
-    def ended(self, record: Record) -> None:
-        """A request has been answered, whatever with."""
+    def end_request(self, record: Record) -> None:
+        """Record that a request has ended, with any outcome."""
         seconds = time.perf_counter() - record.start
         if record.model:
-            self.metrics.finished(record.model)
-            self.metrics.request(record.model, record.method, record.protocol, record.code, 1e6 * seconds)
+            self.metrics.request_finished(record.model)
+            self.metrics.record_request(record.model, record.method, record.protocol, record.code, 1e6 * seconds)
         if self._access_log is not None:
             self._access_log.write(record, 1e3 * seconds)
 
 
 def status_of(error: BaseException) -> StatusError:
-    """The status that stands for an exception. A fault of this server is logged: it must not look like the client's."""
+    """Return the status for an exception. Log errors of this server, which must not look like errors of the client."""
     if isinstance(error, StatusError):
         return error
     if isinstance(error, TimeoutError):
         return StatusError("DEADLINE_EXCEEDED", "Timed out waiting for notification")
-    if not isinstance(error, Exception):  # the client is gone, or the server ends
-        return StatusError("CANCELLED", "The request was ended before it was answered.")
-    log.error("request failed", exc_info=error)
+    if not isinstance(error, Exception):  # the client has disconnected, or the server is stopping
+        return StatusError("CANCELLED", "The request was cancelled before it was completed.")
+    log.error("A request failed", exc_info=error)
     return StatusError("INTERNAL", f"{type(error).__name__}: {error}")

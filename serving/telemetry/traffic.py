@@ -1,4 +1,4 @@
-"""What the status page shows of a model's requests: how long they took, and how many came of late."""
+"""Latencies and recent counts of a model's requests, for the status page."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.telemetry.instruments import LONGEST_LABEL, MOST_CELLS, OTHER
+from serving.telemetry.instruments import MAX_CELLS, MAX_LABEL_LENGTH, OTHER_LABEL
 
 RECENT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long successful requests took: `counts[i]` below `bounds[i]` microseconds, the last above all of them."""
+    """Latencies of successful requests: `counts[i]` are below `bounds[i]` microseconds, the last above all bounds."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -23,9 +23,9 @@ class Latency:
     def count(self) -> int:
         return sum(self.counts)
 
-    def quantile(self, share: float) -> float | None:
-        """Microseconds that `share` (0 to 1) of the requests stayed below, interpolated in their bucket."""
-        rank, below = share * self.count, 0
+    def quantile(self, fraction: float) -> float | None:
+        """Return the quantile `fraction` (0 to 1) in microseconds, interpolated in a bucket; None without requests."""
+        rank, below = fraction * self.count, 0
         for index, count in enumerate(self.counts):
             if count and below + count >= rank:
                 low = self.bounds[index - 1] if index else 0.0
@@ -36,11 +36,11 @@ class Latency:
 
 
 class RecentRequests:
-    """How many requests each of the last seconds saw, by model."""
+    """Counts the requests per model and second."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seconds: dict[str, deque[list[int]]] = {}  # of [second, requests]; seconds without any are left out
+        self._seconds: dict[str, deque[list[int]]] = {}  # [second, requests]; no entry without requests
         self._lock = threading.Lock()
 
     def add(self, model: str) -> None:
@@ -48,16 +48,16 @@ class RecentRequests:
         with self._lock:
             seconds = self._seconds.get(model)
             if seconds is None:
-                known = len(self._seconds) < MOST_CELLS and len(model) <= LONGEST_LABEL
-                seconds = self._seconds.setdefault(model if known else OTHER, deque(maxlen=RECENT_SECONDS + 1))
+                fits = len(self._seconds) < MAX_CELLS and len(model) <= MAX_LABEL_LENGTH
+                seconds = self._seconds.setdefault(model if fits else OTHER_LABEL, deque(maxlen=RECENT_SECONDS + 1))
             if seconds and seconds[-1][0] == second:
                 seconds[-1][1] += 1
             else:
                 seconds.append([second, 1])
 
     def counts(self, model: str) -> list[int]:
-        """Requests in each of the last RECENT_SECONDS whole seconds, the oldest first."""
+        """Return the number of requests in each of the last RECENT_SECONDS whole seconds, oldest first."""
         now = int(self._clock())
         with self._lock:
-            seen = {entry[0]: entry[1] for entry in self._seconds.get(model, ())}
-        return [seen.get(second, 0) for second in range(now - RECENT_SECONDS, now)]
+            recent = {entry[0]: entry[1] for entry in self._seconds.get(model, ())}
+        return [recent.get(second, 0) for second in range(now - RECENT_SECONDS, now)]

@@ -1,4 +1,4 @@
-"""One small SavedModel and one server process, shared by all tests of the serving room."""
+"""Fixtures for all tests of serving/: small SavedModels, and one server process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servable]:
 
 @pytest.fixture(scope="session")
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serves `example` (versions 1 and 2) and `number` (latest version; tests publish more)."""
+    """A server of `example` (versions 1 and 2) and `number` (latest version; tests add versions)."""
     models = tmp_path_factory.mktemp("models")
     store.publish(store.example, models / "example", 1)
     store.publish(store.number(2), models / "example", 2)
@@ -70,11 +70,11 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     try:
         wait_until(lambda: "Exporting HTTP/REST API" in log.read_text() or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, log.read_text()
-        # The start waits for one version of a model.
+        # The start waits for only one version per model.
         wait_until(lambda: log.read_text().count("Successfully loaded servable version") == 3, START_SECONDS)
         yield Server(process, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}", models, log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, "SIGTERM ends the server cleanly"
+        assert process.wait(30) == 0, "SIGTERM must end the server cleanly"
     finally:
         process.kill()
         process.wait(30)

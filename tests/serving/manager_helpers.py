@@ -1,4 +1,4 @@
-"""A stand-in for the loader, so that the manager is tested without TensorFlow and ports."""
+"""Fakes of the loader and of its results, to test the manager without TensorFlow and ports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serving.models.manager import ModelManager, Timing
 from serving.models.storage import ModelConfig
 
 
-class Loaded:
-    """What was loaded; knows whether it was closed."""
+class FakeServable:
+    """A loaded version that records whether it was closed."""
 
     def __init__(self, model: str, number: int, path: str) -> None:
         self.model, self.number, self.path, self.closed = model, number, path, False
@@ -22,31 +22,31 @@ class Loaded:
         self.closed = True
 
 
-class Loader:
-    """Loads anything; a test can hold it up or let it fail."""
+class FakeLoader:
+    """Loads any version. Tests can block it with `proceed`, and make the next loads of a version fail."""
 
     def __init__(self) -> None:
-        self.loaded: dict[int, Loaded] = {}
+        self.loaded: dict[int, FakeServable] = {}
         self.order: list[int] = []
         self.failures: dict[int, int] = {}
-        self.admission = threading.Event()
-        self.admission.set()
+        self.proceed = threading.Event()
+        self.proceed.set()
 
-    def __call__(self, model: str, number: int, path: str) -> Loaded:
+    def __call__(self, model: str, number: int, path: str) -> FakeServable:
         self.order.append(number)
-        self.admission.wait(30)
+        self.proceed.wait(30)
         if self.failures.get(number, 0) > 0:
             self.failures[number] -= 1
             raise StatusError("DATA_LOSS", "half written")
-        self.loaded[number] = Loaded(model, number, path)
+        self.loaded[number] = FakeServable(model, number, path)
         return self.loaded[number]
 
 
-class Inline:
-    """Stands in for a pool of threads: what is submitted is done at once."""
+class InlineExecutor:
+    """Replaces a thread pool: runs jobs in `submit`."""
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        work(*arguments)
+    def submit(self, job: Callable[..., None], *arguments: Any) -> None:
+        job(*arguments)
 
     def shutdown(self, **options: bool) -> None:
         pass
@@ -66,8 +66,8 @@ def new_manager(
     retries: int = 5,
     **options: Any,
 ) -> ModelManager:
-    """Not started; quick, so that tests are."""
-    return ModelManager(find, loader or Loader(), Timing(poll, retries, 0.05), **options)
+    """Return a manager with short intervals that has not been started."""
+    return ModelManager(find, loader or FakeLoader(), Timing(poll, retries, 0.05), **options)
 
 
 def states(manager: ModelManager, name: str = "m") -> dict[int, str]:
@@ -79,10 +79,10 @@ def latest(manager: ModelManager, name: str = "m") -> int:
         return version.number
 
 
-def refusal(function: Callable[..., object], *arguments: Any, **options: Any) -> str:
-    """The StatusError of a call, as text."""
+def status_error(function: Callable[..., object], *arguments: Any, **options: Any) -> str:
+    """Return the text of the StatusError that a call raises."""
     try:
         function(*arguments, **options)
     except StatusError as error:
         return str(error)
-    raise AssertionError("it was not refused")
+    raise AssertionError("no StatusError was raised")

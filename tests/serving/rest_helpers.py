@@ -71,12 +71,12 @@ class FakeBackend:
     async def run(self, hold, version, api, call, limit) -> list[np.ndarray]:
         return self.compute(call.feeds)
 
-    async def answer(self, use, api, prepare, *limits) -> str:
+    async def execute(self, use, api, prepare, *limits) -> str:
         with use as version:
             call = prepare(version)
             return call.finish(self.compute(call.feeds))
 
-    def work(self, function, *arguments):
+    def submit(self, function, *arguments):
         return asyncio.to_thread(function, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Small SavedModels for the tests of the serving room, and what starts and awaits things."""
+"""Small SavedModels for the tests of serving/, and helpers to start and await servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 300.0  # a busy machine imports TensorFlow slowly
+START_SECONDS = 300.0  # importing TensorFlow is slow on a busy machine
 IDENTITIES = ("float64", "int8", "int16", "int32", "uint8", "uint32", "uint64", "bool", "float16")
 
 
@@ -22,15 +22,15 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for something that other threads or processes do."""
+    """Wait until a condition becomes true, through other threads or processes."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 def build_example(path: Path) -> None:
-    """A SavedModel with signatures of many kinds."""
+    """Export a SavedModel with many kinds of signatures."""
     import tensorflow as tf
 
     def spec(dtype: str, name: str, shape: tuple[int | None, ...] = (None,)) -> tf.TensorSpec:
@@ -53,12 +53,15 @@ def build_example(path: Path) -> None:
         "total": (lambda x: {"total": tf.reduce_sum(x)}, [spec("float32", "x")]),
         "uneven": (lambda x: {"p": x, "q": x[:1]}, [spec("float32", "x")]),
         "empty": (lambda x: {"y": tf.zeros([tf.size(x) - 1, 3])}, [spec("float32", "x")]),
-        "put": (_put, [spec("float32", "x")]),
-        "take": (_take, [spec("float32", "x")]),
-        "check": (_checked_length, [spec("string", "text")]),
-        "classify": (_classified, [spec("string", "inputs")]),
-        "regress": (_regressed, [spec("string", "inputs")]),
-        "stream": (_counted, [spec("string", "word"), spec("float32", "step"), spec("float32", "state", (None, 2))]),
+        "put": (_enqueue, [spec("float32", "x")]),
+        "take": (_dequeue, [spec("float32", "x")]),
+        "check": (_check_length, [spec("string", "text")]),
+        "classify": (_classify, [spec("string", "inputs")]),
+        "regress": (_regress, [spec("string", "inputs")]),
+        "stream": (
+            _count_calls,
+            [spec("string", "word"), spec("float32", "step"), spec("float32", "state", (None, 2))],
+        ),
     }
     for dtype in IDENTITIES:
         functions[f"identity_{dtype}"] = (lambda x: {"y": tf.identity(x)}, [spec(dtype, "x", (None, 2))])
@@ -73,21 +76,21 @@ def _queue():
     return tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], shared_name="between_requests")
 
 
-def _put(x):
+def _enqueue(x):
     import tensorflow as tf
 
     with tf.control_dependencies([tf.raw_ops.QueueEnqueueV2(handle=_queue(), components=[x])]):
         return {"y": tf.identity(x)}
 
 
-def _take(x):
-    """Waits until another request puts something into the queue."""
+def _dequeue(x):
+    """Wait until another request puts a value into the queue."""
     import tensorflow as tf
 
     return {"y": x + tf.raw_ops.QueueDequeueV2(handle=_queue(), component_types=[tf.float32])[0]}
 
 
-def _checked_length(text):
+def _check_length(text):
     import tensorflow as tf
 
     valid = tf.reduce_all(tf.strings.length(text) > 0)
@@ -95,46 +98,46 @@ def _checked_length(text):
         return {"length": tf.strings.length(text)}
 
 
-def _parsed(examples):
-    """Features: x, two numbers; n, 0 if it is absent; word, "none" if it is."""
+def _parse(examples):
+    """Parse the features x (two numbers), n (default: 0) and word (default: "none")."""
     import tensorflow as tf
 
-    described = {
+    features = {
         "x": tf.io.FixedLenFeature([2], tf.float32),
         "n": tf.io.FixedLenFeature([], tf.int64, 0),
         "word": tf.io.FixedLenFeature([], tf.string, "none"),
     }
-    parsed = tf.io.parse_example(examples, described)
+    parsed = tf.io.parse_example(examples, features)
     return parsed["x"], parsed["n"], parsed["word"]
 
 
-def _classified(inputs):
-    """The classes are `word` and "other", with the scores x."""
+def _classify(inputs):
+    """Return the classes `word` and "other" with the scores x."""
     import tensorflow as tf
 
-    x, _, word = _parsed(inputs)
+    x, _, word = _parse(inputs)
     return {"classes": tf.stack([word, tf.fill(tf.shape(word), "other")], axis=1), "scores": x}
 
 
-def _regressed(inputs):
-    """x[0] + x[1] + n."""
+def _regress(inputs):
+    """Return x[0] + x[1] + n."""
     import tensorflow as tf
 
-    x, n, _ = _parsed(inputs)
+    x, n, _ = _parse(inputs)
     return {"outputs": tf.reduce_sum(x, axis=1) + tf.cast(n, "float32")}
 
 
-def _counted(word, step, state):
-    """The word with the number of the call, and the sum of `step` over the calls before; state is [calls, sum]."""
+def _count_calls(word, step, state):
+    """Append the number of the call to the word, and sum `step` over the previous calls; state is [calls, sum]."""
     import tensorflow as tf
 
     calls = tf.strings.as_string(tf.cast(state[:, 0], "int32"))
-    state_then = state + tf.stack([tf.ones_like(step), step], axis=1)
-    return {"text": tf.strings.join([word, calls]), "total": state[:, 1], "state": state_then}
+    new_state = state + tf.stack([tf.ones_like(step), step], axis=1)
+    return {"text": tf.strings.join([word, calls]), "total": state[:, 1], "state": new_state}
 
 
 def build_number(path: Path, number: float) -> None:
-    """A SavedModel that answers `number`, so that a test sees which version answered."""
+    """Export a SavedModel that returns `number`, which shows the version that ran."""
     import tensorflow as tf
 
     function = tf.function(lambda x: {"y": x * 0 + number}, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
@@ -142,7 +145,7 @@ def build_number(path: Path, number: float) -> None:
 
 
 def add_warmup(path: Path, signature: str, **inputs: object) -> None:
-    """Store one PredictRequest beside the SavedModel."""
+    """Add one PredictRequest to the warm-up records of a SavedModel."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -159,7 +162,7 @@ def add_warmup(path: Path, signature: str, **inputs: object) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """SavedModels that tests copy versions from."""
+    """SavedModels of which tests copy versions."""
 
     path: Path
 
@@ -171,11 +174,11 @@ class Store:
         return self.path / f"number_{number}"
 
     def publish(self, source: Path, base_path: Path, version: int) -> Path:
-        """Put a version where a server looks, in one step: it must not see half of it."""
+        """Copy a version into a base path by a rename, so that a server never sees an incomplete version."""
         base_path.mkdir(parents=True, exist_ok=True)
-        aside = base_path / f"temporary-{version}"
-        shutil.copytree(source, aside)
-        return aside.rename(base_path / str(version))
+        temporary = base_path / f"temporary-{version}"
+        shutil.copytree(source, temporary)
+        return temporary.rename(base_path / str(version))
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ model_config_list {{
 
 
 def build_heads(path: Path) -> None:
-    """A SavedModel as TensorFlow 1 made them: signatures for Classify, Regress and Predict over one graph.
+    """Export a SavedModel like TensorFlow 1: signatures for Classify, Regress and Predict on one graph.
 
     An example has the feature `x`, a number; the classes are "low" and "high", with scores -x and x.
     """
@@ -253,7 +256,7 @@ def build_heads(path: Path) -> None:
 
 
 def example_of(**features: float | int | bytes) -> object:
-    """A tf.Example with one value a feature."""
+    """Return a tf.Example with one value per feature."""
     from tensorflow.core.example import example_pb2
 
     example = example_pb2.Example()
@@ -269,5 +272,5 @@ def example_of(**features: float | int | bytes) -> object:
 
 
 def run_call(servable: object, call: object) -> object:
-    """The response to a call, run in this thread."""
+    """Run a call in this thread and return its response."""
     return call.finish(servable.run(call.feeds, call.fetches))

@@ -10,9 +10,9 @@ import re
 
 from serving.errors import StatusError, invalid_argument
 from serving.rest.http.messages import Request
-from serving.settings.hosts import NAME, is_ipv6, normalized
+from serving.settings.hosts import HOST_NAME, is_ipv6, normalize_host
 
-AUTHORITY = re.compile(rf"(?:\[([^]]*)\]|({NAME.pattern}))(?::[0-9]*)?")
+AUTHORITY = re.compile(rf"(?:\[([^]]*)\]|({HOST_NAME.pattern}))(?::[0-9]*)?")
 ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -57,4 +57,4 @@ def _host_of(authority: str) -> str:
     match = AUTHORITY.fullmatch(authority.strip(" \t"))
     if match is None or (match[1] and not is_ipv6(match[1])):
         raise invalid_argument(f"The host of the request is {authority!r}; it must be one host name or address.")
-    return normalized(match[1] or match[2])
+    return normalize_host(match[1] or match[2])

@@ -1,4 +1,4 @@
-"""Classify and Regress: answers, and the original server's codes and texts."""
+"""Classify and Regress: results, and TensorFlow Serving's codes and messages."""
 
 import pytest
 import tensorflow as tf
@@ -43,8 +43,8 @@ def failure(function, *arguments):
     return caught.value.code, caught.value.message
 
 
-def fails_in_run(servable, method, request):
-    """The error of a run that could be prepared."""
+def run_failure(servable, method, request):
+    """Return the error of a run whose preparation succeeds."""
     call = method(servable, 7, request, Settings())
     return failure(run_call, servable, call)
 
@@ -65,33 +65,36 @@ def test_classify_pairs_labels_with_scores(heads, signature, expected):
 
 
 @pytest.mark.parametrize(("signature", "expected"), [("value", [1.0, -2.5]), ("column", [2.0, -5.0])])
-def test_regress_answers_a_value_for_each_example(heads, signature, expected):
+def test_regress_returns_one_value_per_example(heads, signature, expected):
     request = regression(signature, example_of(x=1.0), example_of(x=-2.5))
     call = regress(heads, 7, request, Settings())
     assert call.examples == 2
     assert values(run_call(heads, call)) == expected
 
 
-@pytest.mark.parametrize(("asked", "answered"), [("", "serving_default"), ("scores", "scores")])
-def test_the_model_spec_says_who_answered(heads, asked, answered):
-    request = classification(asked, example_of(x=1.0))
+@pytest.mark.parametrize(("requested", "expected"), [("", "serving_default"), ("scores", "scores")])
+def test_response_names_version_and_signature(heads, requested, expected):
+    request = classification(requested, example_of(x=1.0))
     request.model_spec.version_label = "stable"
     spec = run_call(heads, classify(heads, 7, request, Settings())).model_spec
-    assert (spec.name, spec.version.value, spec.signature_name) == ("model", 7, answered)
+    assert (spec.name, spec.version.value, spec.signature_name) == ("model", 7, expected)
     assert not spec.HasField("version_label")
     spec = run_call(heads, regress(heads, 7, regression("value", example_of(x=1.0)), Settings())).model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("model", 7, "value")
 
 
-def test_a_context_is_part_of_every_example(heads):
+def test_context_is_merged_into_every_example(heads):
     request = regression("value")
     listed = request.input.example_list_with_context
     listed.context.CopyFrom(example_of(x=3.0))
     listed.examples.extend([example_of(unused=1), example_of(x=4.0)])
-    assert values(run_call(heads, regress(heads, 7, request, Settings()))) == [3.0, 4.0]  # an example's own x wins
+    assert values(run_call(heads, regress(heads, 7, request, Settings()))) == [
+        3.0,
+        4.0,
+    ], "an example's own x takes precedence"
 
 
-def test_features_that_the_context_alone_has_are_found(heads):
+def test_features_only_in_the_context_are_used(heads):
     request = regression("value")
     request.input.example_list_with_context.context.CopyFrom(example_of(x=3.0))
     request.input.example_list_with_context.examples.add()
@@ -102,7 +105,7 @@ def test_features_that_the_context_alone_has_are_found(heads):
 @pytest.mark.parametrize(
     ("make", "method", "signature"), [(classification, classify, ""), (regression, regress, "value")]
 )
-def test_input_without_examples(heads, make, method, signature, fill):
+def test_input_without_examples_is_rejected(heads, make, method, signature, fill):
     request = make(signature)
     if fill != "nothing":
         getattr(request.input, fill).SetInParent()
@@ -110,11 +113,11 @@ def test_input_without_examples(heads, make, method, signature, fill):
 
 
 @pytest.mark.parametrize(("make", "method"), [(classification, classify), (regression, regress)])
-def test_unknown_signature(heads, make, method):
-    known = set(heads.signature_defs)
+def test_unknown_signature_is_rejected(heads, make, method):
+    signatures_before = set(heads.signature_defs)
     expected = ("INVALID_ARGUMENT", "No signature was found with the name: nope")
     assert failure(method, heads, 7, make("nope", example_of(x=1.0)), Settings()) == expected
-    assert set(heads.signature_defs) == known
+    assert set(heads.signature_defs) == signatures_before
 
 
 @pytest.mark.parametrize(
@@ -136,16 +139,16 @@ def test_unknown_signature(heads, make, method):
         (classify, "no_strings", "Expects arg[0] to be float but string is provided"),
     ],
 )
-def test_signatures_of_another_shape(heads, method, signature, text):
+def test_unsuitable_signatures_are_rejected(heads, method, signature, text):
     make = classification if method is classify else regression
     definition = heads.signature_defs[signature]
     before = definition.SerializeToString(deterministic=True)
     expected = text.replace("{definition}", text_format.MessageToString(definition))
     assert failure(method, heads, 7, make(signature, example_of(x=1.0)), Settings()) == ("INVALID_ARGUMENT", expected)
-    assert definition.SerializeToString(deterministic=True) == before, "a look-up must not add an entry"
+    assert definition.SerializeToString(deterministic=True) == before, "a look-up must not add an entry to the map"
 
 
-def test_the_shape_of_the_signature_is_checked_before_the_input(heads):
+def test_signature_is_checked_before_the_input(heads):
     expected = ("INVALID_ARGUMENT", "Expected one input Tensor.")
     assert failure(classify, heads, 7, classification("two_inputs"), Settings()) == expected
 
@@ -167,10 +170,10 @@ def test_the_shape_of_the_signature_is_checked_before_the_input(heads):
         (regress, "integer_value", "Expected output Tensor of DT_FLOAT.  Got: DT_INT32"),
     ],
 )
-def test_outputs_of_another_shape(heads, method, signature, text):
+def test_unsuitable_outputs_are_rejected(heads, method, signature, text):
     make = classification if method is classify else regression
     request = make(signature, example_of(x=1.0), example_of(x=2.0))
-    assert fails_in_run(heads, method, request) == ("INVALID_ARGUMENT", text)
+    assert run_failure(heads, method, request) == ("INVALID_ARGUMENT", text)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +183,8 @@ def test_outputs_of_another_shape(heads, method, signature, text):
         (example_of(x=2), "Name: <unknown>, Key: x, Index: 0.  Data types don't match. "),
     ],
 )
-def test_examples_that_the_graph_cannot_parse(heads, example, text):
-    code, message = fails_in_run(heads, classify, classification("", example))
+def test_unparsable_examples_are_rejected(heads, example, text):
+    code, message = run_failure(heads, classify, classification("", example))
     assert code == "INVALID_ARGUMENT"
     assert message.startswith(text)
     assert "[[{{node ParseExample/" in message
@@ -204,19 +207,19 @@ def test_examples_that_the_graph_cannot_parse(heads, example, text):
         ),
     ],
 )
-def test_method_names_are_checked_where_a_flag_asks_for_it(heads, method, signature, text):
+def test_method_names_are_checked_if_enabled(heads, method, signature, text):
     make = classification if method is classify else regression
     assert failure(method, heads, 7, make(signature, example_of(x=1.0)), NAME_CHECK) == ("INVALID_ARGUMENT", text)
     assert "method_name to be" not in failure(method, heads, 7, make(signature, example_of(x=1.0)), Settings())[1]
 
 
-def test_method_names_that_fit_pass_the_check(heads):
+def test_matching_method_names_pass_the_check(heads):
     assert pairs(run_call(heads, classify(heads, 7, classification("", example_of(x=1.0)), NAME_CHECK)))
     assert values(run_call(heads, regress(heads, 7, regression("value", example_of(x=1.0)), NAME_CHECK)))
 
 
-def test_exports_of_tensorflow_2_classify_and_regress(tmp_path):
-    """Their method name is that of Predict; labels may be any bytes, a response holds text."""
+def test_tensorflow_2_exports_classify_and_regress(tmp_path):
+    """Their method name is that of Predict. Labels may be any bytes; a response contains text."""
 
     def parsed(inputs):
         return tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([], tf.float32)})["x"]
@@ -238,7 +241,7 @@ def test_exports_of_tensorflow_2_classify_and_regress(tmp_path):
     assert classification_pb2.ClassificationResponse.FromString(response.SerializeToString()) == response
     response = run_call(servable, regress(servable, 1, regression("regress", example_of(x=0.25)), Settings()))
     assert values(response) == [0.5]
-    # The operation that initializes the model is listed among the signatures, and is none.
+    # The operation that initializes the model is listed among the signatures, but is not one.
     assert failure(classify, servable, 1, classification("__saved_model_init_op"), Settings())[1] == (
         "Expected one input Tensor."
     )
@@ -246,7 +249,7 @@ def test_exports_of_tensorflow_2_classify_and_regress(tmp_path):
 
 
 def with_context(request, size, examples):
-    """`request` with a context of a feature of `size` bytes and so many empty examples."""
+    """Add a context with a feature of `size` bytes, and `examples` empty examples."""
     listed = request.input.example_list_with_context
     listed.context.CopyFrom(example_of(x=1.0, word=b"a" * size))
     for _ in range(examples):
@@ -254,10 +257,10 @@ def with_context(request, size, examples):
     return request
 
 
-@pytest.mark.parametrize(("method", "request_of"), [(classify, classification), (regress, regression)])
-def test_a_context_is_not_repeated_without_end(heads, method, request_of):
+@pytest.mark.parametrize(("method", "make_request"), [(classify, classification), (regress, regression)])
+def test_repeated_context_is_limited(heads, method, make_request):
     signature = "value" if method is regress else ""
-    code, text = failure(method, heads, 7, with_context(request_of(signature), 500_000, 1_000), Settings())
+    code, text = failure(method, heads, 7, with_context(make_request(signature), 500_000, 1_000), Settings())
     assert (code, "a request may repeat 16777216 bytes: send a smaller context" in text) == ("INVALID_ARGUMENT", True)
     for size, examples in ((500_000, 30), (15_000, 1_000), (20_000_000, 1)):
-        run_call(heads, method(heads, 7, with_context(request_of(signature), size, examples), Settings()))
+        run_call(heads, method(heads, 7, with_context(make_request(signature), size, examples), Settings()))

@@ -40,7 +40,7 @@ model_config_list {{
 
 
 def build_lite(path):
-    """A directory with nothing but a TFLite model, y = 3 x."""
+    """Write a directory with only a TFLite model, y = 3 x."""
     module = tf.Module()
     module.function = tf.function(lambda x: {"y": 3 * x}, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     concrete = module.function.get_concrete_function()
@@ -50,7 +50,7 @@ def build_lite(path):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Serves `heads`, version 7, and `lite`, version 3."""
+    """A server of version 7 of `heads` and version 3 of `lite`."""
     models = tmp_path_factory.mktemp("models")
     build_heads(models / "heads" / "7")
     add_warmup(models / "heads" / "7", "number", number=[1.0])
@@ -90,8 +90,8 @@ def post(server):
     """post(path below /v1/models/, body) -> (HTTP status, text)."""
 
     def post(path, body):
-        answer = POOL.request("POST", f"{server.rest}/v1/models/{path}", body=json.dumps(body).encode(), timeout=60)
-        return answer.status, answer.data.decode()
+        response = POOL.request("POST", f"{server.rest}/v1/models/{path}", body=json.dumps(body).encode(), timeout=60)
+        return response.status, response.data.decode()
 
     return post
 
@@ -102,13 +102,13 @@ def failure(method, request):
     return caught.value.code().name, caught.value.details()
 
 
-def filled(request, signature, *examples):
+def example_request(request, signature, *examples):
     request.model_spec.name, request.model_spec.signature_name = "heads", signature
     request.input.example_list.examples.extend(examples)
     return request
 
 
-def multi(*tasks):
+def multi_inference_request(*tasks):
     request = inference_pb2.MultiInferenceRequest()
     for name, signature, method in tasks:
         task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
@@ -118,20 +118,22 @@ def multi(*tasks):
 
 
 def test_classify(stub):
-    response = stub.Classify(filled(classification_pb2.ClassificationRequest(), "", example_of(x=1.5)), timeout=60)
+    response = stub.Classify(
+        example_request(classification_pb2.ClassificationRequest(), "", example_of(x=1.5)), timeout=60
+    )
     (row,) = response.result.classifications
     assert [(each.label, each.score) for each in row.classes] == [("low", -1.5), ("high", 1.5)]
     assert (response.model_spec.version.value, response.model_spec.signature_name) == (7, "serving_default")
 
 
 def test_regress(stub):
-    response = stub.Regress(filled(regression_pb2.RegressionRequest(), "value", example_of(x=1.5)), timeout=60)
+    response = stub.Regress(example_request(regression_pb2.RegressionRequest(), "value", example_of(x=1.5)), timeout=60)
     assert [each.value for each in response.result.regressions] == [1.5]
 
 
 def test_multi_inference(stub):
-    request = multi(("heads", "other", "regress"), ("heads", "", "classify"))
-    request.tasks[1].model_spec.version.value = 99  # the first task alone says which version answers
+    request = multi_inference_request(("heads", "other", "regress"), ("heads", "", "classify"))
+    request.tasks[1].model_spec.version.value = 99  # only the first task selects the version
     regression, classification = stub.MultiInference(request, timeout=60).results
     assert regression.regression_result.regressions[0].value == 15
     assert classification.classification_result.classifications[0].classes[1].score == 1.5
@@ -142,28 +144,28 @@ def test_errors_over_grpc(stub):
     classify, regress = classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest
     assert failure(stub.Classify, classify()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     assert failure(stub.Regress, regress()) == ("INVALID_ARGUMENT", "Missing ModelSpec")
-    assert failure(stub.Regress, filled(regress(), "value")) == ("INVALID_ARGUMENT", "Input is empty.")
-    code, text = failure(stub.Classify, filled(classify(), "", example_of()))
+    assert failure(stub.Regress, example_request(regress(), "value")) == ("INVALID_ARGUMENT", "Input is empty.")
+    code, text = failure(stub.Classify, example_request(classify(), "", example_of()))
     assert (code, text.startswith("Name: <unknown>, Feature: x")) == ("INVALID_ARGUMENT", True)
-    code, text = failure(stub.Classify, filled(classify(), "misnamed_input", example_of(x=1.5)))
+    code, text = failure(stub.Classify, example_request(classify(), "misnamed_input", example_of(x=1.5)))
     assert (code, text[:48]) == ("INVALID_ARGUMENT", "No classification inputs found in SignatureDef: ")
 
 
-def test_the_first_task_names_the_model(stub):
+def test_first_task_selects_the_model(stub):
     no_name = ("INVALID_ARGUMENT", "ModelSpec has no name specified.")
     assert failure(stub.MultiInference, inference_pb2.MultiInferenceRequest()) == no_name
-    assert failure(stub.MultiInference, multi(("", "value", "regress"))) == no_name
-    assert failure(stub.MultiInference, multi(("nope", "value", "regress"))) == (
+    assert failure(stub.MultiInference, multi_inference_request(("", "value", "regress"))) == no_name
+    assert failure(stub.MultiInference, multi_inference_request(("nope", "value", "regress"))) == (
         "NOT_FOUND",
         "Servable not found for request: Latest(nope)",
     )
-    request = multi(("heads", "value", "regress"))
+    request = multi_inference_request(("heads", "value", "regress"))
     request.tasks[0].model_spec.version.value = 8
     assert failure(stub.MultiInference, request) == (
         "NOT_FOUND",
         "Servable not found for request: Specific(heads, 8)",
     )
-    assert failure(stub.MultiInference, multi(("heads", "number", "predict"))) == (
+    assert failure(stub.MultiInference, multi_inference_request(("heads", "number", "predict"))) == (
         "UNIMPLEMENTED",
         "Unsupported signature method_name: tensorflow/serving/predict",
     )
@@ -196,7 +198,7 @@ def test_errors_over_rest(post):
     assert (status, "Data types don't match" in text) == (400, True)
 
 
-def test_a_tflite_model_is_served_as_any_other(stub, post, server):
+def test_tflite_model_is_served_like_a_saved_model(stub, post, server):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "lite"
     request.inputs["serving_default_x"].CopyFrom(tf.make_tensor_proto([1.0, 2.5]))
@@ -206,18 +208,18 @@ def test_a_tflite_model_is_served_as_any_other(stub, post, server):
     assert response.model_spec.version.value == 3
     status, text = post("lite:predict", {"instances": [1.0, 2.5, 0.0]})
     assert (status, json.loads(text)) == (200, {"predictions": [3.0, 7.5, 0.0]})
-    answer = POOL.request("GET", f"{server.rest}/v1/models/lite/metadata", timeout=60)
-    signatures = json.loads(answer.data)["metadata"]["signature_def"]["signature_def"]
+    metadata = POOL.request("GET", f"{server.rest}/v1/models/lite/metadata", timeout=60)
+    signatures = json.loads(metadata.data)["metadata"]["signature_def"]["signature_def"]
     assert list(signatures["serving_default"]["inputs"]) == ["serving_default_x"]
 
 
-def test_a_version_whose_warm_up_fails_is_not_served(server, channel, stub):
-    """The older version goes on serving."""
-    aside = server.models / "aside"
-    shutil.copytree(server.models / "heads" / "7", aside)
-    shutil.rmtree(aside / "assets.extra")
-    add_warmup(aside, "nope", number=[1.0])
-    aside.rename(server.models / "heads" / "8")
+def test_version_with_failing_warmup_is_not_served(server, channel, stub):
+    """The previous version stays available."""
+    temporary = server.models / "temporary"
+    shutil.copytree(server.models / "heads" / "7", temporary)
+    shutil.rmtree(temporary / "assets.extra")
+    add_warmup(temporary, "nope", number=[1.0])
+    temporary.rename(server.models / "heads" / "8")
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "heads"
     statuses = model_service_pb2_grpc.ModelServiceStub(channel)
@@ -228,5 +230,5 @@ def test_a_version_whose_warm_up_fails_is_not_served(server, channel, stub):
 
     wait_until(lambda: 8 in status() and status()[8].state == get_model_status_pb2.ModelVersionStatus.END)
     assert status()[8].status.error_message == 'Serving signature key "nope" not found.'
-    response = stub.Regress(filled(regression_pb2.RegressionRequest(), "value", example_of(x=1.5)), timeout=60)
+    response = stub.Regress(example_request(regression_pb2.RegressionRequest(), "value", example_of(x=1.5)), timeout=60)
     assert response.model_spec.version.value == 7

@@ -1,4 +1,4 @@
-"""Metadata and status as documents: JSON against a golden text, gRPC messages."""
+"""Metadata and status: JSON compared with a golden file, and gRPC messages."""
 
 import json
 from pathlib import Path
@@ -24,23 +24,23 @@ def channel(server):
 
 @pytest.mark.parametrize("choice", ["versions/2", "VERSIONS/2"])
 def test_metadata_json(server, choice):
-    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/{choice}/metadata", timeout=60)
-    assert answer.status == 200
-    assert json.loads(answer.data) == json.loads(GOLDEN.read_text())
-    assert answer.data.startswith(b'{\n"model_spec":{\n "name": "example",')
+    response = urllib3.request("GET", f"{server.rest}/v1/models/example/{choice}/metadata", timeout=60)
+    assert response.status == 200
+    assert json.loads(response.data) == json.loads(GOLDEN.read_text())
+    assert response.data.startswith(b'{\n"model_spec":{\n "name": "example",')
 
 
 def test_status_json(server):
-    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/versions/1", timeout=60)
-    assert answer.data.decode() == (
+    response = urllib3.request("GET", f"{server.rest}/v1/models/example/versions/1", timeout=60)
+    assert response.data.decode() == (
         '{\n "model_version_status": [\n  {\n   "version": "1",\n   "state": "AVAILABLE",\n   "status": {\n'
         '    "error_code": "OK",\n    "error_message": ""\n   }\n  }\n ]\n}\n'
     )
 
 
 def test_status_ignores_labels(server):
-    answer = urllib3.request("GET", f"{server.rest}/v1/models/example/labels/unknown", timeout=60)
-    assert [status["version"] for status in answer.json()["model_version_status"]] == ["2", "1"]
+    response = urllib3.request("GET", f"{server.rest}/v1/models/example/labels/unknown", timeout=60)
+    assert [status["version"] for status in response.json()["model_version_status"]] == ["2", "1"]
 
 
 def status_request(name, number=None, label=None):
@@ -88,19 +88,19 @@ def metadata_request(name, fields, number=None, label=None):
 
 def test_metadata_message(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    answer = stub.GetModelMetadata(metadata_request("example", ["signature_def"]), timeout=60)
+    response = stub.GetModelMetadata(metadata_request("example", ["signature_def"]), timeout=60)
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert response.metadata["signature_def"].Unpack(signatures)
     assert set(signatures.signature_def) == {"serving_default", "__saved_model_init_op"}
-    assert (answer.model_spec.name, answer.model_spec.version.value) == ("example", 2)
-    assert answer.model_spec.signature_name == ""
+    assert (response.model_spec.name, response.model_spec.version.value) == ("example", 2)
+    assert response.model_spec.signature_name == ""
 
 
-def test_metadata_of_a_chosen_version(channel):
+def test_metadata_of_a_selected_version(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     for choice, number in (({"number": 1}, 1), ({"label": "stable"}, 1), ({}, 2)):
-        answer = stub.GetModelMetadata(metadata_request("example", ["signature_def"], **choice), timeout=60)
-        assert (answer.model_spec.version.value, answer.model_spec.version_label) == (number, "")
+        response = stub.GetModelMetadata(metadata_request("example", ["signature_def"], **choice), timeout=60)
+        assert (response.model_spec.version.value, response.model_spec.version_label) == (number, "")
 
 
 @pytest.mark.parametrize(

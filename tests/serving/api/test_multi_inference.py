@@ -1,4 +1,4 @@
-"""MultiInference: several signatures in one run, and the original server's codes and texts."""
+"""MultiInference: several signatures in one run, and TensorFlow Serving's codes and messages."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +13,8 @@ from serving.errors import StatusError
 PLAIN = Settings()
 
 
-def request_of(*tasks, examples=(1.0, -2.5)):
-    """Tasks are (signature, method) or (signature, method, model)."""
+def make_request(*tasks, examples=(1.0, -2.5)):
+    """Return a request; its tasks are (signature, method) or (signature, method, model)."""
     request = inference_pb2.MultiInferenceRequest()
     for signature, method, *model in tasks:
         task = request.tasks.add(method_name=method)
@@ -29,11 +29,11 @@ def failure(servable, request, settings=PLAIN):
     return caught.value.code, caught.value.message
 
 
-def test_results_come_in_the_order_of_the_tasks(heads):
-    request = request_of(("value", REGRESS), ("", CLASSIFY), ("column", REGRESS))
+def test_results_have_the_order_of_the_tasks(heads):
+    request = make_request(("value", REGRESS), ("", CLASSIFY), ("column", REGRESS))
     call = multi_inference(heads, 7, request, Settings())
     assert call.examples == 2
-    assert list(call.feeds) == ["examples:0"], "one tensor feeds all three"
+    assert list(call.feeds) == ["examples:0"], "one tensor feeds all three tasks"
     response = run_call(heads, call)
     value, default, column = response.results
     assert [each.value for each in value.regression_result.regressions] == [1.0, -2.5]
@@ -47,16 +47,16 @@ def test_results_come_in_the_order_of_the_tasks(heads):
     assert specs == [("model", 7, "value"), ("model", 7, "serving_default"), ("model", 7, "column")]
 
 
-def test_every_distinct_input_is_fed_in_one_run(heads):
-    call = multi_inference(heads, 7, request_of(("other", REGRESS), ("value", REGRESS)), Settings())
+def test_distinct_inputs_are_fed_in_one_run(heads):
+    call = multi_inference(heads, 7, make_request(("other", REGRESS), ("value", REGRESS)), Settings())
     assert sorted(call.feeds) == ["examples:0", "others:0"]
     other, value = run_call(heads, call).results
     assert [each.value for each in other.regression_result.regressions] == [10.0, -25.0]
     assert [each.value for each in value.regression_result.regressions] == [1.0, -2.5]
 
 
-def test_signatures_that_share_an_output_fetch_it_once(heads):
-    call = multi_inference(heads, 7, request_of(("", CLASSIFY), ("scores", CLASSIFY)), Settings())
+def test_shared_outputs_are_fetched_once(heads):
+    call = multi_inference(heads, 7, make_request(("", CLASSIFY), ("scores", CLASSIFY)), Settings())
     assert len(call.fetches) == len(set(call.fetches)) == 2
     both, scores = run_call(heads, call).results
     first = both.classification_result.classifications[0].classes
@@ -65,7 +65,7 @@ def test_signatures_that_share_an_output_fetch_it_once(heads):
 
 
 def test_context_reaches_all_tasks(heads):
-    request = request_of(("value", REGRESS), ("other", REGRESS))
+    request = make_request(("value", REGRESS), ("other", REGRESS))
     request.input.example_list_with_context.context.CopyFrom(example_of(x=3.0))
     request.input.example_list_with_context.examples.add()
     results = run_call(heads, multi_inference(heads, 7, request, Settings())).results
@@ -118,27 +118,27 @@ def test_context_reaches_all_tasks(heads):
     ],
 )
 def test_errors(heads, tasks, code, text):
-    assert failure(heads, request_of(*tasks)) == (code, text)
+    assert failure(heads, make_request(*tasks)) == (code, text)
 
 
 def test_tasks_are_checked_before_the_input(heads):
-    assert failure(heads, request_of(("nope", CLASSIFY), examples=())) == (
+    assert failure(heads, make_request(("nope", CLASSIFY), examples=())) == (
         "INVALID_ARGUMENT",
         "Requested signature not found in model graph: nope",
     )
-    assert failure(heads, request_of(("value", REGRESS), examples=())) == ("INVALID_ARGUMENT", "Input is empty.")
+    assert failure(heads, make_request(("value", REGRESS), examples=())) == ("INVALID_ARGUMENT", "Input is empty.")
 
 
-def test_method_names_of_signatures_are_checked_where_a_flag_asks_for_it(heads):
+def test_method_names_are_checked_if_enabled(heads):
     check = Settings(check_method_name=True)
-    assert failure(heads, request_of(("scores", REGRESS)), check)[1] == (
+    assert failure(heads, make_request(("scores", REGRESS)), check)[1] == (
         "Expected regression signature method_name to be tensorflow/serving/regress. Was: tensorflow/serving/classify"
     )
-    assert run_call(heads, multi_inference(heads, 7, request_of(("value", REGRESS)), check)).results
+    assert run_call(heads, multi_inference(heads, 7, make_request(("value", REGRESS)), check)).results
 
 
-def test_the_first_task_says_which_version_answers():
-    request = request_of(("value", REGRESS), ("", CLASSIFY))
+def test_first_task_selects_the_version():
+    request = make_request(("value", REGRESS), ("", CLASSIFY))
     request.tasks[0].model_spec.version.value = 3
     request.tasks[1].model_spec.version.value = 4
     assert first_spec(request) == request.tasks[0].model_spec
@@ -161,17 +161,17 @@ FEATURES = st.dictionaries(
 
 @settings(deadline=None, max_examples=200)
 @given(TASKS, FEATURES, st.lists(FEATURES, max_size=3))
-def test_any_request_is_answered_or_refused(heads, tasks, context, examples):
-    """Each result holds as many answers as there are examples; refusals are the client's fault."""
-    request = request_of(*tasks, examples=())
+def test_any_request_succeeds_or_is_rejected(heads, tasks, context, examples):
+    """Each result has one output per example; rejections are errors of the client."""
+    request = make_request(*tasks, examples=())
     listed = request.input.example_list_with_context
     listed.context.CopyFrom(example_of(**context))
     listed.examples.extend(example_of(**features) for features in examples)
     results, code = results_or_code(heads, request)
     assert code in (None, "INVALID_ARGUMENT", "UNIMPLEMENTED")
     for result in results:
-        answers = result.classification_result.classifications or result.regression_result.regressions
-        assert len(answers) == len(examples) > 0
+        outputs = result.classification_result.classifications or result.regression_result.regressions
+        assert len(outputs) == len(examples) > 0
     assert len(results) == (len(tasks) if code is None else 0)
 
 

@@ -1,4 +1,4 @@
-"""How long the text of a status may be: it quotes the request, which may be large."""
+"""Length limits of status messages, which quote requests of any size."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ NAME = "m" * 2 * MAX_MESSAGE_CHARACTERS
 START = "Could not find any versions of model mmm"
 
 
-def test_only_a_long_text_is_cut():
+def test_only_long_messages_are_truncated():
     longest = "a" * MAX_MESSAGE_CHARACTERS
     assert StatusError("NOT_FOUND", longest).message == longest
     assert StatusError("NOT_FOUND", longest + "a").message == longest + "..."
 
 
-def test_a_long_text_is_cut_over_rest(server: Server):
+def test_long_messages_are_truncated_over_rest(server: Server):
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{server.rest}/v1/models/{NAME}", timeout=SECONDS)
-    with caught.value as answer:
-        text = json.loads(answer.read())["error"]
-    assert answer.code == 404
-    assert text.startswith(START) and text.endswith("mmm...")
-    assert len(text) == MAX_MESSAGE_CHARACTERS + len("...")
+    with caught.value as response:
+        message = json.loads(response.read())["error"]
+    assert response.code == 404
+    assert message.startswith(START) and message.endswith("mmm...")
+    assert len(message) == MAX_MESSAGE_CHARACTERS + len("...")
 
 
-def test_a_long_text_is_cut_further_over_grpc(server: Server):
-    """There it travels in a header."""
+def test_long_messages_are_truncated_further_over_grpc(server: Server):
+    """In gRPC, the message is sent in a header."""
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = NAME
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=SECONDS)
-    text = caught.value.details()
+    message = caught.value.details()
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert text.startswith(START) and text.endswith("mmm...TRUNCATED")
-    assert len(text) == MAX_STATUS_BYTES + len("...TRUNCATED")
+    assert message.startswith(START) and message.endswith("mmm...TRUNCATED")
+    assert len(message) == MAX_STATUS_BYTES + len("...TRUNCATED")

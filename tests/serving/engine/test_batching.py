@@ -1,4 +1,4 @@
-"""Dynamic batching: what is put together, in which order it runs, and who gets which rows."""
+"""Dynamic batching: which requests share a batch, when it runs, and which rows each request gets."""
 
 import asyncio
 import threading
@@ -18,32 +18,32 @@ FETCHES = ("y:0",)
 
 
 class Model:
-    """Doubles what it is fed and remembers each batch; NaN makes it fail, and it waits while it is held."""
+    """Doubles its input and records each batch. Fails on NaN; waits while `proceed` is not set."""
 
     def __init__(self):
-        self.batches, self.go = [], threading.Event()
-        self.go.set()
+        self.batches, self.proceed = [], threading.Event()
+        self.proceed.set()
 
     def run(self, feeds, fetches, seconds):
         self.seconds = seconds
         assert fetches == FETCHES
-        assert self.go.wait(30)
+        assert self.proceed.wait(30)
         self.batches.append(feeds["x:0"])
         if np.issubdtype(feeds["x:0"].dtype, np.floating) and np.isnan(feeds["x:0"]).any():
             raise StatusError("INVALID_ARGUMENT", "NaN")
         return [feeds["x:0"] + feeds["x:0"]]
 
 
-def together(model, requests, observe=None, hold=True, owner="m", **parameters):
-    """Results or errors of requests that all wait at the same time."""
+def run_concurrently(model, requests, observe=None, occupy_thread=True, owner="m", **parameters):
+    """Return the results or errors of requests that all wait at the same time."""
 
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(**{"num_batch_threads": 1, **parameters}), loop, Workers(loop, 4), observe)
-        if hold:  # the only thread is busy with this one while the others come
-            model.go.clear()
+        if occupy_thread:  # this request keeps the only thread busy while the others arrive
+            model.proceed.clear()
             first = scheduler.submit(
-                "other", lambda *_: model.go.wait(30) and [], {"x:0": np.zeros(1)}, FETCHES, Deadline()
+                "other", lambda *_: model.proceed.wait(30) and [], {"x:0": np.zeros(1)}, FETCHES, Deadline()
             )
         futures = []
         for x in requests:
@@ -51,12 +51,12 @@ def together(model, requests, observe=None, hold=True, owner="m", **parameters):
                 futures.append(scheduler.submit(owner, model.run, {"x:0": x}, FETCHES, Deadline()))
             except StatusError as error:
                 futures.append(error)
-        model.go.set()
-        if hold:
+        model.proceed.set()
+        if occupy_thread:
             await first
         waiting = [future for future in futures if not isinstance(future, StatusError)]
         done = iter(await asyncio.gather(*waiting, return_exceptions=True))
-        while scheduler._queues or scheduler._running:  # nothing is kept of what has run
+        while scheduler._queues or scheduler._running:  # the scheduler must forget what has run
             await asyncio.sleep(0.001)
         return [future if isinstance(future, StatusError) else next(done) for future in futures]
 
@@ -67,47 +67,47 @@ def rows(*values):
     return np.array(values, np.float32)
 
 
-def test_what_waits_runs_as_one_batch():
+def test_waiting_requests_run_as_one_batch():
     model = Model()
-    results = together(model, [rows(1), rows(2, 3), rows(4)])
+    results = run_concurrently(model, [rows(1), rows(2, 3), rows(4)])
     assert [result[0].tolist() for result in results] == [[2], [4, 6], [8]]
     assert [batch.tolist() for batch in model.batches] == [[1, 2, 3, 4]]
 
 
-def test_a_batch_has_a_largest_size():
+def test_batch_size_is_limited():
     model = Model()
-    together(model, [rows(1, 2), rows(3, 4), rows(5)], max_batch_size=3)
+    run_concurrently(model, [rows(1, 2), rows(3, 4), rows(5)], max_batch_size=3)
     assert [batch.tolist() for batch in model.batches] == [[1, 2], [3, 4, 5]]
 
 
-def test_a_bad_request_fails_alone():
+def test_invalid_request_fails_alone():
     model = Model()
-    results = together(model, [rows(1), rows(np.nan), rows(3)])
+    results = run_concurrently(model, [rows(1), rows(np.nan), rows(3)])
     assert results[0][0].tolist() == [2] and results[2][0].tolist() == [6]
     assert isinstance(results[1], StatusError) and results[1].message == "NaN"
     assert [len(batch) for batch in model.batches] == [3, 1, 1, 1]
 
 
-def test_sizes_that_are_allowed_are_filled_with_the_first_row():
-    model, told = Model(), []
-    results = together(
-        model, [rows(1, 2), rows(3)], observe=lambda *batch: told.append(batch), max_batch_size=4,
+def test_batches_are_padded_with_the_first_row_to_an_allowed_size():
+    model, observed = Model(), []
+    results = run_concurrently(
+        model, [rows(1, 2), rows(3)], observe=lambda *batch: observed.append(batch), max_batch_size=4,
         allowed_batch_sizes=(1, 4),
     )  # fmt: skip
     assert model.batches[0].tolist() == [1, 2, 3, 1]
     assert [result[0].tolist() for result in results] == [[2, 4], [6]]
-    (_, *first), (waits, *second) = told
+    (_, *first), (waits, *second) = observed
     assert first == [1, 1, [1]] and second == [3, 4, [2, 1]] and len(waits) == 2 and min(waits) >= 0
 
 
-def test_a_request_without_rows_is_not_filled_up():
-    results = together(Model(), [rows(), rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
+def test_empty_request_is_not_padded():
+    results = run_concurrently(Model(), [rows(), rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
     assert [result[0].tolist() for result in results] == [[], [2]]
 
 
 def test_large_requests_are_split():
     model = Model()
-    results = together(
+    results = run_concurrently(
         model, [rows(1), rows(2, 3, 4, 5, 6)],
         enable_large_batch_splitting=True, max_batch_size=8, max_execution_batch_size=3,
     )  # fmt: skip
@@ -115,24 +115,26 @@ def test_large_requests_are_split():
     assert [batch.tolist() for batch in model.batches] == [[1, 2, 3], [4, 5, 6]]
 
 
-def test_rows_of_other_lengths_are_padded_when_asked():
+def test_rows_of_different_lengths_are_padded_if_enabled():
     model = Model()
     requests = [np.array([[1, 2, 3]]), np.array([[4]])]
-    results = together(model, requests, pad_variable_length_inputs=True)
+    results = run_concurrently(model, requests, pad_variable_length_inputs=True)
     assert model.batches[0].tolist() == [[1, 2, 3], [4, 4, 4]]
     assert results[1][0].tolist() == [[8, 8, 8]]
 
 
-def test_rows_of_other_lengths_run_apart_otherwise():
+def test_rows_of_different_lengths_run_separately_by_default():
     model = Model()
-    results = together(model, [np.array([[1, 2, 3]]), np.array([[4]])])
+    results = run_concurrently(model, [np.array([[1, 2, 3]]), np.array([[4]])])
     assert [batch.tolist() for batch in model.batches] == [[[1, 2, 3]], [[4]]]
     assert results[1][0].tolist() == [[8]]
 
 
 def test_strings_are_padded_with_strings():
     model = Model()
-    together(model, [np.array([[b"a\0"]], object), np.array([[b"b", b"c"]], object)], pad_variable_length_inputs=True)
+    run_concurrently(
+        model, [np.array([[b"a\0"]], object), np.array([[b"b", b"c"]], object)], pad_variable_length_inputs=True
+    )
     assert model.batches[0].tolist() == [[b"a\0", b"a\0"], [b"b", b"c"]]
 
 
@@ -160,18 +162,18 @@ def test_strings_are_padded_with_strings():
         ),
     ],
 )
-def test_refusals(requests, parameters, code, text):
-    results = together(Model(), requests, **parameters)
+def test_rejected_requests(requests, parameters, code, text):
+    results = run_concurrently(Model(), requests, **parameters)
     assert (results[-1].code, results[-1].message) == (code, text)
     assert all(isinstance(result, list) for result in results[:-1])
 
 
-def test_rows_of_many_shapes_share_the_limit():
-    results = together(Model(), [np.ones((1, n)) for n in range(1, 6)], max_enqueued_batches=3)
+def test_all_row_shapes_share_the_queue_limit():
+    results = run_concurrently(Model(), [np.ones((1, n)) for n in range(1, 6)], max_enqueued_batches=3)
     assert [isinstance(result, StatusError) for result in results] == [False] * 3 + [True] * 2
 
 
-def test_inputs_of_different_sizes_are_refused():
+def test_inputs_of_different_sizes_are_rejected():
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(), loop, Workers(loop, 1))
@@ -185,23 +187,23 @@ def test_inputs_of_different_sizes_are_refused():
     ("output", "text"),
     [(np.float32(0), "Batched output tensor has 0 dimensions"), (np.zeros(7), "0th dimension does not equal the sum")],
 )
-def test_outputs_that_are_no_batch(output, text):
+def test_outputs_that_cannot_be_split(output, text):
     class Constant(Model):
         def run(self, feeds, fetches, seconds):
             return [output]
 
-    alone, pair = together(Constant(), [rows(1)]), together(Constant(), [rows(1), rows(2)])
-    assert alone[0][0] is output, "one request alone gets what the graph gives"
+    alone, pair = run_concurrently(Constant(), [rows(1)]), run_concurrently(Constant(), [rows(1), rows(2)])
+    assert alone[0][0] is output, "a single request gets the output unchanged"
     assert all(isinstance(each, list) for each in pair), "requests whose outputs cannot be split run one by one"
-    padded = together(Constant(), [rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
-    split = together(
+    padded = run_concurrently(Constant(), [rows(1)], max_batch_size=4, allowed_batch_sizes=(4,))
+    split = run_concurrently(
         Constant(), [rows(1, 2)], enable_large_batch_splitting=True, max_batch_size=4, max_execution_batch_size=1
     )
     for error in (padded[0], split[0]):
         assert error.code == "FAILED_PRECONDITION" and text in error.message
 
 
-def test_a_batch_waits_for_more_as_long_as_it_may():
+def test_open_batch_waits_for_more_tasks():
     model = Model()
 
     async def main():
@@ -218,40 +220,40 @@ def test_a_batch_waits_for_more_as_long_as_it_may():
     assert [batch.tolist() for batch in model.batches] == [[1, 2]]
 
 
-def test_a_request_that_is_given_up_does_not_hold_up_its_neighbours():
+def test_cancelled_request_does_not_delay_others():
     model = Model()
 
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(num_batch_threads=1), loop, Workers(loop, 1))
-        model.go.clear()
+        model.proceed.clear()
         running = scheduler.submit("m", model.run, {"x:0": rows(0)}, FETCHES, Deadline())
-        gone = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Deadline())
+        cancelled = scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Deadline())
         stays = scheduler.submit("m", model.run, {"x:0": rows(2)}, FETCHES, Deadline())
-        gone.cancel()
-        model.go.set()
+        cancelled.cancel()
+        model.proceed.set()
         await running
         return await stays
 
     assert asyncio.run(asyncio.wait_for(main(), 60))[0].tolist() == [4]
 
 
-def test_who_is_gone_or_too_late_is_left_out():
+def test_cancelled_and_late_requests_are_not_run():
     model = Model()
 
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(num_batch_threads=1), loop, Workers(loop, 1))
-        model.go.clear()
+        model.proceed.clear()
         running = scheduler.submit("m", model.run, {"x:0": rows(0)}, FETCHES, Deadline())
-        gone, late, stays = Deadline(), Deadline(0.01), Deadline()
+        cancelled, late, stays = Deadline(), Deadline(0.01), Deadline()
         futures = [
-            scheduler.submit("m", model.run, {"x:0": rows(i)}, FETCHES, limit)
-            for i, limit in enumerate((gone, late, stays))
+            scheduler.submit("m", model.run, {"x:0": rows(i)}, FETCHES, deadline)
+            for i, deadline in enumerate((cancelled, late, stays))
         ]
-        gone.given_up = True
+        cancelled.cancelled = True
         await asyncio.sleep(0.02)
-        model.go.set()
+        model.proceed.set()
         await running
         return await asyncio.gather(*futures, return_exceptions=True)
 
@@ -261,77 +263,77 @@ def test_who_is_gone_or_too_late_is_left_out():
     assert [batch.tolist() for batch in model.batches] == [[0], [2]]
 
 
-@pytest.mark.parametrize(("given", "least", "most"), [((5, 60, 9), 30, 60), ((5, None), None, None)])
-def test_the_latest_deadline_is_that_of_the_batch(given, least, most):
+@pytest.mark.parametrize(("timeouts", "lower", "upper"), [((5, 60, 9), 30, 60), ((5, None), None, None)])
+def test_batch_has_the_latest_deadline(timeouts, lower, upper):
     model = Model()
 
     async def main():
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(Batching(batch_timeout_micros=50_000, num_batch_threads=1), loop, Workers(loop, 1))
         await asyncio.gather(
-            *(scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Deadline(each)) for each in given)
+            *(scheduler.submit("m", model.run, {"x:0": rows(1)}, FETCHES, Deadline(timeout)) for timeout in timeouts)
         )
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert len(model.batches) == 1
-    assert model.seconds is None if least is None else least < model.seconds < most
+    assert model.seconds is None if lower is None else lower < model.seconds < upper
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
-    most=st.integers(1, 12),
+    max_rows=st.integers(1, 12),
     split=st.booleans(),
     threads=st.integers(1, 3),
-    bad=st.sets(st.integers(0, 19)),
+    invalid=st.sets(st.integers(0, 19)),
 )
-def test_everybody_gets_the_own_rows(sizes, most, split, threads, bad):
-    """Whatever comes together: results are those of each request alone."""
+def test_each_request_gets_its_own_rows(sizes, max_rows, split, threads, invalid):
+    """Results equal those of each request alone, however requests are batched."""
     requests, start = [], 0.0
     for index, size in enumerate(sizes):
         values = np.arange(start, start + size, dtype=np.float32)
-        requests.append(np.where(index in bad, np.nan, values).astype(np.float32))
+        requests.append(np.where(index in invalid, np.nan, values).astype(np.float32))
         start += size
     model = Model()
-    results = together(
+    results = run_concurrently(
         model,
         requests,
-        hold=False,
-        max_batch_size=max(most, 9) if split else most,
-        max_execution_batch_size=most,
+        occupy_thread=False,
+        max_batch_size=max(max_rows, 9) if split else max_rows,
+        max_execution_batch_size=max_rows,
         enable_large_batch_splitting=split,
         num_batch_threads=threads,
         max_enqueued_batches=1000,
     )
     for index, (x, result) in enumerate(zip(requests, results, strict=True)):
-        if index in bad or (not split and len(x) > most):
+        if index in invalid or (not split and len(x) > max_rows):
             assert isinstance(result, StatusError) and result.code == "INVALID_ARGUMENT"
         else:
             assert result[0].tolist() == (2 * x).tolist()
-    assert all(len(batch) <= most for batch in model.batches)
+    assert all(len(batch) <= max_rows for batch in model.batches)
 
 
-def test_a_long_row_does_not_make_many_short_ones_as_long(monkeypatch):
-    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 100)
+def test_long_row_does_not_pad_many_short_rows(monkeypatch):
+    monkeypatch.setattr("serving.engine.rows.MAX_PADDING_BYTES", 100)
     model = Model()
     requests = [np.zeros((1, 30), np.float32), np.zeros((10, 1), np.float32)]
-    results = together(model, requests, pad_variable_length_inputs=True)
+    results = run_concurrently(model, requests, pad_variable_length_inputs=True)
     assert [result[0].shape for result in results] == [(1, 30), (10, 1)]
     assert [batch.shape for batch in model.batches] == [(1, 30), (10, 1)]
     model = Model()
     texts = [np.array([[b"a" * 99, b"b"]], object), np.array([[b"c" * 99]], object)]
-    together(model, texts, pad_variable_length_inputs=True)
+    run_concurrently(model, texts, pad_variable_length_inputs=True)
     assert [batch.shape for batch in model.batches] == [(1, 2), (1, 1)]
 
 
-def test_a_large_row_does_not_fill_up_a_batch(monkeypatch):
-    monkeypatch.setattr("serving.engine.rows.MOST_PADDING_BYTES", 1_000)
+def test_large_rows_are_not_repeated_as_padding(monkeypatch):
+    monkeypatch.setattr("serving.engine.rows.MAX_PADDING_BYTES", 1_000)
     sizes = {"max_batch_size": 4, "allowed_batch_sizes": (4,)}
     for small, large in [
         (np.zeros((1, 80), np.float32), np.zeros((1, 90), np.float32)),
         (np.array([b"a" * 260], object), np.array([b"a" * 280], object)),
     ]:
         model = Model()
-        together(model, [small], **sizes)
-        together(model, [large], **sizes)
+        run_concurrently(model, [small], **sizes)
+        run_concurrently(model, [large], **sizes)
         assert [len(batch) for batch in model.batches] == [4, 1]

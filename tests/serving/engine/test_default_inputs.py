@@ -1,11 +1,11 @@
-"""Inputs that a signature has defaults for (SignatureDef.defaults); no server."""
+"""Default inputs of a signature (SignatureDef.defaults), without a server."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from serving.api.predict import _arrays, _check_count
+from serving.api.predict import _check_count, _input_arrays
 from serving.engine.servable import Signature
 from serving.errors import StatusError
 
@@ -21,12 +21,12 @@ def signature():
 
 
 def arrays(signature, *names):
-    given = {name: tf.make_tensor_proto([1.0]) for name in names}
-    _check_count(given, signature)
-    return _arrays(given, signature)
+    inputs = {name: tf.make_tensor_proto([1.0]) for name in names}
+    _check_count(inputs, signature)
+    return _input_arrays(inputs, signature)
 
 
-def test_a_default_fills_the_gap(signature):
+def test_default_replaces_a_missing_input(signature):
     np.testing.assert_equal(arrays(signature, "a"), {"a": np.array([1.0]), "b": np.array([7.0])})
 
 
@@ -46,13 +46,13 @@ def test_a_default_fills_the_gap(signature):
         ),
     ],
 )
-def test_what_defaults_do_not_help_with(signature, names, text):
+def test_wrong_inputs_are_rejected_despite_defaults(signature, names, text):
     with pytest.raises(StatusError) as caught:
         arrays(signature, *names)
     assert (caught.value.code, caught.value.message) == ("INVALID_ARGUMENT", text)
 
 
-def test_a_default_of_too_many_dimensions_is_refused_when_it_is_loaded():
+def test_default_with_too_many_dimensions_fails_the_load():
     definition = SignatureDef()
     definition.inputs["text"].dtype = tf.string.as_datatype_enum
     definition.defaults["text"].dtype = tf.string.as_datatype_enum

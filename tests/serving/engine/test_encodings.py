@@ -1,4 +1,4 @@
-"""Signatures of which an input or output is not one tensor that can be sent; the model's others work all the same."""
+"""Inputs and outputs that a TensorProto cannot represent: only their signatures are rejected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT = "a b"
 
 
 def build(path: Path) -> None:
-    """A SavedModel as people export them, and signatures that other tools write."""
+    """Export a SavedModel with composite inputs and outputs, and add signatures that only other tools write."""
     import tensorflow as tf
 
     def spec(dtype: str, name: str, shape: tuple[int | None, ...] = (None,)) -> tf.TensorSpec:
@@ -65,30 +65,30 @@ def build(path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(path), signatures=signatures)
     file = path / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    add_odd_signatures(model.meta_graphs[0].signature_def)
+    add_unsendable_signatures(model.meta_graphs[0].signature_def)
     file.write_bytes(model.SerializeToString())
 
 
-def add_odd_signatures(known: dict[str, meta_graph_pb2.SignatureDef]) -> None:
-    """What is wrong with each stands for itself: the rest is the signature `count`."""
+def add_unsendable_signatures(signatures: dict[str, meta_graph_pb2.SignatureDef]) -> None:
+    """Add signatures that differ from `count` in one unsendable input or output."""
     names = "sparse_input variant_input unknown_input variant resource unknown nameless dangling odd"
     for name in names.split():
-        known[name].CopyFrom(known["count"])
-    known["sparse_input"].inputs["text"].coo_sparse.values_tensor_name = known["count"].inputs["text"].name
-    known["sparse_input"].inputs["text"].dtype = types_pb2.DT_FLOAT
-    known["variant_input"].inputs["text"].dtype = types_pb2.DT_VARIANT
-    known["unknown_input"].inputs["text"].dtype = 999
-    known["variant"].outputs["n"].dtype = types_pb2.DT_VARIANT
-    known["resource"].outputs["n"].dtype = types_pb2.DT_RESOURCE
-    known["unknown"].outputs["n"].dtype = 999
-    known["nameless"].outputs["n"].name = ""
-    known["dangling"].outputs["n"].name = "gone:0"
-    known["odd"].outputs["n"].composite_tensor.type_spec.type_spec_class_name = "HandleSpec"
+        signatures[name].CopyFrom(signatures["count"])
+    signatures["sparse_input"].inputs["text"].coo_sparse.values_tensor_name = signatures["count"].inputs["text"].name
+    signatures["sparse_input"].inputs["text"].dtype = types_pb2.DT_FLOAT
+    signatures["variant_input"].inputs["text"].dtype = types_pb2.DT_VARIANT
+    signatures["unknown_input"].inputs["text"].dtype = 999
+    signatures["variant"].outputs["n"].dtype = types_pb2.DT_VARIANT
+    signatures["resource"].outputs["n"].dtype = types_pb2.DT_RESOURCE
+    signatures["unknown"].outputs["n"].dtype = 999
+    signatures["nameless"].outputs["n"].name = ""
+    signatures["dangling"].outputs["n"].name = "gone:0"
+    signatures["odd"].outputs["n"].composite_tensor.type_spec.type_spec_class_name = "HandleSpec"
 
 
 @pytest.fixture(scope="module")
 def composite(server: Server) -> Iterator[Server]:
-    """The server of all tests, which serves the model `composite` for a while."""
+    """The shared server, which serves the model `composite` during these tests."""
     build(server.models / "composite" / "1")
 
     def reload(text: str) -> None:
@@ -98,11 +98,11 @@ def composite(server: Server) -> Iterator[Server]:
             stub = model_service_pb2_grpc.ModelServiceStub(channel)
             stub.HandleReloadConfigRequest(request, timeout=300)
 
-    known = CONFIG.format(models=server.models)
+    config = CONFIG.format(models=server.models)
     entry = f'config {{ name: "composite" base_path: "{server.models}/composite" model_platform: "tensorflow" }} }}'
-    reload(known.strip().removesuffix("}") + entry)
+    reload(config.strip().removesuffix("}") + entry)
     yield server
-    reload(known)
+    reload(config)
     assert "Traceback" not in server.log.read_text()
 
 
@@ -112,60 +112,62 @@ def client(composite: Server, request: pytest.FixtureRequest) -> Iterator[Client
         yield client
 
 
-def test_other_signatures_work(client):
+def test_sendable_signatures_work(client):
     np.testing.assert_equal(client.predict("composite", {"text": [TEXT, "c"]}, "count"), {"n": np.array([3, 1])})
-    if not client.address.startswith("http"):  # REST of TensorFlow Serving needs inputs
+    if not client.address.startswith("http"):  # TensorFlow Serving's REST API requires inputs
         np.testing.assert_equal(client.predict("composite", {}, "no_input"), {"y": np.array([1.0, 2.0])})
 
 
 @pytest.mark.parametrize(
-    ("signature", "alias", "what"),
+    ("signature", "alias", "reason"),
     [
         ("serving_default", "words", "a ragged tensor"),
         ("both", "words", "a ragged tensor"),
         ("variant", "n", "of type variant"),
         ("resource", "n", "of type resource"),
         ("unknown", "n", "of the unknown type 999"),
-        ("nameless", "n", "no tensor of the graph"),
+        ("nameless", "n", "without a tensor in the graph"),
         ("odd", "n", r"a composite tensor \(HandleSpec\)"),
     ],
 )
-def test_outputs_that_answers_cannot_hold(client, signature, alias, what):
-    with pytest.raises(InvalidArgument, match=f'Output "{alias}" of signature "{signature}" is {what}, which answers'):
+def test_unsendable_outputs_are_rejected(client, signature, alias, reason):
+    with pytest.raises(
+        InvalidArgument, match=f'Output "{alias}" of signature "{signature}" is {reason}, which responses'
+    ):
         client.predict("composite", {"text": [TEXT]}, signature)
 
 
-def test_a_sparse_output(client):
+def test_sparse_output_is_rejected(client):
     with pytest.raises(InvalidArgument, match='Output "s" of signature "sparse" is a sparse tensor'):
         client.predict("composite", {"x": [[0, 1]]}, "sparse")
 
 
 @pytest.mark.parametrize(
-    ("signature", "what"),
+    ("signature", "reason"),
     [
         ("sparse_input", "a sparse tensor"),
         ("variant_input", "of type variant"),
         ("unknown_input", "of the unknown type 999"),
     ],
 )
-def test_inputs_that_requests_cannot_hold(client, signature, what):
-    with pytest.raises(InvalidArgument, match=f'Input "text" of signature "{signature}" is {what}, which requests'):
+def test_unsendable_inputs_are_rejected(client, signature, reason):
+    with pytest.raises(InvalidArgument, match=f'Input "text" of signature "{signature}" is {reason}, which requests'):
         client.predict("composite", {"text": np.array([TEXT], object)}, signature)
 
 
 def test_components_of_a_ragged_input_are_inputs(client):
-    """That is how TensorFlow exports them."""
+    """TensorFlow exports a ragged input as its components."""
     inputs = {"r": [1.0, 2.0, 3.0], "r_1": [0, 2, 3]}
     np.testing.assert_equal(client.predict("composite", inputs, "ragged_input"), {"sums": np.array([3.0, 3.0])})
 
 
 @pytest.mark.parametrize(("signature", "inputs"), [("dangling", {"text": [TEXT]}), ("no_output", {"x": [1.0]})])
-def test_outputs_that_are_not_there(client, signature, inputs):
+def test_missing_outputs_are_rejected(client, signature, inputs):
     with pytest.raises(InvalidArgument, match="."):
         client.predict("composite", inputs, signature)
 
 
-def test_metadata_tells_what_they_are(composite):
+def test_metadata_names_composite_types(composite):
     found = []
     for address in (composite.grpc, composite.rest):
         with Client(address) as client:
@@ -186,17 +188,17 @@ def predict_request(signature: str, *output_filter: str) -> predict_pb2.PredictR
     return request
 
 
-def test_a_filter_leaves_them_out(composite):
+def test_output_filter_excludes_unsendable_outputs(composite):
     with grpc.insecure_channel(composite.grpc) as channel:
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
-        answer = predict(predict_request("both", "n"), timeout=60)
-        assert (list(answer.outputs), answer.outputs["n"].int_val) == (["n"], [3])
+        response = predict(predict_request("both", "n"), timeout=60)
+        assert (list(response.outputs), response.outputs["n"].int_val) == (["n"], [3])
         with pytest.raises(grpc.RpcError) as caught:
             predict(predict_request("both", "n", "words"), timeout=60)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def asked(request, signature: str):
+def example_request(request, signature: str):
     request.model_spec.name, request.model_spec.signature_name = "composite", signature
     request.input.example_list.examples.append(example_of(x=1.0))
     return request
@@ -211,30 +213,30 @@ def multi_inference() -> inference_pb2.MultiInferenceRequest:
 
 
 @pytest.mark.parametrize(
-    ("method", "request_", "what"),
+    ("method", "request_", "reason"),
     [
-        ("Classify", asked(classification_pb2.ClassificationRequest(), "classify"), "scores"),
-        ("Regress", asked(regression_pb2.RegressionRequest(), "regress"), "outputs"),
+        ("Classify", example_request(classification_pb2.ClassificationRequest(), "classify"), "scores"),
+        ("Regress", example_request(regression_pb2.RegressionRequest(), "regress"), "outputs"),
         ("MultiInference", multi_inference(), "outputs"),
     ],
 )
-def test_results_of_examples(composite, method, request_, what):
+def test_unsendable_results_of_examples_are_rejected(composite, method, request_, reason):
     with grpc.insecure_channel(composite.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         getattr(prediction_service_pb2_grpc.PredictionServiceStub(channel), method)(request_, timeout=60)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert f'Output "{what}" of signature "' in caught.value.details()
+    assert f'Output "{reason}" of signature "' in caught.value.details()
 
 
 @pytest.mark.parametrize(("verb", "signature"), [("classify", "classify"), ("regress", "regress")])
-def test_results_of_examples_over_rest(composite, verb, signature):
+def test_unsendable_results_of_examples_are_rejected_over_rest(composite, verb, signature):
     import urllib3
 
     body = json.dumps({"signature_name": signature, "examples": [{"x": 1.0}]})
-    answer = urllib3.request("POST", f"{composite.rest}/v1/models/composite:{verb}", body=body, timeout=60)
-    assert (answer.status, "which answers cannot hold" in answer.json()["error"]) == (400, True)
+    response = urllib3.request("POST", f"{composite.rest}/v1/models/composite:{verb}", body=body, timeout=60)
+    assert (response.status, "which responses cannot represent" in response.json()["error"]) == (400, True)
 
 
-def test_versions_are_compared_by_the_other_signatures(composite, tmp_path, capsys):
+def test_compare_uses_a_sendable_signature(composite, tmp_path, capsys):
     (tmp_path / "lines.txt").write_text(TEXT)
     command = ["composite:1", "composite", str(tmp_path / "lines.txt"), "--server", composite.rest]
     assert compare([*command, "--signature", "count"]) == 0
@@ -242,7 +244,7 @@ def test_versions_are_compared_by_the_other_signatures(composite, tmp_path, caps
     assert "composite:1 rejects 'a b': Output" in capsys.readouterr().err
 
 
-def test_the_status_page_shows_them():
+def test_status_page_shows_composite_types():
     definition = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
     definition.outputs["words"].composite_tensor.type_spec.type_spec_class_name = "RaggedTensorSpec"
     definition.inputs["s"].coo_sparse.values_tensor_name = "s/values:0"
@@ -254,7 +256,7 @@ def test_the_status_page_shows_them():
     assert "A client cannot send inputs of these types." in shown
 
 
-def test_a_stream_that_no_event_can_hold():
+def test_stream_with_an_unsendable_output_is_rejected():
     from serving.rest.stream import _signature
 
     definition = meta_graph_pb2.SignatureDef()

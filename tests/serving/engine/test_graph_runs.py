@@ -1,4 +1,4 @@
-"""Which graphs run where, and that a graph which waits ends at its deadline."""
+"""Executors of graphs, deadlines of graphs that wait, and limits of memory and rank."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from serving_helpers import build_example
 from tensorflow.core.protobuf import config_pb2
 
 from serving.engine.executors import TRIALS, CallableExecutor, SessionExecutor
-from serving.engine.servable import MOST_PATHS, Servable
+from serving.engine.servable import MAX_EXECUTORS, Servable
 from serving.engine.tensors import MAX_DIMENSIONS
 from serving.errors import StatusError
 
@@ -27,7 +27,7 @@ def servable(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loops(tmp_path_factory):
-    """Models of TensorFlow 2 and 1 that take an hour."""
+    """Models of TensorFlow 2 and 1 that run for an hour."""
     new, old = (tmp_path_factory.mktemp("loops") / name for name in ("new", "old"))
     function = tf.function(long_loop, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     tf.saved_model.save(tf.Module(), str(new), signatures={"serving_default": function})
@@ -45,23 +45,23 @@ def loops(tmp_path_factory):
 def call(servable, name, seconds=None, **arrays):
     signature = servable.signatures[name]
     feeds, fetches = signature.feeds(arrays), tuple(signature.outputs.values())
-    answer = servable.run(feeds, fetches, seconds)
-    return answer, servable._executor(tuple(feeds), fetches), servable.quick(feeds, fetches)
+    results = servable.run(feeds, fetches, seconds)
+    return results, servable._executor(tuple(feeds), fetches), servable.quick(feeds, fetches)
 
 
-def test_short_runs_become_quick_and_stay_right(servable):
+def test_short_runs_become_quick_and_stay_correct(servable):
     x = np.ones((1, 2), np.float32)
-    answers = []
+    results = []
     for _ in range(3 * TRIALS + 200):
-        (y,), path, quick = call(servable, "matrix", x=x)
-        answers.append(y.tolist())
-    assert isinstance(path, CallableExecutor) and quick
-    assert answers == answers[:1] * len(answers)
-    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "of other shapes than were timed"
+        (y,), executor, quick = call(servable, "matrix", x=x)
+        results.append(y.tolist())
+    assert isinstance(executor, CallableExecutor) and quick
+    assert results == results[:1] * len(results)
+    assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "these shapes have not been timed"
 
 
-def test_what_depends_on_values_is_not_quick(tmp_path):
-    """Two bytes of a request may ask for a second of work."""
+def test_runs_that_depend_on_values_are_not_quick(tmp_path):
+    """Two bytes of a request may cause a second of work."""
 
     def fill(n):
         return {"y": tf.reduce_sum(tf.fill([n[0], 1], 1.0))}
@@ -70,12 +70,12 @@ def test_what_depends_on_values_is_not_quick(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"serving_default": function})
     servable = Servable(str(tmp_path / "1"), ["serve"], config_pb2.ConfigProto())
     for _ in range(3 * TRIALS + 100):
-        _, path, quick = call(servable, "serving_default", n=np.array([2], np.int32))
+        _, executor, quick = call(servable, "serving_default", n=np.array([2], np.int32))
     servable.close()
-    assert isinstance(path, SessionExecutor) and not quick
+    assert isinstance(executor, SessionExecutor) and not quick
 
 
-def test_errors_that_quote_bytes_of_the_request(tmp_path):
+def test_errors_may_quote_invalid_utf8_of_the_request(tmp_path):
     function = tf.function(
         lambda s: {"y": tf.strings.to_number(s)}, input_signature=[tf.TensorSpec([None], tf.string, "s")]
     )
@@ -89,14 +89,14 @@ def test_errors_that_quote_bytes_of_the_request(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["put", "take"])
-def test_what_may_wait_never_is_quick(servable, name):
+def test_graphs_that_may_wait_are_never_quick(servable, name):
     if name == "take":
         call(servable, "put", x=np.ones(1, np.float32))
-    _, path, quick = call(servable, name, x=np.ones(1, np.float32))
-    assert isinstance(path, SessionExecutor) and not quick
+    _, executor, quick = call(servable, name, x=np.ones(1, np.float32))
+    assert isinstance(executor, SessionExecutor) and not quick
 
 
-def test_errors_of_quick_runs_are_those_of_the_graph(servable):
+def test_quick_runs_raise_the_errors_of_the_graph(servable):
     for _ in range(3 * TRIALS):
         call(servable, "check", text=np.array([b"a"], object))
         with pytest.raises(StatusError, match="empty text is not allowed") as caught:
@@ -104,31 +104,31 @@ def test_errors_of_quick_runs_are_those_of_the_graph(servable):
         assert caught.value.code == "INVALID_ARGUMENT"
 
 
-def test_what_waits_is_ended_at_its_deadline(servable):
-    def take_what_is_there():
+def test_waiting_graph_ends_at_its_deadline(servable):
+    def take_until_empty():
         while True:
             call(servable, "take", seconds=0.3, x=np.ones(1, np.float32))
 
     with pytest.raises(StatusError) as caught:
-        take_what_is_there()
+        take_until_empty()
     assert (caught.value.code, caught.value.message) == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_loop_is_ended_at_its_deadline(loops, index):
+def test_loop_ends_at_its_deadline(loops, index):
     with pytest.raises(StatusError) as caught:
         call(loops[index], "serving_default", seconds=0.3, x=np.ones(1, np.float32))
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
 def test_inputs_are_not_checked_against_the_declared_shape(servable, loops):
-    """Clients do feed other ranks than a signature says; the graph decides."""
+    """Clients may feed ranks that differ from the declared ones; the graph decides."""
     assert call(servable, "serving_default", x=np.float32(2))[0][0] == 3
     assert call(servable, "put", x=np.ones((2, 2), np.float32))[0][0].shape == (2, 2)
 
 
-def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
-    """Every order and choice gets what it asks for, and not every one is compiled."""
+def test_output_selections_use_bounded_memory(tmp_path):
+    """Every selection and order of outputs gets the right results, but not every one is compiled."""
     names = [f"y{i}" for i in range(8)]
 
     def powers(x):
@@ -142,15 +142,15 @@ def test_choices_of_outputs_take_a_bounded_memory(tmp_path):
     for choice in range(1, 2**8):
         chosen = [name for i, name in enumerate(names) if choice >> i & 1]
         for order in (chosen, chosen[::-1]):
-            answer = servable.run(feeds, tuple(signature.outputs[name] for name in order))
-            assert [float(y[0]) for y in answer] == [float(name[1:]) for name in order]
-    assert len(servable._executors) <= MOST_PATHS + 1
+            results = servable.run(feeds, tuple(signature.outputs[name] for name in order))
+            assert [float(y[0]) for y in results] == [float(name[1:]) for name in order]
+    assert len(servable._executors) <= MAX_EXECUTORS + 1
     servable.close()
 
 
-def test_executors_of_many_choices_of_inputs(tmp_path):
-    """MultiInference feeds the inputs of several signatures: the oldest executors go, and are made again when they are
-    asked for."""
+def test_input_selections_use_bounded_memory(tmp_path):
+    """MultiInference feeds the inputs of several signatures. The oldest executors are dropped, and created again on
+    demand."""
     names = [f"x{number}" for number in range(9)]
     specs = [tf.TensorSpec([None], tf.float32, name) for name in names]
     function = tf.function(lambda *inputs: {"y": inputs[0] * 2}, input_signature=specs)
@@ -167,13 +167,13 @@ def test_executors_of_many_choices_of_inputs(tmp_path):
         (y,) = servable.run(feeds, tuple(signature.outputs.values()))
         assert y.tolist() == [2.0 * number]
     kept = [feeds for feeds, _ in servable._executors]
-    assert len(kept) == 2 * MOST_PATHS
+    assert len(kept) == 2 * MAX_EXECUTORS
     assert kept[-3:] == [(first, *choice) for choice in choices[:3]], "the newest"
     servable.close()
 
 
-def test_ranks_that_the_runtime_does_not_survive(tmp_path):
-    """Inputs and outputs of so many dimensions are refused, also where a graph declares fewer."""
+def test_ranks_that_would_crash_the_runtime_are_rejected(tmp_path):
+    """Inputs and outputs with too many dimensions are rejected, even if the graph declares fewer."""
     specs = [tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.int32, "shape")]
     reshape = tf.function(lambda text, shape: {"y": tf.reshape(text, shape)}, input_signature=specs)
     grow = tf.function(lambda text: {"y": text[:, None, None]}, input_signature=specs[:1])
@@ -192,7 +192,7 @@ def test_ranks_that_the_runtime_does_not_survive(tmp_path):
             reshaped(rank)
         assert caught.value.code == "INVALID_ARGUMENT"
     assert reshaped(64, "lengths").ndim == 64
-    with pytest.raises(StatusError, match="more dimensions, or is larger, than an array of numpy") as caught:
+    with pytest.raises(StatusError, match="more dimensions than a NumPy array may have, or is too large") as caught:
         reshaped(65, "lengths")
     assert caught.value.code == "INVALID_ARGUMENT"
     with pytest.raises(StatusError, match="it may have at most 32: .*34"):

@@ -1,4 +1,4 @@
-"""From TensorProto to arrays; no server."""
+"""Conversion between TensorProto and arrays, without a server."""
 
 import tracemalloc
 
@@ -27,7 +27,7 @@ from serving.errors import StatusError
         (types_pb2.DT_HALF, "half_val", [2**16 + 0x3C00], np.array([1, 1, 1], np.float16)),
     ],
 )
-def test_small_integers_wrap_around_and_lists_continue(dtype, field, values, expected):
+def test_small_integers_wrap_around_and_short_lists_repeat(dtype, field, values, expected):
     proto = tensor_pb2.TensorProto(dtype=dtype)
     proto.tensor_shape.dim.add(size=3)
     getattr(proto, field).extend(values)
@@ -52,7 +52,7 @@ def test_round_trips_with_tensorflow(dtype, as_content):
     np.testing.assert_array_equal(tf.make_ndarray(proto), array)
 
 
-def test_half_a_complex_number_is_no_tensor():
+def test_incomplete_complex_number_is_rejected():
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_COMPLEX64, scomplex_val=[1, 2, 3])
     proto.tensor_shape.dim.add(size=2)
     with pytest.raises(StatusError, match="tensor parsing error: x"):
@@ -60,7 +60,7 @@ def test_half_a_complex_number_is_no_tensor():
 
 
 @pytest.mark.parametrize("sizes", [(2**62, 4), (2**30,)])
-def test_a_short_list_does_not_take_more_memory_than_a_message_can(sizes):
+def test_short_list_cannot_exceed_the_message_limit(sizes):
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1])
     for size in sizes:
         proto.tensor_shape.dim.add(size=size)
@@ -68,12 +68,12 @@ def test_a_short_list_does_not_take_more_memory_than_a_message_can(sizes):
         from_proto(proto, "x")
 
 
-def test_what_a_short_list_stands_for_is_counted():
-    short, given = (tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT) for _ in range(2))
+def test_repeated_values_are_counted():
+    short, content = (tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT) for _ in range(2))
     for size in (10**6, 10**4):
         short.tensor_shape.dim.add(size=size)
-    given.tensor_content = b"1234"
-    assert repeated_bytes([short, given]) == 4 * 10**10
+    content.tensor_content = b"1234"
+    assert repeated_bytes([short, content]) == 4 * 10**10
 
 
 def test_repeated_strings_count_with_their_bytes():
@@ -84,14 +84,14 @@ def test_repeated_strings_count_with_their_bytes():
     assert not repeated_bytes([proto])
 
 
-def test_half_of_a_complex_number_is_not_repeated():
+def test_repeated_complex_numbers_are_counted():
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_COMPLEX64, scomplex_val=[1, 2])
     proto.tensor_shape.dim.add(size=3)
     assert repeated_bytes([proto]) == 2 * 8
 
 
 @pytest.mark.parametrize("data_type", sorted(VALUE_FIELDS))
-def test_tensors_have_so_many_dimensions_at_most(data_type):
+def test_number_of_dimensions_is_limited(data_type):
     proto = tensor_pb2.TensorProto(dtype=data_type)
     for _ in range(MAX_DIMENSIONS):
         proto.tensor_shape.dim.add(size=1)
@@ -102,7 +102,7 @@ def test_tensors_have_so_many_dimensions_at_most(data_type):
 
 
 def test_sizes_of_too_many_dimensions_are_not_multiplied():
-    """That would take half a minute, and a number of half a million bytes."""
+    """The product would take half a minute, and have half a million bytes."""
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1])
     for _ in range(60_000):
         proto.tensor_shape.dim.add(size=2**62)
@@ -125,7 +125,7 @@ def test_long_lists_are_converted_in_slices(dtype):
     np.testing.assert_array_equal(from_proto(proto, "x"), [*array, *array[-1:], *array[-1:]])
 
 
-def test_long_lists_take_the_memory_of_their_array():
+def test_long_lists_need_little_more_memory_than_their_array():
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_INT64, int64_val=[1])
     proto.int64_val.extend([7] * 40 * SLICE)
     proto.tensor_shape.dim.add(size=len(proto.int64_val))

@@ -1,4 +1,4 @@
-"""SavedModels with operations of TF Text are served where tensorflow_text is installed."""
+"""SavedModels with operations of TF Text are served if tensorflow_text is installed."""
 
 import asyncio
 import subprocess
@@ -26,13 +26,13 @@ tf.saved_model.save(tf.Module(), sys.argv[1], signatures={"serving_default": spl
 """
 
 
-def test_words(tmp_path, monkeypatch):
-    """One process builds the model, another one serves it: only the first has imported tensorflow_text."""
+def test_tf_text_is_imported_on_demand(tmp_path, monkeypatch):
+    """A separate process builds the model, so that this one has not imported tensorflow_text."""
     subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / "1")], check=True, capture_output=True, timeout=600)
     loader = Loader(load_options_of(Flags()), Settings(), Metrics(), asyncio.new_event_loop(), None)
     if "tensorflow_text" not in sys.modules:
         with monkeypatch.context() as absent:
-            absent.setitem(sys.modules, "tensorflow_text", None)  # as where it is not installed
+            absent.setitem(sys.modules, "tensorflow_text", None)  # as if it were not installed
             with np.testing.assert_raises(StatusError):
                 loader("m", 1, str(tmp_path / "1"))
     servable = loader("m", 1, str(tmp_path / "1"))

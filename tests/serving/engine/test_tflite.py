@@ -1,4 +1,4 @@
-"""TFLite models: the same face as a SavedModel's, shapes as requests bring them, errors as statuses."""
+"""TFLite models: the interface of a SavedModel, inputs of any size, and errors as statuses."""
 
 import sys
 import threading
@@ -54,7 +54,7 @@ FUNCTIONS = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """{name: content} of converted functions, and `exported`, a converted SavedModel beside it at `path`."""
+    """{name: content} of converted functions; `exported` is converted from the SavedModel at `path`."""
     path = tmp_path_factory.mktemp("exported") / "1"
     contents = {}
     for name, (function, specs) in FUNCTIONS.items():
@@ -73,7 +73,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def load(models, tmp_path):
-    """load(model's name or content, interpreters) -> servable."""
+    """load(name or content of a model, interpreters) -> servable."""
     loaded = []
 
     def load(model, interpreters=1):
@@ -92,8 +92,8 @@ def failure(function, *arguments):
     return caught.value.code, caught.value.message
 
 
-def ask(servable, *arrays):
-    """The only output; arrays are those of the inputs by name."""
+def run_model(servable, *arrays):
+    """Return the only output; `arrays` are the inputs, in the order of their names."""
     (signature,) = servable.signatures.values()
     feeds = dict(zip(sorted(each.tensor for each in signature.inputs.values()), arrays, strict=True))
     (array,) = servable.run(feeds, tuple(signature.outputs.values()))
@@ -109,7 +109,7 @@ def strings(*values):
 
 
 def with_signatures(content, signatures):
-    """The model with signatures in its metadata; bytes are stored as they are."""
+    """Add signatures to the metadata of a model; bytes are stored unchanged."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     if isinstance(signatures, bytes):
         stored = signatures
@@ -139,8 +139,8 @@ def signature(inputs, outputs, method="predict"):
     return definition
 
 
-def test_a_signature_is_made_of_the_models_tensors(load):
-    """Its aliases are the tensors' names without the number of the output."""
+def test_default_signature_has_the_models_tensors(load):
+    """Its aliases are the names of the tensors without the output index."""
     servable = load("half")
     (definition,) = servable.signature_defs.values()
     assert list(servable.signature_defs) == ["serving_default"]
@@ -152,19 +152,19 @@ def test_a_signature_is_made_of_the_models_tensors(load):
     assert list(definition.inputs) == ["serving_default_x"]
 
 
-def test_answers_are_those_of_the_savedmodel(models):
-    answers = []
+def test_results_equal_those_of_the_saved_model(models):
+    results = []
     for servable in (
         TFLiteServable(str(models["path"]), 1),
         Servable(str(models["path"]), ["serve"], config_pb2.ConfigProto()),
     ):
-        answers.append(ask(servable, floats(1, -2.5, 0.25, 1000)))
+        results.append(run_model(servable, floats(1, -2.5, 0.25, 1000)))
         servable.close()
-    assert answers[0].dtype == answers[1].dtype == np.float32
-    np.testing.assert_array_equal(*answers)
+    assert results[0].dtype == results[1].dtype == np.float32
+    np.testing.assert_array_equal(*results)
 
 
-def test_predict_answers_from_it(load):
+def test_predict(load):
     servable = load("half")
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "lite"
@@ -180,26 +180,26 @@ def test_predict_answers_from_it(load):
     )
 
 
-def test_inputs_take_the_shape_of_the_request(load):
+def test_inputs_are_resized_to_the_request(load):
     servable = load("half")
     for shape in [(1, 2), (3, 2), (0, 2), (3, 2), (2, 4), (1, 2)]:
         x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
-        y = ask(servable, x)
+        y = run_model(servable, x)
         assert y.shape == shape
         np.testing.assert_array_equal(y, x / 2 + 2)
 
 
 def test_inputs_may_have_fewer_dimensions_than_the_model_declares(load):
-    """As far as its operations take them."""
+    """This depends on the operations of the model."""
     servable = load("half")
     for shape in [(2,), (1, 2), (5,), (), (3, 2), (2,)]:
         x = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
-        y = ask(servable, x)
+        y = run_model(servable, x)
         assert y.shape == shape
         np.testing.assert_array_equal(y, x / 2 + 2)
     servable = load("dense")
-    expected = ask(servable, floats([0.1, 0.2, 0.3]))
-    np.testing.assert_array_equal(ask(servable, floats(0.1, 0.2, 0.3)), expected)
+    expected = run_model(servable, floats([0.1, 0.2, 0.3]))
+    np.testing.assert_array_equal(run_model(servable, floats(0.1, 0.2, 0.3)), expected)
 
 
 def test_fetches_may_repeat(load):
@@ -210,19 +210,19 @@ def test_fetches_may_repeat(load):
     np.testing.assert_array_equal(first, second)
 
 
-def test_answers_outlive_the_next_run(load):
+def test_results_survive_the_next_run(load):
     servable = load("half")
-    first = ask(servable, floats([2, 4]))
-    ask(servable, floats([0, 0]))
+    first = run_model(servable, floats([2, 4]))
+    run_model(servable, floats([0, 0]))
     np.testing.assert_array_equal(first, floats([3, 4]))
 
 
-def test_strings_hold_any_bytes(load):
+def test_strings_may_contain_any_bytes(load):
     servable = load("swapped")
     for pair in [(b"a\x00b", b"\xff"), (b"", "é".encode() * 1000), (b"x", b"")]:
-        swapped = ask(servable, strings(*pair, b"unused"))
+        swapped = run_model(servable, strings(*pair, b"unused"))
         assert (swapped.dtype, swapped.tolist()) == (object, [pair[1], pair[0]])
-    first = ask(load("first"), strings(b"a\x00b", b"c"))
+    first = run_model(load("first"), strings(b"a\x00b", b"c"))
     assert (first.shape, first.item()) == ((), b"a\x00b")
 
 
@@ -289,53 +289,53 @@ ONES = np.ones((2, 3), np.float32)
     ],
     ids=range(11),
 )
-def test_a_failure_is_the_requests_and_leaves_the_interpreter_usable(load, model, good, bad, text):
+def test_failed_request_leaves_the_interpreter_usable(load, model, good, bad, text):
     servable = load(model)
-    expected = ask(servable, *good)
+    expected = run_model(servable, *good)
     messages = set()
     for _ in range(3):
-        code, message = failure(ask, servable, *bad)
+        code, message = failure(run_model, servable, *bad)
         assert (code, message[: len(text)]) == ("INVALID_ARGUMENT", text)
         messages.add(message)
-        np.testing.assert_array_equal(ask(servable, *good), expected)
-    assert len(messages) == 1, "an error must not repeat those before it"
+        np.testing.assert_array_equal(run_model(servable, *good), expected)
+    assert len(messages) == 1, "an error must not repeat earlier errors"
 
 
-def test_requests_at_the_same_time_get_their_own_answers_from_few_interpreters(load, monkeypatch):
-    made = []
+def test_concurrent_requests_share_few_interpreters(load, monkeypatch):
+    interpreters = []
 
-    class Counted(tflite.Interpreter):
+    class CountingInterpreter(tflite.Interpreter):
         running = 0
-        most = 0
+        peak = 0
         lock = threading.Lock()
 
         def __init__(self, content):
             super().__init__(content)
-            made.append(self)
+            interpreters.append(self)
 
         def run(self, feeds):
             with self.lock:
-                Counted.running += 1
-                Counted.most = max(Counted.most, Counted.running)
+                CountingInterpreter.running += 1
+                CountingInterpreter.peak = max(CountingInterpreter.peak, CountingInterpreter.running)
             super().run(feeds)
             with self.lock:
-                Counted.running -= 1
+                CountingInterpreter.running -= 1
 
-    monkeypatch.setattr(tflite, "Interpreter", Counted)
+    monkeypatch.setattr(tflite, "Interpreter", CountingInterpreter)
     servable = load("half", interpreters=3)
-    assert len(made) == 1, "others are made when they are needed"
+    assert len(interpreters) == 1, "others are created on demand"
 
     def repeat(number):
         x = np.full((1 + number % 7, 2), number, np.float32)
         for _ in range(20):
-            y = ask(servable, x)
+            y = run_model(servable, x)
             np.testing.assert_array_equal(y, x / 2 + 2)
         return True
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(repeat, range(64)))
-    assert len(made) <= 3
-    assert Counted.most <= 3
+    assert len(interpreters) <= 3
+    assert CountingInterpreter.peak <= 3
 
 
 def test_signatures_of_the_metadata_are_used(models, load):
@@ -350,8 +350,8 @@ def test_signatures_of_the_metadata_are_used(models, load):
     assert "No classification inputs found" in failure(classify, servable, 1, request, Settings())[1]
 
 
-def test_names_of_early_converters_lack_the_number_of_the_output(models, load):
-    """Their signatures still have it."""
+def test_tensor_names_without_output_index_are_found(models, load):
+    """Early converters stripped the index from the names, but not from the signatures."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(models["exported"], 0))
     for tensor in model.subgraphs[0].tensors:
         tensor.name = tensor.name.removesuffix(b":0")
@@ -360,7 +360,7 @@ def test_names_of_early_converters_lack_the_number_of_the_output(models, load):
     definition = signature({"number": "serving_default_x:0"}, {"tripled": "PartitionedCall:0"})
     servable = load(with_signatures(bytes(writer.Output()), {"serving_default": definition}))
     assert servable.signature_defs["serving_default"].inputs["number"].name == "serving_default_x"
-    np.testing.assert_array_equal(ask(servable, floats(1)), floats(2))
+    np.testing.assert_array_equal(run_model(servable, floats(1)), floats(2))
 
 
 @pytest.mark.parametrize(
@@ -381,18 +381,18 @@ def test_names_of_early_converters_lack_the_number_of_the_output(models, load):
     ],
     ids=range(4),
 )
-def test_metadata_that_does_not_fit(models, load, signatures, code, text):
+def test_invalid_metadata_is_rejected(models, load, signatures, code, text):
     found = failure(load, with_signatures(models["half"], signatures))
     assert (found[0], found[1][: len(text)]) == (code, text)
 
 
 @pytest.mark.parametrize("content", [b"", b"these are no tensors" * 10, None], ids=["empty", "text", "half"])
-def test_files_that_are_no_model(models, load, content):
+def test_invalid_files_are_rejected(models, load, content):
     code, text = failure(load, models["half"][:500] if content is None else content)
     assert (code, text.startswith("Cannot build FlatBufferModel from buffer.")) == ("INVALID_ARGUMENT", True)
 
 
-def test_operations_that_the_runtime_lacks(load):
+def test_unsupported_operations_are_rejected(load):
     module = tf.Module()
     module.function = tf.function(
         lambda text: tf.strings.upper(text), input_signature=[tf.TensorSpec([None], tf.string, "text")]
@@ -403,28 +403,28 @@ def test_operations_that_the_runtime_lacks(load):
     assert (code, "StringUpper" in text) == ("INTERNAL", True)
 
 
-def test_there_is_no_file(tmp_path):
+def test_missing_file(tmp_path):
     code, text = failure(TFLiteServable, str(tmp_path), 1)
     assert (code, TFLITE_NAME in text) == ("NOT_FOUND", True)
 
 
-def test_tensorflows_own_runtime_serves_where_litert_is_missing(load, monkeypatch):
+def test_tensorflow_lite_is_used_without_litert(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     tflite._library.cache_clear()
     try:
         with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated"):
             servable = load("half")
         assert type(servable._free[0].lite).__module__.startswith("tensorflow.")
-        np.testing.assert_array_equal(ask(servable, floats([2, 4])), floats([3, 4]))
+        np.testing.assert_array_equal(run_model(servable, floats([2, 4])), floats([3, 4]))
     finally:
         tflite._library.cache_clear()
 
 
 @pytest.mark.parametrize("rank", [33, 64, 65, 254])
-def test_ranks_that_the_runtime_does_not_survive(load, rank):
-    """A request may choose the rank of an output; that of an input is refused before the model declares one."""
-    code, text = failure(ask, load("reshaped"), np.ones(rank, np.int32), floats(1))
+def test_ranks_that_would_crash_the_runtime_are_rejected(load, rank):
+    """A request may choose the rank of an output; the rank of an input is checked against the model."""
+    code, text = failure(run_model, load("reshaped"), np.ones(rank, np.int32), floats(1))
     assert (code, f"has {rank} dimensions; a tensor may have at most 32." in text) == ("INVALID_ARGUMENT", True)
-    if rank <= 64:  # of a numpy array
-        code, text = failure(ask, load("swapped"), np.full([1] * rank, b"a", object))
+    if rank <= 64:  # the limit of NumPy arrays
+        code, text = failure(run_model, load("swapped"), np.full([1] * rank, b"a", object))
         assert (code, f"{rank} dimensions" in text) == ("INVALID_ARGUMENT", True)

@@ -1,4 +1,4 @@
-"""Threads beside the event loop."""
+"""Worker threads of the event loop."""
 
 import asyncio
 import threading
@@ -12,42 +12,43 @@ def run(main):
     return asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_jobs_run_side_by_side_in_as_many_threads_as_there_may_be():
-    meeting = threading.Barrier(3)
+def test_jobs_run_in_parallel_up_to_the_thread_limit():
+    barrier = threading.Barrier(3)
 
     async def main():
         workers = Workers(asyncio.get_running_loop(), 3)
-        await asyncio.gather(*(workers.submit(meeting.wait, 30) for _ in range(3)))
-        names = await asyncio.gather(*(workers.submit(threading.current_thread) for _ in range(50)))
-        return {thread.name for thread in names}
+        await asyncio.gather(*(workers.submit(barrier.wait, 30) for _ in range(3)))
+        threads = await asyncio.gather(*(workers.submit(threading.current_thread) for _ in range(50)))
+        return {thread.name for thread in threads}
 
     assert len(run(main)) <= 3
 
 
 @pytest.mark.parametrize(
-    ("raised", "seen"), [(ValueError("x"), ValueError), (StopIteration(), RuntimeError), (SystemExit(3), RuntimeError)]
+    ("error", "expected"),
+    [(ValueError("x"), ValueError), (StopIteration(), RuntimeError), (SystemExit(3), RuntimeError)],
 )
-def test_whatever_a_job_raises_arrives(raised, seen):
+def test_job_exceptions_propagate(error, expected):
     def fail():
-        raise raised
+        raise error
 
     async def main():
         workers = Workers(asyncio.get_running_loop(), 1)
-        with pytest.raises(seen):
+        with pytest.raises(expected):
             await workers.submit(fail)
-        return await workers.submit(lambda: "goes on")
+        return await workers.submit(lambda: "continued")
 
-    assert run(main) == "goes on"
+    assert run(main) == "continued"
 
 
-def test_a_job_that_nobody_waits_for_any_more():
-    go = threading.Event()
+def test_cancelled_job_does_not_stop_the_worker():
+    proceed = threading.Event()
 
     async def main():
         workers = Workers(asyncio.get_running_loop(), 1)
-        gone = workers.submit(go.wait, 30)
-        gone.cancel()
-        go.set()
-        return await workers.submit(lambda: "goes on")
+        cancelled = workers.submit(proceed.wait, 30)
+        cancelled.cancel()
+        proceed.set()
+        return await workers.submit(lambda: "continued")
 
-    assert run(main) == "goes on"
+    assert run(main) == "continued"

@@ -37,7 +37,7 @@ def test_unauthenticated_requests_get_instructions(authorization, cors):
         headers = dict(reply.headers)
         assert (reply.status, headers["WWW-Authenticate"]) == (401, "Bearer")
         assert ("Access-Control-Allow-Origin" in headers) == cors
-        assert "This server needs a token" in json.loads(reply.body)["error"]
+        assert "This server requires a token" in json.loads(reply.body)["error"]
     assert log.ended == [("POST", "UNAUTHENTICATED", len(before.body))] * 2
 
 

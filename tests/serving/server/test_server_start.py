@@ -1,4 +1,4 @@
-"""Starting the server: what it refuses, how it says so, and models that change while it runs."""
+"""Start of the server: rejected flags and configurations, their messages, and versions that change while it runs."""
 
 import asyncio
 import logging
@@ -20,20 +20,20 @@ from serving.client import Client, ServingError
 from serving.errors import StatusError, UsageError
 from serving.models.manager import ModelManager, Timing
 from serving.server.loader import Loader
-from serving.server.process import _bind, _OneLine
+from serving.server.process import _bind, _SingleLineFormatter
 from serving.settings.flags import Flags, parse, usage
 from serving.settings.load_options import load_options_of
 from serving.telemetry.metrics import Metrics
 
 
 def empty_model(path):
-    """What looks like a version until it is loaded."""
+    """Write a directory that looks like a version until it is loaded."""
     path.mkdir(parents=True)
     (path / "saved_model.pb").touch()
 
 
-def start(*arguments):
-    """Exit status, stdout and stderr of a server that is not expected to run."""
+def run_server(*arguments):
+    """Return exit status, stdout and stderr of a server whose start should fail."""
     command = [sys.executable, "-m", "serving", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     return result.returncode, result.stdout, result.stderr
@@ -41,7 +41,7 @@ def start(*arguments):
 
 @pytest.mark.parametrize("flag", ["models_dir", "model_base_path"])
 def test_missing_directory(tmp_path, flag):
-    status, _, stderr = start(f"--{flag}={tmp_path}/nothing")
+    status, _, stderr = run_server(f"--{flag}={tmp_path}/nothing")
     assert status == 2
     assert stderr.startswith("error: ")
     assert stderr.count("\n") == 1
@@ -50,30 +50,32 @@ def test_missing_directory(tmp_path, flag):
 
 @pytest.mark.parametrize("flag", ["models_dir", "model_base_path"])
 def test_empty_directory(tmp_path, flag):
-    status, _, stderr = start(f"--{flag}={tmp_path}")
+    status, _, stderr = run_server(f"--{flag}={tmp_path}")
     assert (status, stderr.count("\n")) == (2, 1)
-    assert re.search(r"holds (no model|nothing to serve): put", stderr)
+    assert re.search(r"contains no (model|version to serve): add", stderr)
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
 def test_port_in_use(tmp_path, flag):
     empty_model(tmp_path / "m" / "1")
     ports = {"port": free_port(), "rest_api_port": free_port()}
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports[flag] = taken.getsockname()[1]
-        status, _, stderr = start(f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items()))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ports[flag] = listener.getsockname()[1]
+        status, _, stderr = run_server(
+            f"--models_dir={tmp_path}", *(f"--{name}={port}" for name, port in ports.items())
+        )
     assert (status, stderr.count("\n")) == (2, 1)
     assert f"--{flag}={ports[flag]} cannot be used at 127.0.0.1 (Address already in use)" in stderr
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
-def test_port_reserved_by_a_server_that_still_loads(flag):
+def test_loading_server_reserves_its_ports(flag):
     reserved = _bind("127.0.0.1", 0, flag)
     with reserved, pytest.raises(UsageError, match="Address already in use"):
         _bind("127.0.0.1", reserved.getsockname()[1], flag).close()
 
 
-def test_a_port_taken_before_the_server_listens_is_a_sentence():
+def test_port_taken_before_listening_is_a_usage_error():
     from serving.rest.http.messages import Reply
     from serving.rest.http.server import HttpServer
 
@@ -88,23 +90,23 @@ def test_a_port_taken_before_the_server_listens_is_a_sentence():
             asyncio.run(server.start())
 
 
-def test_a_version_without_a_saved_model_is_refused_at_once(tmp_path):
+def test_version_without_a_saved_model_fails_the_start(tmp_path):
     (tmp_path / "m" / "1").mkdir(parents=True)
-    status, _, stderr = start(f"--models_dir={tmp_path}")
+    status, _, stderr = run_server(f"--models_dir={tmp_path}")
     assert (status, stderr.count("\n")) == (2, 1)
-    assert f"the version {tmp_path}/m/1 of model m holds no SavedModel" in stderr
+    assert f"the version {tmp_path}/m/1 of model m contains no SavedModel" in stderr
 
 
-def test_no_model_named():
-    status, _, stderr = start()
+def test_no_model_configured():
+    status, _, stderr = run_server()
     assert (status, stderr.count("\n")) == (2, 1)
     assert "--models_dir=DIR" in stderr
 
 
-def test_bad_configuration_file(tmp_path):
+def test_invalid_configuration_file(tmp_path):
     config = tmp_path / "models.config"
     config.write_text("model_config_list { config { nme: 'm' } }")
-    status, stdout, stderr = start(f"--model_config_file={config}")
+    status, stdout, stderr = run_server(f"--model_config_file={config}")
     assert status == 255
     assert stdout == f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'\n"
     assert stderr.startswith("Error parsing text-format tensorflow.serving.ModelServerConfig: 1:")
@@ -130,11 +132,11 @@ def test_bad_configuration_file(tmp_path):
         ),
     ],
 )
-def test_refused_configurations(tmp_path, text, error):
+def test_rejected_configurations(tmp_path, text, error):
     empty_model(tmp_path / "m" / "1")
     config = tmp_path / "models.config"
     config.write_text(f"model_config_list {{ {text.format(path=tmp_path / 'm') if '{path}' in text else text} }}")
-    status, stdout, _ = start(f"--model_config_file={config}")
+    status, stdout, _ = run_server(f"--model_config_file={config}")
     assert (status, stdout) == (255, f"Failed to start server. Error: {error}\n")
 
 
@@ -151,7 +153,7 @@ def test_flags():
     flags = parse(["--port=1", "--models_dir=a=b", "--enable_model_warmup=false", "--rest_api_enable_cors_support"])
     assert (flags.port, flags.models_dir) == (1, "a=b")
     assert (flags.enable_model_warmup, flags.rest_api_enable_cors_support) == (False, True)
-    with pytest.raises(UsageError, match="--port=x cannot be read: give a whole number"):
+    with pytest.raises(UsageError, match="--port is x; it must be a whole number"):
         parse(["--port=x"])
 
 
@@ -161,16 +163,16 @@ def test_unknown_flags_are_printed_and_skipped(capsys):
 
 
 def test_help_and_version():
-    assert start("--help") == (0, usage(), "")
-    assert start("--version")[:2] == (0, f"TensorFlow Library: {version('tensorflow')}\n")
+    assert run_server("--help") == (0, usage(), "")
+    assert run_server("--version")[:2] == (0, f"TensorFlow Library: {version('tensorflow')}\n")
 
 
 @pytest.fixture
-def manage():
-    """manage(base_path, retries) -> a manager of the model `m` that loads real SavedModels."""
+def make_manager():
+    """make_manager(base_path, retries) -> a manager of the model `m` that loads real SavedModels."""
     managers = []
 
-    def manage(base_path, retries=0, interval=0.1):
+    def make_manager(base_path, retries=0, interval=0.1):
         from serving.models.storage import ModelConfig
 
         manager = ModelManager(
@@ -182,7 +184,7 @@ def manage():
         managers.append(manager)
         return manager
 
-    yield manage
+    yield make_manager
     for manager in managers:
         manager.stop()
 
@@ -193,33 +195,33 @@ def failure(manager):
     return caught.value.message
 
 
-def test_directory_without_a_saved_model(tmp_path, manage):
+def test_directory_without_a_saved_model(tmp_path, make_manager):
     (tmp_path / "1").mkdir()
-    assert failure(manage(tmp_path)) == (
+    assert failure(make_manager(tmp_path)) == (
         "1 servable(s) did not become available: {{{name: m version: 1} due to error: NOT_FOUND: Could not find "
         f"SavedModel .pb or .pbtxt at supplied export directory path: {tmp_path}/1}}, }}"
     )
 
 
-def test_corrupted_saved_model(tmp_path, manage):
+def test_corrupted_saved_model(tmp_path, make_manager):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"\xff" * 100)
-    assert f"DATA_LOSS: Can't parse {tmp_path}/1/saved_model.pb as binary proto" in failure(manage(tmp_path))
+    assert f"DATA_LOSS: Can't parse {tmp_path}/1/saved_model.pb as binary proto" in failure(make_manager(tmp_path))
 
 
-def test_failing_warmup_fails_the_load(tmp_path, store, manage):
+def test_failing_warmup_fails_the_load(tmp_path, store, make_manager):
     path = store.publish(store.number(1), tmp_path, 1)
     add_warmup(path, "nope", x=[1.0])
-    assert 'FAILED_PRECONDITION: Serving signature key "nope" not found.' in failure(manage(tmp_path))
+    assert 'FAILED_PRECONDITION: Serving signature key "nope" not found.' in failure(make_manager(tmp_path))
 
 
-def test_half_written_saved_model_heals(tmp_path, store, manage):
-    """The graph is there, the variables come later."""
-    complete = store.publish(store.example, tmp_path / "aside", 1)
+def test_half_written_saved_model_is_retried(tmp_path, store, make_manager):
+    """The graph exists, and the variables are written later."""
+    complete = store.publish(store.example, tmp_path / "temporary", 1)
     partial = tmp_path / "m" / "1"
     partial.mkdir(parents=True)
     shutil.copy(complete / "saved_model.pb", partial)
-    manager = manage(tmp_path / "m", retries=1000)
+    manager = make_manager(tmp_path / "m", retries=1000)
     starting = threading.Thread(target=manager.start)
     starting.start()
     wait_until(lambda: [state for _, state, _ in manager.versions("m")] == ["LOADING"])
@@ -232,42 +234,42 @@ def test_warmup_was_replayed(server):
     assert "Replayed 1 warm-up requests of example version 1" in server.log.read_text()
 
 
-def test_versions_change_without_a_failed_request(server, store):
-    """Requests go on while version 2 replaces version 1; each is answered by one of them."""
-    stop, answers, failures = threading.Event(), [], []
+def test_versions_change_without_failed_requests(server, store):
+    """Version 2 replaces version 1 during requests; each request runs on one of them."""
+    stop, outputs, failures = threading.Event(), [], []
 
-    def ask():
+    def send_requests():
         with Client(server.grpc) as client:
             while not stop.is_set():
                 try:
-                    answers.append(client.predict("number", {"x": np.zeros(1, np.float32)})["y"][0])
+                    outputs.append(client.predict("number", {"x": np.zeros(1, np.float32)})["y"][0])
                 except ServingError as error:
                     failures.append(error)
                 stop.wait(0.005)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=send_requests)
     thread.start()
     try:
-        wait_until(lambda: 1 in answers)
+        wait_until(lambda: 1 in outputs)
         store.publish(store.number(2), server.models / "number", 2)
-        wait_until(lambda: 2 in answers)
+        wait_until(lambda: 2 in outputs)
         with Client(server.rest) as client:
             wait_until(lambda: [s.state for s in client.status("number")] == ["AVAILABLE", "END"])
     finally:
         stop.set()
         thread.join(30)
     assert not failures
-    assert set(answers) == {1.0, 2.0}
-    assert answers == sorted(answers), "no answer of the old version after one of the new"
+    assert set(outputs) == {1.0, 2.0}
+    assert outputs == sorted(outputs), "no output of the old version after one of the new version"
 
 
-def test_what_clients_write_is_no_line_of_the_log():
+def test_clients_cannot_forge_log_lines():
     record = logging.LogRecord("serving", logging.INFO, "", 0, "no model %s", ("a\n2026 I forged \x1b[31m",), None)
-    assert _OneLine("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
+    assert _SingleLineFormatter("%(message)s").format(record) == "no model a\\n2026 I forged \\x1b[31m"
 
 
-def test_a_watch_of_the_health_does_not_hold_up_the_end(tmp_path, store):
-    """Balancers keep such a stream open; it is no request that is waited for."""
+def test_health_watch_does_not_delay_shutdown(tmp_path, store):
+    """Load balancers keep such a stream open, and the shutdown must not wait for it."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     store.publish(store.number(1), tmp_path / "models" / "m", 1)

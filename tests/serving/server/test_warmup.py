@@ -1,4 +1,4 @@
-"""Warm-up records: all four methods are replayed, whatever fails fails the load."""
+"""Warm-up records: requests of all four methods are replayed, and any failure fails the load."""
 
 import pytest
 import tensorflow as tf
@@ -14,7 +14,7 @@ from serving.models.storage import WARMUP_FILE
 from serving.server.warmup import MAX_RECORDS, warm_up
 
 
-class Counted(Servable):
+class CountingServable(Servable):
     """Counts its runs."""
 
     runs = 0
@@ -26,14 +26,14 @@ class Counted(Servable):
 
 @pytest.fixture
 def heads(tmp_path):
-    """A model of many signatures, not run yet and without records."""
+    """A model of many signatures, without records and not run yet."""
     build_heads(tmp_path / "7")
-    servable = Counted(str(tmp_path / "7"), ["serve"], config_pb2.ConfigProto())
+    servable = CountingServable(str(tmp_path / "7"), ["serve"], config_pb2.ConfigProto())
     yield servable
     servable.close()
 
 
-def store(servable, *records):
+def write_records(servable, *records):
     path = servable.path + "/" + WARMUP_FILE
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.TFRecordWriter(path) as writer:
@@ -88,26 +88,26 @@ def multi_inference_log():
 
 def test_nothing_to_replay(heads):
     assert (replay(heads), heads.runs) == (0, 0)
-    store(heads)
+    write_records(heads)
     assert (replay(heads), heads.runs) == (0, 0)
 
 
 @pytest.mark.parametrize(("iterations", "runs"), [(0, 4), (1, 4), (3, 12)])
 def test_records_of_all_methods_are_run(heads, iterations, runs):
-    store(heads, predict_log(), classify_log(), regress_log(), multi_inference_log())
+    write_records(heads, predict_log(), classify_log(), regress_log(), multi_inference_log())
     assert (replay(heads, iterations), heads.runs) == (4, runs)
 
 
-def test_a_record_of_nothing_counts_and_runs_nothing(heads):
-    store(heads, b"", predict_log())
+def test_empty_record_is_counted_but_not_run(heads):
+    write_records(heads, b"", predict_log())
     assert (replay(heads), heads.runs) == (2, 1)
 
 
 @pytest.mark.parametrize(("kind", "case"), [("session_run_log", 5), ("predict_streamed_log", 7)])
-def test_records_that_cannot_be_replayed(heads, kind, case):
+def test_unsupported_records_are_rejected(heads, kind, case):
     record = prediction_log_pb2.PredictionLog()
     getattr(record, kind).SetInParent()
-    store(heads, record)
+    write_records(heads, record)
     assert failure(heads) == ("UNIMPLEMENTED", f"Unsupported log_type for warmup: {case}")
 
 
@@ -119,50 +119,50 @@ def test_records_that_cannot_be_replayed(heads, kind, case):
         ("short", "Expected scores output batch size of 1. Got: 0"),  # so is the response
     ],
 )
-def test_the_first_failure_ends_it(heads, signature, text):
-    store(heads, predict_log(), classify_log(signature), predict_log())
+def test_first_failure_stops_the_replay(heads, signature, text):
+    write_records(heads, predict_log(), classify_log(signature), predict_log())
     assert failure(heads) == ("INVALID_ARGUMENT", text)
     assert heads.runs == (2 if signature == "short" else 1)
 
 
-def test_failures_of_the_graph_are_passed_on(heads):
+def test_graph_errors_propagate(heads):
     record = classify_log()
     record.classify_log.request.input.example_list.examples[0].Clear()
-    store(heads, record)
+    write_records(heads, record)
     code, text = failure(heads)
     assert (code, "is required but could not be found" in text) == ("INVALID_ARGUMENT", True)
 
 
-def test_settings_hold_for_warm_up(heads):
-    store(heads, classify_log("scores"))
+def test_settings_apply_to_warm_up(heads):
+    write_records(heads, classify_log("scores"))
     assert replay(heads, settings=Settings(check_method_name=True)) == 1
-    store(heads, classify_log("value"))
+    write_records(heads, classify_log("value"))
     with pytest.raises(StatusError, match="Expected classification signature method_name"):
         replay(heads, settings=Settings(check_method_name=True))
 
 
-def test_at_most_a_thousand_records(heads):
-    path = store(heads, *[b""] * MAX_RECORDS)
+def test_number_of_records_is_limited(heads):
+    path = write_records(heads, *[b""] * MAX_RECORDS)
     assert replay(heads) == MAX_RECORDS
-    store(heads, *[b""] * (MAX_RECORDS + 1))
+    write_records(heads, *[b""] * (MAX_RECORDS + 1))
     text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
     assert failure(heads) == ("INVALID_ARGUMENT", text)
 
 
-def test_a_record_that_is_no_log(heads):
-    path = store(heads, b"\xff\xff")
+def test_unparsable_record_is_rejected(heads):
+    path = write_records(heads, b"\xff\xff")
     assert failure(heads) == ("INVALID_ARGUMENT", f"Failed to parse warmup record: �� from {path}")
 
 
-def test_files_that_are_damaged(heads):
-    path = store(heads, predict_log(), predict_log())
+def test_damaged_files_are_rejected(heads):
+    path = write_records(heads, predict_log(), predict_log())
     with open(path, "r+b") as file:
         file.truncate(file.seek(0, 2) - 3)
     code, text = failure(heads)
     assert code == "DATA_LOSS"
     assert text.startswith("truncated record")
     assert text.endswith(". Please verify your warmup data is in TFRecord format.")
-    assert heads.runs == 1, "what came before the damage is replayed"
+    assert heads.runs == 1, "records before the damage are replayed"
     with open(path, "wb") as file:
         file.write(b"these are no records")
     code, text = failure(heads)

@@ -1,4 +1,4 @@
-"""Files in protobuf's text format: what they say, what is refused and in which words."""
+"""Configuration files in protobuf's text format: valid contents, and messages for invalid ones."""
 
 import dataclasses
 import shutil
@@ -27,24 +27,24 @@ from serving.settings.flags import Flags, cpus
 
 
 @pytest.fixture
-def write(tmp_path):
-    """write(text) -> path of a file that holds it."""
+def write_file(tmp_path):
+    """write_file(text) -> path of a file that contains it."""
 
-    def write(text, name="file.txt"):
+    def write_file(text, name="file.txt"):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(path)
 
-    return write
+    return write_file
 
 
-def refusal(function, *arguments):
+def status_error(function, *arguments):
     with pytest.raises(StatusError) as caught:
         function(*arguments)
     return f"{caught.value.code}: {caught.value.message}"
 
 
-def test_batching_parameters(write):
+def test_batching_parameters(write_file):
     text = """
         max_batch_size { value: 64 }  # examples
         batch_timeout_micros { value: 500 }
@@ -55,11 +55,11 @@ def test_batching_parameters(write):
         allowed_batch_sizes: [32, 64]
         pad_variable_length_inputs: true
     """
-    assert read_batching(write(text)) == Batching(64, 500, 3, 2, (8, 32, 64), True, False, 64)
+    assert read_batching(write_file(text)) == Batching(64, 500, 3, 2, (8, 32, 64), True, False, 64)
 
 
-def test_defaults_of_batching(write):
-    assert read_batching(write("")) == Batching()
+def test_batching_defaults(write_file):
+    assert read_batching(write_file("")) == Batching()
     assert dataclasses.asdict(Batching()) == {
         "max_batch_size": 1000,
         "batch_timeout_micros": 0,
@@ -72,15 +72,17 @@ def test_defaults_of_batching(write):
     }
 
 
-def test_large_requests_that_are_split(write):
+def test_large_batch_splitting(write_file):
     text = "max_batch_size {{ value: 100 }} enable_large_batch_splitting {{ value: true }} {}"
-    assert read_batching(write(text.format(""))).max_execution_batch_size == 100
-    smaller = read_batching(write(text.format("max_execution_batch_size { value: 10 } allowed_batch_sizes: 10")))
+    assert read_batching(write_file(text.format(""))).max_execution_batch_size == 100
+    smaller = read_batching(write_file(text.format("max_execution_batch_size { value: 10 } allowed_batch_sizes: 10")))
     assert (smaller.max_batch_size, smaller.max_execution_batch_size) == (100, 10)
-    assert refusal(read_batching, write(text.format("max_execution_batch_size { value: 20 } allowed_batch_sizes: 10")))
-    assert refusal(read_batching, write(text.format("max_execution_batch_size { value: 101 }")))
-    # Without splitting it is of no consequence.
-    assert read_batching(write("max_execution_batch_size { value: 2000 }")) == Batching()
+    assert status_error(
+        read_batching, write_file(text.format("max_execution_batch_size { value: 20 } allowed_batch_sizes: 10"))
+    )
+    assert status_error(read_batching, write_file(text.format("max_execution_batch_size { value: 101 }")))
+    # Without splitting it has no effect.
+    assert read_batching(write_file("max_execution_batch_size { value: 2000 }")) == Batching()
 
 
 @pytest.mark.parametrize(
@@ -104,36 +106,36 @@ def test_large_requests_that_are_split(write):
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches must be positive; was 0"),
     ],
 )
-def test_batching_that_cannot_work_is_refused(write, text, reason):
-    assert refusal(read_batching, write(text)) == f"INVALID_ARGUMENT: {reason}"
+def test_invalid_batching_is_rejected(write_file, text, reason):
+    assert status_error(read_batching, write_file(text)) == f"INVALID_ARGUMENT: {reason}"
 
 
 @given(st.integers(1, 50), st.lists(st.integers(-5, 60), max_size=4))
-def test_sizes_that_are_accepted_round_every_batch(tmp_path_factory, largest, sizes):
-    """Whatever is accepted has, for each batch that can come, an allowed size that holds it."""
+def test_accepted_sizes_fit_every_batch(tmp_path_factory, largest, sizes):
+    """Accepted sizes are increasing and end with the maximum, so that every batch fits into one."""
     path = tmp_path_factory.getbasetemp() / "sizes.txt"
     allowed = "".join(f"allowed_batch_sizes: {size} " for size in sizes)
     path.write_text(f"max_batch_size {{ value: {largest} }} {allowed}")
-    fits = not sizes or (sizes == sorted(set(sizes)) and sizes[0] > 0 and sizes[-1] == largest)
-    if fits:
+    valid = not sizes or (sizes == sorted(set(sizes)) and sizes[0] > 0 and sizes[-1] == largest)
+    if valid:
         assert read_batching(str(path)).allowed_batch_sizes == tuple(sizes)
     else:
-        assert "allowed_batch_sizes" in refusal(read_batching, str(path))
+        assert "allowed_batch_sizes" in status_error(read_batching, str(path))
 
 
-def test_batching_of_one_version(tmp_path, write):
+def test_batching_per_version(tmp_path, write_file):
     common = Batching(num_batch_threads=7, max_batch_size=3)
     assert read_model_batching(str(tmp_path), common) is None
-    write("max_batch_size { value: 5 } num_batch_threads { value: 1 }", "batching_params.pbtxt")
+    write_file("max_batch_size { value: 5 } num_batch_threads { value: 1 }", "batching_params.pbtxt")
     assert read_model_batching(str(tmp_path), common) == Batching(
         max_batch_size=5, max_execution_batch_size=5, num_batch_threads=7
     )
 
 
-def test_monitoring(write):
-    assert read_monitoring(write("")) == Monitoring(False, METRICS_PATH)
-    assert read_monitoring(write("prometheus_config { enable: true }")) == Monitoring(True, METRICS_PATH)
-    assert read_monitoring(write('prometheus_config { enable: true path: "/m" }')) == Monitoring(True, "/m")
+def test_monitoring(write_file):
+    assert read_monitoring(write_file("")) == Monitoring(False, METRICS_PATH)
+    assert read_monitoring(write_file("prometheus_config { enable: true }")) == Monitoring(True, METRICS_PATH)
+    assert read_monitoring(write_file('prometheus_config { enable: true path: "/m" }')) == Monitoring(True, "/m")
 
 
 @pytest.mark.parametrize(
@@ -147,20 +149,20 @@ def test_monitoring(write):
         (b"\xff", "the file is not UTF-8 (byte 0)"),
     ],
 )
-def test_text_that_cannot_be_parsed(write, capsys, text, line):
-    path = write(text)
-    assert refusal(read_batching, path) == f"INVALID_ARGUMENT: Invalid protobuf file: '{path}'"
+def test_unparsable_text_is_rejected(write_file, capsys, text, line):
+    path = write_file(text)
+    assert status_error(read_batching, path) == f"INVALID_ARGUMENT: Invalid protobuf file: '{path}'"
     assert capsys.readouterr().err == f"Error parsing text-format tensorflow.serving.BatchingParameters: {line}\n"
 
 
 def test_missing_files(tmp_path):
     path = f"{tmp_path}/none"
-    assert refusal(read_monitoring, path) == f"NOT_FOUND: {path}; No such file or directory"
-    assert refusal(read_monitoring, str(tmp_path)) == f"FAILED_PRECONDITION: {tmp_path}; Is a directory"
+    assert status_error(read_monitoring, path) == f"NOT_FOUND: {path}; No such file or directory"
+    assert status_error(read_monitoring, str(tmp_path)) == f"FAILED_PRECONDITION: {tmp_path}; Is a directory"
 
 
-def test_reading_needs_no_tensorflow(write):
-    path = write("prometheus_config { enable: true }")
+def test_reading_does_not_import_tensorflow(write_file):
+    path = write_file("prometheus_config { enable: true }")
     program = (
         "import sys, serving.settings.configuration as c; "
         f"c.read_monitoring({path!r}); sys.exit('tensorflow' in sys.modules)"
@@ -168,7 +170,7 @@ def test_reading_needs_no_tensorflow(write):
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120, check=False).returncode == 0
 
 
-def test_the_proto_file_is_what_messages_are_made_of():
+def test_messages_match_the_proto_file():
     text = (ROOT / "serving" / "settings" / "configuration.proto").read_text()
     for message in parse_proto("configuration.proto", text).message_type:
         fields = {(field.name, field.number) for field in message.field}
@@ -184,7 +186,7 @@ def test_the_proto_file_is_what_messages_are_made_of():
 def pem(tmp_path_factory):
     """(key, certificate) of a server, in PEM."""
     if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificates")
+        pytest.skip("the certificates are made with openssl")
     path = tmp_path_factory.mktemp("pem")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-keyout", str(path / "key"), "-out", str(path / "cert")]
@@ -199,17 +201,17 @@ def ssl_config(key, cert, more=""):
     return f"server_key: {quoted(key)} server_cert: {quoted(cert)} {more}"
 
 
-def test_certificates(write, pem):
+def test_certificates(write_file, pem):
     key, cert = pem
-    certificates = read_certificates(write(ssl_config(key, cert)))
+    certificates = read_certificates(write_file(ssl_config(key, cert)))
     assert (certificates.server_key.decode(), certificates.server_cert.decode()) == (key, cert)
     assert certificates.context().verify_mode is ssl.CERT_NONE
-    verifying = read_certificates(write(ssl_config(key, cert, "client_verify: true custom_ca: " + repr(cert))))
+    verifying = read_certificates(write_file(ssl_config(key, cert, "client_verify: true custom_ca: " + repr(cert))))
     assert verifying.context().verify_mode is ssl.CERT_REQUIRED
     assert len(verifying.context().get_ca_certs()) == 1
 
 
-def test_certificates_that_cannot_be_used(write, pem, capsys):
+def test_unusable_certificates_are_rejected(write_file, pem, capsys):
     key, cert = pem
     encrypted = subprocess.run(
         ["openssl", "rsa", "-aes256", "-passout", "pass:secret"],
@@ -217,7 +219,9 @@ def test_certificates_that_cannot_be_used(write, pem, capsys):
     ).stdout  # fmt: skip
     bad_ca = ssl_config(key, cert, 'custom_ca: "none"')
     for text in ("", ssl_config("no key", cert), ssl_config(key, ""), ssl_config(encrypted, cert), bad_ca):
-        assert refusal(read_certificates, write(text)) == "INVALID_ARGUMENT: Failed to BuildAndStart gRPC server"
+        assert (
+            status_error(read_certificates, write_file(text)) == "INVALID_ARGUMENT: Failed to BuildAndStart gRPC server"
+        )
         assert "cannot be used" in capsys.readouterr().err
 
 
@@ -227,14 +231,14 @@ PLATFORM = """platform_configs {
 }"""
 
 
-def test_load_options_of_flags(write):
+def test_load_options_of_flags(write_file):
     from serving.settings.load_options import load_options_of
 
     options = load_options_of(
         Flags(
             saved_model_tags="serve,gpu",
             tensorflow_intra_op_parallelism=3,
-            tensorflow_session_config_file=write("inter_op_parallelism_threads: 5 log_device_placement: true"),
+            tensorflow_session_config_file=write_file("inter_op_parallelism_threads: 5 log_device_placement: true"),
             mixed_precision="bfloat16",
             per_process_gpu_memory_fraction=0.5,
             enable_batching=True,
@@ -249,12 +253,12 @@ def test_load_options_of_flags(write):
     assert load_options_of(Flags()).batching is None
     session = load_options_of(Flags(tensorflow_session_parallelism=2)).session
     assert (session.intra_op_parallelism_threads, session.inter_op_parallelism_threads) == (2, 2)
-    assert refusal(load_options_of, Flags(tensorflow_session_config_file=write("nothing: 1"))).startswith(
+    assert status_error(load_options_of, Flags(tensorflow_session_config_file=write_file("nothing: 1"))).startswith(
         "INVALID_ARGUMENT"
     )
 
 
-def test_load_options_of_a_platform_file(write):
+def test_load_options_of_a_platform_file(write_file):
     from serving.settings.load_options import load_options_of
 
     legacy = """legacy_config {
@@ -263,7 +267,7 @@ def test_load_options_of_a_platform_file(write):
       saved_model_tags: "a" saved_model_tags: "b" enable_model_warmup: true
       model_warmup_options { num_request_iterations { value: 4 } }
     }"""
-    path = write(PLATFORM % ("tensorflow", "SavedModelBundleSourceAdapterConfig", legacy))
+    path = write_file(PLATFORM % ("tensorflow", "SavedModelBundleSourceAdapterConfig", legacy))
     options = load_options_of(Flags(platform_config_file=path, saved_model_tags="ignored"))
     assert (options.tags, options.warm_up, options.warm_up_iterations) == (("a", "b"), True, 4)
     assert options.batching == Batching(max_batch_size=7, max_execution_batch_size=7)
@@ -284,7 +288,7 @@ def test_load_options_of_a_platform_file(write):
         ),
     ],
 )
-def test_platform_files_that_cannot_be_used(write, text, reason):
+def test_invalid_platform_files_are_rejected(write_file, text, reason):
     from serving.settings.load_options import load_options_of
 
-    assert refusal(load_options_of, Flags(platform_config_file=write(text))).startswith(reason)
+    assert status_error(load_options_of, Flags(platform_config_file=write_file(text))).startswith(reason)

@@ -1,4 +1,4 @@
-"""The command line: names, defaults and texts."""
+"""The command line: names, defaults and messages of flags."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from serving_helpers import ROOT
 from serving.errors import StatusError, UsageError
 from serving.settings.flags import Flags, channel_arguments, check, cpus, parse, usage
 
-# What TensorFlow Serving's own server starts with.
-ORIGINAL_DEFAULTS = {
+# The defaults of tensorflow_model_server.
+TENSORFLOW_SERVING_DEFAULTS = {
     "port": 8500,
     "rest_api_port": 0,
     "grpc_socket_path": "",
@@ -63,17 +63,17 @@ ORIGINAL_DEFAULTS = {
 }
 
 
-def test_the_flags_of_the_original_are_all_there_with_its_defaults():
+def test_flags_of_tensorflow_serving_exist_with_its_defaults():
     own = {flag.name for flag in fields(Flags) if "own" in flag.metadata}
-    assert {f.name: f.default for f in fields(Flags) if f.name not in own} == ORIGINAL_DEFAULTS
-    assert len(ORIGINAL_DEFAULTS) == 48
+    assert {f.name: f.default for f in fields(Flags) if f.name not in own} == TENSORFLOW_SERVING_DEFAULTS
+    assert len(TENSORFLOW_SERVING_DEFAULTS) == 48
     lines = {line.partition("=")[0].strip(): line for line in usage().splitlines()[2:]}
     assert {name for name, line in lines.items() if "[not in tensorflow_model_server]" in line} == {
         f"--{name}" for name in own
     }
 
 
-def test_values():
+def test_values_are_parsed():
     flags = parse(
         [
             "--port=1",
@@ -104,8 +104,8 @@ def test_values():
         ("--drain_seconds=nan", "a number"),
     ],
 )
-def test_unreadable_values_are_refused(argument, allowed):
-    with pytest.raises(UsageError, match=f"cannot be read: give {allowed}, for example --"):
+def test_invalid_values_are_rejected(argument, allowed):
+    with pytest.raises(UsageError, match=f"it must be {allowed}, for example --"):
         parse([argument])
 
 
@@ -115,7 +115,7 @@ def test_unknown_arguments_are_printed_and_skipped(capsys, argument):
     assert capsys.readouterr().err == f"unknown argument: {argument}\n" + usage()
 
 
-def test_flags_without_effect_say_so(capsys):
+def test_flags_without_effect_are_reported(capsys):
     assert parse(["--skip_initialize_tpu"]).skip_initialize_tpu
     assert capsys.readouterr().err == "--skip_initialize_tpu has no effect: TPUs are not used.\n"
     parse(["--port=1", "--enable_batching"])
@@ -145,7 +145,7 @@ def test_flags_without_effect_say_so(capsys):
         ),
     ],
 )
-def test_contradictions_in_the_words_of_the_original(flags, text):
+def test_contradictions_have_tensorflow_servings_messages(flags, text):
     with pytest.raises(StatusError) as caught:
         check(flags)
     assert (caught.value.code, caught.value.message) == ("INVALID_ARGUMENT", text)
@@ -164,21 +164,21 @@ def test_contradictions_in_the_words_of_the_original(flags, text):
         Flags(rest_api_allowed_hosts="localhost:8501"),
     ],
 )
-def test_contradictions_of_own_flags(flags):
-    with pytest.raises(UsageError, match="give "):
+def test_invalid_values_of_additional_flags(flags):
+    with pytest.raises(UsageError, match="; it must be |requires a key"):
         check(flags)
 
 
-def test_what_is_allowed():
+def test_valid_combinations():
     check(Flags())
     check(Flags(port=0, grpc_socket_path="s", enable_batching=True, batching_parameters_file="f"))
     check(Flags(host="0.0.0.0", rest_api_allowed_hosts="models.example,::1"))
-    check(Flags(platform_config_file="p", batching_parameters_file="f"))  # the platform's file stands for the flags
+    check(Flags(platform_config_file="p", batching_parameters_file="f"))  # the platform file replaces the flags
     check(Flags(rest_api_enable_tls=True, ssl_config_file="f", tensorflow_session_parallelism=4))
 
 
 @pytest.mark.parametrize(("milliseconds", "seconds"), [(30_000, 30.0), (1, 0.001), (0, None), (-1, None)])
-def test_requests_without_a_time_limit(milliseconds, seconds):
+def test_rest_timeout(milliseconds, seconds):
     flags = Flags(rest_api_timeout_in_ms=milliseconds)
     check(flags)
     assert flags.rest_seconds == seconds
@@ -194,7 +194,7 @@ def test_channel_arguments():
     assert channel_arguments(Flags()) == []
 
 
-def test_a_server_with_contradictory_flags_does_not_start(tmp_path):
+def test_server_does_not_start_with_contradictory_flags(tmp_path):
     command = [sys.executable, "-m", "serving", f"--model_base_path={tmp_path}", "--batching_parameters_file=f"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stdout) == (

@@ -66,11 +66,11 @@ def test_load_and_latency():
     now = [100.0]
     metrics = Metrics(lambda: now[0])
     for _ in range(30):
-        metrics.request("half", "Predict", "REST", "OK", 2000)
-    metrics.started("half")
+        metrics.record_request("half", "Predict", "REST", "OK", 2000)
+    metrics.request_started("half")
     now[0] += 120
     for _ in range(90):
-        metrics.request("half", "Predict", "GRPC", "OK", 50_000)
+        metrics.record_request("half", "Predict", "GRPC", "OK", 50_000)
     now[0] += 1
     reader = Reader(page(Manager(half=[(1, "AVAILABLE", None)]), metrics))
     text = re.sub(r"\s+", " ", reader.text)
@@ -96,7 +96,7 @@ def test_names_are_escaped(tmp_path, name):
     manager.servables[name] = Servable(**{wire: definition(wire, wire)})
     manager.label[name] = {name: 1, name + "2": 5}
     metrics = Metrics()
-    metrics.request(name, "Predict", "REST", "OK", 10)
+    metrics.record_request(name, "Predict", "REST", "OK", 10)
     html = page(manager, metrics)
     html.encode()
     reader = Reader(html)

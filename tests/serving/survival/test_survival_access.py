@@ -211,7 +211,7 @@ def test_concurrent_requests_are_limited(token_server):
         wait_until(waiting)
         status, _, body = exchange(token_server, good)
         assert status == 429
-        assert "3 requests are being answered, which is the most at once" in json.loads(body)["error"]
+        assert "3 requests are in flight, which is the limit" in json.loads(body)["error"]
         with pytest.raises(grpc.RpcError) as caught:
             model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(
                 get_model_status_pb2.GetModelStatusRequest(), metadata=authorized, timeout=60

@@ -1,4 +1,4 @@
-"""What the server measures, and its Prometheus text."""
+"""Metrics of the server, and their text for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.telemetry.instruments import LONGEST_LABEL, MOST_CELLS, OTHER, Counter, Histogram
+from serving.telemetry.instruments import MAX_CELLS, MAX_LABEL_LENGTH, OTHER_LABEL, Counter, Histogram
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Latency
 
-# The upper bounds in microseconds as the original server prints them.
+# The upper bounds in microseconds, as TensorFlow Serving prints them.
 LIMITS = """
 10 18 32.4 58.32 104.976 188.957 340.122 612.22 1102 1983.59 3570.47 6426.84 11568.3 20823 37481.3 67466.4 121440 218591
 393464 708235 1.27482e+06 2.29468e+06 4.13043e+06 7.43477e+06 1.33826e+07 2.40887e+07 4.33596e+07 7.80473e+07
@@ -27,7 +27,7 @@ ESCAPES = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """{(name, labels): value} of a text in Prometheus' format; every line has to be right."""
+    """Parse a text in Prometheus' format, in which every line must be valid, to {(name, labels): value}."""
     assert text.endswith("\n")
     found, types = {}, {}
     for line in text.removesuffix("\n").split("\n"):
@@ -52,10 +52,10 @@ def value_of(metrics: Metrics, name: str, **labels: str) -> float | None:
     return samples(metrics.text()).get((name, tuple(labels.items())))
 
 
-def test_text_is_written_as_the_original_writes_it():
+def test_text_has_tensorflow_servings_format():
     metrics = Metrics()
-    metrics.request("half", "Predict", "GRPC", "OK", 1102.3)
-    metrics.request("half", "Predict", "GRPC", "OK", 1234567)
+    metrics.record_request("half", "Predict", "GRPC", "OK", 1102.3)
+    metrics.record_request("half", "Predict", "GRPC", "OK", 1234567)
     lines = metrics.text().splitlines()
     name, labels = ":tensorflow:serving:request_latency", 'model_name="half",API="Predict",entrypoint="GRPC"'
     start = lines.index(f"# TYPE {name} histogram")
@@ -68,17 +68,17 @@ def test_text_is_written_as_the_original_writes_it():
     assert not any(line.startswith("# HELP") for line in lines)
 
 
-def test_metrics_of_which_nothing_is_recorded_have_a_type_alone():
+def test_empty_metrics_have_only_a_type():
     lines = Metrics().text().splitlines()
     assert lines == sorted(lines) and all(line.startswith("# TYPE ") for line in lines)
     assert "# TYPE :tensorflow:serving:batching_session:wrapped_run_count counter" in lines
     assert "# TYPE :tensorflow:cc:saved_model:load_attempt_count counter" in lines
 
 
-def test_latency_is_that_of_successes_and_the_count_that_of_all():
+def test_latency_covers_successes_and_count_covers_all():
     metrics = Metrics()
     for code, entrypoint in [("OK", "REST"), ("OK", "GRPC"), ("NOT_FOUND", "REST"), ("INTERNAL", "GRPC")]:
-        metrics.request("m", "Classify", entrypoint, code, 50)
+        metrics.record_request("m", "Classify", entrypoint, code, 50)
     for code in ("OK", "NOT_FOUND", "INTERNAL"):
         expected = 2 if code == "OK" else 1
         assert value_of(metrics, ":tensorflow:serving:request_count", model_name="m", status=code) == expected
@@ -91,25 +91,25 @@ def test_latency_is_that_of_successes_and_the_count_that_of_all():
 @pytest.mark.parametrize(
     ("api", "load"), [("MultiInference", 1), ("stream", 1), ("GetModelMetadata", 0), ("GetModelStatus", 0)]
 )
-def test_what_the_original_does_not_count_may_still_be_load(api, load):
+def test_uncounted_methods_may_be_load(api, load):
     now = [100.0]
     metrics = Metrics(lambda: now[0])
-    metrics.request("m", api, "GRPC", "OK", 50)
+    metrics.record_request("m", api, "GRPC", "OK", 50)
     now[0] += 1
-    assert metrics.recent("m")[-1] == load
+    assert metrics.recent_counts("m")[-1] == load
     assert not samples(metrics.text())
 
 
-def test_what_else_the_original_exports():
+def test_other_metrics_of_tensorflow_serving():
     metrics = Metrics()
-    metrics.run("m", "Predict", 90)
-    metrics.graph_run(90)
-    metrics.examples("m", 3)
-    metrics.examples("m", 1)
-    metrics.warmup("/m/1", "OK", 5000, 2)
-    metrics.load("/m/1", "OK", 7000.9)
-    metrics.load("/m/1", "NOT_FOUND: no such file", 10)
-    metrics.batch([150, 90], 3, 4, [1, 2])
+    metrics.record_run("m", "Predict", 90)
+    metrics.record_graph_run(90)
+    metrics.record_examples("m", 3)
+    metrics.record_examples("m", 1)
+    metrics.record_warmup("/m/1", "OK", 5000, 2)
+    metrics.record_load("/m/1", "OK", 7000.9)
+    metrics.record_load("/m/1", "NOT_FOUND: no such file", 10)
+    metrics.record_batch([150, 90], 3, 4, [1, 2])
     expected = {
         ("serving:runtime_latency_count", "m", "Predict", "TF1"): 1,
         ("core:graph_runs",): 1,
@@ -118,7 +118,7 @@ def test_what_else_the_original_exports():
         ("core:graph_run_time_usecs_histogram_count",): 1,
         ("serving:request_example_count_total", "m"): 4,
         ("serving:request_example_counts_count", "m"): 2,
-        ("serving:request_example_counts_bucket", "m", "1"): 0,  # the original counts a bound as above itself
+        ("serving:request_example_counts_bucket", "m", "1"): 0,  # TensorFlow counts a bound in the bucket above it
         ("serving:request_example_counts_bucket", "m", "2"): 1,
         ("serving:request_example_counts_bucket", "m", "16384"): 2,
         ("serving:model_warmup_latency_count", "/m/1", "OK"): 1,
@@ -141,17 +141,17 @@ def test_what_else_the_original_exports():
     assert {key: found.get(key) for key in expected} == expected
 
 
-def test_a_version_without_requests_to_warm_it_up_was_not_warmed_up():
+def test_warm_up_without_records_is_not_recorded():
     metrics = Metrics()
-    metrics.warmup("/m/1", "OK", 20, 0)
+    metrics.record_warmup("/m/1", "OK", 20, 0)
     assert not samples(metrics.text())
-    metrics.warmup("/m/1", "DATA_LOSS: damaged", 20, 0)
+    metrics.record_warmup("/m/1", "DATA_LOSS: damaged", 20, 0)
     labels = {"model_path": "/m/1", "status": "DATA_LOSS: damaged"}
     assert value_of(metrics, ":tensorflow:serving:model_warmup_latency_count", **labels) == 1
 
 
 @given(st.lists(st.floats(0, 1e12), max_size=40))
-def test_buckets_count_what_is_below_their_bound(values):
+def test_buckets_count_values_below_their_bound(values):
     histogram = Histogram("/a", (1.0, 10.0, 1e6))
     for value in values:
         histogram.observe(value)
@@ -167,35 +167,35 @@ def test_buckets_count_what_is_below_their_bound(values):
 @given(st.text(st.characters(exclude_categories=()), max_size=30))
 def test_any_name_can_be_read_back(name):
     metrics = Metrics()
-    metrics.request(name, "Predict", "REST", "NOT_FOUND", 1)
+    metrics.record_request(name, "Predict", "REST", "NOT_FOUND", 1)
     text = metrics.text()
     [((_, labels), value)] = samples(text.encode().decode()).items()
     assert value == 1
     assert dict(labels)["model_name"] == name.encode("utf-8", "replace").decode()
 
 
-def test_names_that_are_exported_alike_are_one():
+def test_names_with_the_same_export_share_a_cell():
     metrics = Metrics()
     for name in ("?", "\ud800", "\udfff"):
-        metrics.request(name, "Predict", "REST", "OK", 1)
+        metrics.record_request(name, "Predict", "REST", "OK", 1)
     assert value_of(metrics, ":tensorflow:serving:request_count", model_name="?", status="OK") == 3
 
 
-def test_names_that_clients_invent_do_not_fill_the_memory():
+def test_client_chosen_names_use_bounded_memory():
     metrics = Metrics()
-    for number in range(MOST_CELLS + 50):
-        metrics.request(f"{number:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
+    for number in range(MAX_CELLS + 50):
+        metrics.record_request(f"{number:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
     cells = metrics.request_count.cells()
-    assert len(cells) == MOST_CELLS + 1
-    assert cells[OTHER, OTHER] == 50
-    assert max(len(label) for labels in cells for label in labels) == LONGEST_LABEL
-    assert metrics.value("/tensorflow/serving/request_count") == MOST_CELLS + 50
-    metrics.request(f"{7:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
-    assert metrics.request_count.cells()[OTHER, OTHER] == 50, "what is known goes on being counted"
+    assert len(cells) == MAX_CELLS + 1
+    assert cells[OTHER_LABEL, OTHER_LABEL] == 50
+    assert max(len(label) for labels in cells for label in labels) == MAX_LABEL_LENGTH
+    assert metrics.value("/tensorflow/serving/request_count") == MAX_CELLS + 50
+    metrics.record_request(f"{7:06}" + "x" * 1000, "Predict", "REST", "NOT_FOUND", 1)
+    assert metrics.request_count.cells()[OTHER_LABEL, OTHER_LABEL] == 50, "existing names are still counted"
 
 
 class Interruptible(str):
-    """Python changes threads at calls of functions: with this label in every look into a dictionary."""
+    """A label whose hash is a Python function, so that Python may switch threads during a dictionary look-up."""
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -223,58 +223,58 @@ def test_no_count_is_lost_between_threads():
     assert histogram.cells() == {(label,): [0, 10_000, 0, 15_000.0] for label in "ab"}
 
 
-def test_a_value_is_the_sum_over_labels():
+def test_value_sums_over_labels():
     metrics = Metrics()
-    metrics.request("a", "Predict", "REST", "OK", 1)
-    metrics.request("b", "Predict", "REST", "NOT_FOUND", 1)
+    metrics.record_request("a", "Predict", "REST", "OK", 1)
+    metrics.record_request("b", "Predict", "REST", "NOT_FOUND", 1)
     assert metrics.value("/tensorflow/serving/request_count") == 2
-    assert metrics.value("/tensorflow/serving/request_latency") == 0, "a histogram has no number of its own"
+    assert metrics.value("/tensorflow/serving/request_latency") == 0, "a histogram has no single value"
     assert metrics.value("/tensorflow/serving/unknown") is None
 
 
 def test_requests_in_flight():
     metrics = Metrics()
-    metrics.started("a")
-    metrics.started("a")
-    metrics.finished("a")
+    metrics.request_started("a")
+    metrics.request_started("a")
+    metrics.request_finished("a")
     assert metrics.in_flight("a") == 1 and metrics.in_flight("b") == 0
     assert value_of(metrics, ":serving:requests_in_flight", model_name="a") == 1
     assert "# TYPE :serving:requests_in_flight gauge" in metrics.text()
 
 
-def test_recent_requests_are_those_of_the_last_minute():
+def test_recent_counts_cover_the_last_minute():
     now = [1000.0]
     metrics = Metrics(lambda: now[0])
     for second, count in [(1000, 1), (1001, 2), (1030, 4), (1059, 8), (1060, 16)]:
         now[0] = second + 0.5
         for _ in range(count):
-            metrics.request("m", "Predict", "REST", "OK", 1)
-    recent = metrics.recent("m")
+            metrics.record_request("m", "Predict", "REST", "OK", 1)
+    recent = metrics.recent_counts("m")
     assert len(recent) == 60
-    assert (recent[0], recent[1], recent[30], recent[59]) == (1, 2, 4, 8), "the present second has not ended"
+    assert (recent[0], recent[1], recent[30], recent[59]) == (1, 2, 4, 8), "the current second has not ended"
     assert sum(recent) == 15
     now[0] = 1062
-    assert sum(metrics.recent("m")) == 4 + 8 + 16
+    assert sum(metrics.recent_counts("m")) == 4 + 8 + 16
     now[0] = 2000
-    assert sum(metrics.recent("m")) == 0
-    assert metrics.recent("unknown") == [0] * 60
+    assert sum(metrics.recent_counts("m")) == 0
+    assert metrics.recent_counts("unknown") == [0] * 60
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0.1, 1e9), min_size=1, max_size=60), st.floats(0.01, 1))
-def test_a_quantile_lies_in_the_bucket_of_the_true_one(values, share):
+def test_quantile_lies_in_the_bucket_of_the_exact_value(values, fraction):
     metrics = Metrics()
     for value in values:
-        metrics.request("m", "Predict", "GRPC", "OK", value)
+        metrics.record_request("m", "Predict", "GRPC", "OK", value)
     latency = metrics.latency("m")
-    estimate = latency.quantile(share)
-    # The smallest value that at least this share of the values does not exceed.
-    true = next(v for n, v in enumerate(sorted(values), 1) if n >= share * len(values))
-    index = bisect_right(latency.bounds, true)
+    estimate = latency.quantile(fraction)
+    # The smallest value that is not less than this fraction of the values.
+    exact = next(v for n, v in enumerate(sorted(values), 1) if n >= fraction * len(values))
+    index = bisect_right(latency.bounds, exact)
     low = latency.bounds[index - 1] if index else 0
     assert low <= estimate <= latency.bounds[index]
 
 
-def test_quantiles_of_nothing_and_of_what_is_above_all_bounds():
+def test_quantiles_without_requests_and_above_all_bounds():
     assert Latency((10.0,), (0, 0)).quantile(0.5) is None
     assert Latency((10.0,), (0, 3)).quantile(0.5) == 10.0

@@ -1,4 +1,4 @@
-"""What a running server tells of itself: Prometheus metrics, the access log, and the status page."""
+"""Observability of a running server: Prometheus metrics, the access log, and the status page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POOL = urllib3.PoolManager(retries=False)
 
 @pytest.fixture(scope="module")
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serves `number`, version 3, with everything that observes it."""
+    """A server of version 3 of `number`, with metrics, access log and status page."""
     directory = tmp_path_factory.mktemp("observed")
     store.publish(store.number(3), directory / "models" / "number", 3)
     monitoring = directory / "monitoring.config"
@@ -43,9 +43,9 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="module")
-def asked(server: Server) -> None:
-    """Requests of many kinds, good and bad."""
-    row = np.array([1.0], np.float32)  # an array has its dtype: the client need not ask for that of the input
+def sent_requests(server: Server) -> None:
+    """Send valid and invalid requests."""
+    row = np.array([1.0], np.float32)  # with a dtype, so that the client need not request the metadata
     for address, times in ((server.grpc, 2), (server.rest, 1)):
         with Client(address) as client:
             for _ in range(times):
@@ -60,13 +60,13 @@ def asked(server: Server) -> None:
 
 
 def metrics(server: Server) -> dict[str, int]:
-    """{name with labels: whole number}"""
-    reply = POOL.request("GET", f"{server.rest}/metrics")
-    assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/plain")
-    return {name: int(n) for name, n in re.findall(r"^([^#].*) (\d+)$", reply.data.decode(), re.MULTILINE)}
+    """Return {name with labels: value} of the integer metrics."""
+    response = POOL.request("GET", f"{server.rest}/metrics")
+    assert response.status == 200 and response.headers["Content-Type"].startswith("text/plain")
+    return {name: int(n) for name, n in re.findall(r"^([^#].*) (\d+)$", response.data.decode(), re.MULTILINE)}
 
 
-def test_metrics_tell_of_requests(server, asked):
+def test_metrics_count_requests(server, sent_requests):
     found = metrics(server)
     count = ':tensorflow:serving:request_count{model_name="%s",status="%s"}'
     assert found[count % ("number", "OK")] == 3
@@ -82,22 +82,22 @@ def test_metrics_tell_of_requests(server, asked):
     assert found[':serving:requests_in_flight{model_name="number"}'] == 0
 
 
-def test_the_original_path_is_not_there_if_another_is_configured(server):
+def test_configured_metrics_path_replaces_the_default(server):
     assert POOL.request("GET", f"{server.rest}/monitoring/prometheus/metrics").status == 404
 
 
-def test_the_status_page_shows_model_and_load(server, asked):
-    reply = POOL.request("GET", f"{server.rest}/")
-    page = reply.data.decode()
-    assert reply.status == 200 and reply.headers["Content-Type"] == "text/html; charset=utf-8"
+def test_status_page_shows_model_and_load(server, sent_requests):
+    response = POOL.request("GET", f"{server.rest}/")
+    page = response.data.decode()
+    assert response.status == 200 and response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "<h2>number</h2>" in page and "Signatures of version 3" in page
     port = server.rest.rpartition(":")[2]
     assert re.search(rf"curl http://[\w.]+:{port}/v1/models/number:predict", page)
     assert "<dt>answered</dt><dd>3</dd>" in page
 
 
-def test_the_access_log_has_a_line_for_every_request(server, asked):
-    """The last test of the server: it is ended, so that all lines are written."""
+def test_access_log_has_a_line_per_request(server, sent_requests):
+    """The last test of the server, because it stops the server so that all lines are written."""
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0
     entries = [json.loads(line) for line in (server.models / "access.log").read_text().splitlines()]
