@@ -10,7 +10,7 @@ ROWS = 32  # of a bucket, which bounds the memory of a large batch
 LANES = 2  # buckets at a time, one core each: a step is too small to be split over cores
 
 
-def by_length(
+def search_by_length(
     search: Callable, source: tf.Tensor, lengths: tf.Tensor, limits: tf.Tensor, hypotheses: tuple[int, ...] = ()
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Search buckets of at most ROWS sources of similar length, longest first, LANES buckets at a time.

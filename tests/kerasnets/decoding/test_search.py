@@ -11,7 +11,7 @@ from layer_checks import assert_close, randomize
 from search_reference import END, START, log_softmax, plain_beams, plain_greedy
 
 from kerasnets import decoding
-from kerasnets.decoding import beam_search, by_length, greedy
+from kerasnets.decoding import beam_search, greedy, search_by_length
 from kerasnets.models import CharLSTM, DecoderTransformer, Seq2SeqLSTM, Transformer
 
 VOCABULARY = 9
@@ -337,7 +337,9 @@ def test_sources_are_searched_by_their_length_and_come_back_in_order(monkeypatch
     for lengths, buckets in [*several, ([1, 1, 1, 1, 1], [(2, 1), (2, 1), (1, 1)])]:
         lengths, seen[:] = np.array(lengths, np.int32), []
         source = np.where(np.arange(9) < lengths[:, None], lengths[:, None], 0).astype(np.int32)
-        tokens, scores = by_length(search, tf.constant(source), tf.constant(lengths), tf.constant(lengths + 1), (1,))
+        tokens, scores = search_by_length(
+            search, tf.constant(source), tf.constant(lengths), tf.constant(lengths + 1), (1,)
+        )
         assert sorted(seen) == sorted(buckets)
         longest = tokens.shape[2]
         np.testing.assert_array_equal(tokens[:, 0], np.pad(source, [(0, 0), (0, 1)])[:, :longest])
