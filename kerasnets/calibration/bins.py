@@ -43,6 +43,6 @@ def sums(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.array([np.bincount(bins, weights, BINS) for weights in (confidence, right, np.ones(len(bins)))])
 
 
-def expected_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """probabilities [N, V], labels [N] -> expected calibration error."""
     return Bins.of(sums(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)).error

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from small_runs import TASKS, small
 
-from kerasnets.calibration.bins import BINS, Bins, expected_error, sums
+from kerasnets.calibration.bins import BINS, Bins, expected_calibration_error, sums
 from kerasnets.calibration.temperature import HIGHEST, LOWEST, fit, load_temperature
 from kerasnets.checks import RequestError
 from kerasnets.evaluate import evaluate
@@ -111,7 +111,7 @@ def test_no_examples_are_an_error():
 def test_expected_error_by_hand():
     # Two answers of 0.9, one of them right: a gap of 0.4. One of 0.6, right: a gap of 0.4. One of 0.52, right: 0.48.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.52, 0.48]])
-    error = expected_error(probabilities, np.array([0, 1, 1, 0]))
+    error = expected_calibration_error(probabilities, np.array([0, 1, 1, 0]))
     assert error == pytest.approx((2 * 0.4 + 0.4 + 0.48) / 4)
 
 
@@ -124,7 +124,7 @@ def test_expected_error_is_the_formulas():
         inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
         if inside.any():
             expected += inside.sum() / 2000 * abs(right[inside].mean() - confidence[inside].mean())
-    assert expected_error(probabilities, labels) == pytest.approx(expected)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected)
 
 
 def test_bounds_belong_to_the_lower_interval():
