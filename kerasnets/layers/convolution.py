@@ -98,9 +98,9 @@ class ConvBlock(keras.layers.Layer):
         )
 
     def call(self, x, training=None):
-        return self.pooled(self.maps(x, training), training)
+        return self.pooled(self.feature_maps(x, training), training)
 
-    def maps(self, x, training=None):
+    def feature_maps(self, x, training=None):
         """x -> the feature maps [B, Y, X, filters] before pooling."""
         x = self.conv(x)
         if self.normalization is not None:
@@ -210,10 +210,10 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut.build(x_shape)
 
     def call(self, x, training=None):
-        return self.pooled(self.maps(x, training), training)
+        return self.pooled(self.feature_maps(x, training), training)
 
-    def maps(self, x, training=None):
-        """As `ConvBlock.maps`, for the sum."""
+    def feature_maps(self, x, training=None):
+        """As `ConvBlock.feature_maps`, for the sum."""
         h = ops.relu(self.first_norm(x, training=training)) if self.norm == "pre" else x
         change = self.second(self.first(h, training=training), training=training)
         total = change + (x if self.shortcut is None else self.shortcut(h, training=training))

@@ -158,18 +158,18 @@ class ConvNet(keras.Model):
             x = layer(x)
         return self.out(self.drop(x, training=training))
 
-    def maps(self, pixels):
+    def feature_maps(self, pixels):
         """pixels -> the feature maps of the first and of the last block, before pooling, each [B, Y', X', n].
 
-        Explanations show them; `finish` computes the logits from the latter. Layers run in inference mode.
+        Explanations show them; `classify_maps` computes the logits from the latter. Layers run in inference mode.
         """
-        first = last = self.blocks[0].maps(self.centred(pixels))
+        first = last = self.blocks[0].feature_maps(self.centred(pixels))
         for earlier, block in itertools.pairwise(self.blocks):
-            last = block.maps(earlier.pooled(last))
+            last = block.feature_maps(earlier.pooled(last))
         return first, ops.relu(self.last_norm(last)) if self.norm == "pre" else last
 
-    def finish(self, maps):
-        """Last feature maps, from `maps` -> logits [B, classes]."""
+    def classify_maps(self, maps):
+        """Last feature maps, from `feature_maps` -> logits [B, classes]."""
         return self.classify(self.blocks[-1].pooled(maps))
 
     def centred(self, pixels):
