@@ -8,8 +8,8 @@ SPACE = "▁"
 WHITE_SPACE = " \t\n\x0b\x0c\r" + SPACE
 # Text is segmented unit by unit: words (with the space before them) are cut at these marks, so that "dog" and
 # "dog." share one. Explicit classes only: RE2 (in the graph) and `re` disagree about \w, \s and \p.
-MARKS = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„…–—"
-UNIT = f"{SPACE}?[{MARKS}]+|{SPACE}?[^{SPACE}{MARKS}]+"
+PUNCTUATION = r"!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~" + "¡¿«»‘’‚“”„…–—"
+UNIT = f"{SPACE}?[{PUNCTUATION}]+|{SPACE}?[^{SPACE}{PUNCTUATION}]+"
 
 
 def normalize(text: str) -> str:
