@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kerasnets.calibration.temperature import Calibration
 
 
-def draw(calibration: Calibration, path: Path) -> None:
+def draw_reliability(calibration: Calibration, path: Path) -> None:
     """Write the reliability diagram (Guo et al. 2017, figure 1): accuracy by confidence, before and after, the gap
     between the two, and below the number of examples in each interval."""
     from matplotlib.figure import Figure
