@@ -42,7 +42,7 @@ def sample(
     first: tf.Tensor,
     lengths: tf.Tensor,
     options: Options,
-    chances: tf.Tensor,
+    random_numbers: tf.Tensor,
     seen: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, Any]:
     """Draw a token at every position from the model's probabilities, as the options change them.
@@ -50,21 +50,21 @@ def sample(
     A row's tokens do not depend on other rows.
 
     Args: step, memory, cache: of the model, tensors of the cache [B, ...]; first int32 [B]: the previous token;
-        lengths int32 [B], 1 or more; chances float32 [B, L]: see `uniform`; seen bool [B, V]: tokens that have
+        lengths int32 [B], 1 or more; random_numbers float32 [B, L]: see `uniform`; seen bool [B, V]: tokens that have
         occurred.
     Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model without any
         option; the cache after the row's length.
     """
     longest = tf.reduce_max(lengths)
     # Temperature 0 is a very small one, at which chance matters only among equal logits; 0 then takes the first.
-    chances = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, chances)
-    chances = tf.transpose(chances)[..., tf.newaxis]  # [L, B, 1]
+    random_numbers = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, random_numbers)
+    random_numbers = tf.transpose(random_numbers)[..., tf.newaxis]  # [L, B, 1]
     scale = inverse(options.temperature)
 
     def run(limited, ragged):
         def advance(index, token, cache, tokens, losses, seen):
             logits, after = step(token, index, memory, cache)
-            chance = tf.gather(chances, index)
+            chance = tf.gather(random_numbers, index)
             if limited:
                 token = pick_within(logits, seen, options, scale, chance)
                 seen |= tf.one_hot(token, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
