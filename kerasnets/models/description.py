@@ -125,7 +125,7 @@ class Walk:
         field = "all" if self.extent == math.inf else self.extent
         outputs = self.output_shape(layer)
         pictures = len(outputs) == 4 and field != "all"
-        self.compare(layer, layer.name)
+        self.collect_convolutions(layer, layer.name)
         return Row(
             layer.name,
             outputs,
@@ -179,10 +179,10 @@ class Walk:
         keeps_positions = outputs[1:-1] == shape[1 : len(outputs) - 1] and (len(outputs) > 2 or len(shape) <= 2)
         return [] if keeps_positions and not parts(layer) else None
 
-    def compare(self, layer, name):
+    def collect_convolutions(self, layer, name):
         """Collect the convolutions within the layer."""
         for part in parts(layer):
-            self.compare(part, f"{name}/{part.name}")
+            self.collect_convolutions(part, f"{name}/{part.name}")
         if is_convolution(layer):
             shape, outputs = next(iter(self.shapes(layer).values())), self.output_shape(layer)
             weights = math.prod(layer.kernel.shape)

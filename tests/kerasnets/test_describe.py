@@ -157,7 +157,7 @@ def test_weights_of_a_convolution_and_of_layers_that_share_none():
     conv = keras.layers.Conv2D(1, 10, padding="same", use_bias=False, name="conv")
     conv.build((None, 1000, 1000, 1))
     walk = Walk(1)
-    walk.compare(conv, "conv")
+    walk.collect_convolutions(conv, "conv")
     assert [(c.shared, c.local, c.full) for c in walk.convolutions] == [(100, 10**8, 10**12)]
 
 
