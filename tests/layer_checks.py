@@ -1,4 +1,4 @@
-"""What every layer promises, checked in one call; and helpers to compare a layer with a reference."""
+"""`check_layer`, the checks that every layer passes; and helpers that compare a layer with a reference."""
 
 import inspect
 import json
@@ -28,34 +28,35 @@ def check_layer(
     every_argument: bool = True,
     **call: Any,
 ) -> None:
-    """Config and `.keras` round trips, shapes, one graph for all sizes, XLA, a SavedModel that loads without its class,
-    dtype policies, the training flag, and a gradient for every weight.
+    """Check config and `.keras` round trips, shapes, one graph for all sizes, XLA, a SavedModel that loads without the
+    class, dtype policies, the training flag, and a gradient for every weight.
 
     Args:
-        arguments: init arguments of `cls`; with `every_argument` all of them, away from their defaults, so that a lost
-            one is noticed.
-        inputs: from a batch and a length to the arrays of `call`, by name; axes that follow them are dynamic.
-        folder: where a model may be saved.
-        call: what `call` takes that is no tensor.
+        arguments: init arguments of `cls`; with `every_argument` all of them, different from their defaults, so that a
+            lost one is noticed.
+        inputs: function of batch and length that returns the arrays for `call`, by name; axes that depend on batch or
+            length are dynamic.
+        folder: for saved models.
+        call: arguments of `call` that are not tensors.
     """
     small, large = tensors(inputs(2, 5)), tensors(inputs(3, 8))
     check_config(cls, arguments, every_argument)
 
     layer = make(cls, arguments, name="layer")
-    symbolic = keras.tree.map_structure(symbol, small, large)
+    symbolic = keras.tree.map_structure(symbolic_input, small, large)
     outputs = layer(**symbolic, **call)
     model = keras.Model(keras.tree.flatten(symbolic), outputs)
     randomize(layer)
-    sizes = [(given, layer(**given, **call)) for given in (small, large)]
+    sizes = [(arrays, layer(**arrays, **call)) for arrays in (small, large)]
     for _, eager in sizes:
         keras.tree.map_structure(assert_same_shape, outputs, eager)
     static = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), small)
     assert shapes(make(cls, arguments)(**static, **call)) == shapes(sizes[0][1])
 
     check_saving(model, *sizes[0], folder)
-    graph = check_one_graph(lambda given: layer(**given, **call), symbolic, sizes)
+    graph = check_one_graph(lambda arrays: layer(**arrays, **call), symbolic, sizes)
     check_export(layer, graph, *sizes[0], folder)
-    check_xla(lambda given: layer(**given, **call), *sizes[0])
+    check_xla(lambda arrays: layer(**arrays, **call), *sizes[0])
     check_training(layer, *sizes[0], call)
     check_policies(cls, arguments, small, call)
     check_gradients(layer, lambda: layer(**small, **call))
@@ -64,38 +65,40 @@ def check_layer(
 def check_config(cls: type[keras.layers.Layer], arguments: Mapping[str, Any], every_argument: bool = True) -> None:
     if every_argument:
         parameters = set(inspect.signature(cls).parameters)
-        own = parameters - set(inspect.signature(keras.layers.Layer).parameters) - {"kwargs"}
-        assert set(arguments) == own, f"give check_layer every argument of {cls.__name__}: {sorted(own)}"
-        for name in own:
+        own_parameters = parameters - set(inspect.signature(keras.layers.Layer).parameters) - {"kwargs"}
+        assert set(arguments) == own_parameters, (
+            f"pass check_layer every argument of {cls.__name__}: {sorted(own_parameters)}"
+        )
+        for name in own_parameters:
             assert arguments[name] != inspect.signature(cls).parameters[name].default, f"{name} is the default"
     config = make(cls, arguments, name="layer", dtype="mixed_bfloat16").get_config()
     plain = {name: value for name, value in arguments.items() if not callable(value)}
     assert {name: config[name] for name in plain} == plain
-    again = cls.from_config(json.loads(json.dumps(config)))
-    assert json.dumps(again.get_config()) == json.dumps(config)
-    assert again.compute_dtype == "bfloat16"
-    assert again.name == "layer"
+    restored = cls.from_config(json.loads(json.dumps(config)))
+    assert json.dumps(restored.get_config()) == json.dumps(config)
+    assert restored.compute_dtype == "bfloat16"
+    assert restored.name == "layer"
 
 
 def make(cls: type[keras.layers.Layer], arguments: Mapping[str, Any], **options: Any) -> keras.layers.Layer:
-    """A fresh layer; arguments that are layers are given as functions that make them, with the same dtype policy."""
+    """-> a new layer; callable arguments are functions that make layers, with the same dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(options.get("dtype", before))
     try:
-        given = {name: value() if callable(value) else value for name, value in arguments.items()}
-        return cls(**given, **options)
+        values = {name: value() if callable(value) else value for name, value in arguments.items()}
+        return cls(**values, **options)
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def check_saving(model: keras.Model, given: Arrays, expected: Arrays, folder: Path) -> None:
+def check_saving(model: keras.Model, inputs: Arrays, expected: Arrays, folder: Path) -> None:
     path = folder / "model.keras"
     model.save(path)
-    assert_close(keras.models.load_model(path)(keras.tree.flatten(given)), expected, 0)
+    assert_close(keras.models.load_model(path)(keras.tree.flatten(inputs)), expected, 0)
 
 
 def check_one_graph(function: Callable, symbolic: Arrays, sizes: list[tuple[Arrays, Arrays]]) -> Callable:
-    """-> the graph, of flat inputs and outputs that have names."""
+    """-> the graph, with flat, named inputs and outputs."""
     traces = []
     specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{n}") for n, x in enumerate(keras.tree.flatten(symbolic))]
 
@@ -105,8 +108,8 @@ def check_one_graph(function: Callable, symbolic: Arrays, sizes: list[tuple[Arra
         outputs = keras.tree.flatten(function(keras.tree.pack_sequence_as(symbolic, tensors)))
         return {f"output_{n}": x for n, x in enumerate(outputs)}
 
-    for given, expected in sizes:
-        assert_close(in_order(graph(*keras.tree.flatten(given))), expected, 1e-5)
+    for inputs, expected in sizes:
+        assert_close(in_order(graph(*keras.tree.flatten(inputs))), expected, 1e-5)
     assert len(traces) == 1
     return graph
 
@@ -115,38 +118,38 @@ def in_order(outputs: Mapping[str, tf.Tensor]) -> list[tf.Tensor]:
     return [outputs[f"output_{n}"] for n in range(len(outputs))]
 
 
-def check_export(layer: keras.layers.Layer, graph: Any, given: Arrays, expected: Arrays, folder: Path) -> None:
-    """A SavedModel of plain TensorFlow operations, for any batch and length, computes the same."""
+def check_export(layer: keras.layers.Layer, graph: Any, inputs: Arrays, expected: Arrays, folder: Path) -> None:
+    """Check that a SavedModel of plain TensorFlow operations, for any batch and length, gives the same outputs."""
     module = tf.Module()
     module.weights = [variable.value for variable in layer.variables]
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # as kerasnets.export
     tf.saved_model.save(module, str(folder / "export"), graph.get_concrete_function(), options)
-    served = tf.saved_model.load(str(folder / "export")).signatures["serving_default"]
-    answers = served(**{f"input_{n}": x for n, x in enumerate(keras.tree.flatten(given))})
-    assert_close(in_order(answers), expected, 1e-5)
+    signature = tf.saved_model.load(str(folder / "export")).signatures["serving_default"]
+    outputs = signature(**{f"input_{n}": x for n, x in enumerate(keras.tree.flatten(inputs))})
+    assert_close(in_order(outputs), expected, 1e-5)
 
 
-def check_xla(function: Callable, given: Arrays, expected: Arrays) -> None:
-    assert_close(tf.function(function, jit_compile=True)(given), expected, 1e-5)
+def check_xla(function: Callable, inputs: Arrays, expected: Arrays) -> None:
+    assert_close(tf.function(function, jit_compile=True)(inputs), expected, 1e-5)
 
 
-def check_training(layer: keras.layers.Layer, given: Arrays, expected: Arrays, call: Any) -> None:
-    """Without the flag it infers; inference is the same every time; in training a layer with dropout is not."""
+def check_training(layer: keras.layers.Layer, inputs: Arrays, expected: Arrays, call: Any) -> None:
+    """Check that inference is the default and deterministic, and training random if the layer has dropout."""
     if "training" not in inspect.signature(layer.call).parameters:
         return
-    assert_close(layer(**given, **call, training=False), expected, 0)
-    rates = [part.rate for part in layer._flatten_layers() if isinstance(part, keras.layers.Dropout)]
+    assert_close(layer(**inputs, **call, training=False), expected, 0)
+    rates = [sublayer.rate for sublayer in layer._flatten_layers() if isinstance(sublayer, keras.layers.Dropout)]
     if any(rates):
         # A small layer may drop the same twice, but not eight times.
-        first, *others = (keras.tree.flatten(layer(**given, **call, training=True)) for _ in range(8))
+        first, *others = (keras.tree.flatten(layer(**inputs, **call, training=True)) for _ in range(8))
         assert any(np.abs(a - b).max() > 1e-4 for other in others for a, b in zip(first, other, strict=True))
 
 
-def check_policies(cls: type[keras.layers.Layer], arguments: Any, given: Arrays, call: Any) -> None:
+def check_policies(cls: type[keras.layers.Layer], arguments: Any, inputs: Arrays, call: Any) -> None:
     for policy, dtype in POLICIES.items():
         layer = make(cls, arguments, dtype=policy)
         with tf.GradientTape() as tape:
-            outputs = layer(**given, **call)
+            outputs = layer(**inputs, **call)
             total = probe(outputs)
         for output in keras.tree.flatten(outputs):
             assert output.dtype.name == dtype, policy
@@ -167,13 +170,13 @@ def check_gradients(layer: keras.layers.Layer, outputs: Callable[[], Arrays]) ->
 
 
 def probe(outputs: Arrays) -> tf.Tensor:
-    """-> a sum of all outputs, each with a random weight: its gradient tells them all apart."""
+    """-> the sum of all outputs with random weights: its gradient distinguishes all of them."""
     flat = keras.tree.flatten(outputs)
     return tf.add_n([tf.reduce_sum(x * tf.cast(normal(*x.shape, seed=n), x.dtype)) for n, x in enumerate(flat)])
 
 
 def value_and_gradients(function: Callable[[], Arrays], sources: Arrays) -> tuple[Arrays, Arrays]:
-    """-> what the function returns, and the gradients of its `probe` for the sources (tensors or Keras variables)."""
+    """-> the outputs, and the gradients of their `probe` for the sources (tensors or Keras variables)."""
     sources = keras.tree.map_structure(lambda x: x.value if isinstance(x, keras.Variable) else x, sources)
     with tf.GradientTape() as tape:
         tape.watch(sources)
@@ -183,7 +186,7 @@ def value_and_gradients(function: Callable[[], Arrays], sources: Arrays) -> tupl
 
 
 def assert_close(ours: Arrays, theirs: Arrays, tolerance: float = 1e-5) -> None:
-    """Arrays in any nesting are alike, within `tolerance` of the largest number of each (or of 1, if that is more)."""
+    """Compare nested arrays, with `tolerance` relative to the largest number of each (or to 1, if that is larger)."""
     ours, theirs = keras.tree.flatten(ours), keras.tree.flatten(theirs)
     assert len(ours) == len(theirs)
     for x, y in zip(ours, theirs, strict=True):
@@ -193,7 +196,7 @@ def assert_close(ours: Arrays, theirs: Arrays, tolerance: float = 1e-5) -> None:
 
 
 def randomize(layer: keras.layers.Layer, seed: int = 1, scale: float = 0.3) -> None:
-    """Adds noise to all weights, so that none of them is a one or a zero that hides a mistake."""
+    """Add noise to all weights, so that no one or zero hides a mistake."""
     for n, weight in enumerate(layer.trainable_variables):
         weight.assign(weight + normal(*weight.shape, seed=seed + n, scale=scale))
 
@@ -202,7 +205,7 @@ def tensors(arrays: Arrays) -> Arrays:
     return keras.tree.map_structure(tf.convert_to_tensor, arrays)
 
 
-def symbol(small: tf.Tensor, large: tf.Tensor) -> Any:
+def symbolic_input(small: tf.Tensor, large: tf.Tensor) -> Any:
     axes = zip(small.shape, large.shape, strict=True)
     return keras.Input(batch_shape=[a if a == b else None for a, b in axes], dtype=small.dtype.name)
 

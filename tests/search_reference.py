@@ -1,4 +1,4 @@
-"""Searches written out, one sentence at a time and without a cache."""
+"""Reference searches: one sentence at a time, without a cache."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def log_softmax(logits):
 
 
 def plain_greedy(next_logits, limit):
-    """The search without a cache: all the tokens so far go through the model for every new one."""
+    """Greedy search that runs the model on all tokens so far for every new one."""
     tokens, log_probability = [], 0.0
     while len(tokens) < limit and (not tokens or tokens[-1] != END):
         scores = log_softmax(next_logits([START, *tokens]))
@@ -21,19 +21,19 @@ def plain_greedy(next_logits, limit):
 
 
 def plain_beams(next_logits, limit, alpha, beams, end=END, stops=True):
-    """Beam search as one would write it down: no caches, no batch, Python lists. -> [(tokens, score), ...]"""
+    """Beam search without caches or batches, in Python lists -> [(tokens, score), ...]"""
     live, finished = [((), 0.0)], []
     for length in range(1, limit + 1):
-        each = [
+        candidates = [
             (total + scores[token], (*tokens, token))
             for tokens, total in live
             for scores in [log_softmax(next_logits([START, *tokens]))]
             for token in range(len(scores))
         ]
-        each = sorted(each, reverse=True, key=lambda pair: pair[0])[: 2 * beams]
-        finished += [(t, total / length**alpha) for total, t in each if t[-1] == end or length == limit]
+        candidates = sorted(candidates, reverse=True, key=lambda pair: pair[0])[: 2 * beams]
+        finished += [(t, total / length**alpha) for total, t in candidates if t[-1] == end or length == limit]
         finished = sorted(finished, key=lambda pair: -pair[1])[:beams]
-        live = [(t, total) for total, t in each if t[-1] != end][:beams]
+        live = [(t, total) for total, t in candidates if t[-1] != end][:beams]
         longest = limit if alpha >= 0 else length + 1
         if stops and len(finished) == beams and finished[0][1] >= live[0][1] / longest**alpha:
             break

@@ -226,7 +226,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 def test_a_picture_that_is_too_small_is_refused():
-    with pytest.raises(RequestError, match="3×3 are too small for 2 blocks"):
+    with pytest.raises(RequestError, match="3×3 are too small for 2 stages"):
         program.main(["image_classification/quick", "--image-size", "3"])
 
 
@@ -237,7 +237,7 @@ def test_a_picture_that_is_too_small_is_refused():
     ("call", "words"),
     [
         (lambda: describe(ConvNet(3)), "model is not built"),
-        (lambda: describe(conv_net((None, None, 3))), "built for pictures of any size"),
+        (lambda: describe(conv_net((None, None, 3))), "built for images of any size"),
         (lambda: describe(conv_net(), length=0), "length is 0"),
     ],
 )
