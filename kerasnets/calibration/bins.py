@@ -15,7 +15,7 @@ BINS = 15
 class Bins:
     """Examples binned by the probability of their most probable class: BINS intervals (a, b] of equal width in 0..1.
 
-    Attributes, for each interval, 0 if it is empty: confidence, the mean probability; accuracy, the share of right
+    Attributes, for each interval, 0 if it is empty: confidence, the mean probability; accuracy, the share of correct
         answers; count of examples.
     """
 
@@ -24,8 +24,8 @@ class Bins:
     count: list[int]
 
     @classmethod
-    def of(cls, sums: np.ndarray) -> "Bins":
-        """sums [3, BINS]: of probabilities, of right answers, of examples."""
+    def from_sums(cls, sums: np.ndarray) -> "Bins":
+        """sums [3, BINS]: of probabilities, of correct answers, of examples."""
         confidence, accuracy = sums[:2] / np.maximum(sums[2], 1)
         return cls(confidence.tolist(), accuracy.tolist(), sums[2].astype(int).tolist())
 
@@ -37,12 +37,12 @@ class Bins:
         return float(np.average(gaps, weights=self.count)) if any(self.count) else math.nan
 
 
-def sums(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """confidence and right [N] -> the sums for `Bins.of`, [3, BINS]."""
+def bin_sums(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """confidence and correct [N] -> the sums for `Bins.from_sums`, [3, BINS]."""
     bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
-    return np.array([np.bincount(bins, weights, BINS) for weights in (confidence, right, np.ones(len(bins)))])
+    return np.array([np.bincount(bins, weights, BINS) for weights in (confidence, correct, np.ones(len(bins)))])
 
 
-def expected_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """probabilities [N, V], labels [N] -> expected calibration error."""
-    return Bins.of(sums(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)).error
+    return Bins.from_sums(bin_sums(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)).error

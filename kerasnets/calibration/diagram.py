@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kerasnets.calibration.temperature import Calibration
 
 
-def draw(calibration: Calibration, path: Path) -> None:
+def draw_reliability(calibration: Calibration, path: Path) -> None:
     """Write the reliability diagram (Guo et al. 2017, figure 1): accuracy by confidence, before and after, the gap
     between the two, and below the number of examples in each interval."""
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def draw(calibration: Calibration, path: Path) -> None:
     for (upper, lower), (name, temperature, bins, error, loss) in zip(axes.T, panels, strict=True):
         draw_accuracy(upper, bins)
         upper.set_title(f"{name}: T = {temperature:.3g}   ECE {error:.2%}   NLL {loss:.4f}", fontsize=12)
-        lower.bar(places(), bins.count, 0.9 / BINS, color="tab:gray")
+        lower.bar(bin_centers(), bins.count, 0.9 / BINS, color="tab:gray")
         lower.set_xlabel("confidence: probability of the most probable answer", fontsize=11)
         lower.set_xlim(0, 1)
     axes[0, 0].set_ylabel("accuracy: share of right answers", fontsize=11)
@@ -40,8 +40,12 @@ def draw(calibration: Calibration, path: Path) -> None:
 
 
 def draw_accuracy(axes: Any, bins: Bins) -> None:
-    there = np.array(bins.count) > 0
-    x, accuracy, confidence = places()[there], np.array(bins.accuracy)[there], np.array(bins.confidence)[there]
+    nonempty = np.array(bins.count) > 0
+    x, accuracy, confidence = (
+        bin_centers()[nonempty],
+        np.array(bins.accuracy)[nonempty],
+        np.array(bins.confidence)[nonempty],
+    )
     axes.bar(x, accuracy, 0.9 / BINS, color="tab:blue", label="accuracy")
     axes.bar(
         x,
@@ -59,6 +63,6 @@ def draw_accuracy(axes: Any, bins: Bins) -> None:
     axes.grid(alpha=0.3)
 
 
-def places() -> np.ndarray:
-    """-> the middle of each interval."""
+def bin_centers() -> np.ndarray:
+    """-> the center of each interval."""
     return (np.arange(BINS) + 0.5) / BINS

@@ -1,7 +1,8 @@
 """Temperature scaling (Guo et al. 2017, section 4.2): one number that calibrates a network's probabilities.
 
-A network is calibrated if 80 % of its answers with confidence 80 % are right. Most trained networks are overconfident;
-softmax(logits / T) with T above 1 is less confident, and no answer changes, since the order of the logits does not.
+A network is calibrated if 80 % of its answers with confidence 80 % are correct. Most trained networks are
+overconfident; softmax(logits / T) with T above 1 is less confident, and no answer changes, since the order of the
+logits does not.
 
     N examples, V classes or tokens
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasnets.calibration.bins import BINS, Bins, sums
+from kerasnets.calibration.bins import BINS, Bins, bin_sums
 from kerasnets.checks import RequestError
 
 FILE = "calibration.json"
@@ -58,7 +59,7 @@ def load_temperature(directory: Path | None) -> float:
         temperature = math.nan
     if not LOWEST <= temperature <= HIGHEST:
         raise RequestError(
-            f"{directory / FILE} has no temperature from {LOWEST} to {HIGHEST}; remove it to use no calibration."
+            f"{directory / FILE} has no temperature from {LOWEST} to {HIGHEST}; remove it to disable calibration."
         )
     return temperature
 
@@ -114,15 +115,15 @@ def likelihood_slopes(batches: Batches, inverses: np.ndarray) -> np.ndarray:
             raise FloatingPointError(
                 "calibration found logits that are NaN or infinite; train with a lower learning rate."
             )
-        below = logits - logits.max(axis=1, keepdims=True)  # [N, V], 0 at the top
+        shifted = logits - logits.max(axis=1, keepdims=True)  # [N, V], 0 at the top
         examples += len(labels)
-        slopes -= below[np.arange(len(labels)), labels].sum(dtype=np.float64)
-        weights = np.empty_like(below)
+        slopes -= shifted[np.arange(len(labels)), labels].sum(dtype=np.float64)
+        weights = np.empty_like(shifted)
         for n, inverse in enumerate(inverses):
-            np.exp(np.multiply(below, np.float32(inverse), out=weights), out=weights)
-            slopes[n] += (np.einsum("nv,nv->n", weights, below) / weights.sum(axis=1)).sum(dtype=np.float64)
+            np.exp(np.multiply(shifted, np.float32(inverse), out=weights), out=weights)
+            slopes[n] += (np.einsum("nv,nv->n", weights, shifted) / weights.sum(axis=1)).sum(dtype=np.float64)
     if not examples:
-        raise RequestError("calibration found no example in the validation split; give a larger one.")
+        raise RequestError("calibration found no example in the validation split; use a larger one.")
     return slopes
 
 
@@ -133,10 +134,10 @@ class Totals:
         self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        below = (logits - logits.max(axis=1, keepdims=True)) / np.float32(self.temperature)
-        total = np.exp(below).sum(axis=1)  # exp(0) of it belongs to the most probable class
-        self.loss += (np.log(total) - below[np.arange(len(labels)), labels]).sum(dtype=np.float64)
-        self.sums += sums(1 / total, logits.argmax(axis=1) == labels)
+        shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(self.temperature)
+        total = np.exp(shifted).sum(axis=1)  # exp(0) of the most probable class is one of its terms
+        self.loss += (np.log(total) - shifted[np.arange(len(labels)), labels]).sum(dtype=np.float64)
+        self.sums += bin_sums(1 / total, logits.argmax(axis=1) == labels)
 
     @property
     def examples(self) -> int:
@@ -148,4 +149,4 @@ class Totals:
 
     @property
     def bins(self) -> Bins:
-        return Bins.of(self.sums)
+        return Bins.from_sums(self.sums)

@@ -48,7 +48,7 @@ class ImageOptions(NetworkOptions):
 
     Attributes:
         spells: whether the network writes the name of the class; otherwise it returns a logit for each class.
-        convolutional: whether it has feature maps, `ConvNet.maps`, for Grad-CAM.
+        convolutional: whether it has feature maps, `ConvNet.feature_maps`, for Grad-CAM.
     """
 
     spells = False

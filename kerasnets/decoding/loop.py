@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-CAPACITY = 16  # initial positions of a cache; a full cache doubles
+INITIAL_CAPACITY = 16  # positions of a new cache; a full cache doubles
 
 
 class Decoder(Protocol):
-    """The search interface of a model. `memory` is a pair: tensors shared by all rows; tensors of each row [B, ...]."""
+    """The search interface of a model. `memory` is a pair: tensors shared by all rows; tensors of the rows [B, ...]."""
 
-    def start(self, given: Any, length: int) -> tuple[Any, Any]:
+    def start(self, inputs: Any, length: int) -> tuple[Any, Any]:
         """-> memory, constant while decoding; cache, which steps update, with capacity for `length` positions."""
 
     def step(self, token: tf.Tensor, index: tf.Tensor, memory: Any, cache: Any) -> tuple[tf.Tensor, Any]:
@@ -42,56 +42,56 @@ def decode(
         results: names of the tensors of `state` to return.
     Returns: the results of all rows, in their order.
     """
-    shared, of_rows = memory
+    shared_memory, row_memory = memory
 
-    def run_some(rows, index, full, of_rows, cache, state, found):
-        added = tf.where(index < full, 0, tf.maximum(index, CAPACITY))
-        full, most = full + added, tf.size(rows)
+    def run_until_rows_end(rows, index, capacity, row_memory, cache, state, collected):
+        added = tf.where(index < capacity, 0, tf.maximum(index, INITIAL_CAPACITY))
+        capacity, batch = capacity + added, tf.size(rows)
         cache = tf.nest.map_structure(copy, model.extend(cache, added, write_cache_in_place))
 
         def step(token, index, cache):
-            return model.step(token, index, (shared, of_rows), cache)
+            return model.step(token, index, (shared_memory, row_memory), cache)
 
-        def goes_on(index, cache, state):
-            return (index < full) & (4 * tf.reduce_sum(tf.cast(state["ended"], tf.int32)) < most)
+        def should_continue(index, cache, state):
+            return (index < capacity) & (4 * tf.reduce_sum(tf.cast(state["ended"], tf.int32)) < batch)
 
         def advance_all(index, cache, state):
             state, cache = advance(state, index, step, cache)
             return index + 1, cache, state
 
-        index, cache, state = loop(goes_on, advance_all, (index, cache, state))
-        places = rows[:, tf.newaxis]
-        found = {name: tf.tensor_scatter_nd_update(found[name], places, state[name]) for name in results}
+        index, cache, state = loop(should_continue, advance_all, (index, cache, state))
+        indices = rows[:, tf.newaxis]
+        collected = {name: tf.tensor_scatter_nd_update(collected[name], indices, state[name]) for name in results}
         active = tf.where(~state["ended"])[:, 0]
-        rows, of_rows, cache, state = tf.nest.map_structure(
-            lambda x: tf.gather(x, active), (rows, of_rows, cache, state)
+        rows, row_memory, cache, state = tf.nest.map_structure(
+            lambda x: tf.gather(x, active), (rows, row_memory, cache, state)
         )
-        return rows, index, full, of_rows, cache, state, found
+        return rows, index, capacity, row_memory, cache, state, collected
 
-    rows, found = tf.range(tf.size(state["ended"])), {name: tf.zeros_like(state[name]) for name in results}
-    variables = (rows, tf.constant(0), tf.constant(0), of_rows, cache, state, found)
-    grown = model.extend(
-        cache, tf.raw_ops.PlaceholderWithDefault(input=CAPACITY, shape=[])
+    rows, collected = tf.range(tf.size(state["ended"])), {name: tf.zeros_like(state[name]) for name in results}
+    variables = (rows, tf.constant(0), tf.constant(0), row_memory, cache, state, collected)
+    extended = model.extend(
+        cache, tf.raw_ops.PlaceholderWithDefault(input=INITIAL_CAPACITY, shape=[])
     )  # a size that the graph does not know
-    shapes = (*variables[:3], of_rows, grown, state, found)
-    found = loop(lambda rows, *_: tf.size(rows) > 0, run_some, variables, shapes)[-1]
-    return tuple(found[name] for name in results)
+    shapes = (*variables[:3], row_memory, extended, state, collected)
+    collected = loop(lambda rows, *_: tf.size(rows) > 0, run_until_rows_end, variables, shapes)[-1]
+    return tuple(collected[name] for name in results)
 
 
 def loop(condition: Callable, body: Callable, variables: Any, like: Any = None) -> Any:
-    """Run tf.while_loop; tensors may change size in the first axis, and in the axes without a fixed size in `like`."""
+    """Run tf.while_loop; tensors may change size in the first axis, and in the axes of unknown size in `like`."""
     shapes = tf.nest.map_structure(
         lambda x: tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else []), variables if like is None else like
     )
 
-    def shaped(*given):
-        after = body(*given)
+    def body_with_shapes(*variables):
+        after = body(*variables)
         if not tf.executing_eagerly():
             for tensor, shape in zip(tf.nest.flatten(after), tf.nest.flatten(shapes), strict=True):
                 tensor.set_shape(shape)  # lost by broadcasting with sizes that the graph does not know
         return after
 
-    return tf.while_loop(condition, shaped, variables, shape_invariants=shapes, parallel_iterations=1)
+    return tf.while_loop(condition, body_with_shapes, variables, shape_invariants=shapes, parallel_iterations=1)
 
 
 def copy(x: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
 # Bounds of 1 / temperature. Temperatures above 10^6 hardly change probabilities any more, and a token with the logit
 # -10^9 is still not drawn; with lower temperatures, the product with a logit would not be finite.
-LEAST, MOST = 1e-6, 1e38
+MIN_SCALE, MAX_SCALE = 1e-6, 1e38
 BITS = 23  # of a random number: few enough that (1 - 2^-BITS) · x is below x for any float32 x
 
 
@@ -42,7 +42,7 @@ def sample(
     first: tf.Tensor,
     lengths: tf.Tensor,
     options: Options,
-    chances: tf.Tensor,
+    random_numbers: tf.Tensor,
     seen: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, Any]:
     """Draw a token at every position from the model's probabilities, as the options change them.
@@ -50,28 +50,28 @@ def sample(
     A row's tokens do not depend on other rows.
 
     Args: step, memory, cache: of the model, tensors of the cache [B, ...]; first int32 [B]: the previous token;
-        lengths int32 [B], 1 or more; chances float32 [B, L]: see `uniform`; seen bool [B, V]: tokens that have
+        lengths int32 [B], 1 or more; random_numbers float32 [B, L]: see `uniform`; seen bool [B, V]: tokens that have
         occurred.
     Returns: tokens int32 [B, L], 0 after the row's length; log probability of each row [B] under the model without any
         option; the cache after the row's length.
     """
     longest = tf.reduce_max(lengths)
-    # Temperature 0 is a very small one, at which chance matters only among equal logits; 0 then takes the first.
-    chances = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, chances)
-    chances = tf.transpose(chances)[..., tf.newaxis]  # [L, B, 1]
-    scale = inverse(options.temperature)
+    # Temperature 0 is a very small one, at which the random number matters only among equal logits: 0 takes the first.
+    random_numbers = tf.where((options.temperature == 0)[:, tf.newaxis], 0.0, random_numbers)
+    random_numbers = tf.transpose(random_numbers)[..., tf.newaxis]  # [L, B, 1]
+    scale = inverse_temperature(options.temperature)
 
     def run(limited, ragged):
         def advance(index, token, cache, tokens, losses, seen):
             logits, after = step(token, index, memory, cache)
-            chance = tf.gather(chances, index)
+            random_number = tf.gather(random_numbers, index)
             if limited:
-                token = pick_within(logits, seen, options, scale, chance)
+                token = pick_by_options(logits, seen, options, scale, random_number)
                 seen |= tf.one_hot(token, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
             else:
-                token = pick(weigh(logits, scale), chance)
+                token = pick(softmax_weights(logits, scale), random_number)
             if ragged:
-                after = tf.nest.map_structure(functools.partial(choose, index < lengths), after, cache)
+                after = tf.nest.map_structure(functools.partial(select_rows, index < lengths), after, cache)
             loss, _ = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=token)
             return index + 1, token, after, tokens.write(index, token), losses.write(index, loss), seen
 
@@ -81,38 +81,44 @@ def sample(
         )
         return tokens.stack(), losses.stack(), after
 
-    # Leave out of the loop what no row uses: with few rows, the overhead of an operation exceeds its computation.
-    ways = [functools.partial(run, limited, ragged) for limited in (False, True) for ragged in (False, True)]
+    # Omit operations that no row needs: with few rows, the overhead of an operation exceeds its computation.
+    loops = [functools.partial(run, limited, ragged) for limited in (False, True) for ragged in (False, True)]
     ragged = tf.reduce_any(lengths < longest)
-    tokens, losses, cache = tf.switch_case(2 * tf.cast(options.limited(), tf.int32) + tf.cast(ragged, tf.int32), ways)
-    there = tf.sequence_mask(lengths, longest)
-    return tf.where(there, tf.transpose(tokens), 0), -tf.reduce_sum(tf.where(there, tf.transpose(losses), 0), 1), cache
+    tokens, losses, cache = tf.switch_case(2 * tf.cast(options.limited(), tf.int32) + tf.cast(ragged, tf.int32), loops)
+    valid = tf.sequence_mask(lengths, longest)
+    return tf.where(valid, tf.transpose(tokens), 0), -tf.reduce_sum(tf.where(valid, tf.transpose(losses), 0), 1), cache
 
 
-def choose(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+def select_rows(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     """rows bool [B], new and old [B, ...] -> the rows of new where True, of old where False."""
     return tf.raw_ops.Select(condition=rows, x=new, y=old)  # copies rows, where `tf.where` broadcasts numbers
 
 
-def draw(logits: tf.Tensor, options: Options, chance: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
-    """Draw one token per row: logits [B, V], chance [B] (see `uniform`), seen bool [B, V]: tokens that have occurred
-    -> int32 [B].
+def draw(logits: tf.Tensor, options: Options, random_number: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    """Draw one token per row -> int32 [B].
+
+    Args: logits [B, V]; random_number [B]: see `uniform`; seen bool [B, V]: tokens that have occurred.
+
 
     Inverse transform sampling: it takes the token at which the cumulative weight, in the vocabulary's order, exceeds
-    `chance` times the total; tokens past top_k and top_p have weight 0.
+    `random_number` times the total; tokens past top_k and top_p have weight 0.
     """
-    chance = tf.where(options.temperature == 0, 0.0, chance)
-    return pick_within(logits, seen, options, inverse(options.temperature), chance[:, tf.newaxis])
+    random_number = tf.where(options.temperature == 0, 0.0, random_number)
+    return pick_by_options(
+        logits, seen, options, inverse_temperature(options.temperature), random_number[:, tf.newaxis]
+    )
 
 
-def pick_within(logits: tf.Tensor, seen: tf.Tensor, options: Options, scale: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """As `draw`, with scale and chance [B, 1] computed from the temperature beforehand, outside the loop."""
-    return pick(limit(weigh(penalize(logits, seen, options), scale), options), chance)
+def pick_by_options(
+    logits: tf.Tensor, seen: tf.Tensor, options: Options, scale: tf.Tensor, random_number: tf.Tensor
+) -> tf.Tensor:
+    """As `draw`, with scale and random_number [B, 1] computed from the temperature beforehand, outside the loop."""
+    return pick(truncate(softmax_weights(penalize(logits, seen, options), scale), options), random_number)
 
 
-def inverse(temperature: tf.Tensor) -> tf.Tensor:
+def inverse_temperature(temperature: tf.Tensor) -> tf.Tensor:
     """temperature [B] -> 1 / temperature [B, 1]."""
-    return tf.clip_by_value(1 / temperature, LEAST, MOST)[:, tf.newaxis]
+    return tf.clip_by_value(1 / temperature, MIN_SCALE, MAX_SCALE)[:, tf.newaxis]
 
 
 def penalize(logits: tf.Tensor, seen: tf.Tensor, options: Options) -> tf.Tensor:
@@ -120,17 +126,18 @@ def penalize(logits: tf.Tensor, seen: tf.Tensor, options: Options) -> tf.Tensor:
     return tf.where(seen, tf.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def weigh(logits: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+def softmax_weights(logits: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """logits [B, V], scale [B, 1] -> unnormalized softmax(scale · logits), whose maximum is 1."""
     return tf.exp((logits - tf.reduce_max(logits, axis=-1, keepdims=True)) * scale)
 
 
-def limit(weights: tf.Tensor, options: Options) -> tf.Tensor:
+def truncate(weights: tf.Tensor, options: Options) -> tf.Tensor:
     """weights [B, V] -> the same, 0 past top_k and top_p."""
     size = weights.shape[-1]
     best, tokens = tf.math.top_k(weights, size)
-    until = tf.cumsum(best, axis=-1)
-    within = (until - best < options.top_p[:, tf.newaxis] * until[:, -1:]) | (options.top_p[:, tf.newaxis] >= 1)
+    cumulative = tf.cumsum(best, axis=-1)
+    top_p = options.top_p[:, tf.newaxis]
+    within = (cumulative - best < top_p * cumulative[:, -1:]) | (top_p >= 1)
     count = tf.minimum(
         tf.reduce_sum(tf.cast(within, tf.int32), axis=-1), tf.where(options.top_k > 0, options.top_k, size)
     )
@@ -138,10 +145,12 @@ def limit(weights: tf.Tensor, options: Options) -> tf.Tensor:
     return tf.where(ranks < count[:, tf.newaxis], weights, 0.0)
 
 
-def pick(weights: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """weights [B, V], chance [B, 1] in [0, 1 - 2^-BITS] -> the token at `chance` of the total weight, int32 [B]."""
-    until = tf.cumsum(weights, axis=-1)
-    return tf.raw_ops.UpperBound(sorted_inputs=until, values=chance * until[:, -1:], out_type=tf.int32)[:, 0]
+def pick(weights: tf.Tensor, random_number: tf.Tensor) -> tf.Tensor:
+    """weights [B, V], random_number [B, 1] in [0, 1 - 2^-BITS] -> the token at this share of their sum, int32 [B]."""
+    cumulative = tf.cumsum(weights, axis=-1)
+    return tf.raw_ops.UpperBound(
+        sorted_inputs=cumulative, values=random_number * cumulative[:, -1:], out_type=tf.int32
+    )[:, 0]
 
 
 def uniform(seeds: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
@@ -153,17 +162,17 @@ def uniform(seeds: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     Args: seeds int64 [B]; positions int64 [B, L], 0 or more.
     Returns: float32 [B, L], multiples of 2^-23 in [0, 1).
     """
-    start = mix(tf.bitcast(seeds, tf.uint64))[:, tf.newaxis]
+    start = mix64(tf.bitcast(seeds, tf.uint64))[:, tf.newaxis]
     counter = start + tf.bitcast(positions + 1, tf.uint64) * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
-    return tf.cast(shifted(mix(counter), 64 - BITS), tf.float32) * 2.0**-BITS
+    return tf.cast(right_shift(mix64(counter), 64 - BITS), tf.float32) * 2.0**-BITS
 
 
-def mix(z: tf.Tensor) -> tf.Tensor:
+def mix64(z: tf.Tensor) -> tf.Tensor:
     """uint64 -> uint64, one to one; every bit depends on all bits of z."""
-    z = tf.bitwise.bitwise_xor(z, shifted(z, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    z = tf.bitwise.bitwise_xor(z, shifted(z, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    return tf.bitwise.bitwise_xor(z, shifted(z, 31))
+    z = tf.bitwise.bitwise_xor(z, right_shift(z, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    z = tf.bitwise.bitwise_xor(z, right_shift(z, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
+    return tf.bitwise.bitwise_xor(z, right_shift(z, 31))
 
 
-def shifted(z: tf.Tensor, bits: int) -> tf.Tensor:
+def right_shift(z: tf.Tensor, bits: int) -> tf.Tensor:
     return tf.bitwise.right_shift(z, tf.constant(bits, tf.uint64))

@@ -7,8 +7,8 @@ import tensorflow as tf
 from kerasnets.decoding.loop import Decoder, decode
 
 GROUP = 32  # neighbours in the vocabulary
-NEVER = -1e9  # log probability of a hypothesis that does not exist
-LEAST = tf.float32.min  # score of an ended sequence that does not exist: with α < 0 others can be below NEVER
+NO_HYPOTHESIS = -1e9  # log probability of a missing hypothesis
+NO_SEQUENCE = tf.float32.min  # score of a missing sequence: with α < 0 other scores can be below NO_HYPOTHESIS
 
 
 def greedy(
@@ -25,14 +25,14 @@ def greedy(
     def advance(state, index, step, cache):
         logits, cache = step(state["token"], index, cache)
         token = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        best = -log_sum(logits - tf.gather(logits, token, batch_dims=1)[:, tf.newaxis])
-        going = ~state["ended"]
-        token = tf.where(going, token, 0)
+        best = -log_sum_exp(logits - tf.gather(logits, token, batch_dims=1)[:, tf.newaxis])
+        active = ~state["ended"]
+        token = tf.where(active, token, 0)
         after = {
             "token": token,
             "ended": state["ended"] | (token == end) | (index + 1 >= state["limits"]),
-            "log_probability": state["log_probability"] + tf.where(going, best, 0.0),
-            "tokens": written(state["tokens"], token, index),
+            "log_probability": state["log_probability"] + tf.where(active, best, 0.0),
+            "tokens": write_token(state["tokens"], token, index),
             "limits": state["limits"],
         }
         return after, cache
@@ -69,7 +69,7 @@ def beam_search(
 
     Args: memory, cache: from `model.start`, for a length of 0; start, end: tokens; limits int32 [B], 1 or more:
         maximum tokens; length_penalty α float32 [B]; beams K.
-    Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; LEAST in place of missing
+    Returns: tokens int32 [B, K, L], 0 after the end token; scores [B, K], best first; NO_SEQUENCE in place of missing
         sequences.
     """
     longest = tf.reduce_max(limits)
@@ -78,37 +78,38 @@ def beam_search(
         logits, cache = step(state["token"], index, cache)
         total, parents, tokens = candidates(logits, state["log_probability"])
         limits, alpha = state["limits"][:, tf.newaxis], state["length_penalty"][:, tf.newaxis]
-        sequences = written(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
+        sequences = write_token(tf.gather(state["live"], parents, batch_dims=1), tokens, index)  # [A, 2K, L]
         ends = (tokens == end) | (index + 1 >= limits)
         # A row that has ended adds no sequences while it waits for others: its results do not depend on other rows.
-        found = ends & (total > NEVER / 2) & ~state["ended"][:, tf.newaxis]
-        scores = tf.where(found, score(total, index + 1, alpha), LEAST)
-        scores, place = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
-        finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), place, batch_dims=1)
-        total, place = tf.math.top_k(tf.where(ends, NEVER, total), beams)
+        finishes = ends & (total > NO_HYPOTHESIS / 2) & ~state["ended"][:, tf.newaxis]
+        scores = tf.where(finishes, score(total, index + 1, alpha), NO_SEQUENCE)
+        scores, chosen = tf.math.top_k(tf.concat([state["scores"], scores], axis=1), beams)
+        finished = tf.gather(tf.concat([state["finished"], sequences], axis=1), chosen, batch_dims=1)
+        total, chosen = tf.math.top_k(tf.where(ends, NO_HYPOTHESIS, total), beams)
         # The best score that a live hypothesis can still reach.
         bound = score(total[:, :1], tf.where(alpha >= 0, limits, index + 2), alpha)
         after = {
-            "token": tf.gather(tokens, place, batch_dims=1),
-            "live": tf.gather(sequences, place, batch_dims=1),
+            "token": tf.gather(tokens, chosen, batch_dims=1),
+            "live": tf.gather(sequences, chosen, batch_dims=1),
             "log_probability": total,
             "finished": finished,
             "scores": scores,
-            "ended": (index + 1 >= state["limits"]) | (scores[:, -1] > LEAST) & (scores[:, 0] >= bound[:, 0]),
+            "ended": (index + 1 >= state["limits"]) | (scores[:, -1] > NO_SEQUENCE) & (scores[:, 0] >= bound[:, 0]),
             "limits": state["limits"],
             "length_penalty": state["length_penalty"],
         }
-        return after, model.reorder(cache, tf.gather(parents, place, batch_dims=1))
+        return after, model.reorder(cache, tf.gather(parents, chosen, batch_dims=1))
 
     rows = tf.size(limits)
     empty = tf.zeros([rows, beams, longest], tf.int32)
-    first = tf.one_hot(tf.zeros_like(limits), beams, on_value=0.0, off_value=NEVER)  # all beams are the same at first
+    # All beams are equal at first, so only one of them exists.
+    log_probability = tf.one_hot(tf.zeros_like(limits), beams, on_value=0.0, off_value=NO_HYPOTHESIS)
     state = {
         "token": tf.fill([rows, beams], start),
         "live": empty,
-        "log_probability": first,
+        "log_probability": log_probability,
         "finished": empty,
-        "scores": tf.fill([rows, beams], LEAST),
+        "scores": tf.fill([rows, beams], NO_SEQUENCE),
         "ended": limits <= 0,
         "limits": limits,
         "length_penalty": length_penalty,
@@ -124,15 +125,15 @@ def candidates(logits: tf.Tensor, log_probability: tf.Tensor) -> tuple[tf.Tensor
     Returns: log probabilities, hypotheses and tokens of the continuations, each [A, 2K], best first.
     """
     beams, vocabulary = logits.shape[1:]
-    each = min(2 * beams, vocabulary)
-    best, tokens = largest(logits, each)  # first per hypothesis, so that fewer are summed and compared
-    rest = log_sum(logits - best[..., :1]) + best[..., 0]
-    total = (log_probability - rest)[..., tf.newaxis] + best  # [A, K, each]
-    total, place = tf.math.top_k(tf.reshape(total, [-1, beams * each]), min(2 * beams, beams * each))
-    return total, place // each, tf.gather(tf.reshape(tokens, [-1, beams * each]), place, batch_dims=1)
+    count = min(2 * beams, vocabulary)
+    best, tokens = fast_top_k(logits, count)  # first per hypothesis, so that fewer are summed and compared
+    log_total = log_sum_exp(logits - best[..., :1]) + best[..., 0]
+    total = (log_probability - log_total)[..., tf.newaxis] + best  # [A, K, count]
+    total, chosen = tf.math.top_k(tf.reshape(total, [-1, beams * count]), min(2 * beams, beams * count))
+    return total, chosen // count, tf.gather(tf.reshape(tokens, [-1, beams * count]), chosen, batch_dims=1)
 
 
-def largest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+def fast_top_k(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """tf.math.top_k of logits [A, K, V], several times as fast as TensorFlow's, which compares one number at a time.
 
     The `count` largest logits are in the `count` groups of GROUP neighbours with the largest maxima: it finds these
@@ -141,10 +142,10 @@ def largest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     beams, vocabulary = logits.shape[1:]
     if vocabulary <= 4 * count * GROUP:
         return tf.math.top_k(logits, count)
-    missing = -vocabulary % GROUP
-    if missing:
-        logits = tf.pad(logits, [[0, 0], [0, 0], [0, missing]], constant_values=logits.dtype.min)
-    groups = tf.reshape(logits, [-1, beams, (vocabulary + missing) // GROUP, GROUP])
+    padding = -vocabulary % GROUP
+    if padding:
+        logits = tf.pad(logits, [[0, 0], [0, 0], [0, padding]], constant_values=logits.dtype.min)
+    groups = tf.reshape(logits, [-1, beams, (vocabulary + padding) // GROUP, GROUP])
     _, chosen = tf.math.top_k(tf.reduce_max(groups, axis=-1), count, sorted=False)
     chosen = tf.sort(chosen)  # the first of equal logits wins, as in top_k
     within = tf.reshape(tf.gather(groups, chosen, batch_dims=2), [-1, beams, count * GROUP])
@@ -152,12 +153,12 @@ def largest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     return best, tf.gather(chosen, place // GROUP, batch_dims=2) * GROUP + place % GROUP
 
 
-def log_sum(logits: tf.Tensor) -> tf.Tensor:
+def log_sum_exp(logits: tf.Tensor) -> tf.Tensor:
     """logits [..., V], at most 0 -> log Σ exp, [...]."""
     return tf.math.log(tf.reduce_sum(tf.exp(logits), axis=-1))
 
 
-def written(sequences: tf.Tensor, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+def write_token(sequences: tf.Tensor, tokens: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """sequences [..., L], tokens [...] -> the sequences with the tokens at `index`."""
     return tf.where(tf.range(tf.shape(sequences)[-1]) == index, tokens[..., tf.newaxis], sequences)
 

@@ -1,4 +1,4 @@
-"""The layers of the three networks, each a subclass of `keras.layers.Layer` written with `keras.ops` alone.
+"""The layers of the three networks, each a subclass of `keras.layers.Layer` that uses only `keras.ops`.
 
 One legend of shapes holds everywhere:
 

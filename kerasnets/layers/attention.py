@@ -11,7 +11,7 @@ from keras import ops
 from kerasnets.checks import check_counts, check_fractions
 from kerasnets.layers.kernels.attention import attention, attention_weights, mask_bias
 from kerasnets.layers.linear import Linear
-from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
+from kerasnets.layers.masking import MaskedLayer, merge_masks, merge_padding_mask
 from kerasnets.layers.positions import rotate
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -54,10 +54,14 @@ class MultiHeadAttention(MaskedLayer):
             raise ValueError(f"the width {width} must be a multiple of num_heads, which is {self.num_heads}.")
         self.head_width = width // self.num_heads
         if self.rotary and self.head_width % 2:
-            raise ValueError(f"the width of a head is {self.head_width}; rotary turns pairs, so it must be even.")
+            raise ValueError(f"the width of a head is {self.head_width}; it must be even, since rotary rotates pairs.")
         self.groups = self.num_key_value_heads or self.num_heads
-        memory_shape, narrow = memory_shape or query_shape, self.groups * self.head_width
-        projections = {"query": (query_shape, width), "key": (memory_shape, narrow), "value": (memory_shape, narrow)}
+        memory_shape, key_width = memory_shape or query_shape, self.groups * self.head_width
+        projections = {
+            "query": (query_shape, width),
+            "key": (memory_shape, key_width),
+            "value": (memory_shape, key_width),
+        }
         for name, (shape, units) in (projections | {"out": (query_shape, width)}).items():
             # Three products, not one of three times the width: they run in parallel, and the result needs no split.
             projection = Linear(units, dtype=self.dtype_policy, name=name)
@@ -128,10 +132,10 @@ class MultiHeadAttention(MaskedLayer):
         memory_mask=None,
     ):
         if causal and memory is not None:
-            raise ValueError("causal attention is of a sequence on itself: give no memory, or an attention_mask.")
+            raise ValueError("causal is True; with a memory it must be False: pass an attention_mask instead.")
         if memory is None:
-            memory, memory_mask = query, all_valid(mask, query_mask)
-        bias = mask_bias(mask_sources(attention_mask, memory_mask))
+            memory, memory_mask = query, merge_masks(mask, query_mask)
+        bias = mask_bias(merge_padding_mask(attention_mask, memory_mask))
         keys, values = self.project(memory)
         return self.attend(query, keys, values, bias, causal, training=training)
 

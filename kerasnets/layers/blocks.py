@@ -8,7 +8,7 @@ from keras import ops
 from kerasnets.layers.attention import MultiHeadAttention
 from kerasnets.layers.feed_forward import FeedForward
 from kerasnets.layers.kernels.attention import mask_bias
-from kerasnets.layers.masking import MaskedLayer, all_valid, mask_sources
+from kerasnets.layers.masking import MaskedLayer, merge_masks, merge_padding_mask
 from kerasnets.layers.residual import Residual
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -36,7 +36,7 @@ class Block(MaskedLayer):
         self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
 
     def build_attention(self, name, x_shape, memory_shape=None):
-        """-> an attention layer, rotary only in self-attention: positions of two sequences have no distance."""
+        """-> an attention layer, rotary only in self-attention: distances are defined only within one sequence."""
         attention = MultiHeadAttention(
             self.num_heads,
             num_key_value_heads=self.num_key_value_heads,
@@ -97,7 +97,7 @@ class EncoderBlock(Block):
         return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
 
     def call(self, x, attention_mask=None, training=None, mask=None, x_mask=None):
-        valid = all_valid(mask, x_mask)
+        valid = merge_masks(mask, x_mask)
 
         def attend(y):
             return self.attention(y, attention_mask=attention_mask, query_mask=valid, training=training)
@@ -161,10 +161,10 @@ class DecoderBlock(Block):
 
     def call(self, x, memory=None, cross_mask=None, training=None, mask=None, x_mask=None, memory_mask=None):
         if (memory is None) != (self.cross_attention is None):
-            had, has = ("no memory" if absent is None else "a memory" for absent in (self.cross_attention, memory))
-            raise ValueError(f"the block was built with {had} and is called with {has}; it must be the same.")
+            built, called = ("no memory" if x is None else "a memory" for x in (self.cross_attention, memory))
+            raise ValueError(f"the block was built with {built} and is called with {called}; it must be the same.")
 
-        valid, cross_bias = all_valid(mask, x_mask), mask_bias(mask_sources(cross_mask, memory_mask))
+        valid, cross_bias = merge_masks(mask, x_mask), mask_bias(merge_padding_mask(cross_mask, memory_mask))
 
         def attend_self(y):
             return self.self_attention(y, causal=True, query_mask=valid, training=training)
@@ -173,21 +173,21 @@ class DecoderBlock(Block):
 
     def explain(self, x, memory, cross_mask=None):
         """As `call` -> [B, T, D], and the weights of self- and cross-attention, [B, N, T, T] and [B, N, T, S]."""
-        own = across = None
+        self_weights = cross_weights = None
         memory, bias = self.project(memory), mask_bias(cross_mask)
 
         def attend_self(y):
-            nonlocal own
+            nonlocal self_weights
             keys, values = self.self_attention.project(y)
-            own = self.self_attention.attention_weights(y, keys, causal=True)
+            self_weights = self.self_attention.attention_weights(y, keys, causal=True)
             return self.self_attention.attend(y, keys, values, causal=True)
 
         def attend_memory(y):
-            nonlocal across
-            across = self.cross_attention.attention_weights(y, memory[0], bias)
+            nonlocal cross_weights
+            cross_weights = self.cross_attention.attention_weights(y, memory[0], bias)
             return self.cross_attention.attend(y, *memory, bias)
 
-        return self.decode(x, attend_self, attend_memory), own, across
+        return self.decode(x, attend_self, attend_memory), self_weights, cross_weights
 
     def project(self, memory):
         """memory [B, S, D] -> its keys and values [B, G, S, H], the same for every step; None for None."""
@@ -213,8 +213,8 @@ class DecoderBlock(Block):
 
         return self.decode(rows, attend_self, None if memory is None else attend_memory), cache
 
-    def read(self, x):
-        """Like `call` without a memory: x [B, T, D] -> [B, T, D], and the keys and values of its T positions."""
+    def prefill(self, x):
+        """As `call` without a memory: x [B, T, D] -> [B, T, D], and the keys and values of its T positions."""
         keys = values = None
 
         def attend_self(y):
@@ -224,7 +224,7 @@ class DecoderBlock(Block):
 
         return self.decode(x, attend_self), (keys, values)
 
-    def start(self, batch, dtype):
+    def empty_cache(self, batch, dtype):
         """-> empty keys and values, each [batch, G, 0, H]."""
         attention = self.self_attention
         empty = ops.zeros((batch, attention.groups, 0, attention.head_width), dtype=dtype)

@@ -70,15 +70,15 @@ class KeyValueCache:
     writer: Callable = write_cache
 
     def extend(self, positions, writer=None):
-        """-> a cache with capacity for more `positions` of every hypothesis; a `writer` replaces that of the cache."""
+        """-> a cache with capacity for more `positions` of every hypothesis; a `writer` replaces its writer."""
         batch, hypotheses = ops.shape(self.visible)[:2]
         entries = positions * hypotheses
 
-        def more(x):
+        def grow(x):
             return ops.concatenate([x, ops.zeros((batch, x.shape[1], entries, x.shape[3]), x.dtype)], axis=2)
 
         visible = ops.concatenate([self.visible, ops.zeros((batch, hypotheses, entries), "bool")], axis=2)
-        return KeyValueCache([tuple(map(more, block)) for block in self.blocks], visible, writer or self.writer)
+        return KeyValueCache([tuple(map(grow, block)) for block in self.blocks], visible, writer or self.writer)
 
     def reorder(self, parents):
         """-> the cache of the hypotheses `parents` int [B, J] of each row."""
@@ -88,19 +88,19 @@ class KeyValueCache:
         """-> the attention bias [B, 1, K, E], with which each hypothesis attends only to its visible entries."""
         return mask_bias(self.visible)
 
-    def open(self, first):
-        """Begin a step: make entry first + k, which hypothesis k writes, visible to it.
+    def begin_step(self, first):
+        """Begin a step, in which each hypothesis k writes the entry first + k: make that entry visible to it.
 
-        Returns: the cache, and a `BlockCache` for each block; pass them to `close` after the step.
+        Returns: the cache, and a `BlockCache` for each block; pass them to `end_step` after the step.
         """
         batch, hypotheses, capacity = ops.shape(self.visible)
         entries = first + ops.arange(hypotheses, dtype="int32")
-        own = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(capacity, dtype="int32"), 0)  # [K, E]
-        cache = dataclasses.replace(self, visible=ops.logical_or(self.visible, own))
+        new = ops.expand_dims(entries, 1) == ops.expand_dims(ops.arange(capacity, dtype="int32"), 0)  # [K, E]
+        cache = dataclasses.replace(self, visible=ops.logical_or(self.visible, new))
         bias, slots = cache.bias(), slot_indices(entries, batch, self.blocks[0][0].shape[1], capacity)
         return cache, [BlockCache(*block, bias, slots, self.writer) for block in self.blocks]
 
-    def close(self, blocks):
+    def end_step(self, blocks):
         """-> the cache after a step, with the keys and values of its `BlockCache`s."""
         return dataclasses.replace(self, blocks=[(block.keys, block.values) for block in blocks])
 

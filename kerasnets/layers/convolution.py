@@ -73,8 +73,8 @@ class ConvBlock(keras.layers.Layer):
         extent = self.windows()[0][0]
         if self.padding == "valid" and any(side is not None and side < extent for side in x_shape[1:3]):
             raise ValueError(
-                f"a picture of {x_shape[1]}×{x_shape[2]} is smaller than the {extent}×{extent} that a kernel spans; "
-                f'padding must be "same", or the picture larger.'
+                f'the image is {x_shape[1]}×{x_shape[2]}; with padding "valid" it must be at least {extent}×{extent}, '
+                f"the extent of a kernel."
             )
         self.conv = Convolution(
             self.filters,
@@ -98,16 +98,16 @@ class ConvBlock(keras.layers.Layer):
         )
 
     def call(self, x, training=None):
-        return self.pooled(self.maps(x, training), training)
+        return self.pool_maps(self.feature_maps(x, training), training)
 
-    def maps(self, x, training=None):
+    def feature_maps(self, x, training=None):
         """x -> the feature maps [B, Y, X, filters] before pooling."""
         x = self.conv(x)
         if self.normalization is not None:
             x = self.norm(x, training=training)
         return self.activate(x)
 
-    def pooled(self, maps, training=None):
+    def pool_maps(self, maps, training=None):
         if self.pool_size > 1:
             pool = ops.max_pool if self.pooling == "max" else ops.average_pool
             # Keras on JAX requires explicit strides.
@@ -115,7 +115,7 @@ class ConvBlock(keras.layers.Layer):
         return self.drop(maps, training=training)
 
     def windows(self):
-        """-> [(extent of a window in pixels, its step), ...] in the order of the computation."""
+        """-> [(extent in pixels, step), ...] of the windows, in the order of the computation."""
         return [(self.dilation * (self.kernel_size - 1) + 1, self.strides), (self.pool_size, self.pool_size)]
 
     def compute_output_shape(self, x_shape):
@@ -188,7 +188,7 @@ class ResidualBlock(keras.layers.Layer):
         check_choice("norm", norm, "post", "pre")
         check_fractions(dropout=dropout)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that the sum is of the same pixels.")
+            raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that F(x) is aligned with x.")
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
         self.norm, self.dropout = norm, dropout
 
@@ -210,17 +210,17 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut.build(x_shape)
 
     def call(self, x, training=None):
-        return self.pooled(self.maps(x, training), training)
+        return self.pool_maps(self.feature_maps(x, training), training)
 
-    def maps(self, x, training=None):
-        """As `ConvBlock.maps`, for the sum."""
+    def feature_maps(self, x, training=None):
+        """As `ConvBlock.feature_maps`, for the sum."""
         h = ops.relu(self.first_norm(x, training=training)) if self.norm == "pre" else x
         change = self.second(self.first(h, training=training), training=training)
         total = change + (x if self.shortcut is None else self.shortcut(h, training=training))
         return total if self.norm == "pre" else ops.relu(total)
 
-    def pooled(self, maps, training=None):
-        """As `ConvBlock.pooled`, without pooling."""
+    def pool_maps(self, maps, training=None):
+        """As `ConvBlock.pool_maps`, without pooling."""
         return maps
 
     def windows(self):

@@ -30,27 +30,27 @@ class LocallyConnected2D(keras.layers.Layer):
         sides = x_shape[1:3]
         if None in sides or min(sides) < self.kernel_size:
             raise ValueError(
-                f"the picture is {sides[0]}×{sides[1]}; its size must be known, "
+                f"the image is {sides[0]}×{sides[1]}; both sides must be known "
                 f"and at least kernel_size, which is {self.kernel_size}."
             )
         window = self.kernel_size**2 * x_shape[-1]
         positions = self.compute_output_shape(x_shape)[1:3]
-        scale = keras.initializers.RandomNormal(stddev=(2 / window) ** 0.5)
-        self.kernel = self.add_weight((*positions, window, self.filters), scale, name="kernel")
+        initializer = keras.initializers.RandomNormal(stddev=(2 / window) ** 0.5)
+        self.kernel = self.add_weight((*positions, window, self.filters), initializer, name="kernel")
         self.bias = self.add_weight((*positions, self.filters), "zeros", name="bias")
 
     def call(self, x):
         pairs = zip(self.compute_output_shape(x.shape)[1:3], self.kernel.shape[:2], strict=True)
         if any(side is not None and side != built for side, built in pairs):
             raise ValueError(
-                f"the picture is {x.shape[1]}×{x.shape[2]}; it must have the size that the layer was built for."
+                f"the image is {x.shape[1]}×{x.shape[2]}; it must have the size that the layer was built for."
             )
-        rows, columns = (self.strides * count for count in self.kernel.shape[:2])
+        rows, columns = (self.strides * side for side in self.kernel.shape[:2])
         step = self.strides
         pixels = [
-            x[:, down : down + rows : step, right : right + columns : step]
-            for down in range(self.kernel_size)
-            for right in range(self.kernel_size)
+            x[:, row : row + rows : step, column : column + columns : step]
+            for row in range(self.kernel_size)
+            for column in range(self.kernel_size)
         ]
         return ops.einsum("byxw,yxwf->byxf", ops.concatenate(pixels, axis=-1), self.kernel) + self.bias
 

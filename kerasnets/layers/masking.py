@@ -1,4 +1,4 @@
-"""Keras's masks: which steps of a sequence are padding.   B batch, T target or time steps, S source positions.
+"""Keras's masks: they mark the padding of a sequence.   B batch, T target or time steps, S source positions.
 
 Layers such as `keras.layers.Embedding(mask_zero=True)` attach a mask bool [B, T], True = valid, to their output. Keras
 passes it to the layer that is called with this output: as `mask` if there is no other tensor in the call, else as
@@ -19,26 +19,25 @@ class MaskedLayer(keras.layers.Layer):
         return previous_mask
 
 
-def all_valid(*masks):
+def merge_masks(*masks):
     """-> bool, True where every mask that is not None is True; None if all are None."""
-    given = [mask for mask in masks if mask is not None]
-    return functools.reduce(ops.logical_and, given) if given else None
+    not_none = [mask for mask in masks if mask is not None]
+    return functools.reduce(ops.logical_and, not_none) if not_none else None
 
 
-def mask_sources(attention_mask, valid):
+def merge_padding_mask(attention_mask, valid):
     """attention_mask bool [B|1, T|1, S], valid bool [B, S] -> bool [B, T|1, S]; both may be None."""
     check_rank(attention_mask)
-    return all_valid(attention_mask, None if valid is None else ops.cast(ops.expand_dims(valid, 1), "bool"))
+    return merge_masks(attention_mask, None if valid is None else ops.cast(ops.expand_dims(valid, 1), "bool"))
 
 
 def check_rank(attention_mask):
     if attention_mask is not None and len(attention_mask.shape) != 3:
-        shape = tuple(attention_mask.shape)
-        raise ValueError(f"attention_mask is of rank {len(shape)}, {shape}; it must be [B|1, T|1, S], of rank 3.")
+        raise ValueError(f"attention_mask has the shape {tuple(attention_mask.shape)}; it must be [B|1, T|1, S].")
 
 
 def valid_steps(sequence, valid=None):
-    """-> bool [B, T]: `valid` unless it is None, else True where tokens are not 0, padding; None: all are valid."""
+    """-> bool [B, T]: `valid` if it is not None, else True where tokens are not 0, padding; None: all are valid."""
     if valid is None and len(sequence.shape) == 2 and "int" in keras.backend.standardize_dtype(sequence.dtype):
         return sequence != 0
     return valid

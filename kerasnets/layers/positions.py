@@ -11,11 +11,11 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 @register
 class PositionalEncoding(MaskedLayer):
-    """Add sinusoids to the embeddings, which tell the network the order of the words.
+    """Add sinusoids to the embeddings: they encode the order of the tokens.
 
         PE(p, 2i) = sin(p / 10000^(2i/D))        PE(p, 2i+1) = cos(p / 10000^(2i/D))
 
-    It has no tables or weights: any position can be computed, even past the longest training sentence, and
+    There are no tables or weights: any position can be computed, even past the longest training sentence, and
     PE(p+k) is a linear function of PE(p), a rotation by an angle that depends only on k.
 
     Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B]; or all
@@ -25,7 +25,7 @@ class PositionalEncoding(MaskedLayer):
 
     def build(self, x_shape):
         if x_shape[-1] % 2:
-            raise ValueError(f"the width is {x_shape[-1]}; sines and cosines come in pairs, so it must be even.")
+            raise ValueError(f"the width is {x_shape[-1]}; it must be even, since sines and cosines come in pairs.")
 
     def call(self, x, start=0):
         return x + ops.cast(self.encoding(position_ids(start, ops.shape(x)[1]), x.shape[-1]), x.dtype)
@@ -106,6 +106,6 @@ def position_ids(start, length):
 
 
 def angles(positions, width):
-    """p 10000^(-2i/D): positions [...] -> [..., D/2] in float32: half precision cannot tell 2049 from 2050."""
+    """p 10000^(-2i/D): positions [...] -> [..., D/2] in float32: half precision rounds 2049 to 2048."""
     frequencies = 10000.0 ** (-ops.arange(0, width, 2, dtype="float32") / width)
     return ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies

@@ -157,9 +157,9 @@ class LSTMCell(Cell):
     def project(self, x):
         """x [..., D] -> W x + b of i, f, g, o, each [..., U]."""
         biases = ops.split(ops.cast(self.bias, x.dtype), 4)
-        return [total + bias for total, bias in zip(self.sums(x, self.kernel, "input"), biases, strict=True)]
+        return [total + bias for total, bias in zip(self.gate_products(x, self.kernel, "input"), biases, strict=True)]
 
-    def sums(self, x, kernel, norm):
+    def gate_products(self, x, kernel, norm):
         """x [..., n], kernel [n, 4U] -> the product for each gate [..., U]."""
         kernel = ops.cast(kernel, x.dtype)
         if self.layer_norm:
@@ -171,7 +171,7 @@ class LSTMCell(Cell):
         """projected and the previous states -> i, f, g, o and the new cell c, each [..., U]."""
         h, c = states
         h = h if mask is None else h * mask
-        recurrent = self.sums(h, self.recurrent_kernel, "recurrent")
+        recurrent = self.gate_products(h, self.recurrent_kernel, "recurrent")
         i, f, g, o = (x + y for x, y in zip(projected, recurrent, strict=True))
         if self.peepholes:
             i, f = i + self.peephole[0] * c, f + self.peephole[1] * c

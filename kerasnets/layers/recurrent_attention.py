@@ -5,7 +5,7 @@ from keras import ops
 
 from kerasnets.checks import check_counts
 from kerasnets.layers.kernels.attention import MASKED
-from kerasnets.layers.masking import MaskedLayer, check_rank, mask_sources
+from kerasnets.layers.masking import MaskedLayer, check_rank, merge_padding_mask
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -19,7 +19,7 @@ class SoftAttention(MaskedLayer):
     """
 
     def call(self, query, memory, attention_mask=None, memory_mask=None):
-        return self.attend(query, self.project(memory), memory, mask_sources(attention_mask, memory_mask))[0]
+        return self.attend(query, self.project(memory), memory, merge_padding_mask(attention_mask, memory_mask))[0]
 
     def attend(self, query, keys, memory, attention_mask=None):
         """query [B, T, U], keys from `project`, memory [B, S, M] -> context [B, T, M], weights [B, T, S]."""

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.layers.kernels.lstm import run_lstm, stock_lstm
-from kerasnets.layers.masking import MaskedLayer, all_valid
+from kerasnets.layers.masking import MaskedLayer, merge_masks
 from kerasnets.layers.recurrent import LSTMCell
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -29,10 +29,10 @@ class RNN(RecurrentLayer):
 
     Args:
         cell: a `SimpleRNNCell`, an `LSTMCell` or any other with `project` and `advance` (recurrent.py).
-        reverse: whether to read from the last step to the first. Padding at the end does not change the states, so the
-            first step that counts is the last valid one.
+        reverse: whether to read from the last step to the first. Padding at the end does not change the states, so it
+            starts at the last valid step.
         truncate: steps of a chunk within which gradients flow back; None: no truncation.
-        stateful: whether a call without states starts from the last states of the previous call, for plain `fit` over
+        stateful: whether a call without states starts from the last states of the previous call, for `fit` over
             consecutive batches; needs a fixed batch size. `reset_states` sets them to zero.
     Call: x [B, T, D]; states of `cell` (zeros when None); valid bool [B, T]: at padding, False, the states do not
         change; mask or x_mask: the same from Keras (see masking.py).
@@ -43,11 +43,11 @@ class RNN(RecurrentLayer):
     def __init__(self, cell, reverse=False, truncate=None, stateful=False, **kwargs):
         super().__init__(**kwargs)
         if truncate is not None and truncate < 1:
-            raise ValueError(f"truncate is {truncate}; it must be 1 step or more, or None for no end.")
+            raise ValueError(f"truncate is {truncate}; it must be 1 step or more, or None for no truncation.")
         if not (hasattr(cell, "project") and hasattr(cell, "advance")):
             raise ValueError(f"cell is a {type(cell).__name__}; it must have `project` and `advance`, as LSTMCell has.")
         if cell.compute_dtype != self.compute_dtype:
-            raise ValueError(f"cell computes in {cell.compute_dtype}; it must be {self.compute_dtype}, as the RNN.")
+            raise ValueError(f"cell computes in {cell.compute_dtype}; it must be {self.compute_dtype}, as for the RNN.")
         self.cell, self.reverse, self.truncate, self.stateful = cell, reverse, truncate, stateful
 
     def build(self, x_shape):
@@ -58,27 +58,28 @@ class RNN(RecurrentLayer):
         if self.stateful:
             if x_shape[0] is None:
                 raise ValueError("stateful is True and the batch size is None; it must be a fixed number.")
-            self.carried = [
+            self.carried_states = [
                 self.add_weight((x_shape[0], size), "zeros", trainable=False, name=f"carried_{n}")
                 for n, size in enumerate(self.cell.state_size)
             ]
 
     def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
-        valid = all_valid(valid, mask, x_mask)
+        valid = merge_masks(valid, mask, x_mask)
         if valid is not None and len(valid.shape) != 2:
             raise ValueError(f"valid has the shape {tuple(valid.shape)}; it must be [batch, time].")
-        if self.stateful and x.shape[0] != self.carried[0].shape[0]:
-            raise ValueError(f"the batch size is {x.shape[0]}; it must be {self.carried[0].shape[0]}, as it was built.")
+        if self.stateful and x.shape[0] != self.carried_states[0].shape[0]:
+            built = self.carried_states[0].shape[0]
+            raise ValueError(f"the batch size is {x.shape[0]}; it must be {built}, for which the layer was built.")
         if states is None:
-            states = [ops.cast(c, self.compute_dtype) for c in self.carried] if self.stateful else self.start(x)
+            states = [ops.cast(c, self.compute_dtype) for c in self.carried_states] if self.stateful else self.start(x)
         x, valid = (a if a is None or not self.reverse else ops.flip(a, axis=1) for a in (x, valid))
         if valid is not None:
             valid = ops.expand_dims(ops.cast(ops.transpose(valid), self.compute_dtype), -1)
         outputs, states = self.run(ops.transpose(x, (1, 0, 2)), tuple(states), valid, training)
         outputs = ops.transpose(outputs, (1, 0, 2))
         if self.stateful:
-            for carried, state in zip(self.carried, states, strict=True):
-                carried.assign(ops.cast(state, carried.dtype))
+            for variable, state in zip(self.carried_states, states, strict=True):
+                variable.assign(ops.cast(state, variable.dtype))
         return (ops.flip(outputs, axis=1) if self.reverse else outputs), states
 
     def start(self, x):
@@ -92,12 +93,12 @@ class RNN(RecurrentLayer):
         def advance(states, t):
             before = states
             if self.truncate is not None:
-                ends = (t % self.truncate == 0) & (t > 0)
-                before = tuple(ops.where(ends, ops.stop_gradient(s), s) for s in states)
+                cut = (t % self.truncate == 0) & (t > 0)
+                before = tuple(ops.where(cut, ops.stop_gradient(s), s) for s in states)
             after = self.cell.advance([part[t] for part in projected], before, mask)
             if valid is not None:
-                counts = valid[t] > 0
-                after = tuple(ops.where(counts, new, old) for new, old in zip(after, before, strict=True))
+                is_valid = valid[t] > 0
+                after = tuple(ops.where(is_valid, new, old) for new, old in zip(after, before, strict=True))
             return after, after
 
         # Scan step numbers, not arrays: see kernels/lstm.py.
@@ -109,8 +110,8 @@ class RNN(RecurrentLayer):
         return self.cell(x, states)
 
     def reset_states(self):
-        for carried in self.carried if self.stateful else ():
-            carried.assign(ops.zeros_like(carried))
+        for variable in self.carried_states if self.stateful else ():
+            variable.assign(ops.zeros_like(variable))
 
     def compute_output_shape(self, x_shape):
         states = tuple((x_shape[0], size) for size in self.cell.state_size)
@@ -172,7 +173,7 @@ class LSTM(RNN):
         x and states as in `call`; all steps are valid. Raises ValueError if reverse is True.
         """
         if self.reverse:
-            raise ValueError("reverse is True; the gates can be read of an LSTM that reads forward.")
+            raise ValueError("reverse is True; it must be False, to read the gates.")
         states = self.cell.get_initial_state(ops.shape(x)[0]) if states is None else states
         projected = [
             ops.cast(z, "float32") for z in self.cell.project(ops.cast(ops.transpose(x, (1, 0, 2)), "float32"))

@@ -4,14 +4,14 @@ import keras
 from keras import ops
 
 from kerasnets.checks import check_fractions
-from kerasnets.layers.masking import all_valid
+from kerasnets.layers.masking import merge_masks
 from kerasnets.layers.rnn import RNN, RecurrentLayer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
 
 def describe_rnn(rnn):
-    """-> the class of a layer and its options, for an error message."""
+    """-> the class and the options of a layer, for an error message."""
     options = [name for name in ("reverse", "stateful") if getattr(rnn, name, False)]
     return " ".join([type(rnn).__name__, *options])
 
@@ -39,7 +39,7 @@ class Bidirectional(RecurrentLayer):
 
     def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
         states = (None, None) if states is None else states
-        options = {"valid": valid, "x_mask": all_valid(mask, x_mask), "training": training}
+        options = {"valid": valid, "x_mask": merge_masks(mask, x_mask), "training": training}
         forward, forward_states = self.rnn(x, states=states[0], **options)
         backward, backward_states = self.backward(x, states=states[1], **options)
         return ops.concatenate([forward, backward], axis=-1), (forward_states, backward_states)
@@ -72,7 +72,7 @@ class StackedRNN(RecurrentLayer):
         super().__init__(**kwargs)
         if not rnns or not all(isinstance(rnn, RNN | Bidirectional) for rnn in rnns):
             raise ValueError(
-                f"rnns is {[describe_rnn(rnn) for rnn in rnns]}; it must be one RNN, LSTM or Bidirectional or more."
+                f"rnns is {[describe_rnn(rnn) for rnn in rnns]}; it must be a list of one or more RNN or Bidirectional."
             )
         check_fractions(dropout=dropout)
         self.rnns, self.dropout = list(rnns), dropout
@@ -88,7 +88,7 @@ class StackedRNN(RecurrentLayer):
 
     def call(self, x, states=None, valid=None, training=None, mask=None, x_mask=None):
         states, after = [None] * len(self.rnns) if states is None else states, []
-        x_mask = all_valid(mask, x_mask)
+        x_mask = merge_masks(mask, x_mask)
         for rnn, drop, state in zip(self.rnns, self.drops, states, strict=True):
             x, state = rnn(x, states=state, valid=valid, training=training, x_mask=x_mask)
             x = drop(x, training=training)

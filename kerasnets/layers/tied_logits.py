@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasnets.layers.kernels.affine import laid_out_transpose
+from kerasnets.layers.kernels.affine import transpose_copy
 
 
 def tied_logits(x, embedding):
@@ -12,4 +12,4 @@ def tied_logits(x, embedding):
 
 def tied_logits_kernel(embedding):
     """-> Eᵀ [D, V] in the compute dtype, copied once for all steps of a search: reading a transpose takes longer."""
-    return laid_out_transpose(ops.cast(embedding.embeddings, embedding.compute_dtype))
+    return transpose_copy(ops.cast(embedding.embeddings, embedding.compute_dtype))

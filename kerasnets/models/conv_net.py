@@ -54,20 +54,20 @@ class ConvNet(keras.Model):
     ):
         super().__init__(**kwargs)
         if classes < 2:
-            raise ValueError(f"classes is {classes}; a classifier needs 2 or more.")
+            raise ValueError(f"classes is {classes}; it must be 2 or more.")
         if not filters:
-            raise ValueError("filters is empty; give the kernels of each block, for example (32, 64, 128).")
+            raise ValueError("filters is empty; it must be the kernels of each stage, for example (32, 64, 128).")
         check_counts(widen=widen, **{f"hidden[{n}]": units for n, units in enumerate(hidden)})
         check_choice("head", head, "average", "max", "flatten")
         check_fractions(dropout=dropout)
-        check_form(padding, norm, residual_blocks, widen)
+        check_options(padding, norm, residual_blocks, widen)
         self.classes, self.filters, self.kernel_size = classes, tuple(filters), kernel_size
         self.padding, self.norm = padding, norm
         self.residual_blocks, self.widen = residual_blocks, widen
         self.head, self.hidden, self.dropout = head, tuple(hidden), dropout
 
     def build(self, input_shape):
-        self.picture_size = tuple(input_shape[1:3])  # `to_fully_convolutional` reads it
+        self.image_size = tuple(input_shape[1:3])  # `to_fully_convolutional` reads it
         self.blocks = self.residual_stages() if self.residual_blocks else self.plain_stages()
         if self.norm == "pre":
             self.last_norm = batch_normalization(self.dtype_policy, "last_norm")
@@ -75,31 +75,32 @@ class ConvNet(keras.Model):
         self.make_head()
         shape = tuple(input_shape)
         for block in self.blocks:
-            self.check_room(shape, input_shape)
+            self.check_size(shape, input_shape)
             block.build(shape)
             shape = block.compute_output_shape(shape)
-        self.check_room(shape, input_shape, least=1)
+        self.check_size(shape, input_shape, minimum=1)
         if self.norm == "pre":
             self.last_norm.build(shape)
-        if self.head == "flatten" and None in self.picture_size:
-            raise ValueError('head is "flatten", which needs the rows and columns of the pictures: build with them.')
+        if self.head == "flatten" and None in self.image_size:
+            size = "×".join(map(str, self.image_size))
+            raise ValueError(f'the image size is {size}; with the head "flatten" it must be known.')
         self.build_head(shape)
 
-    def check_room(self, shape, input_shape, least=None):
+    def check_size(self, shape, input_shape, minimum=None):
         """Raise ValueError if feature maps of `shape` [B, Y, X, C] are too small for another kernel."""
-        least = least or (self.kernel_size if self.padding == "valid" else 1)
-        if any(side is not None and side < least for side in shape[1:3]):
+        minimum = minimum or (self.kernel_size if self.padding == "valid" else 1)
+        if any(side is not None and side < minimum for side in shape[1:3]):
             raise ValueError(
-                f"pictures of {input_shape[1]}×{input_shape[2]} are too small for {len(self.filters)} blocks, "
+                f"images of {input_shape[1]}×{input_shape[2]} are too small for {len(self.filters)} stages, "
                 f"each of which halves them (kernel_size {self.kernel_size}, padding {self.padding!r}); "
-                f"give fewer filters or larger pictures."
+                f"use fewer filters or larger images."
             )
 
     def plain_stages(self):
         normalization = None if self.norm == "none" else "batch"
         return [
             ConvBlock(
-                count,
+                filters,
                 self.kernel_size,
                 padding=self.padding,
                 normalization=normalization,
@@ -107,18 +108,18 @@ class ConvNet(keras.Model):
                 dtype=self.dtype_policy,
                 name=f"block_{n}",
             )
-            for n, count in enumerate(self.filters)
+            for n, filters in enumerate(self.filters)
         ]
 
     def residual_stages(self):
-        # A "pre" block normalizes its input, so the first convolution needs no normalization or activation.
+        # A "pre" block normalizes its input, so the first convolution has neither normalization nor activation.
         after = {} if self.norm == "post" else {"normalization": None, "activation": None}
         blocks = [ConvBlock(self.filters[0], self.kernel_size, **after, dtype=self.dtype_policy, name="first")]
-        for stage, count in enumerate(self.filters):
+        for stage, filters in enumerate(self.filters):
             for n in range(self.residual_blocks):
                 strides = 2 if stage > 0 and n == 0 else 1
                 name = f"stage_{stage}_block_{n}"
-                arguments = (count * self.widen, self.kernel_size, strides, self.norm)
+                arguments = (filters * self.widen, self.kernel_size, strides, self.norm)
                 blocks.append(ResidualBlock(*arguments, dtype=self.dtype_policy, name=name))
         return blocks
 
@@ -146,7 +147,7 @@ class ConvNet(keras.Model):
 
     def features(self, pixels, training=None):
         """pixels [B, Y, X, C] -> the last block's output [B, Y', X', filters]."""
-        x = self.centred(pixels)
+        x = self.rescale(pixels)
         for block in self.blocks:
             x = block(x, training=training)
         return ops.relu(self.last_norm(x, training=training)) if self.norm == "pre" else x
@@ -158,22 +159,22 @@ class ConvNet(keras.Model):
             x = layer(x)
         return self.out(self.drop(x, training=training))
 
-    def maps(self, pixels):
+    def feature_maps(self, pixels):
         """pixels -> the feature maps of the first and of the last block, before pooling, each [B, Y', X', n].
 
-        Explanations show them; `finish` computes the logits from the latter. Layers run in inference mode.
+        Explanations show them; `classify_maps` computes the logits from the latter. Layers run in inference mode.
         """
-        first = last = self.blocks[0].maps(self.centred(pixels))
+        first = last = self.blocks[0].feature_maps(self.rescale(pixels))
         for earlier, block in itertools.pairwise(self.blocks):
-            last = block.maps(earlier.pooled(last))
+            last = block.feature_maps(earlier.pool_maps(last))
         return first, ops.relu(self.last_norm(last)) if self.norm == "pre" else last
 
-    def finish(self, maps):
-        """Last feature maps, from `maps` -> logits [B, classes]."""
-        return self.classify(self.blocks[-1].pooled(maps))
+    def classify_maps(self, maps):
+        """Last feature maps, from `feature_maps` -> logits [B, classes]."""
+        return self.classify(self.blocks[-1].pool_maps(maps))
 
-    def centred(self, pixels):
-        """0..255 -> -1..1"""
+    def rescale(self, pixels):
+        """Map 0..255 to -1..1."""
         return ops.cast(pixels, self.compute_dtype) / 127.5 - 1.0
 
     def compute_output_shape(self, input_shape):
@@ -194,16 +195,18 @@ class ConvNet(keras.Model):
         }
 
 
-def check_form(padding, norm, residual_blocks, widen):
+def check_options(padding, norm, residual_blocks, widen):
     check_choice("padding", padding, "same", "valid")
     check_choice("norm", norm, "post", "pre", "none")
     if residual_blocks < 0:
         raise ValueError(f"residual_blocks is {residual_blocks}; it must be 0, for a plain network, or more.")
     if residual_blocks and padding != "same":
-        raise ValueError(f'padding is {padding!r}; with residual blocks it must be "same", so that sums fit.')
+        raise ValueError(
+            f'padding is {padding!r}; with residual blocks it must be "same", so that the sums have equal shapes.'
+        )
     if residual_blocks and norm == "none":
         raise ValueError(f'norm is {norm!r}; with residual blocks it must be "post" or "pre".')
     if not residual_blocks and norm == "pre":
         raise ValueError(f'norm is {norm!r}; without residual blocks it must be "post" or "none".')
     if not residual_blocks and widen != 1:
-        raise ValueError(f"widen is {widen}; without residual blocks it must be 1: filters say all.")
+        raise ValueError(f"widen is {widen}; without residual blocks it must be 1: change filters instead.")

@@ -78,7 +78,7 @@ def describe(model, length=1):
         raise ValueError("model is not built; call it once, or build it with the shape of its inputs.")
     check_counts(length=length)
     walk = Walk(length)
-    rows = [walk.row(layer) for layer in parts(model) if walk.is_shown(layer)]
+    rows = [walk.row(layer) for layer in sublayers(model) if walk.is_shown(layer)]
     if getattr(model, "out", None) is None:  # the logits reuse the embedding matrix, which has a row already
         size, width = model.embedding.embeddings.shape
         rows.append(Row("logits", (None, length, size), 0, length * size * width, rows[-1].receptive_field))
@@ -86,23 +86,23 @@ def describe(model, length=1):
 
 
 class Walk:
-    """A walk over a model's layers in order; it collects seen weights, convolutions and the receptive field."""
+    """A walk over a model's layers in order; it collects counted weights, convolutions and the receptive field."""
 
     def __init__(self, length):
         self.length = length
-        self.seen, self.convolutions = set(), []
+        self.counted, self.convolutions = set(), []
         self.extent: float = 1  # of the receptive field, in pixels or positions; math.inf: all of them
         self.step = 1
 
     def shapes(self, layer):
         """-> the shapes that the layer was built for, by name, with `length` in place of unknown lengths."""
         config = layer.get_build_config() or {}
-        named = config.get("shapes_dict") or {"x_shape": config.get("input_shape")}
-        return {name: self.of_length(shape) for name, shape in named.items() if shape is not None}
+        by_name = config.get("shapes_dict") or {"x_shape": config.get("input_shape")}
+        return {name: self.fill_lengths(shape) for name, shape in by_name.items() if shape is not None}
 
-    def of_length(self, shape):
+    def fill_lengths(self, shape):
         if None in shape[1:] and len(shape) == 4:
-            raise ValueError(f"the model is built for pictures of any size, {shape[1:]}; build it with their size.")
+            raise ValueError(f"the model is built for images of any size, {shape[1:]}; build it with one size.")
         return (shape[0], *(self.length if axis is None else axis for axis in shape[1:]))
 
     def output_shape(self, layer):
@@ -119,19 +119,19 @@ class Walk:
         return bool(self.shapes(layer)) and not isinstance(layer, keras.layers.Dropout)
 
     def row(self, layer):
-        parameters = sum(math.prod(v.shape) for v in layer.weights if id(v) not in self.seen)
-        self.seen |= {id(v) for v in layer.weights}
-        self.look(layer)
+        parameters = sum(math.prod(v.shape) for v in layer.weights if id(v) not in self.counted)
+        self.counted |= {id(v) for v in layer.weights}
+        self.extend_receptive_field(layer)
         field = "all" if self.extent == math.inf else self.extent
         outputs = self.output_shape(layer)
-        pictures = len(outputs) == 4 and field != "all"
-        self.compare(layer, layer.name)
+        is_image = len(outputs) == 4 and field != "all"
+        self.collect_convolutions(layer, layer.name)
         return Row(
             layer.name,
             outputs,
             parameters,
             self.multiply_adds(layer),
-            f"{field}×{field}" if pictures else str(field),
+            f"{field}×{field}" if is_image else str(field),
         )
 
     def multiply_adds(self, layer, times=1):
@@ -140,7 +140,7 @@ class Walk:
         if not shapes:
             return 0
         shape = next(iter(shapes.values()))
-        inside = {id(v) for part in parts(layer) for v in part.weights}
+        inside = {id(v) for sublayer in sublayers(layer) for v in sublayer.weights}
         own = sum(math.prod(v.shape) for v in layer.weights if id(v) not in inside and "kernel" in v.name)
         if isinstance(layer, LocallyConnected2D):
             positions = 1
@@ -151,12 +151,12 @@ class Walk:
             _, queries, width = shape
             keys = shapes.get("memory_shape", shape)[1]
             total += 2 * queries * keys * width
-        for part in parts(layer):
-            steps = shape[1] if len(shape) == 3 and len(next(iter(self.shapes(part).values()), shape)) == 2 else 1
-            total += self.multiply_adds(part, times * steps)
+        for sublayer in sublayers(layer):
+            steps = shape[1] if len(shape) == 3 and len(next(iter(self.shapes(sublayer).values()), shape)) == 2 else 1
+            total += self.multiply_adds(sublayer, times * steps)
         return total
 
-    def look(self, layer):
+    def extend_receptive_field(self, layer):
         """Extend the receptive field by the windows of the layer."""
         if isinstance(layer, keras.layers.Embedding):  # tokens enter here
             self.extent, self.step = 1, 1
@@ -177,12 +177,12 @@ class Walk:
             return [(layer.pool_size[0], layer.strides[0])]
         shape, outputs = next(iter(self.shapes(layer).values())), self.output_shape(layer)
         keeps_positions = outputs[1:-1] == shape[1 : len(outputs) - 1] and (len(outputs) > 2 or len(shape) <= 2)
-        return [] if keeps_positions and not parts(layer) else None
+        return [] if keeps_positions and not sublayers(layer) else None
 
-    def compare(self, layer, name):
-        """Collect the convolutions within the layer."""
-        for part in parts(layer):
-            self.compare(part, f"{name}/{part.name}")
+    def collect_convolutions(self, layer, name):
+        """Collect the convolutions in the layer."""
+        for sublayer in sublayers(layer):
+            self.collect_convolutions(sublayer, f"{name}/{sublayer.name}")
         if is_convolution(layer):
             shape, outputs = next(iter(self.shapes(layer).values())), self.output_shape(layer)
             weights = math.prod(layer.kernel.shape)
@@ -194,6 +194,6 @@ def is_convolution(layer):
     return isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D)
 
 
-def parts(layer):
+def sublayers(layer):
     """-> the direct sublayers of a layer, in the order of their creation."""
     return list(layer._flatten_layers(include_self=False, recursive=False))  # only models have `layers`

@@ -36,10 +36,10 @@ class FullyConvNet(ConvNet):
 
     def build_head(self, shape):
         window, policy = shape[1:3], self.dtype_policy
-        slides = {"strides": 1, "data_format": "channels_last", "dtype": policy, "name": "pool"}
+        options = {"strides": 1, "data_format": "channels_last", "dtype": policy, "name": "pool"}
         pooling = {
-            "average": lambda: keras.layers.AveragePooling2D(window, **slides),
-            "max": lambda: keras.layers.MaxPooling2D(window, **slides),
+            "average": lambda: keras.layers.AveragePooling2D(window, **options),
+            "max": lambda: keras.layers.MaxPooling2D(window, **options),
             "flatten": lambda: keras.layers.Identity(dtype=policy, name="pool"),
         }
         self.pool = pooling[self.head]()
@@ -55,7 +55,7 @@ class FullyConvNet(ConvNet):
         rows, columns = self.training_size
         if (pixels.shape[1] or rows) < rows or (pixels.shape[2] or columns) < columns:
             size = f"{pixels.shape[1]}×{pixels.shape[2]}"
-            raise ValueError(f"pictures are {size}; they must be at least of the training size, {rows}×{columns}.")
+            raise ValueError(f"images are {size}; they must be at least {rows}×{columns}, the training size.")
         return super().call(pixels, training=training)
 
     def compute_output_shape(self, input_shape):
@@ -74,18 +74,18 @@ def to_fully_convolutional(model):
     Raises: ValueError if `model` is not a ConvNet, or was built without the rows and columns of its images.
     """
     if not isinstance(model, ConvNet) or isinstance(model, FullyConvNet):
-        raise ValueError(f"model is a {type(model).__name__}; only a ConvNet can be made fully convolutional.")
-    if not model.built or None in model.picture_size:
+        raise ValueError(f"model is a {type(model).__name__}; it must be a ConvNet.")
+    if not model.built or None in model.image_size:
         raise ValueError(
-            "model does not know its training size; build it with the rows and columns of its pictures: "
+            "the training size of model is unknown; build it with the rows and columns of its images: "
             "model.build((None, 32, 32, 3))."
         )
-    made = FullyConvNet.from_config(model.get_config() | {"training_size": model.picture_size})
+    fully_convolutional = FullyConvNet.from_config(model.get_config() | {"training_size": model.image_size})
     channels = model.get_build_config()["input_shape"][-1]
-    made.build((None, None, None, channels))
-    for new, old in zip(weights(made), weights(model), strict=True):
+    fully_convolutional.build((None, None, None, channels))
+    for new, old in zip(weights(fully_convolutional), weights(model), strict=True):
         new.assign(keras.ops.reshape(old, new.shape))  # [h·w·C, units] -> [h, w, C, units], row by row as `Flatten`
-    return made
+    return fully_convolutional
 
 
 def weights(model):

@@ -49,14 +49,16 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         self.num_layers, self.attention, self.dropout = num_layers, attention, dropout
 
     def build(self, input_shape):
-        policy, count = self.dtype_policy, range(self.num_layers)
+        policy, layers = self.dtype_policy, range(self.num_layers)
         # The embedding is also the logits' matrix, unscaled: with a deviation of 1/√D the first logits are about 1.
         initializer = keras.initializers.RandomNormal(stddev=self.width**-0.5)
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
         )
-        encoder = [Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in count]
-        decoder = [LSTM(self.units, dtype=policy, name=f"decoder_{n}") for n in count]
+        encoder = [
+            Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in layers
+        ]
+        decoder = [LSTM(self.units, dtype=policy, name=f"decoder_{n}") for n in layers]
         self.encoder = StackedRNN(encoder, self.dropout, dtype=policy, name="encoder")
         self.decoder = StackedRNN(decoder, self.dropout, dtype=policy, name="decoder")
         self.look = {
@@ -95,9 +97,9 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
 
     def logits(self, h, memory, training=None):
         """h [B, T, U], memory from `encode` -> [B, T, V]."""
-        return tied_logits(self.combined(h, memory, training), self.embedding)
+        return tied_logits(self.attend_and_combine(h, memory, training), self.embedding)
 
-    def combined(self, h, memory, training=None):
+    def attend_and_combine(self, h, memory, training=None):
         """h [B, T, U] -> h̃ [B, T, D]."""
         keys, encoded, valid = memory
         if self.look is not None:
@@ -114,10 +116,10 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         keys, encoded, valid = memory
         batch, length = ops.shape(source)
         if self.look is None:
-            across = ops.zeros((batch, 0, 1, ops.shape(target)[1], length))
+            cross = ops.zeros((batch, 0, 1, ops.shape(target)[1], length))
         else:
-            across = ops.expand_dims(self.look.attend(h, keys, encoded, valid)[1], (1, 2))
-        return self.logits(h, memory), {"encoder": ops.zeros((batch, 0, 1, length, length)), "cross": across}
+            cross = ops.expand_dims(self.look.attend(h, keys, encoded, valid)[1], (1, 2))
+        return self.logits(h, memory), {"encoder": ops.zeros((batch, 0, 1, length, length)), "cross": cross}
 
     def start(self, source, length):
         """source int [B, S] -> memory, constant while decoding; cache, the states of the decoder.
@@ -133,7 +135,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         kernel, memory = memory
         h, cache = self.decoder.step(self.embed(ops.reshape(token, (-1,))), as_rows(cache))
         h = ops.reshape(h, (ops.shape(token)[0], -1, self.units))
-        x = ops.reshape(self.combined(h, memory), (-1, self.width))
+        x = ops.reshape(self.attend_and_combine(h, memory), (-1, self.width))
         logits = ops.reshape(ops.matmul(x, kernel), (*ops.shape(token), self.vocabulary_size))
         return ops.cast(logits, "float32"), as_hypotheses(cache, token)
 

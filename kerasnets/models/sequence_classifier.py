@@ -5,8 +5,8 @@ from keras import ops
 
 from kerasnets.checks import check_counts
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.layers.masking import all_valid, valid_steps
-from kerasnets.models.given_layers import build_given, with_layer
+from kerasnets.layers.masking import merge_masks, valid_steps
+from kerasnets.models.layer_arguments import build_if_needed, deserialize_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -51,7 +51,7 @@ class SequenceClassifier(keras.Model):
     def __init__(self, classes, embedding, units=128, num_layers=1, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         if classes < 2:
-            raise ValueError(f"classes is {classes}; a classifier needs 2 or more.")
+            raise ValueError(f"classes is {classes}; it must be 2 or more.")
         check_counts(num_layers=num_layers)
         self.classes, self.embedding, self.units = classes, embedding, units
         self.num_layers, self.dropout = num_layers, dropout
@@ -61,12 +61,12 @@ class SequenceClassifier(keras.Model):
         self.out = keras.layers.Dense(classes, dtype="float32", name="out")
 
     def build(self, input_shape):
-        build_given(self.embedding, input_shape)
+        build_if_needed(self.embedding, input_shape)
         self.rnns.build(self.embedding.compute_output_shape(input_shape))
         self.out.build((input_shape[0], self.units))
 
     def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
-        return self.run(sequence, all_valid(valid, mask, sequence_mask), training)[0]
+        return self.run(sequence, merge_masks(valid, mask, sequence_mask), training)[0]
 
     def run(self, sequence, valid=None, training=None):
         """As `call` -> logits, and the top LSTM's outputs [B, T, U]."""
@@ -91,4 +91,4 @@ class SequenceClassifier(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**with_layer(config, "embedding"))
+        return cls(**deserialize_layer(config, "embedding"))

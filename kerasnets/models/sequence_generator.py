@@ -5,7 +5,7 @@ from keras import ops
 
 from kerasnets.checks import check_counts
 from kerasnets.layers import LSTM, StackedRNN
-from kerasnets.models.given_layers import build_given, with_layer
+from kerasnets.models.layer_arguments import build_if_needed, deserialize_layer
 from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 
 register = keras.saving.register_keras_serializable("kerasnets")
@@ -43,7 +43,7 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
 
     def build(self, input_shape):
         given, (batch, time) = input_shape["given"], input_shape["target"]
-        build_given(self.encoder, given)
+        build_if_needed(self.encoder, given)
         self.first.build(self.encoder.compute_output_shape(given))
         self.embedding.build((batch, time))
         self.rnns.build((batch, time, self.width))
@@ -90,4 +90,4 @@ class SequenceGenerator(RecurrentSearch, keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**with_layer(config, "encoder"))
+        return cls(**deserialize_layer(config, "encoder"))

@@ -4,8 +4,8 @@ import keras
 
 from kerasnets.checks import check_counts
 from kerasnets.layers import LSTM, Bidirectional, StackedRNN
-from kerasnets.layers.masking import all_valid, valid_steps
-from kerasnets.models.given_layers import build_given, with_layer
+from kerasnets.layers.masking import merge_masks, valid_steps
+from kerasnets.models.layer_arguments import build_if_needed, deserialize_layer
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -37,13 +37,13 @@ class SequenceTagger(keras.Model):
         self.out = keras.layers.Dense(tags, dtype="float32", name="out")
 
     def build(self, input_shape):
-        build_given(self.embedding, input_shape)
+        build_if_needed(self.embedding, input_shape)
         shape = self.embedding.compute_output_shape(input_shape)
         self.rnns.build(shape)
         self.out.build(self.rnns.compute_output_shape(shape)[0])
 
     def call(self, sequence, valid=None, training=None, mask=None, sequence_mask=None):
-        valid = all_valid(valid, mask, sequence_mask)
+        valid = merge_masks(valid, mask, sequence_mask)
         x, _ = self.rnns(self.embedding(sequence), valid=valid_steps(sequence, valid), training=training)
         return self.out(x)
 
@@ -64,4 +64,4 @@ class SequenceTagger(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**with_layer(config, "embedding"))
+        return cls(**deserialize_layer(config, "embedding"))

@@ -39,12 +39,12 @@ class TokenTransformer(keras.Model):
         if positions not in POSITIONS:
             raise ValueError(f"positions is {positions!r}; it must be one of {', '.join(POSITIONS)}.")
         if positions == "learned" and (max_length is None or max_length < 1):
-            raise ValueError(f"max_length is {max_length}; learned positions need the longest length, 1 or more.")
+            raise ValueError(f"max_length is {max_length}; with learned positions it must be 1 or more.")
         self.vocabulary_size, self.width, self.num_heads = vocabulary_size, width, num_heads
         self.hidden_units, self.num_blocks, self.dropout, self.norm = hidden_units, num_blocks, dropout, norm
         self.activation, self.positions, self.max_length = activation, positions, max_length
 
-    def build_ends(self, vocabulary_size):
+    def build_input_layers(self, vocabulary_size):
         """Build the embedding, the positions and the dropout of the inputs."""
         self.embedding = self.build_embedding("embedding", vocabulary_size)
         self.position = None  # rotary positions are inside the attention
@@ -107,14 +107,14 @@ class TokenTransformer(keras.Model):
         """
         tokens = as_hypotheses(token)
         x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
-        cache, block_caches = cache.open(slot)
+        cache, block_caches = cache.begin_step(slot)
         sources, cross_bias = ([None] * len(self.decoder), None) if memory is None else memory
         for n, block in enumerate(self.decoder):
             x, block_caches[n] = block.step(x, position, block_caches[n], sources[n], cross_bias)
-        logits = ops.matmul(normalized(x, self.decoder_norm), kernel)
+        logits = ops.matmul(apply_norm(x, self.decoder_norm), kernel)
         if len(token.shape) > 1:
             logits = ops.reshape(logits, (-1, tokens.shape[1], kernel.shape[-1]))
-        return ops.cast(logits, "float32"), cache.close(block_caches)
+        return ops.cast(logits, "float32"), cache.end_step(block_caches)
 
     def extend(self, cache, positions, writer=None):
         """-> the cache with capacity for more `positions` of every hypothesis; see `KeyValueCache`."""
@@ -158,7 +158,7 @@ class Transformer(TokenTransformer):
         self.target_vocabulary_size = target_vocabulary_size
 
     def build(self, input_shape):
-        self.build_ends(self.target_vocabulary_size or self.vocabulary_size)
+        self.build_input_layers(self.target_vocabulary_size or self.vocabulary_size)
         self.source_embedding = None
         if self.target_vocabulary_size is not None:
             self.source_embedding = self.build_embedding("source_embedding", self.vocabulary_size)
@@ -170,7 +170,7 @@ class Transformer(TokenTransformer):
         x = self.embed(inputs["target"], training=training)
         for block in self.decoder:
             x = block(x, memory, cross_mask=valid, training=training)
-        return self.logits(normalized(x, self.decoder_norm))
+        return self.logits(apply_norm(x, self.decoder_norm))
 
     def encode(self, source, training=None):
         """source int [B, S] -> memory [B, S, D], valid bool [B, 1, S], False = padding."""
@@ -178,7 +178,7 @@ class Transformer(TokenTransformer):
         x = self.embed(source, self.source_embedding, training=training)
         for block in self.encoder:
             x = block(x, attention_mask=valid, training=training)
-        return normalized(x, self.encoder_norm), valid
+        return apply_norm(x, self.encoder_norm), valid
 
     def explain(self, inputs):
         """As `call` -> logits [B, T, V], and the attention weights of each of the L blocks; each row sums to 1.
@@ -189,15 +189,15 @@ class Transformer(TokenTransformer):
         valid = ops.expand_dims(inputs["source"] != 0, 1)
         memory = self.embed(inputs["source"], self.source_embedding)
         for block in self.encoder:
-            memory, seen = block.explain(memory, valid)
-            weights["encoder"].append(seen)
-        memory, x = normalized(memory, self.encoder_norm), self.embed(inputs["target"])
+            memory, self_weights = block.explain(memory, valid)
+            weights["encoder"].append(self_weights)
+        memory, x = apply_norm(memory, self.encoder_norm), self.embed(inputs["target"])
         for block in self.decoder:
-            x, own, across = block.explain(x, memory, valid)
-            weights["decoder"].append(own)
-            weights["cross"].append(across)
-        stacked = {name: ops.stack(each, axis=1) for name, each in weights.items()}
-        return self.logits(normalized(x, self.decoder_norm)), stacked
+            x, self_weights, cross_weights = block.explain(x, memory, valid)
+            weights["decoder"].append(self_weights)
+            weights["cross"].append(cross_weights)
+        stacked = {name: ops.stack(blocks, axis=1) for name, blocks in weights.items()}
+        return self.logits(apply_norm(x, self.decoder_norm)), stacked
 
     def start(self, source, length):
         """source int [B, S], for at most `length` target tokens -> memory, cache.
@@ -210,7 +210,7 @@ class Transformer(TokenTransformer):
         encoded, valid = self.encode(source)
         memory = [block.project(encoded) for block in self.decoder], mask_bias(valid)
         batch = ops.shape(source)[0]
-        blocks = [block.start(batch, encoded.dtype) for block in self.decoder]
+        blocks = [block.empty_cache(batch, encoded.dtype) for block in self.decoder]
         cache = KeyValueCache(blocks, ops.zeros((batch, 1, 0), "bool"))
         return (tied_logits_kernel(self.embedding), memory), cache.extend(length)
 
@@ -228,7 +228,7 @@ class Transformer(TokenTransformer):
         return super().get_config() | {"target_vocabulary_size": self.target_vocabulary_size}
 
 
-def normalized(x, norm):
+def apply_norm(x, norm):
     return x if norm is None else norm(x)
 
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from kerasnets.layers.cache import KeyValueCache
 from kerasnets.layers.tied_logits import tied_logits_kernel
-from kerasnets.models.transformer import TokenTransformer, as_hypotheses, normalized
+from kerasnets.models.transformer import TokenTransformer, apply_norm, as_hypotheses
 
 register = keras.saving.register_keras_serializable("kerasnets")
 
@@ -22,7 +22,7 @@ class EncoderTransformer(TokenTransformer):
     """
 
     def build(self, input_shape):
-        self.build_ends(self.vocabulary_size)
+        self.build_input_layers(self.vocabulary_size)
         self.encoder, self.encoder_norm = self.build_stack("encoder")
 
     def call(self, tokens, training=None):
@@ -34,7 +34,7 @@ class EncoderTransformer(TokenTransformer):
         x = self.embed(tokens, training=training)
         for block in self.encoder:
             x = block(x, attention_mask=valid, training=training)
-        return normalized(x, self.encoder_norm)
+        return apply_norm(x, self.encoder_norm)
 
 
 @register
@@ -47,14 +47,14 @@ class DecoderTransformer(TokenTransformer):
     """
 
     def build(self, input_shape):
-        self.build_ends(self.vocabulary_size)
+        self.build_input_layers(self.vocabulary_size)
         self.decoder, self.decoder_norm = self.build_stack("decoder")
 
     def call(self, tokens, training=None):
         x = self.embed(tokens, training=training)
         for block in self.decoder:
             x = block(x, training=training)
-        return self.logits(normalized(x, self.decoder_norm))
+        return self.logits(apply_norm(x, self.decoder_norm))
 
     def start(self, prompt, length):
         """prompt int [B, T], 0 = padding at its end, for at most `length` more tokens -> memory, cache.
@@ -65,8 +65,8 @@ class DecoderTransformer(TokenTransformer):
         self.check_length(length + ops.shape(prompt)[1])
         x, blocks = self.embed(prompt), []
         for block in self.decoder:
-            x, filled = block.read(x)
-            blocks.append(filled)
+            x, keys_and_values = block.prefill(x)
+            blocks.append(keys_and_values)
         valid = prompt != 0
         cache = KeyValueCache(blocks, ops.expand_dims(valid, 1)).extend(length)
         lengths = ops.sum(ops.cast(valid, "int32"), axis=1, keepdims=True)

@@ -15,7 +15,7 @@ REPLACEMENT = "\ufffd"  # Unicode's replacement character
 
 
 class CharacterVocabulary(tf.Module):
-    """Characters and their ids: id 0 is any character not listed, the listed ones count from 1 in their order.
+    """Characters and their ids: the listed ones have ids from 1 in their order, any other has id 0.
 
     A character is one Unicode code point. `characters[id]` is the character; `characters[0]` is U+FFFD.
     """
@@ -23,9 +23,11 @@ class CharacterVocabulary(tf.Module):
     def __init__(self, characters: Sequence[str]):
         super().__init__(name="characters")
         listed = list(characters)
-        wrong = [c for c in listed if len(c) != 1 or c == REPLACEMENT or listed.count(c) > 1]
-        if wrong:
-            raise ValueError(f"a vocabulary lists single characters, each once, no U+FFFD; got {wrong[:5]}")
+        invalid = [c for c in listed if len(c) != 1 or c == REPLACEMENT or listed.count(c) > 1]
+        if invalid:
+            raise ValueError(
+                f"characters contains {invalid[:5]}; each must be a single character, listed once, and not U+FFFD."
+            )
         self.characters = (REPLACEMENT, *listed)
         self.size = len(self.characters)
         points = np.array([ord(c) for c in listed], np.int32)
@@ -55,9 +57,9 @@ class CharacterVocabulary(tf.Module):
         return tf.ragged.map_flat_values(self._find, points)
 
     def _find(self, points: tf.Tensor) -> tf.Tensor:
-        place = tf.searchsorted(self._points, points)
-        found = tf.equal(tf.gather(self._points, place), points)
-        return tf.where(found, tf.gather(self._ids, place), 0)
+        index = tf.searchsorted(self._points, points)
+        known = tf.equal(tf.gather(self._points, index), points)
+        return tf.where(known, tf.gather(self._ids, index), 0)
 
     def decode(self, ids: tf.Tensor) -> tf.Tensor:
         """ids int32 [B, T] -> string [B]; id 0 shows as U+FFFD."""
@@ -70,5 +72,5 @@ class CharacterVocabulary(tf.Module):
     def encode_python(self, text: str) -> np.ndarray:
         """text -> int32 [T], without TensorFlow: fast for a whole corpus."""
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int32)
-        place = np.searchsorted(self._points, points)
-        return np.where(self._points[place] == points, self._ids[place], 0).astype(np.int32)
+        index = np.searchsorted(self._points, points)
+        return np.where(self._points[index] == points, self._ids[index], 0).astype(np.int32)

@@ -10,15 +10,15 @@ from kerasnets.checks import RequestError
 V = TypeVar("V")
 
 
-def load(path: str | Path, form: str, make: Callable[[dict[str, Any]], V]) -> V:
-    """-> the vocabulary that `make` builds from the JSON object of a file.
+def load(path: str | Path, file_format: str, build: Callable[[dict[str, Any]], V]) -> V:
+    """-> the vocabulary that `build` makes from the JSON object of a file.
 
     Raises: RequestError if the file has another format or does not contain a vocabulary.
     """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
-    if document.get("format") != form:
-        raise RequestError(f"{path} is no vocabulary of the form {form!r}: it says {document.get('format')!r}")
+    if document.get("format") != file_format:
+        raise RequestError(f"{path} has the format {document.get('format')!r}; it must be {file_format!r}.")
     try:
-        return make(document)
+        return build(document)
     except (ValueError, KeyError) as error:
-        raise RequestError(f"{path} is no vocabulary ({error}): put it back from a copy, or train again") from error
+        raise RequestError(f"{path} is not a vocabulary ({error}); restore it from a copy, or train again.") from error

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from kerasnets.text import files
 from kerasnets.text.training import train_pieces
-from kerasnets.text.unigram import BYTE_SCORE, CHUNK, END, FIRST_BYTE, FIRST_PIECE, NEVER, PAD, START, Unigram
-from kerasnets.text.units import SPACE, UNIT, WHITE_SPACE, units
+from kerasnets.text.unigram import BYTE_SCORE, CHUNK, END, FIRST_BYTE, FIRST_PIECE, IMPOSSIBLE, PAD, START, Unigram
+from kerasnets.text.units import SPACE, UNIT_PATTERN, WHITE_SPACE, units
 
-BLOCK = 256  # chunks segmented together: each character takes kilobytes while its chunk is segmented
+BLOCK = 256  # chunks segmented at once: each of their characters takes kilobytes meanwhile
 
 
 class SubwordVocabulary(tf.Module):
@@ -33,7 +33,7 @@ class SubwordVocabulary(tf.Module):
         self.model = model = Unigram(pieces)
         self.size = len(model.names)
         # Six low bits stay free for a length: one maximum then gives score and choice together (see _choose).
-        scores = [NEVER, *model.scores.values()]
+        scores = [IMPOSSIBLE, *model.scores.values()]
         # A unit contains no space, so " " is never looked up; its entry means "not found" and keeps tables non-empty.
         self.words = MappingProxyType(dict(words or {}))  # not a plain dict: tf.Module would track every entry
         spellings = {" ": (), **self.words}
@@ -49,10 +49,10 @@ class SubwordVocabulary(tf.Module):
     @classmethod
     def train(cls, lines: Iterable[str], size: int, words: int = 60_000) -> Self:
         """Learn at most `size` subwords from `lines`; deterministic. Raises RequestError if `size` is too small."""
-        cut = [units(line) for line in lines]
-        pieces = train_pieces(cut, size)
+        line_units = [units(line) for line in lines]
+        pieces = train_pieces(line_units, size)
         model = Unigram(pieces)
-        common = collections.Counter(unit for line in cut for unit in line).most_common(words)
+        common = collections.Counter(unit for line in line_units for unit in line).most_common(words)
         return cls(pieces, {unit: [model.names[i] for i in model.segment(unit)] for unit, _ in common})
 
     def save(self, path: str | Path) -> None:
@@ -83,9 +83,9 @@ class SubwordVocabulary(tf.Module):
         """text string [B], valid UTF-8 -> int32 ragged [B, None], without start and end."""
         parts = _units(text)  # string ragged [B, None]
         row = self._row.lookup(parts.flat_values)
-        known = tf.gather(self._spellings, row)  # [units, None]; empty for units outside the cache
-        rest = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; empty for cached units
-        return parts.with_flat_values(tf.concat([known, rest], axis=1)).merge_dims(1, 2)
+        cached = tf.gather(self._spellings, row)  # [units, None]; empty for units outside the cache
+        segmented = self._segment(parts.flat_values, tf.equal(row, 0))  # [units, None]; empty for cached units
+        return parts.with_flat_values(tf.concat([cached, segmented], axis=1)).merge_dims(1, 2)
 
     def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
         """ids int32 [B, T] -> string [B], up to the first end token; invalid UTF-8 becomes U+FFFD."""
@@ -98,17 +98,17 @@ class SubwordVocabulary(tf.Module):
         """ids int32 -> readable names ("▁dog", "<0xC3>", "<end>"), string, same shape."""
         return tf.gather(self._names, ids)
 
-    def _segment(self, parts: tf.Tensor, wanted: tf.Tensor) -> tf.RaggedTensor:
-        """Segment the units `parts` [U] that are `wanted` bool [U] by Viterbi -> int32 ragged [U, None]."""
-        index = tf.where(wanted)[:, 0]
+    def _segment(self, parts: tf.Tensor, selected: tf.Tensor) -> tf.RaggedTensor:
+        """Segment the units `parts` [U] where `selected` bool [U] is True, by Viterbi -> int32 ragged [U, None]."""
+        index = tf.where(selected)[:, 0]
         # Put a space, which no unit contains, after each full chunk.
         chunks = tf.strings.split(tf.strings.regex_replace(tf.gather(parts, index), f"(?s).{{{CHUNK}}}", r"\0 "))
         begins = tf.range(0, tf.size(chunks.flat_values, tf.int64), BLOCK)
         blocks = tf.RaggedTensor.from_row_starts(chunks.flat_values, begins, validate=False)
         spec = tf.RaggedTensorSpec([None, None], tf.int32, 1, tf.int64)
         ids = tf.map_fn(self._segment_chunks, blocks, fn_output_signature=spec, parallel_iterations=1)
-        ids = chunks.with_flat_values(ids.merge_dims(0, 1)).merge_dims(1, 2)  # [wanted units, None]
-        count = tf.scatter_nd(index[:, tf.newaxis], ids.row_lengths(), [tf.size(wanted, tf.int64)])
+        ids = chunks.with_flat_values(ids.merge_dims(0, 1)).merge_dims(1, 2)  # [selected units, None]
+        count = tf.scatter_nd(index[:, tf.newaxis], ids.row_lengths(), [tf.size(selected, tf.int64)])
         return tf.RaggedTensor.from_row_lengths(ids.flat_values, count, validate=False)
 
     def _segment_chunks(self, chunks: tf.Tensor) -> tf.RaggedTensor:
@@ -116,10 +116,10 @@ class SubwordVocabulary(tf.Module):
         concatenated; P: their pieces, by their last characters."""
         chars, starts = tf.strings.unicode_split_with_offsets(chunks, "UTF-8")
         chunk, place = chars.value_rowids(), tf.ragged.range(chars.row_lengths()).flat_values
-        found, scores = self._candidates(tf.gather(chunks, chunk), chars.flat_values, starts.flat_values, place)
+        pieces, scores = self._candidates(tf.gather(chunks, chunk), chars.flat_values, starts.flat_values, place)
         length = _choose(chars.with_flat_values(scores))
         last = _on_best_path(length, chars.row_starts())  # the last character of each piece
-        piece = tf.gather_nd(found, tf.stack([last, tf.gather(length, last) - 1], axis=1))
+        piece = tf.gather_nd(pieces, tf.stack([last, tf.gather(length, last) - 1], axis=1))
         ids, owner = _spell_bytes(piece, tf.gather(chars.flat_values, last), tf.gather(chunk, last))
         return tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(chunks, tf.int64), validate=False)
 
@@ -127,17 +127,17 @@ class SubwordVocabulary(tf.Module):
         self, chunk: tf.Tensor, char: tf.Tensor, start: tf.Tensor, place: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """-> the pieces that end at each character (from 1; 0: none) int32 [C, longest] and their scores int64; column
-        l-1: pieces of l characters. chunk, char: string [C]; start: the char's first byte; place: in its chunk."""
+        l-1: pieces of l characters. chunk, char: string [C]; start: first byte of char; place: its index in chunk."""
         end = start + tf.cast(tf.strings.length(char), tf.int64)
         lengths = tf.range(1, self.model.longest + 1, dtype=tf.int64)[tf.newaxis]
         fits = lengths <= place[:, tf.newaxis] + 1
         first = tf.where(fits, tf.range(tf.size(char, tf.int64))[:, tf.newaxis] - lengths + 1, 0)
         begin = tf.where(fits, tf.gather(start, first), 0)
         size = tf.where(fits, end[:, tf.newaxis] - begin, 0)
-        found = self._piece.lookup(tf.strings.substr(chunk[:, tf.newaxis], begin, size))
-        scores = tf.gather(self._scores, found)
-        alone = tf.maximum(scores[:, :1], BYTE_SCORE * CHUNK)
-        return found, tf.concat([alone, scores[:, 1:]], axis=1)
+        pieces = self._piece.lookup(tf.strings.substr(chunk[:, tf.newaxis], begin, size))
+        scores = tf.gather(self._scores, pieces)
+        single = tf.maximum(scores[:, :1], BYTE_SCORE * CHUNK)
+        return pieces, tf.concat([single, scores[:, 1:]], axis=1)
 
 
 def _normalize(text: tf.Tensor) -> tf.Tensor:
@@ -149,7 +149,7 @@ def _units(text: tf.Tensor) -> tf.RaggedTensor:
     # Turn the space before a word into SPACE; then put a space, which no unit contains, between units.
     marked = tf.strings.regex_replace(_normalize(text), "^(.)", SPACE + r"\1")
     marked = tf.strings.regex_replace(marked, " ", SPACE)
-    return tf.strings.split(tf.strings.regex_replace(marked, UNIT, r"\0 "))
+    return tf.strings.split(tf.strings.regex_replace(marked, UNIT_PATTERN, r"\0 "))
 
 
 def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
@@ -161,8 +161,8 @@ def _choose(scores: tf.RaggedTensor) -> tf.Tensor:
     dense = scores.to_tensor()  # [chunks, time, longest]
     chunks, time, longest = tf.unstack(tf.shape(dense))
     tag = tf.range(1, longest + 1, dtype=tf.int64)  # in the six free bits: the longer piece wins a tie
-    never = tf.fill([chunks, longest - 1], tf.constant(NEVER * CHUNK, tf.int64))
-    window = tf.concat([tf.zeros([chunks, 1], tf.int64), never], axis=1)
+    impossible = tf.fill([chunks, longest - 1], tf.constant(IMPOSSIBLE * CHUNK, tf.int64))
+    window = tf.concat([tf.zeros([chunks, 1], tf.int64), impossible], axis=1)
 
     def advance(t, window, choices):
         best = tf.reduce_max(window + dense[:, t] + tag, axis=1, keepdims=True)

@@ -9,18 +9,18 @@ from kerasnets.text.unigram import FIRST_PIECE
 from kerasnets.text.units import SPACE
 
 
-def train_pieces(cut: Sequence[Sequence[str]], size: int) -> list[tuple[str, float]]:
+def train_pieces(line_units: Sequence[Sequence[str]], size: int) -> list[tuple[str, float]]:
     """Units of each line -> (piece, score in nats)."""
-    model = _train_model(cut, size)
+    model = _train_model(line_units, size)
     ordinary = (i for i in range(3, model.get_piece_size()) if not model.is_byte(i))
     return [(model.id_to_piece(i), round(model.get_score(i), 4)) for i in ordinary]
 
 
-def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
+def _train_model(line_units: Sequence[Sequence[str]], size: int) -> Any:
     import sentencepiece  # only training needs it
 
     # The trainer expects a space for SPACE and a delimiter between other units, and rejects NUL.
-    lines = ["\x01".join(line).replace("\x01" + SPACE, " ").lstrip(SPACE).replace("\0", "") for line in cut]
+    lines = ["\x01".join(line).replace("\x01" + SPACE, " ").lstrip(SPACE).replace("\0", "") for line in line_units]
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -40,7 +40,7 @@ def _train_model(cut: Sequence[Sequence[str]], size: int) -> Any:
     except (RuntimeError, OSError) as error:
         characters = len(set().union(*lines))
         raise RequestError(
-            f"no vocabulary of {size} subwords for {len(lines)} lines of {characters} different characters: "
-            f"it takes some text, and a size of at least {characters + FIRST_PIECE}"
+            f"the vocabulary size is {size}; for {len(lines)} lines of {characters} different characters it must be "
+            f"at least {characters + FIRST_PIECE}, and the lines must not be empty."
         ) from error
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

@@ -10,7 +10,7 @@ CHUNK = 64
 # Scores are integers in 1/10,000 nat: sums are exact in any order, so graph and Python cannot disagree.
 NAT = 10_000
 BYTE_SCORE = -10_000 * NAT  # far below any piece: bytes are used only where no piece fits
-NEVER = -(1 << 50)
+IMPOSSIBLE = -(1 << 50)
 PAD, START, END, FIRST_BYTE, FIRST_PIECE = 0, 1, 2, 3, 259
 
 
@@ -33,9 +33,9 @@ class Unigram:
         self.scores = {p: round(score * NAT) for p, score in pieces}
         self.longest = max((len(p) for p in self.scores), default=1)
         if len(self.ids) != len(self.names) or not all(0 < len(p) < CHUNK for p in self.scores):
-            raise ValueError(f"pieces must be distinct and of 1 to {CHUNK - 1} characters")
+            raise ValueError(f"pieces must be distinct and have 1 to {CHUNK - 1} characters.")
         if not all(BYTE_SCORE < score <= 0 for score in self.scores.values()):
-            raise ValueError(f"scores must be above {BYTE_SCORE / NAT:,.0f} and at most 0")
+            raise ValueError(f"scores must be above {BYTE_SCORE / NAT:,.0f} and at most 0.")
 
     def tokenize(self, text: str) -> list[int]:
         return [i for unit in units(text) for i in self.segment(unit)]
@@ -46,7 +46,7 @@ class Unigram:
 
     def segment(self, unit: str) -> list[int]:
         """One unit -> ids, chunk by chunk."""
-        return [i for at in range(0, len(unit), CHUNK) for i in self._viterbi(unit[at : at + CHUNK])]
+        return [i for first in range(0, len(unit), CHUNK) for i in self._viterbi(unit[first : first + CHUNK])]
 
     def _viterbi(self, text: str) -> list[int]:
         """best[j]: greatest sum of scores of pieces that spell text[:j]; start[j]: start of the last piece."""
@@ -64,7 +64,7 @@ class Unigram:
         return ids
 
     def _score(self, text: str) -> int:
-        return self.scores.get(text, BYTE_SCORE if len(text) == 1 else NEVER)
+        return self.scores.get(text, BYTE_SCORE if len(text) == 1 else IMPOSSIBLE)
 
     def _spell(self, text: str) -> list[int]:
         return [self.ids[text]] if text in self.scores else [FIRST_BYTE + b for b in text.encode()]

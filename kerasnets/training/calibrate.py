@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from kerasnets.calibration.diagram import draw
+from kerasnets.calibration.diagram import draw_reliability
 from kerasnets.calibration.temperature import FILE, HIGHEST, LOWEST, Calibration, fit
 from kerasnets.run.files import write
 from kerasnets.tasks.protocol import Task
@@ -24,7 +24,7 @@ def calibrate(task: Task, model: keras.Model, run_dir: Path) -> Calibration:
     """
     calibration = fit(lambda: task.held_out(model))
     write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
-    draw(calibration, run_dir / DIAGRAM)
+    draw_reliability(calibration, run_dir / DIAGRAM)
     print(
         f"temperature {calibration.temperature:.3f}: expected calibration error {calibration.ece_before:.4f} before, "
         f"{calibration.ece_after:.4f} after ({calibration.examples:,} validation examples)",

@@ -1,4 +1,4 @@
-"""Every layer and model, small, with weights and inputs that are the same on every backend. Imports no TensorFlow."""
+"""A small case of every layer and model, with equal weights and inputs on every backend, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def sequence(**more: Any) -> dict[str, Any]:
 
 VALID = np.array([[True] * T, [True] * 3 + [False] * (T - 3)])
 IMAGE = {"x": normal(B, 6, 8, 4)}
-PICTURES = normal(B, 8, 8, 2, scale=99.0)
+IMAGES = normal(B, 8, 8, 2, scale=99.0)
 PAIRS = {"source": tokens(B, T), "target": tokens(B, 4, seed=1)}
 MASK = normal(B, T, T, seed=2) > -0.5
 MEMORY = normal(B, 4, D, seed=3)
-EVERYTHING = {"recurrent_dropout": 0.3, "peepholes": True, "layer_norm": True, "projection": 3}
+ALL_OPTIONS = {"recurrent_dropout": 0.3, "peepholes": True, "layer_norm": True, "projection": 3}
 
 LAYERS = {
     "ConvBlock": Case(lambda: layers.ConvBlock(3, pool_size=2, dropout=0.3), IMAGE),
@@ -51,7 +51,7 @@ LAYERS = {
     "LSTM": Case(lambda: layers.LSTM(4), sequence()),
     "LSTM masked": Case(lambda: layers.LSTM(4, reverse=True), sequence(valid=VALID)),
     "LSTM truncated": Case(lambda: layers.LSTM(4, truncate=2), sequence()),
-    "LSTM with everything": Case(lambda: layers.LSTM(4, **EVERYTHING), sequence()),
+    "LSTM with all options": Case(lambda: layers.LSTM(4, **ALL_OPTIONS), sequence()),
     "Bidirectional": Case(lambda: layers.Bidirectional(layers.LSTM(3)), sequence(valid=VALID)),
     "StackedRNN": Case(lambda: layers.StackedRNN([layers.LSTM(4), layers.LSTM(3)], 0.3), sequence()),
     "AdditiveAttention": Case(lambda: layers.AdditiveAttention(5), {"query": normal(B, T, D), "memory": MEMORY}),
@@ -78,20 +78,18 @@ LAYERS = {
 }
 
 MODELS = {
-    "ConvNet": Case(lambda: models.ConvNet(3, (4, 6), dropout=0.3), {"pixels": PICTURES}),
-    "ConvNet residual": Case(lambda: models.ConvNet(3, (4, 6), residual_blocks=1), {"pixels": PICTURES}),
-    "ConvNet flat": Case(
-        lambda: models.ConvNet(3, (4,), norm="none", head="flatten", hidden=(5,)), {"pixels": PICTURES}
-    ),
+    "ConvNet": Case(lambda: models.ConvNet(3, (4, 6), dropout=0.3), {"pixels": IMAGES}),
+    "ConvNet residual": Case(lambda: models.ConvNet(3, (4, 6), residual_blocks=1), {"pixels": IMAGES}),
+    "ConvNet flat": Case(lambda: models.ConvNet(3, (4,), norm="none", head="flatten", hidden=(5,)), {"pixels": IMAGES}),
     "CharLSTM": Case(lambda: models.CharLSTM(9, 4, 5, dropout=0.3), {"tokens": tokens(B, T)}),
     "CharLSTM tied": Case(lambda: models.CharLSTM(9, 5, 5, tied=True), {"tokens": tokens(B, T)}),
     "SequenceTagger": Case(
         lambda: models.SequenceTagger(3, keras.layers.Embedding(9, 4), 5), {"sequence": tokens(B, T)}
     ),
-    "SequenceClassifier": Case(lambda: models.SequenceClassifier(3, models.PixelRows(), 5), {"sequence": PICTURES}),
+    "SequenceClassifier": Case(lambda: models.SequenceClassifier(3, models.PixelRows(), 5), {"sequence": IMAGES}),
     "SequenceGenerator": Case(
         lambda: models.SequenceGenerator(9, models.ConvNet(6, (4,)), 4, 5),
-        {"inputs": {"given": PICTURES, "target": tokens(B, 4)}},
+        {"inputs": {"given": IMAGES, "target": tokens(B, 4)}},
     ),
     **{
         f"Seq2SeqLSTM {kind}": Case(lambda kind=kind: models.Seq2SeqLSTM(9, 4, 6, attention=kind), {"inputs": PAIRS})
@@ -109,8 +107,8 @@ MODELS = {
 }
 
 
-def filled(case: Case) -> keras.layers.Layer:
-    """-> the layer with weights that depend on their number and shape alone."""
+def build_with_fixed_weights(case: Case) -> keras.layers.Layer:
+    """-> the layer, with weights that depend only on their number and shape."""
     layer = case.make()
     layer(**case.inputs, **case.call)
     for n, weight in enumerate(w for w in layer.weights if "seed_generator" not in w.path):
@@ -120,5 +118,5 @@ def filled(case: Case) -> keras.layers.Layer:
 
 
 def outputs(case: Case) -> list[np.ndarray]:
-    given = filled(case)(**case.inputs, **case.call)
-    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(given)]
+    results = build_with_fixed_weights(case)(**case.inputs, **case.call)
+    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(results)]

@@ -1,4 +1,4 @@
-"""On TensorFlow the other tests check all this, and more: here only the other backends are run."""
+"""These tests run on the other backends only: on TensorFlow the other tests check the same and more."""
 
 import os
 

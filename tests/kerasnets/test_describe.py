@@ -158,7 +158,7 @@ def test_weights_of_a_convolution_and_of_layers_without_weight_sharing():
     conv = keras.layers.Conv2D(1, 10, padding="same", use_bias=False, name="conv")
     conv.build((None, 1000, 1000, 1))
     walk = Walk(1)
-    walk.compare(conv, "conv")
+    walk.collect_convolutions(conv, "conv")
     assert [(c.shared, c.local, c.full) for c in walk.convolutions] == [(100, 10**8, 10**12)]
 
 
@@ -227,7 +227,7 @@ def test_a_directory_without_a_run_is_rejected(tmp_path):
 
 
 def test_too_small_images_are_rejected():
-    with pytest.raises(RequestError, match="3×3 are too small for 2 blocks"):
+    with pytest.raises(RequestError, match="3×3 are too small for 2 stages"):
         program.main(["image_classification/quick", "--image-size", "3"])
 
 
@@ -238,7 +238,7 @@ def test_too_small_images_are_rejected():
     ("call", "message"),
     [
         (lambda: describe(ConvNet(3)), "model is not built"),
-        (lambda: describe(conv_net((None, None, 3))), "built for pictures of any size"),
+        (lambda: describe(conv_net((None, None, 3))), "built for images of any size"),
         (lambda: describe(conv_net(), length=0), "length is 0"),
     ],
 )

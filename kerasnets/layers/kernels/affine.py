@@ -35,7 +35,7 @@ def affine_of_rows(x, kernel, bias):
     def gradient(upstream):
         ones = ops.ones((1, ops.shape(upstream)[0]), upstream.dtype)
         return (
-            ops.matmul(upstream, laid_out_transpose(kernel)),
+            ops.matmul(upstream, transpose_copy(kernel)),
             ops.matmul(ops.transpose(x), upstream),
             ops.reshape(ops.matmul(ones, upstream), (-1,)),
         )
@@ -43,7 +43,7 @@ def affine_of_rows(x, kernel, bias):
     return ops.matmul(x, kernel) + bias, gradient
 
 
-def laid_out_transpose(matrix):
-    """[D, U] -> [U, D], a copy: TensorFlow's optimizer would turn a plain transpose back into a read in place."""
+def transpose_copy(matrix):
+    """[D, U] -> [U, D], copied: TensorFlow's optimizer would turn a plain transpose back into a read in place."""
     rows, columns = matrix.shape
     return ops.reshape(ops.transpose(ops.reshape(matrix, (rows, columns, 1)), (1, 2, 0)), (columns, rows))

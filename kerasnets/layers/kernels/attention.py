@@ -10,7 +10,7 @@ from kerasnets.layers.kernels.gradients import explicit_gradient
 
 MASKED = -1e9  # vanishes in the softmax, but is finite, so that a fully masked row has no NaN
 BLOCK = 128  # queries that a long causal attention computes at once
-FEW = 8  # up to this many queries, a softmax of several operations is faster than TensorFlow's kernel
+MAX_UNFUSED = 8  # queries up to which a softmax of several operations is faster than TensorFlow's kernel
 
 
 def plain_attention(queries, keys, values, bias=0.0):
@@ -19,7 +19,7 @@ def plain_attention(queries, keys, values, bias=0.0):
 
 
 def attention(queries, keys, values, bias=None, causal=False, drop=None):
-    """`plain_attention` by the fastest way, with the softmax in float32 at least: half precision would overflow.
+    """`plain_attention` by the fastest method, with the softmax in float32 at least: half precision would overflow.
 
     Args:
         queries [B, N, T, H], divided by √H; keys and values [B, G, S, H], each of whose G heads serves N / G query
@@ -36,11 +36,11 @@ def attention(queries, keys, values, bias=None, causal=False, drop=None):
         return stock_attention(queries, keys, values, bias, causal)
     keys, values = (repeat_heads(x, queries.shape[1]) for x in (keys, values))
     length = queries.shape[2]
-    known = length is not None and (bias is None or bias.shape[2] is not None)
-    if causal and known and length > BLOCK:
+    is_static = length is not None and (bias is None or bias.shape[2] is not None)
+    if causal and is_static and length > BLOCK:
         return causal_attention_in_blocks(queries, keys, values, bias)
     bias = causal_bias(queries, keys, bias) if causal else bias
-    if length is not None and length <= FEW:
+    if length is not None and length <= MAX_UNFUSED:
         # A search step: its arrays are small, so that only the number of operations matters.
         scores = add_bias(ops.matmul(queries, transpose_last_two(keys)), bias)
         scores = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True))
@@ -93,10 +93,10 @@ def causal_attention_in_blocks(queries, keys, values, bias=None):
     outputs = []
     for n, block in enumerate(blocks[0]):
         keys, values = (ops.concatenate(x[: n + 1], axis=2) for x in blocks[1:])
-        end, own = keys.shape[2], bias
+        end, block_bias = keys.shape[2], bias
         if bias is not None:
-            own = bias[:, :, (end - block.shape[2] if bias.shape[2] != 1 else 0) : end, :end]
-        outputs.append(scaled_dot_product_attention(block, keys, values, causal_bias(block, keys, own)))
+            block_bias = bias[:, :, (end - block.shape[2] if bias.shape[2] != 1 else 0) : end, :end]
+        outputs.append(scaled_dot_product_attention(block, keys, values, causal_bias(block, keys, block_bias)))
     return ops.concatenate(outputs, axis=2)
 
 

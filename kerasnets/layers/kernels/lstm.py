@@ -48,7 +48,7 @@ def lstm(projected, kernel, states, valid=None, truncate=None):
 
 
 def run_lstm(cell, x, states, valid=None, truncate=None, stock=None):
-    """Run a plain `LSTMCell` over time by the fastest way.
+    """Run a plain `LSTMCell` over time by the fastest method.
 
     Args: x [T, B, D]; stock: from `stock_lstm`; the others as in `plain_lstm`.
     Returns: h of every step [T, B, U]; the last states (h, c).
@@ -110,8 +110,8 @@ def forward(projected, kernel, h, c, valid):
         new_c = f * c + i * g
         new_h = o * ops.tanh(new_c)
         if valid is not None:
-            counts = valid[t] > 0
-            new_h, new_c = ops.where(counts, new_h, h), ops.where(counts, new_c, c)
+            is_valid = valid[t] > 0
+            new_h, new_c = ops.where(is_valid, new_h, h), ops.where(is_valid, new_c, c)
         return (new_h, new_c, i, f, g, o), (new_h, new_c, i, f, g, o)
 
     # The loop indexes its arrays by step: on TensorFlow, `ops.scan` takes only one array if T is unknown, and requires
@@ -138,22 +138,22 @@ def backward(dhs, dcs, gates, kernel, h, c, valid, truncate):
     # Transposed once: a product that transposes its matrix is slower.
     transposed = [ops.transpose(part) for part in ops.split(kernel, 4, axis=-1)]
 
-    def retreat(carry, t):
+    def step_back(carry, t):
         dh, dc = carry[0] + dhs[t], carry[1] + dcs[t]
         dh_t, dc_t = (dh, dc) if valid is None else (dh * valid[t], dc * valid[t])
         dz, new_dc = step_gradient(dh_t, dc_t, [gate[t] for gate in gates], cs_before[t])
         products = [ops.matmul(x, u) for x, u in zip(dz, transposed, strict=True)]
         new_dh = (products[0] + products[1]) + (products[2] + products[3])
         if valid is not None:
-            stays = 1 - valid[t]
-            new_dh, new_dc = new_dh + dh * stays, new_dc + dc * stays
+            padding = 1 - valid[t]
+            new_dh, new_dc = new_dh + dh * padding, new_dc + dc * padding
         if truncate is not None:
-            flows = ops.cast((t % truncate != 0) | (t == 0), new_dh.dtype)
-            new_dh, new_dc = new_dh * flows, new_dc * flows
+            keep = ops.cast((t % truncate != 0) | (t == 0), new_dh.dtype)
+            new_dh, new_dc = new_dh * keep, new_dc * keep
         return (new_dh, new_dc, *dz), (new_dh, new_dc, *dz)
 
     steps = ops.arange(ops.shape(dhs)[0], dtype="int32")
-    (dh, dc, *_), (_, _, *dzs) = ops.scan(retreat, (zero,) * 6, steps, reverse=True)
+    (dh, dc, *_), (_, _, *dzs) = ops.scan(step_back, (zero,) * 6, steps, reverse=True)
     rows = ops.transpose(ops.reshape(hs_before, (-1, units)))
     d_kernel = ops.concatenate([ops.matmul(rows, ops.reshape(dz, (-1, units))) for dz in dzs], axis=-1)
     return *dzs, d_kernel, dh, dc
@@ -184,8 +184,8 @@ def block_weights(kernel, recurrent_kernel, bias):
     Returns: [D + U, 4U] and [4U], with the gates in the order i, g, f, o.
     """
 
-    def ordered(x):
+    def reorder(x):
         i, f, g, o = ops.split(x, 4, axis=-1)
         return ops.concatenate([i, g, f, o], axis=-1)
 
-    return ordered(ops.concatenate([kernel, recurrent_kernel], axis=0)), ordered(bias)
+    return reorder(ops.concatenate([kernel, recurrent_kernel], axis=0)), reorder(bias)

@@ -23,10 +23,10 @@ def grad_cam(
     Returns: logits; heatmap [B, Y, X], 0..1, with maximum 1 in every image with positive evidence; the first block's
         maps [B, y, x, n].
     """
-    first, last = network.maps(pixels)
+    first, last = network.feature_maps(pixels)
     with tf.GradientTape() as tape:
         tape.watch(last)
-        logits = answer(network.finish(last))
+        logits = answer(network.classify_maps(last))
         best = best_logit(logits)
     weights = tf.reduce_mean(tape.gradient(best, last), axis=(1, 2), keepdims=True)
     maps = tf.cast(last, tf.float32)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasnets.calibration.bins import expected_error
+from kerasnets.calibration.bins import expected_calibration_error
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
@@ -176,7 +176,7 @@ class ImageClassificationTask(Task):
         np.add.at(confusion, (labels, answers), 1)
         recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
         return measure(probabilities, labels) | {
-            "ece": expected_error(probabilities, labels),
+            "ece": expected_calibration_error(probabilities, labels),
             "examples": len(labels),
             "classes": self.classes,
             "class_accuracy": [round(float(x), 4) for x in recall],

@@ -104,9 +104,9 @@ class TextSignatures:
         )
         options = decoding.Options(*(given[name] for name in decoding.Options._fields))
         positions = state.position[:, tf.newaxis] + tf.range(tf.cast(tf.reduce_max(length), tf.int64))
-        chances = decoding.uniform(seed, positions)
+        random_numbers = decoding.uniform(seed, positions)
         step = fused_step(self.model)
-        tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, options, chances, seen)
+        tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, options, random_numbers, seen)
         last = tf.gather(tokens, length - 1, batch_dims=1)
         position = state.position + tf.cast(length, tf.int64)
         return {

@@ -27,7 +27,7 @@ from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.translator import SEARCHED, Translator, most_bytes
 from kerasnets.text.subwords import SubwordVocabulary
-from kerasnets.text.units import MARKS, SPACE, normalize
+from kerasnets.text.units import PUNCTUATION, SPACE, normalize
 
 EVALUATION_BATCH = 1000
 
@@ -257,5 +257,5 @@ def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
     words = []
     for name in vocabulary.model.names:
         begins = name.startswith(SPACE) and len(name) > 1
-        words.append(name[1:] if begins else name if re.fullmatch(f"[{MARKS}]+", name) else None)
+        words.append(name[1:] if begins else name if re.fullmatch(f"[{PUNCTUATION}]+", name) else None)
     return words

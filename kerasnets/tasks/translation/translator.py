@@ -67,7 +67,7 @@ class Translator:
 
         # A lower limit than that of greedy search: it bounds the score of a hypothesis (see `decoding.beam_search`).
         limits = tf.minimum(2 * lengths + 10, self.limit + 1)
-        tokens, scores = decoding.by_length(search, source, lengths, limits, (BEAMS,))
+        tokens, scores = decoding.search_by_length(search, source, lengths, limits, (BEAMS,))
         sentences = self.vocabulary.detokenize(tf.reshape(tokens, [-1, tf.shape(tokens)[2]]))
         return {"translations": tf.reshape(sentences, tf.shape(scores)), "scores": scores}
 
@@ -134,7 +134,7 @@ class Translator:
 
         # A translation is hardly ever three times as long; the limit stops a search that repeats itself.
         limits = tf.minimum(3 * lengths + 20, self.limit + 1)
-        tokens, log_probability = decoding.by_length(search, source, lengths, limits)
+        tokens, log_probability = decoding.search_by_length(search, source, lengths, limits)
         return tokens[:, : tf.reduce_max(lengths_of(tokens))], log_probability
 
     def start(self, source: tf.Tensor) -> tuple[Any, Any]:

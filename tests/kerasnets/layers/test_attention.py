@@ -1,4 +1,4 @@
-"""Attention: parity with the stock layer, its gradient, masks, groups of heads, and what it is made of."""
+"""Attention: parity with the stock layer, gradients, masks, groups of heads; its linear layer and normalization."""
 
 import keras
 import numpy as np
@@ -13,42 +13,42 @@ from kerasnets.layers.kernels.attention import causal_mask, mask_bias
 
 
 @pytest.fixture(autouse=True)
-def written_gradients(monkeypatch):
-    """Sequences here are short, but are computed as longer ones."""
-    monkeypatch.setattr(kernel, "FEW", 0)
+def explicit_gradients(monkeypatch):
+    """Compute short sequences as longer ones, with the explicit gradient."""
+    monkeypatch.setattr(kernel, "MAX_UNFUSED", 0)
 
 
-def built(layer, *shapes):
+def randomized(layer, *shapes):
     """-> the layer with random weights."""
     layer.build(*shapes)
     randomize(layer)
     return layer
 
 
-ALL = {"num_heads": 4, "dropout": 0.1, "num_key_value_heads": 2, "rotary": True}
+ALL_OPTIONS = {"num_heads": 4, "dropout": 0.1, "num_key_value_heads": 2, "rotary": True}
 
 
-def test_attention_keeps_its_promises(tmp_path):
+def test_attention_passes_layer_checks(tmp_path):
     def inputs(b, t):
         mask = normal(b, t, t + 1, seed=2) > 0
         return {"query": normal(b, t, 8), "memory": normal(b, t + 1, 6, seed=1), "attention_mask": mask}
 
-    check_layer(MultiHeadAttention, ALL, inputs, tmp_path)
+    check_layer(MultiHeadAttention, ALL_OPTIONS, inputs, tmp_path)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_self_attention_keeps_its_promises(causal, tmp_path):
+def test_self_attention_passes_layer_checks(causal, tmp_path):
     def inputs(b, t):
         return {"query": normal(b, t, 8), "attention_mask": normal(1, t, t, seed=2) > 0}
 
-    check_layer(MultiHeadAttention, ALL, inputs, tmp_path, causal=causal)
+    check_layer(MultiHeadAttention, ALL_OPTIONS, inputs, tmp_path, causal=causal)
 
 
-def test_linear_keeps_its_promises(tmp_path):
+def test_linear_passes_layer_checks(tmp_path):
     check_layer(Linear, {"units": 5}, lambda b, t: {"x": normal(b, t, 6)}, tmp_path)
 
 
-def test_layer_normalization_keeps_its_promises(tmp_path):
+def test_layer_normalization_passes_layer_checks(tmp_path):
     check_layer(LayerNormalization, {}, lambda b, t: {"x": normal(b, t, 6)}, tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_layer_normalization_keeps_its_promises(tmp_path):
 
 
 def attention_pair(num_heads=2, width=6, memory_width=6):
-    ours = built(MultiHeadAttention(num_heads), (None, None, width), (None, None, memory_width))
+    ours = randomized(MultiHeadAttention(num_heads), (None, None, width), (None, None, memory_width))
     theirs = keras.layers.MultiHeadAttention(num_heads, width // num_heads, output_shape=width)
     theirs.build((None, None, width), (None, None, memory_width))
     theirs.set_weights([w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)])
@@ -110,7 +110,7 @@ def test_causal_attention_equals_the_stock_layer(monkeypatch, masked, length):
 
 
 def test_grouped_attention_equals_the_stock_layer():
-    ours = built(MultiHeadAttention(4, num_key_value_heads=2), (None, None, 8))
+    ours = randomized(MultiHeadAttention(4, num_key_value_heads=2), (None, None, 8))
     theirs = keras.layers.GroupQueryAttention(2, 4, 2)
     x = tf.constant(normal(3, 5, 8))
     theirs(x, x)
@@ -119,12 +119,12 @@ def test_grouped_attention_equals_the_stock_layer():
     reference, expected = value_and_gradients(lambda: theirs(x, x), [x, *theirs.trainable_variables])
     assert_close(result, reference)
     assert_close(gradients, [tf.reshape(e, g.shape) for g, e in zip(gradients, expected, strict=True)])
-    assert ours.project(x)[0].shape == (3, 2, 5, 2)  # the cache is half as large
+    assert ours.project(x)[0].shape == (3, 2, 5, 2)  # half the cache of ungrouped attention
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6)])
 def test_linear_equals_the_stock_layer(shape):
-    ours, theirs, x = built(Linear(4), (None, 6)), keras.layers.Dense(4), tf.constant(normal(2, *shape))
+    ours, theirs, x = randomized(Linear(4), (None, 6)), keras.layers.Dense(4), tf.constant(normal(2, *shape))
     theirs.build((None, 6))
     theirs.set_weights(ours.get_weights())
     result, gradients = value_and_gradients(lambda: ours(x), [x, *ours.trainable_variables])
@@ -134,7 +134,7 @@ def test_linear_equals_the_stock_layer(shape):
 
 
 def test_layer_normalization_equals_the_stock_layer():
-    ours, theirs = built(LayerNormalization(), (None, None, 6)), keras.layers.LayerNormalization(epsilon=1e-6)
+    ours, theirs = randomized(LayerNormalization(), (None, None, 6)), keras.layers.LayerNormalization(epsilon=1e-6)
     x = tf.constant(normal(2, 4, 6, scale=3.0) + 5)
     theirs.build(x.shape)
     theirs.set_weights(ours.get_weights())
@@ -144,68 +144,68 @@ def test_layer_normalization_equals_the_stock_layer():
     assert_close(gradients, expected)
 
 
-def test_layer_normalization_is_its_formula():
-    norm = built(LayerNormalization(), (None, None, 6))
+def test_layer_normalization_equals_its_equation():
+    norm = randomized(LayerNormalization(), (None, None, 6))
     x = normal(2, 4, 6)
     scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     assert_close(norm(x), scaled * np.asarray(norm.gamma) + np.asarray(norm.beta))
 
 
-# Gradients that are written out.
+# Explicit gradients.
 
 
 def make_attention():
-    return built(MultiHeadAttention(2, num_key_value_heads=1, rotary=True, dtype="float64"), (None, None, 4))
+    return randomized(MultiHeadAttention(2, num_key_value_heads=1, rotary=True, dtype="float64"), (None, None, 4))
 
 
-SLOPES = {
-    "linear": (lambda: built(Linear(3, dtype="float64"), (None, None, 4)), {}),
-    "layer normalization": (lambda: built(LayerNormalization(dtype="float64"), (None, None, 4)), {}),
+GRADIENT_CASES = {
+    "linear": (lambda: randomized(Linear(3, dtype="float64"), (None, None, 4)), {}),
+    "layer normalization": (lambda: randomized(LayerNormalization(dtype="float64"), (None, None, 4)), {}),
     "attention": (make_attention, {}),
     "attention with a mask": (make_attention, {"attention_mask": tf.constant(normal(2, 5, 5) > 0)}),
     "causal attention": (make_attention, {"causal": True}),
 }
 
 
-@pytest.mark.parametrize("name", SLOPES)
-def test_gradients_are_the_slopes_of_finite_differences(name, monkeypatch):
+@pytest.mark.parametrize("name", GRADIENT_CASES)
+def test_gradients_equal_finite_differences(name, monkeypatch):
     monkeypatch.setattr(kernel, "BLOCK", 2)
-    make, options = SLOPES[name]
+    make, options = GRADIENT_CASES[name]
     layer, x = make(), normal(2, 5, 4).astype(np.float64)
     for variable in layer.trainable_variables:
         assert variable.dtype == "float64"
 
-    @tf.function  # it is called some hundred times
+    @tf.function  # it is called several hundred times
     def value(x):
         return probe(layer(x, **options))
 
     _, gradients = value_and_gradients(lambda: layer(tf.constant(x), **options), layer.trainable_variables)
-    given = tf.constant(x)
-    _, (by_x,) = value_and_gradients(lambda: layer(given, **options), [given])
+    inputs = tf.constant(x)
+    _, (x_gradient,) = value_and_gradients(lambda: layer(inputs, **options), [inputs])
     step = 1e-6
     for index in np.ndindex(*x.shape):
         change = np.zeros(x.shape)
         change[index] = step
-        slope = (value(given + change) - value(given - change)) / (2 * step)
-        assert abs(slope - by_x[index]) < 1e-7, index
+        slope = (value(inputs + change) - value(inputs - change)) / (2 * step)
+        assert abs(slope - x_gradient[index]) < 1e-7, index
     for variable, gradient in zip(layer.trainable_variables, gradients, strict=True):
         before = variable.numpy()
         for index in np.ndindex(*before.shape):
-            ends = []
+            values = []
             for sign in (1, -1):
                 changed = before.copy()
                 changed[index] += sign * step
                 variable.assign(changed)
-                ends.append(value(given))
+                values.append(value(inputs))
             variable.assign(before)
-            assert abs((ends[0] - ends[1]) / (2 * step) - gradient[index]) < 1e-7, (variable.path, index)
+            assert abs((values[0] - values[1]) / (2 * step) - gradient[index]) < 1e-7, (variable.path, index)
 
 
 # Properties.
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_weights_are_shares_of_what_may_be_seen(causal):
+def test_attention_weights_are_normalized_and_masked(causal):
     attention, _ = attention_pair()
     x = tf.constant(normal(2, 4, 6))
     keys, values = attention.project(x)
@@ -218,7 +218,7 @@ def test_attention_weights_are_shares_of_what_may_be_seen(causal):
 
 
 def test_attention_drops_weights_in_training_only():
-    attention = built(MultiHeadAttention(2, dropout=0.5), (None, None, 6))
+    attention = randomized(MultiHeadAttention(2, dropout=0.5), (None, None, 6))
     x = tf.constant(normal(2, 5, 6))
     assert_close(attention(x), attention(x, training=False), 0)
     assert np.abs(attention(x, training=True) - attention(x, training=True)).max() > 0.1
@@ -226,16 +226,16 @@ def test_attention_drops_weights_in_training_only():
     assert_close(np.mean(tf.reshape(many, (2, 2000, 5, 6)), axis=1), attention(x), 0.1)
 
 
-def test_dropped_attention_does_not_see_the_future():
-    attention = built(MultiHeadAttention(2, dropout=0.5), (None, None, 6))
+def test_attention_with_dropout_does_not_see_future_positions():
+    attention = randomized(MultiHeadAttention(2, dropout=0.5), (None, None, 6))
     x = tf.Variable(normal(1, 4, 6))
     with tf.GradientTape() as tape:
         first = tf.reduce_sum(attention(x, causal=True, training=True)[:, 0])
     assert np.all(tape.gradient(first, x)[0, 1:] == 0)
 
 
-def test_rotary_attention_knows_distances_alone():
-    attention = built(MultiHeadAttention(2, rotary=True), (None, None, 8))
+def test_rotary_attention_depends_only_on_distances():
+    attention = randomized(MultiHeadAttention(2, rotary=True), (None, None, 8))
     x = tf.constant(normal(2, 4, 8))
     weights = [attention.attention_weights(x, attention.project(x, start=s)[0], start=s) for s in (0, 100)]
     assert_close(weights[0], weights[1], 1e-4)
@@ -243,7 +243,7 @@ def test_rotary_attention_knows_distances_alone():
     assert np.abs(attention(tf.gather(x, order, axis=1)) - tf.gather(attention(x), order, axis=1)).max() > 1e-2
 
 
-def test_attention_with_nothing_to_see_is_finite():
+def test_fully_masked_attention_is_finite():
     attention, _ = attention_pair()
     x = tf.constant(normal(2, 4, 6))
     outputs, gradients = value_and_gradients(lambda: attention(x, attention_mask=tf.zeros((2, 1, 4), tf.bool)), [x])
@@ -251,31 +251,31 @@ def test_attention_with_nothing_to_see_is_finite():
     assert np.isfinite(gradients[0]).all()
 
 
-def test_attention_knows_no_order():
+def test_attention_without_positions_is_permutation_equivariant():
     attention, _ = attention_pair()
     x, order = tf.constant(normal(2, 5, 6)), [3, 0, 4, 1, 2]
     assert_close(attention(tf.gather(x, order, axis=1)), tf.gather(attention(x), order, axis=1), 1e-6)
 
 
-def test_attention_survives_large_scores_in_half_precision():
-    attention = built(MultiHeadAttention(1, dtype="mixed_float16"), (None, None, 4))
+def test_large_scores_are_finite_in_half_precision():
+    attention = randomized(MultiHeadAttention(1, dtype="mixed_float16"), (None, None, 4))
     x = tf.constant(normal(1, 3, 4, scale=100.0))
     assert np.isfinite(attention(x)).all()
 
 
-def test_layer_normalization_has_its_statistics_in_single_precision():
-    norm = built(LayerNormalization(dtype="mixed_float16"), (None, None, 64))
+def test_layer_normalization_statistics_are_float32():
+    norm = randomized(LayerNormalization(dtype="mixed_float16"), (None, None, 64))
     x = tf.cast(normal(2, 3, 64, scale=10.0) + 200, tf.float16)
-    exact = built(LayerNormalization(), (None, None, 64))
+    exact = randomized(LayerNormalization(), (None, None, 64))
     exact.set_weights(norm.get_weights())
     assert_close(norm(x), tf.cast(exact(tf.cast(x, tf.float32)), tf.float16), 2e-3)
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: Linear(0), "units is 0"),
         (lambda: MultiHeadAttention(0), "num_heads is 0"),
@@ -286,17 +286,23 @@ def test_layer_normalization_has_its_statistics_in_single_precision():
         ),
         (lambda: MultiHeadAttention(4, num_key_value_heads=3), "num_key_value_heads is 3; it must divide num_heads"),
         (lambda: MultiHeadAttention(4, num_key_value_heads=0), "num_key_value_heads is 0"),
-        (lambda: MultiHeadAttention(2, rotary=True).build((None, None, 6)), "width of a head is 3; rotary"),
-        (lambda: attention_pair()[0](normal(2, 4, 6), attention_mask=np.ones((2, 4), bool)), "of rank 2, .2, 4.; it"),
-        (lambda: attention_pair()[0](normal(2, 4, 6), normal(2, 5, 6), causal=True), "causal attention is of a"),
+        (lambda: MultiHeadAttention(2, rotary=True).build((None, None, 6)), "width of a head is 3; it must be even"),
+        (
+            lambda: attention_pair()[0](normal(2, 4, 6), attention_mask=np.ones((2, 4), bool)),
+            r"shape \(2, 4\); it must be",
+        ),
+        (
+            lambda: attention_pair()[0](normal(2, 4, 6), normal(2, 5, 6), causal=True),
+            "causal is True; with a memory it must be False",
+        ),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_mask_whose_rows_are_unknown_meets_long_causal_attention():
+def test_long_causal_attention_accepts_masks_of_unknown_rows():
     attention = MultiHeadAttention(2)
     x, mask = tf.constant(normal(1, 200, 4)), tf.constant(normal(1, 1, 200, seed=1) > -1)
     expected = attention(x, attention_mask=mask, causal=True)
@@ -308,7 +314,7 @@ def test_a_mask_whose_rows_are_unknown_meets_long_causal_attention():
     assert_close(graph(x, mask), expected, 1e-5)
 
 
-def test_gradients_in_half_precision_are_no_worse_than_the_stock_layers():
+def test_half_precision_gradients_are_as_exact_as_the_stock_layers():
     ours, theirs = (
         MultiHeadAttention(1, dtype="mixed_bfloat16"),
         keras.layers.MultiHeadAttention(1, 64, dtype="mixed_bfloat16"),

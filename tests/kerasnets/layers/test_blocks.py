@@ -1,4 +1,4 @@
-"""The Transformer's blocks: parity with stock layers, what they see, and step by step as all at once."""
+"""The Transformer's blocks: parity with stock layers, masks, and parity of steps with one call."""
 
 import itertools
 
@@ -23,34 +23,34 @@ BLOCK = {
 }
 
 
-def built(layer, *shapes):
+def randomized(layer, *shapes):
     """-> the layer with random weights."""
     layer.build(*shapes)
     randomize(layer)
     return layer
 
 
-def test_encoder_block_keeps_its_promises(tmp_path):
+def test_encoder_block_passes_layer_checks(tmp_path):
     def inputs(b, t):
         return {"x": normal(b, t, 8), "attention_mask": normal(b, 1, t, seed=1) > -1}
 
     check_layer(EncoderBlock, BLOCK, inputs, tmp_path)
 
 
-def test_decoder_block_keeps_its_promises(tmp_path):
+def test_decoder_block_passes_layer_checks(tmp_path):
     def inputs(b, t):
         return {"x": normal(b, t, 8), "memory": normal(b, t + 1, 6), "cross_mask": normal(b, 1, t + 1) > -1}
 
     check_layer(DecoderBlock, BLOCK, inputs, tmp_path)
 
 
-def test_decoder_block_without_memory_keeps_its_promises(tmp_path):
+def test_decoder_block_without_memory_passes_layer_checks(tmp_path):
     check_layer(DecoderBlock, BLOCK, lambda b, t: {"x": normal(b, t, 8)}, tmp_path)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_encoder_block_equals_stock_layers(norm):
-    block = built(EncoderBlock(2, 12, norm=norm), (None, None, 6))
+    block = randomized(EncoderBlock(2, 12, norm=norm), (None, None, 6))
     attention = keras.layers.MultiHeadAttention(2, 3)
     norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
     hidden, out = keras.layers.Dense(12, activation="relu"), keras.layers.Dense(6)
@@ -66,7 +66,7 @@ def test_encoder_block_equals_stock_layers(norm):
         theirs(*inputs)
         theirs.set_weights([w.reshape(v.shape) for w, v in zip(ours.get_weights(), theirs.weights, strict=True)])
 
-    def written_out():
+    def plain_block():
         if norm == "pre":
             y = norms[0](x)
             y = x + attention(y, y, attention_mask=mask)
@@ -78,13 +78,13 @@ def test_encoder_block_equals_stock_layers(norm):
         return list(itertools.chain.from_iterable(part[side].trainable_variables for part in parts))
 
     result, gradients = value_and_gradients(lambda: block(x, attention_mask=mask), [x, *weights(0)])
-    reference, expected = value_and_gradients(written_out, [x, *weights(1)])
+    reference, expected = value_and_gradients(plain_block, [x, *weights(1)])
     assert_close(result, reference)
     assert_close(gradients, [tf.reshape(e, g.shape) for g, e in zip(gradients, expected, strict=True)])
 
 
 def test_encoder_block_does_not_see_padding():
-    block = built(EncoderBlock(2, 12), (None, None, 6))
+    block = randomized(EncoderBlock(2, 12), (None, None, 6))
     x = normal(2, 4, 6)
     padded = np.concatenate([x, normal(2, 3, 6, seed=5, scale=9)], axis=1)
     mask = tf.sequence_mask([4, 4], 7)[:, tf.newaxis]
@@ -92,8 +92,8 @@ def test_encoder_block_does_not_see_padding():
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_decoder_block_does_not_see_the_future(norm):
-    block = built(DecoderBlock(2, 12, norm=norm), (None, None, 6), (None, None, 8))
+def test_decoder_block_does_not_see_future_positions(norm):
+    block = randomized(DecoderBlock(2, 12, norm=norm), (None, None, 6), (None, None, 8))
     x, memory = normal(2, 6, 6), normal(2, 3, 8)
     before = block(x, memory)
     for t in range(1, 6):
@@ -105,7 +105,7 @@ def test_decoder_block_does_not_see_the_future(norm):
 
 
 def test_decoder_block_does_not_see_padding_of_the_memory():
-    block = built(DecoderBlock(2, 12), (None, None, 6), (None, None, 8))
+    block = randomized(DecoderBlock(2, 12), (None, None, 6), (None, None, 8))
     x, memory = normal(2, 4, 6), normal(2, 3, 8)
     padded = np.concatenate([memory, normal(2, 2, 8, seed=5, scale=9)], axis=1)
     mask = tf.sequence_mask([3, 3], 5)[:, tf.newaxis]
@@ -121,61 +121,61 @@ STEPS = {
 
 
 @pytest.mark.parametrize("options", STEPS)
-def test_decoder_block_step_by_step_equals_all_at_once(options):
-    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8), (None, None, 6))
+def test_decoder_block_steps_equal_one_call(options):
+    block = randomized(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8), (None, None, 6))
     x, memory = tensors([normal(2, 5, 8), normal(2, 3, 6)])
     mask = tf.sequence_mask([3, 2], 3)[:, tf.newaxis]
     expected = block(x, memory, cross_mask=mask)
     projected, cache = block.project(memory), empty_cache(block, batch=2).extend(7)
     for t in range(5):
-        cache, (own,) = cache.open(t)
-        y, own = block.step(x[:, t], tf.constant([[t]]), own, projected, mask_bias(mask))
-        cache = cache.close([own])
+        cache, (block_cache,) = cache.begin_step(t)
+        y, block_cache = block.step(x[:, t], tf.constant([[t]]), block_cache, projected, mask_bias(mask))
+        cache = cache.end_step([block_cache])
         assert_close(y, expected[:, t], 1e-5)
-    for filled, row in zip(cache.blocks[0], block.self_attention.project(x), strict=True):
-        assert filled.shape == (2, 1 if options == "grouped" else 2, 7, 4)
-        assert np.all(filled[:, :, 5:] == 0)  # nothing is written past the step
+    for cached, expected_row in zip(cache.blocks[0], block.self_attention.project(x), strict=True):
+        assert cached.shape == (2, 1 if options == "grouped" else 2, 7, 4)
+        assert np.all(cached[:, :, 5:] == 0)  # no step writes past its entry
         if options != "pre":  # which projects the normalized input
-            assert_close(filled[:, :, :5], row, 1e-6)
+            assert_close(cached[:, :, :5], expected_row, 1e-6)
 
 
 def empty_cache(block, batch):
-    return KeyValueCache([block.start(batch, "float32")], tf.zeros((batch, 1, 0), tf.bool))
+    return KeyValueCache([block.empty_cache(batch, "float32")], tf.zeros((batch, 1, 0), tf.bool))
 
 
 @pytest.mark.parametrize("options", STEPS)
-def test_decoder_block_goes_on_where_each_row_ends(options):
-    """The first row goes on after three positions, the second after two: what stands after them is not seen."""
-    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
+def test_decoder_block_continues_each_row_after_its_prompt(options):
+    """The first prompt has three positions, the second two; padding after it is masked."""
+    block = randomized(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
     x, lengths = normal(2, 6, 8), np.array([3, 2])
     prompt = x[:, :3].copy()
     prompt[1, 2] = 9.0
     expected = block(x)
-    y, read = block.read(tf.constant(prompt))
-    cache = KeyValueCache([read], tf.sequence_mask(lengths, 3)[:, tf.newaxis]).extend(3)
+    y, keys_and_values = block.prefill(tf.constant(prompt))
+    cache = KeyValueCache([keys_and_values], tf.sequence_mask(lengths, 3)[:, tf.newaxis]).extend(3)
     assert_close([y[0], y[1, :2]], [expected[0, :3], expected[1, :2]], 1e-5)
     for t in range(3):
         positions = lengths + t
-        cache, (own,) = cache.open(3 + t)
-        y, own = block.step(tf.gather(x, positions, axis=1, batch_dims=1), positions[:, None], own)
-        cache = cache.close([own])
+        cache, (block_cache,) = cache.begin_step(3 + t)
+        y, block_cache = block.step(tf.gather(x, positions, axis=1, batch_dims=1), positions[:, None], block_cache)
+        cache = cache.end_step([block_cache])
         assert_close(y, tf.gather(expected, positions, axis=1, batch_dims=1), 1e-5)
 
 
 @pytest.mark.parametrize("options", STEPS)
-def test_hypotheses_of_a_row_share_a_cache_and_see_their_own_entries(options):
-    """Three sequences with a common first position, in one row of a cache, as in three."""
-    block = built(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
+def test_hypotheses_share_a_cache_and_see_only_their_entries(options):
+    """Three sequences with a common first position in one row of a cache give the same as in three rows."""
+    block = randomized(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
     x = normal(3, 4, 8)
     x[:, 0] = x[0, 0]
     expected = block(x)
     cache = empty_cache(block, batch=1).reorder(tf.zeros((1, 3), tf.int32)).extend(4)
     for t in range(4):
-        cache, (own,) = cache.open(3 * t)
-        y, own = block.step(tf.constant(x[:, t]), tf.constant([[t]]), own)
-        cache = cache.close([own])
+        cache, (block_cache,) = cache.begin_step(3 * t)
+        y, block_cache = block.step(tf.constant(x[:, t]), tf.constant([[t]]), block_cache)
+        cache = cache.end_step([block_cache])
         assert_close(y, expected[:, t], 1e-5)
-        if t == 0:  # all go on from the second hypothesis, as good as any other at first
+        if t == 0:  # all continue the second hypothesis: at first all are equal
             cache = cache.reorder(tf.constant([[1, 1, 1]]))
 
 
@@ -188,11 +188,11 @@ def test_blocks_drop_in_training_only(cls):
     assert np.abs(block(*inputs, training=True) - block(*inputs, training=True)).max() > 0.1
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: EncoderBlock(2, 8, norm="middle").build((None, None, 6)), "norm is 'middle'"),
         (lambda: EncoderBlock(2, 8, activation="tanh").build((None, None, 6)), "activation is 'tanh'"),
@@ -201,12 +201,12 @@ def test_blocks_drop_in_training_only(cls):
         (lambda: DecoderBlock(2, 8, rotary=True).build((None, None, 6)), "width of a head is 3"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_decoder_block_is_called_as_it_was_built():
+def test_decoder_block_rejects_memory_unlike_at_build():
     x = normal(1, 3, 6)
     with_memory, alone = DecoderBlock(2, 8), DecoderBlock(2, 8)
     with_memory.build(x.shape, x.shape)

@@ -1,4 +1,4 @@
-"""The feed-forward network: its formulas."""
+"""The feed-forward network: its equations."""
 
 import math
 
@@ -9,7 +9,7 @@ from layer_checks import assert_close, check_layer, normal, randomize
 from kerasnets.layers import FeedForward
 
 
-def test_feed_forward_keeps_its_promises(tmp_path):
+def test_feed_forward_passes_layer_checks(tmp_path):
     check_layer(
         FeedForward, {"hidden_units": 12, "activation": "swiglu"}, lambda b, t: {"x": normal(b, t, 6)}, tmp_path
     )
@@ -23,15 +23,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-FORMULAS = {
+EQUATIONS = {
     "relu": lambda h, gate: np.maximum(h, 0),
     "gelu": lambda h, gate: h * phi(h),
     "swiglu": lambda h, gate: h * sigmoid(h) * gate,
 }
 
 
-@pytest.mark.parametrize("activation", FORMULAS)
-def test_feed_forward_is_its_formula(activation):
+@pytest.mark.parametrize("activation", EQUATIONS)
+def test_feed_forward_equals_its_equation(activation):
     layer = FeedForward(5, activation)
     layer.build((None, None, 4))
     randomize(layer)
@@ -39,17 +39,17 @@ def test_feed_forward_is_its_formula(activation):
     x = normal(2, 3, 4)
     hidden = x @ weights["hidden/kernel"] + weights["hidden/bias"]
     gate = x @ weights["gate/kernel"] + weights["gate/bias"] if activation == "swiglu" else None
-    expected = FORMULAS[activation](hidden, gate) @ weights["out/kernel"] + weights["out/bias"]
+    expected = EQUATIONS[activation](hidden, gate) @ weights["out/kernel"] + weights["out/bias"]
     assert_close(layer(x), expected.astype(np.float32))
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: FeedForward(0), "hidden_units is 0"),
         (lambda: FeedForward(8, "tanh"), "activation is 'tanh'; it must be one of relu, gelu, swiglu"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""What Keras asks of a layer or a network beside its own `call`: every public class of both rooms keeps to it."""
+"""Keras's conventions beyond `call`: every public layer and network follows them."""
 
 import inspect
 import sys
@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import keras
 import numpy as np
 import pytest
-from backends.cases import LAYERS, MODELS, PICTURES, Case, filled, normal, outputs, sequence
+from backends.cases import IMAGES, LAYERS, MODELS, Case, build_with_fixed_weights, normal, outputs, sequence
 from keras.src.utils import model_visualization
 
 from kerasnets import layers, models
@@ -19,7 +19,7 @@ CASES = (
     LAYERS
     | MODELS
     | {
-        "PixelRows": Case(models.PixelRows, {"pixels": PICTURES}),
+        "PixelRows": Case(models.PixelRows, {"pixels": IMAGES}),
         "Residual": Case(layers.Residual, sequence(), {"sublayer": keras.ops.tanh}),
         "LSTMCell": Case(lambda: layers.LSTMCell(3), {"x": normal(2, 4), "states": (normal(2, 3), normal(2, 3))}),
         "SimpleRNNCell": Case(lambda: layers.SimpleRNNCell(3), {"x": normal(2, 4), "states": (normal(2, 3),)}),
@@ -27,8 +27,8 @@ CASES = (
 )
 PUBLIC = [
     value
-    for room in (layers, models)
-    for value in (getattr(room, name) for name in room.__all__)
+    for package in (layers, models)
+    for value in (getattr(package, name) for name in package.__all__)
     if inspect.isclass(value)
 ]
 
@@ -41,7 +41,7 @@ def no_warnings():
 
 
 @keras.saving.register_keras_serializable("test_keras_conventions")
-class UsersModel(keras.Model):
+class UserModel(keras.Model):
     """A user's model around one of the layers or networks."""
 
     def __init__(self, layer, options=None, **kwargs):
@@ -59,7 +59,7 @@ class UsersModel(keras.Model):
         return cls(**(config | {"layer": keras.saving.deserialize_keras_object(config["layer"])}))
 
 
-class UsersLayer(keras.layers.Layer):
+class UserLayer(keras.layers.Layer):
     def __init__(self, layer, options):
         super().__init__()
         self.layer, self.options = layer, options
@@ -74,13 +74,13 @@ def summary(model):
     return "\n".join(lines)
 
 
-def shapes_are_shown(shown):
-    """Keras itself shows no shape for a layer that is built before it is called, such as its own dropout."""
-    return not [line for line in shown.splitlines() if "?" in line and "Dropout" not in line]
+def shapes_are_shown(text):
+    """Keras shows no shape for a layer that is built before it is called, such as its own dropout."""
+    return not [line for line in text.splitlines() if "?" in line and "Dropout" not in line]
 
 
 def plot(model, monkeypatch):
-    """What `plot_model` draws, but for the library that draws it."""
+    """Run `plot_model` without the drawing library."""
     monkeypatch.setattr(model_visualization, "pydot", MagicMock())
     flags = ("show_shapes", "show_dtype", "show_layer_activations", "show_trainable", "expand_nested")
     keras.utils.model_to_dot(model, **dict.fromkeys(flags, True))
@@ -104,7 +104,7 @@ def shapes_of_any_batch(inputs):
     return keras.tree.map_structure(lambda x: (None, *x.shape[1:]), inputs)
 
 
-def loaded(model, folder):
+def save_and_load(model, folder):
     model.save(folder / "model.keras")
     return keras.models.load_model(folder / "model.keras")
 
@@ -114,8 +114,8 @@ def test_every_public_class_has_a_case():
 
 
 @pytest.mark.parametrize("cls", PUBLIC)
-def test_shapes_have_the_names_of_build(cls):
-    """Keras passes what `build` was given to `compute_output_shape` by name; for a model from a file as input_shape."""
+def test_compute_output_shape_has_the_arguments_of_build(cls):
+    """Keras passes the arguments of `build` to `compute_output_shape` by name; for a loaded model, as input_shape."""
     build, shape = (inspect.signature(function).parameters for function in (cls.build, cls.compute_output_shape))
     assert set(build) <= set(shape)
     if issubclass(cls, keras.Model):
@@ -127,12 +127,12 @@ def test_shapes_are_known_before_computing(name):
     case = CASES[name]
     layer = case.make()
     expected = shapes(layer(**case.inputs, **case.call))
-    given = layer._build_shapes_dict
-    assert flat_shapes(layer.compute_output_shape(**given)) == expected
+    build_shapes = layer._build_shapes_dict
+    assert flat_shapes(layer.compute_output_shape(**build_shapes)) == expected
     tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, case.inputs)
     assert shapes(layer.compute_output_spec(**tensors, **case.call)) == expected
-    # Of no known batch, and of lists, as they come from a file.
-    of_any_batch = keras.tree.map_shape_structure(lambda shape: [None, *shape[1:]], dict(given))
+    # With an unknown batch, and as lists, as they are loaded from a file.
+    of_any_batch = keras.tree.map_shape_structure(lambda shape: [None, *shape[1:]], dict(build_shapes))
     expected = [(None, *shape[1:]) for shape in expected]
     assert flat_shapes(layer.compute_output_shape(**of_any_batch)) == expected
     assert shapes(case.make()(**symbols(case.inputs), **case.call)) == expected
@@ -141,16 +141,16 @@ def test_shapes_are_known_before_computing(name):
 @pytest.mark.parametrize("name", CASES)
 def test_inside_a_functional_model(name, tmp_path, monkeypatch):
     case = CASES[name]
-    inputs = symbols(case.inputs)
-    model = keras.Model(keras.tree.flatten(inputs), case.make()(**inputs, **case.call))
-    given = keras.tree.flatten(case.inputs)
+    symbolic = symbols(case.inputs)
+    model = keras.Model(keras.tree.flatten(symbolic), case.make()(**symbolic, **case.call))
+    inputs = keras.tree.flatten(case.inputs)
     plot(model, monkeypatch)
-    shown = summary(model)
+    text = summary(model)
     assert shapes(keras.models.clone_model(model).outputs) == shapes(model.outputs)
-    if "sublayer" not in case.call:  # a function, which no file holds
-        again = loaded(model, tmp_path)
-        assert summary(again) == shown
-        for a, b in zip(keras.tree.flatten(again(given)), keras.tree.flatten(model(given)), strict=True):
+    if "sublayer" not in case.call:  # a function, which cannot be saved
+        restored = save_and_load(model, tmp_path)
+        assert summary(restored) == text
+        for a, b in zip(keras.tree.flatten(restored(inputs)), keras.tree.flatten(model(inputs)), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -159,17 +159,17 @@ INSIDE_OTHERS += ["ConvNet", "CharLSTM", "SequenceGenerator", "Transformer rotar
 
 
 @pytest.mark.parametrize("name", INSIDE_OTHERS)
-def test_inside_a_users_classes(name, tmp_path, monkeypatch):
+def test_inside_user_classes(name, tmp_path, monkeypatch):
     case = CASES[name]
     inputs = symbols(case.inputs)
-    expected = shapes(UsersLayer(case.make(), case.call)(inputs))
-    model = UsersModel(case.make(), case.call)
+    expected = shapes(UserLayer(case.make(), case.call)(inputs))
+    model = UserModel(case.make(), case.call)
     assert shapes(model(inputs)) == expected
-    shown = summary(model)
-    assert type(model.layer).__name__ in shown and shapes_are_shown(shown)
+    text = summary(model)
+    assert type(model.layer).__name__ in text and shapes_are_shown(text)
     plot(model, monkeypatch)
     if not case.call:
-        assert summary(loaded(model, tmp_path)) == shown
+        assert summary(save_and_load(model, tmp_path)) == text
 
 
 ONE_TENSOR = [
@@ -183,36 +183,36 @@ ONE_TENSOR = [
 
 @pytest.mark.parametrize("name", ONE_TENSOR)
 def test_in_a_sequential_model(name, tmp_path):
-    (given,) = CASES[name].inputs.values()
+    (inputs,) = CASES[name].inputs.values()
     model = keras.Sequential([CASES[name].make()])
-    expected = shapes(model(given))
-    assert expected == shapes(CASES[name].make()(given))
-    assert summary(loaded(model, tmp_path)) == summary(model)
+    expected = shapes(model(inputs))
+    assert expected == shapes(CASES[name].make()(inputs))
+    assert summary(save_and_load(model, tmp_path)) == summary(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_networks_are_shown_before_and_after_a_file(name, tmp_path, monkeypatch):
+def test_summaries_are_complete_before_and_after_loading(name, tmp_path, monkeypatch):
     case = MODELS[name]
     model = case.make()
-    (given,) = case.inputs.values()
-    model.build(shapes_of_any_batch(given))
-    shown = summary(model)
-    assert shapes_are_shown(shown) and "unbuilt" not in shown
+    (inputs,) = case.inputs.values()
+    model.build(shapes_of_any_batch(inputs))
+    text = summary(model)
+    assert shapes_are_shown(text) and "unbuilt" not in text
     plot(model, monkeypatch)
-    again = loaded(model, tmp_path)
-    assert summary(again) == shown
-    plot(again, monkeypatch)
+    restored = save_and_load(model, tmp_path)
+    assert summary(restored) == text
+    plot(restored, monkeypatch)
     assert keras.models.clone_model(model).get_config() == model.get_config()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_seed_gives_the_weights(name):
-    (given,) = MODELS[name].inputs.values()
+def test_seed_determines_the_weights(name):
+    (inputs,) = MODELS[name].inputs.values()
 
     def weights():
         keras.utils.set_random_seed(1)
         model = MODELS[name].make()
-        model.build(shapes_of_any_batch(given))
+        model.build(shapes_of_any_batch(inputs))
         return model.get_weights()
 
     assert all(np.array_equal(a, b) for a, b in zip(weights(), weights(), strict=True))
@@ -222,8 +222,8 @@ def test_a_seed_gives_the_weights(name):
 
 
 @pytest.fixture
-def users_defaults():
-    """-> a function that sets defaults of `keras.config`; they are as before when the test ends."""
+def keras_defaults():
+    """-> a function that sets defaults of `keras.config`; they are restored after the test."""
     names = ("floatx", "dtype_policy", "image_data_format")
     before = {name: getattr(keras.config, name)() for name in names}
 
@@ -240,50 +240,50 @@ def is_of_images(case):
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if is_of_images(case)])
-def test_images_are_channels_last_whatever_the_default_is(name, users_defaults):
+def test_images_are_channels_last_under_every_default(name, keras_defaults):
     case = CASES[name]
     expected = outputs(case)
-    users_defaults(image_data_format="channels_first")
+    keras_defaults(image_data_format="channels_first")
     for a, b in zip(outputs(case), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("head", ["average", "max", "flatten"])
-def test_sliding_networks_are_channels_last_whatever_the_default_is(head, users_defaults):
+def test_fully_convolutional_networks_are_channels_last_under_every_default(head, keras_defaults):
     model = models.ConvNet(3, (4, 6), head=head, hidden=(5,), dropout=0.5)
-    expected = model(PICTURES)
-    users_defaults(image_data_format="channels_first")
+    expected = model(IMAGES)
+    keras_defaults(image_data_format="channels_first")
     sliding = models.to_fully_convolutional(model)
-    np.testing.assert_allclose(sliding(PICTURES)[:, 0, 0], expected, atol=1e-5)
-    assert model(PICTURES, training=True).shape == (2, 3)
+    np.testing.assert_allclose(sliding(IMAGES)[:, 0, 0], expected, atol=1e-5)
+    assert model(IMAGES, training=True).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
     ("name", "floatx"), [(name, "float64") for name in LAYERS] + [(name, "float16") for name in MODELS]
 )
-def test_any_default_precision(name, floatx, users_defaults):
+def test_any_default_precision(name, floatx, keras_defaults):
     case = CASES[name]
-    users_defaults(floatx=floatx, dtype_policy=floatx)
+    keras_defaults(floatx=floatx, dtype_policy=floatx)
     layer = case.make()
     for x in keras.tree.flatten(layer(**case.inputs, **case.call)):
         assert keras.backend.standardize_dtype(x.dtype) == ("float32" if name in MODELS else floatx)
         assert np.isfinite(x).all()
 
 
-def test_a_position_that_sees_nothing_is_finite_whatever_the_default_precision_is(users_defaults):
-    users_defaults(floatx="float16")
+def test_fully_masked_positions_are_finite_under_float16_default(keras_defaults):
+    keras_defaults(floatx="float16")
     for dtype in ("float16", "float32"):
         attention = layers.MultiHeadAttention(2, dtype=dtype)
         assert np.isfinite(attention(normal(2, 5, 6), attention_mask=np.zeros((2, 1, 5), bool))).all()
 
 
-def test_global_pooling_refuses_what_is_no_image():
+def test_global_pooling_rejects_other_ranks():
     with pytest.raises(ValueError, match="expected ndim=4"):
         layers.GlobalPooling()(normal(2, 5, 6))
 
 
 @keras.saving.register_keras_serializable("test_keras_conventions")
-class UsersEmbedding(keras.layers.Layer):
+class UserEmbedding(keras.layers.Layer):
     """One-hot vectors."""
 
     def __init__(self, size, **kwargs):
@@ -301,30 +301,29 @@ class UsersEmbedding(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("cls", [models.SequenceTagger, models.SequenceClassifier])
-def test_a_users_embedding_comes_back_from_a_file(cls, tmp_path):
-    model, tokens = cls(3, UsersEmbedding(9), 4), np.array([[1, 2, 3]], np.int32)
+def test_user_embedding_is_loaded_from_a_file(cls, tmp_path):
+    model, tokens = cls(3, UserEmbedding(9), 4), np.array([[1, 2, 3]], np.int32)
     expected = model(tokens)
-    again = loaded(model, tmp_path)
-    assert again.embedding.size == 9
-    np.testing.assert_array_equal(again(tokens), expected)
-    assert "UsersEmbedding" in summary(again)
+    restored = save_and_load(model, tmp_path)
+    assert restored.embedding.size == 9
+    np.testing.assert_array_equal(restored(tokens), expected)
+    assert "UserEmbedding" in summary(restored)
 
 
 @pytest.mark.parametrize("name", ["EncoderTransformer", "ConvNet", "Seq2SeqLSTM none"])
-def test_networks_are_exported_by_keras(name, tmp_path):
-    """`model.export`, which finds the inputs by itself."""
+def test_keras_exports_networks(name, tmp_path):
     import tensorflow as tf
 
-    model, (given,) = filled(CASES[name]), CASES[name].inputs.values()
+    model, (inputs,) = build_with_fixed_weights(CASES[name]), CASES[name].inputs.values()
     model.export(tmp_path / "exported", verbose=False)
     served = tf.saved_model.load(tmp_path / "exported")
-    np.testing.assert_allclose(served.serve(given), model(given), atol=1e-5)
+    np.testing.assert_allclose(served.serve(inputs), model(inputs), atol=1e-5)
 
 
 # A user's keras.json.
 
 
-def test_an_invalid_keras_json_is_refused_with_its_path(tmp_path, monkeypatch):
+def test_invalid_keras_json_raises_request_error_with_its_path(tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("raise ValueError('Expected a float. Received: epsilon=1')")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
@@ -334,7 +333,7 @@ def test_an_invalid_keras_json_is_refused_with_its_path(tmp_path, monkeypatch):
         start_tensorflow()
 
 
-def test_keras_with_another_backend_is_refused(monkeypatch):
+def test_keras_with_another_backend_raises_request_error(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RequestError, match=r"backend is jax; it must be tensorflow: set KERAS_BACKEND=tensorflow"):
         start_tensorflow()

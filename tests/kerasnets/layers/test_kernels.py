@@ -1,4 +1,4 @@
-"""Kernels: the fast functions and their written gradients equal the plain definitions."""
+"""Kernels: the fast functions and their explicit gradients equal the plain definitions."""
 
 import itertools
 
@@ -26,10 +26,9 @@ TOLERANCES = {"float32": 2e-5, "float64": 1e-12, "float16": 6e-3, "bfloat16": 5e
 
 
 def check_equal(fast, plain, arrays, dtype="float32"):
-    """Values, and the gradients for all arrays, of `fast` in this dtype and of `plain` in float32 at least.
+    """Compare values and gradients of `fast` in this dtype with those of `plain` in float32 at least.
 
-    The plain one gets what the arrays are after rounding to the dtype. Differences are measured against the largest
-    number of each array.
+    `plain` gets the arrays after rounding to the dtype. The tolerance is relative to the largest number of each array.
     """
     rounded = [tf.cast(x, dtype) for x in arrays]
     exact = [tf.cast(x, dtype if dtype == "float64" else "float32") for x in rounded]
@@ -71,8 +70,8 @@ def attention_arrays(length, sources=None, heads=2, groups=None, width=4):
 def check_attention(arrays, bias=None, causal=False, dtype="float32"):
     heads, length, sources = arrays[0].shape[1], arrays[0].shape[2], arrays[1].shape[2]
     positions = np.arange(sources)
-    seen = positions[:length, None] >= positions if causal else np.ones((length, sources), bool)
-    total = np.where(seen, 0, -1e9) + (0 if bias is None else bias)
+    visible = positions[:length, None] >= positions if causal else np.ones((length, sources), bool)
+    total = np.where(visible, 0, -1e9) + (0 if bias is None else bias)
 
     def plain(queries, keys, values):
         keys, values = (tf.repeat(x, heads // x.shape[1], axis=1) for x in (keys, values))
@@ -95,7 +94,7 @@ BIASES = {
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize(("length", "sources"), [(1, 13), (8, 5), (9, 31), (127, 129)])
 def test_attention_equals_its_definition(length, sources, bias):
-    """On both sides of FEW queries."""
+    """Below and above MAX_UNFUSED queries."""
     bias = BIASES[bias](length, sources)
     check_attention(attention_arrays(length, sources), None if bias is None else np.asarray(bias))
 
@@ -103,7 +102,7 @@ def test_attention_equals_its_definition(length, sources, bias):
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("length", [1, 127, 129, 300])
 def test_causal_attention_equals_its_definition(length, bias):
-    """On both sides of BLOCK queries, and with a last block that is not full."""
+    """Below and above BLOCK queries, and with an incomplete last block."""
     bias = BIASES[bias](length, length)
     check_attention(attention_arrays(length), None if bias is None else np.asarray(bias), causal=True)
 
@@ -125,22 +124,22 @@ def test_attention_of_every_dtype_equals_its_definition(length, causal, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("length", [1, 9, 129])
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_query_that_sees_nothing_has_a_finite_output_and_gradient(causal, length, dtype):
-    """And the other sequence of the batch is what it is alone."""
+def test_fully_masked_queries_have_finite_outputs_and_gradients(causal, length, dtype):
+    """The other sequence of the batch has the outputs that it has alone."""
     arrays = [tf.cast(x, dtype) for x in attention_arrays(length)]
     bias = mask_bias(np.array([False, True])[:, None, None] & np.ones((2, 1, length), bool))
-    together = results(lambda *given: attention(*given, bias, causal), arrays)
-    alone = results(lambda *given: attention(*given, None, causal), [x[1:] for x in arrays])
-    for x, y in zip(together[:1], alone[:1], strict=True):
+    batch = results(lambda *x: attention(*x, bias, causal), arrays)
+    alone = results(lambda *x: attention(*x, None, causal), [x[1:] for x in arrays])
+    for x, y in zip(batch[:1], alone[:1], strict=True):
         assert np.isfinite(np.asarray(x, np.float32)).all()
         np.testing.assert_allclose(np.asarray(x[1:], np.float32), np.asarray(y, np.float32), atol=TOLERANCES[dtype])
-    assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in together[1:])
+    assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in batch[1:])
 
 
-@pytest.mark.parametrize("few", [0, 8])
-def test_attention_of_unknown_sizes_equals_its_definition(few, monkeypatch):
-    monkeypatch.setattr(attention_kernel, "FEW", few)
-    graph = tf.function(lambda *given: attention(*given, causal=True))
+@pytest.mark.parametrize("maximum", [0, 8])
+def test_attention_of_unknown_sizes_equals_its_definition(maximum, monkeypatch):
+    monkeypatch.setattr(attention_kernel, "MAX_UNFUSED", maximum)
+    graph = tf.function(lambda *x: attention(*x, causal=True))
     unknown = graph.get_concrete_function(*[tf.TensorSpec((None, 2, None, 4))] * 3)
     for length in (1, 5, 130):
         arrays = [tf.constant(x) for x in attention_arrays(length)]
@@ -149,8 +148,8 @@ def test_attention_of_unknown_sizes_equals_its_definition(few, monkeypatch):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_weights_of_attention_are_those_that_it_uses(causal):
-    """Dropout gets the weights themselves."""
+def test_attention_weights_reproduce_the_output(causal):
+    """Dropout gets the same weights."""
     arrays, dropped = [tf.constant(x) for x in attention_arrays(9, heads=4, groups=2)], []
     bias = mask_bias((normal(2, 9, 9) > 0) | np.eye(9, dtype=bool))
     outputs = attention(*arrays, bias, causal, drop=lambda weights: dropped.append(weights) or weights)
@@ -199,7 +198,7 @@ def test_lstm_of_every_dtype_equals_its_definition(dtype):
 
 
 @pytest.mark.parametrize("valid", VALID)
-def test_a_cell_runs_over_time_as_the_definition_says(valid):
+def test_run_lstm_equals_the_definition(valid):
     cell, x = LSTMCell(5), normal(6, 3, 4)
     cell.build((3, 4))
     states, valid = (normal(3, 5), normal(3, 5, seed=1)), VALID[valid](6)
@@ -210,7 +209,7 @@ def test_a_cell_runs_over_time_as_the_definition_says(valid):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_stock_layer_of_a_gpu_has_the_weights_of_the_cell_and_gives_the_same_numbers(monkeypatch):
+def test_stock_lstm_for_gpus_shares_the_weights_and_gives_equal_outputs(monkeypatch):
     monkeypatch.setattr(lstm_kernel, "on_gpu", lambda: True)
     layer, x = LSTM(5, reverse=True), tf.constant(normal(3, 6, 4))
     layer.build((None, None, 4))
@@ -221,7 +220,7 @@ def test_the_stock_layer_of_a_gpu_has_the_weights_of_the_cell_and_gives_the_same
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_weights_for_one_product_give_a_step_of_the_definition():
+def test_block_weights_give_a_step_of_the_definition():
     kernel, recurrent_kernel, bias = (tf.constant(x) for x in (normal(4, 20), normal(5, 20, seed=1), normal(20)))
     x, h, c = (tf.constant(a) for a in (normal(3, 4), normal(3, 5), normal(3, 5, seed=1)))
     projected = tf.split(x @ kernel + bias, 4, axis=-1)

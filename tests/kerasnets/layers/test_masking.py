@@ -1,4 +1,4 @@
-"""Keras's masks: behind `Embedding(mask_zero=True)` padding counts in no layer, as in the stock layers."""
+"""Keras's masks: after `Embedding(mask_zero=True)` layers ignore padding, as the stock layers do."""
 
 import warnings
 
@@ -47,7 +47,7 @@ def first(outputs):
     return keras.tree.flatten(outputs)[0]
 
 
-# How each layer is made; what it is called with, besides one sequence; and how it is told of the padding otherwise.
+# Constructors of the layers, and the arguments that mask the same padding explicitly.
 SEQUENCES = {
     "SimpleRNN": (lambda: layers.RNN(layers.SimpleRNNCell(4)), {"valid": VALID}),
     "RNN of an LSTMCell": (lambda: layers.RNN(layers.LSTMCell(4, layer_norm=True), truncate=2), {"valid": VALID}),
@@ -68,7 +68,7 @@ SEQUENCES = {
     "SequenceTagger": (lambda: models.SequenceTagger(3, stock.Dense(5), 4), {"valid": VALID}),
     "SequenceClassifier": (lambda: models.SequenceClassifier(3, stock.Dense(5), 4, 2), {"valid": VALID}),
 }
-# Each position for itself: there is nothing that padding could change.
+# Position-wise layers, whose outputs do not depend on padding.
 POSITIONS = {
     "FeedForward": lambda: layers.FeedForward(8, "swiglu"),
     "LayerNormalization": layers.LayerNormalization,
@@ -76,17 +76,17 @@ POSITIONS = {
     "PositionalEncoding": layers.PositionalEncoding,
     "LearnedPositions": lambda: layers.LearnedPositions(9),
 }
-IMAGES = {"ConvBlock", "GlobalPooling", "LocallyConnected2D", "ResidualBlock"}  # they have no steps, as `Conv2D`
+IMAGES = {"ConvBlock", "GlobalPooling", "LocallyConnected2D", "ResidualBlock"}  # without steps to mask, as `Conv2D`
 
 
-def built(make, *inputs):
+def randomized(make, *inputs):
     layer = make()
     layer(*inputs)
     randomize(layer)
     return layer
 
 
-def test_every_layer_is_looked_at():
+def test_every_layer_is_tested():
     elsewhere = {
         "AdditiveAttention",
         "MultiplicativeAttention",
@@ -100,23 +100,23 @@ def test_every_layer_is_looked_at():
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_padding_does_not_count(name):
-    make, otherwise = SEQUENCES[name]
-    layer = built(make, plain())
-    expected = layer(plain(), **otherwise)
+def test_mask_of_keras_equals_explicit_mask(name):
+    make, explicit = SEQUENCES[name]
+    layer = randomized(make, plain())
+    expected = layer(plain(), **explicit)
     assert_close(layer(masked()), expected, 1e-6)
     assert_close(layer(plain(), mask=VALID), expected, 1e-6)
     assert np.abs(first(layer(plain())) - first(expected)).max() > 1e-3
-    # Both, of which each hides other steps.
-    argument, valid = next(iter(otherwise.items()))
+    # Both masks at once; each covers other steps.
+    argument, valid = next(iter(explicit.items()))
     half = np.array(valid)
     half[..., -1] = True
     assert_close(layer(masked(), **{argument: half}), expected, 1e-6)
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_what_stands_in_the_padding_does_not_matter(name):
-    layer = built(SEQUENCES[name][0], plain())
+def test_values_at_padding_do_not_matter(name):
+    layer = randomized(SEQUENCES[name][0], plain())
     x = masked()
     other = keras.ops.where(VALID[..., None], x, 99.0)
     other._keras_mask = VALID
@@ -127,7 +127,7 @@ def test_what_stands_in_the_padding_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", SEQUENCES | POSITIONS)
-def test_the_mask_goes_on_with_the_sequence(name):
+def test_mask_is_propagated(name):
     layer = SEQUENCES[name][0]() if name in SEQUENCES else POSITIONS[name]()
     outputs, *states = keras.tree.flatten(layer(masked()))
     if name == "SequenceClassifier":
@@ -139,13 +139,13 @@ def test_the_mask_goes_on_with_the_sequence(name):
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_a_mask_changes_no_position(name):
-    layer = built(POSITIONS[name], plain())
+def test_position_wise_layers_ignore_masks(name):
+    layer = randomized(POSITIONS[name], plain())
     assert_close(layer(masked()), layer(plain()), 0)
 
 
 @pytest.mark.parametrize("cell", [layers.SimpleRNNCell, layers.LSTMCell])
-def test_the_states_of_a_row_of_padding_stay(cell):
+def test_states_of_padding_rows_do_not_change(cell):
     cell = cell(4)
     x, states = masked()[:, 0], cell.get_initial_state(3)
     after = cell(x, states)[1]
@@ -157,11 +157,11 @@ def test_the_states_of_a_row_of_padding_stay(cell):
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("with_memory", [True, False])
-def test_decoder_block(norm, with_memory):
+def test_decoder_block_ignores_padding(norm, with_memory):
     memory = [plain(SOURCE, 1)] if with_memory else []
-    block = built(lambda: layers.DecoderBlock(2, 8, norm=norm), plain(), *memory)
-    given = [masked(SOURCE, 1)] if with_memory else []
-    outputs = block(masked(), *given)
+    block = randomized(lambda: layers.DecoderBlock(2, 8, norm=norm), plain(), *memory)
+    masked_memory = [masked(SOURCE, 1)] if with_memory else []
+    outputs = block(masked(), *masked_memory)
     np.testing.assert_array_equal(mask_of(outputs), VALID)
     for row in range(3):  # without its padding
         alone = [x[row : row + 1, SOURCE[row] != 0] for x in np.asarray(memory)]
@@ -177,8 +177,8 @@ def test_decoder_block(norm, with_memory):
 @pytest.mark.parametrize(
     "make", [lambda: layers.AdditiveAttention(5), layers.MultiplicativeAttention, lambda: layers.MultiHeadAttention(2)]
 )
-def test_padding_of_a_memory_does_not_count(make):
-    layer = built(make, plain(), plain(SOURCE, 1))
+def test_memory_mask_of_keras_equals_explicit_mask(make):
+    layer = randomized(make, plain(), plain(SOURCE, 1))
     expected = layer(plain(), plain(SOURCE, 1), attention_mask=(SOURCE != 0)[:, None])
     outputs = layer(masked(), masked(SOURCE, 1))
     assert_close(outputs, expected, 1e-6)
@@ -189,7 +189,7 @@ def test_padding_of_a_memory_does_not_count(make):
 
 
 def test_residual_passes_the_mask_to_its_sublayer():
-    attention = built(lambda: layers.MultiHeadAttention(2), plain())
+    attention = randomized(lambda: layers.MultiHeadAttention(2), plain())
     for norm in ("post", "pre"):
         residual = layers.Residual(norm)
         outputs = residual(masked(), sublayer=attention)
@@ -203,7 +203,7 @@ def test_residual_passes_the_mask_to_its_sublayer():
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_lstm_equals_the_stock_layer(reverse):
-    ours = built(lambda: layers.LSTM(4, reverse=reverse), plain())
+    ours = randomized(lambda: layers.LSTM(4, reverse=reverse), plain())
     theirs = stock.LSTM(4, return_sequences=True, return_state=True, go_backwards=reverse)
     theirs.build((None, None, WIDTH))
     theirs.set_weights(ours.get_weights())
@@ -214,7 +214,7 @@ def test_lstm_equals_the_stock_layer(reverse):
 
 
 def test_bidirectional_equals_the_stock_layer():
-    ours = built(lambda: layers.Bidirectional(layers.LSTM(4)), plain())
+    ours = randomized(lambda: layers.Bidirectional(layers.LSTM(4)), plain())
     theirs = stock.Bidirectional(stock.LSTM(4, return_sequences=True, return_state=True))
     theirs.build((None, None, WIDTH))
     theirs.set_weights(ours.get_weights())
@@ -241,8 +241,8 @@ def test_attention_equals_the_stock_layer(case):
 # Models.
 
 
-def test_a_functional_model_learns_from_no_padding():
-    """The mask reaches the loss through every layer in between: what stands in the padding changes no weight."""
+def test_functional_model_does_not_learn_from_padding():
+    """The mask reaches the loss through all layers: labels at padding change no weight."""
 
     def weights(labels):
         keras.utils.set_random_seed(0)
@@ -261,10 +261,10 @@ def test_a_functional_model_learns_from_no_padding():
 
 
 @pytest.mark.parametrize("cls", [models.SequenceTagger, models.SequenceClassifier])
-def test_a_masked_embedding_inside_a_model(cls, tmp_path):
-    model = built(lambda: cls(3, embedding(), 4, num_layers=2), TOKENS)
+def test_masked_embedding_inside_a_model(cls, tmp_path):
+    model = randomized(lambda: cls(3, embedding(), 4, num_layers=2), TOKENS)
     logits = model(TOKENS)
-    # A user's `valid` does not bring the padding back.
+    # A user's `valid` does not unmask padding.
     assert_close(model(TOKENS, valid=np.ones_like(VALID)), logits, 1e-6)
     for row in range(3):
         alone = np.asarray(model(TOKENS[row : row + 1, VALID[row]]))[0]
@@ -275,17 +275,16 @@ def test_a_masked_embedding_inside_a_model(cls, tmp_path):
 
 
 @pytest.mark.parametrize("cls", [models.EncoderTransformer, models.DecoderTransformer, models.CharLSTM])
-def test_a_model_of_tokens_ignores_padding_at_the_end(cls):
+def test_token_models_ignore_padding_at_the_end(cls):
     options = (9, 5, 6) if cls is models.CharLSTM else (9, 8, 2, 12, 2)
-    model = built(lambda: cls(*options), TOKENS)
+    model = randomized(lambda: cls(*options), TOKENS)
     assert_close(np.asarray(model(TOKENS))[1, :3], model(TOKENS[1:2, :3])[0], 1e-5)
 
 
-def test_no_operation_is_added_without_a_mask():
-    """The layers that combine masks compute nothing with them where there are none."""
+def test_no_mask_operations_without_a_mask():
     x = keras.ops.convert_to_tensor(normal(2, 5, WIDTH))
     for make in (lambda: layers.EncoderBlock(2, 8), lambda: layers.StackedRNN([layers.LSTM(4)])):
-        layer = built(make, x)
+        layer = randomized(make, x)
         graph = operations(layer, x)
         assert not [name for name in graph if "Logical" in name or name.startswith("Select")], graph
 

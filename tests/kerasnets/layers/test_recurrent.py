@@ -1,4 +1,4 @@
-"""Recurrent layers: what each promises, parity with stock Keras layers of the same weights, and their properties."""
+"""Recurrent layers: layer checks, parity with stock Keras layers of the same weights, and their properties."""
 
 import keras
 import numpy as np
@@ -10,17 +10,17 @@ from layer_checks import assert_close, check_layer, normal, probe, randomize, te
 from kerasnets.layers import LSTM, RNN, Bidirectional, LSTMCell, SimpleRNNCell, StackedRNN
 
 
-def built(layer, *shapes):
+def randomized(layer, *shapes):
     """-> the layer with random weights."""
     layer.build(*shapes)
     randomize(layer)
     return layer
 
 
-# What every layer promises.
+# Layer checks.
 
 
-EVERYTHING = {"units": 5, "recurrent_dropout": 0.5, "peepholes": True, "layer_norm": True, "projection": 4}
+ALL_OPTIONS = {"units": 5, "recurrent_dropout": 0.5, "peepholes": True, "layer_norm": True, "projection": 4}
 
 
 def sequence(b, t):
@@ -44,16 +44,16 @@ def one_step(width):
     return inputs
 
 
-def test_simple_rnn_cell_keeps_its_promises(tmp_path):
+def test_simple_rnn_cell_passes_layer_checks(tmp_path):
     check_layer(SimpleRNNCell, {"units": 4, "recurrent_dropout": 0.5}, one_step([4]), tmp_path)
 
 
-def test_lstm_cell_keeps_its_promises(tmp_path):
+def test_lstm_cell_passes_layer_checks(tmp_path):
     check_layer(LSTMCell, {"units": 4}, one_step([4, 4]), tmp_path, every_argument=False)
 
 
-def test_lstm_cell_with_everything_keeps_its_promises(tmp_path):
-    check_layer(LSTMCell, EVERYTHING, one_step([4, 5]), tmp_path)
+def test_lstm_cell_with_all_options_passes_layer_checks(tmp_path):
+    check_layer(LSTMCell, ALL_OPTIONS, one_step([4, 5]), tmp_path)
 
 
 CELLS = {
@@ -63,32 +63,32 @@ CELLS = {
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_rnn_keeps_its_promises(kind, tmp_path):
+def test_rnn_passes_layer_checks(kind, tmp_path):
     arguments = {"cell": CELLS[kind], "reverse": True, "truncate": 2}
     check_layer(RNN, arguments, padded_sequence(CELLS[kind]().state_size), tmp_path, every_argument=False)
 
 
-def test_bidirectional_keeps_its_promises(tmp_path):
+def test_bidirectional_passes_layer_checks(tmp_path):
     check_layer(Bidirectional, {"rnn": lambda: RNN(SimpleRNNCell(4), name="rnn")}, sequence, tmp_path)
 
 
-def test_stacked_rnn_keeps_its_promises(tmp_path):
+def test_stacked_rnn_passes_layer_checks(tmp_path):
     def rnns():
         return [Bidirectional(LSTM(2), name="first"), LSTM(4, name="second")]
 
     check_layer(StackedRNN, {"rnns": rnns, "dropout": 0.3}, sequence, tmp_path)
 
 
-def test_lstm_keeps_its_promises(tmp_path):
+def test_lstm_passes_layer_checks(tmp_path):
     check_layer(LSTM, {"units": 4}, sequence, tmp_path, every_argument=False)
 
 
-def test_lstm_with_states_and_padding_keeps_its_promises(tmp_path):
+def test_lstm_with_states_and_padding_passes_layer_checks(tmp_path):
     check_layer(LSTM, {"units": 4}, padded_sequence([4, 4]), tmp_path, every_argument=False)
 
 
-def test_lstm_with_everything_keeps_its_promises(tmp_path):
-    arguments = EVERYTHING | {"reverse": True, "truncate": 3}
+def test_lstm_with_all_options_passes_layer_checks(tmp_path):
+    arguments = ALL_OPTIONS | {"reverse": True, "truncate": 3}
     check_layer(LSTM, arguments, padded_sequence([4, 5]), tmp_path, every_argument=False)
 
 
@@ -96,7 +96,7 @@ def test_lstm_with_everything_keeps_its_promises(tmp_path):
 
 
 def lstm_pair(units=5, features=4):
-    ours = built(LSTM(units), (None, None, features))
+    ours = randomized(LSTM(units), (None, None, features))
     theirs = keras.layers.LSTM(units, return_sequences=True, return_state=True)
     theirs.build((None, None, features))
     theirs.set_weights(ours.get_weights())
@@ -110,7 +110,7 @@ def test_lstm_equals_the_stock_layer(masked, graph):
     x, h, c = tensors([normal(3, 7, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
     valid = None
     if masked:
-        # The stock layer puts out zeros until the first valid step, whatever state it starts from.
+        # The stock layer returns zeros until the first valid step, whatever the initial state.
         valid = tf.constant(np.array([[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 0, 0]], bool))
 
     def run_ours():
@@ -127,14 +127,14 @@ def test_lstm_equals_the_stock_layer(masked, graph):
     assert_close(gradients, expected)
 
 
-def test_lstm_starts_from_zeros_as_the_stock_layer():
+def test_lstm_initial_states_equal_the_stock_layers():
     ours, theirs = lstm_pair()
     x = tf.constant(normal(2, 6, 4))
     hs, states = ours(x)
     assert_close([hs, *states], list(theirs(x)))
 
 
-def test_lstm_starts_with_the_weights_of_a_stock_layer():
+def test_lstm_initial_weights_equal_the_stock_layers():
     ours, theirs = LSTM(5), keras.layers.LSTM(5)
     ours.build((None, None, 4))
     theirs.build((None, None, 4))
@@ -174,13 +174,13 @@ def test_lstm_gradient_equals_finite_differences(masked):
     lstm = LSTM(3, dtype="float64")
     lstm.build((None, None, 2))
     randomize(lstm)
-    given = [
+    arrays = [
         normal(2, 4, 2),
         normal(2, 3, seed=1),
         normal(2, 3, seed=2),
         *(v.numpy() for v in lstm.trainable_variables),
     ]
-    values = [tf.constant(array, tf.float64) for array in given]
+    values = [tf.constant(array, tf.float64) for array in arrays]
     valid = tf.constant([[False, True, True, False], [True, False, True, True]]) if masked else None
 
     @tf.function
@@ -193,13 +193,13 @@ def test_lstm_gradient_equals_finite_differences(masked):
     _, gradients = value_and_gradients(lambda: lstm(*values[:1], tuple(values[1:3]), valid), sources)
     assert all(gradient.dtype == tf.float64 for gradient in gradients)
     step = 1e-6
-    for place, gradient in enumerate(gradients):
+    for n, gradient in enumerate(gradients):
         for index in np.ndindex(*gradient.shape):
             change = np.zeros(gradient.shape)
             change[index] = step
-            up, down = ([*values[:place], values[place] + sign * change, *values[place + 1 :]] for sign in (1, -1))
+            up, down = ([*values[:n], values[n] + sign * change, *values[n + 1 :]] for sign in (1, -1))
             slope = (value(*up) - value(*down)) / (2 * step)
-            assert abs(slope - gradient[index]) < 1e-7, (place, index)
+            assert abs(slope - gradient[index]) < 1e-7, (n, index)
 
 
 def test_lstm_keeps_its_states_at_padding():
@@ -211,7 +211,7 @@ def test_lstm_keeps_its_states_at_padding():
     assert_close(states, lstm(tf.gather(x, [1, 3, 4], axis=1), (h, c))[1], 0)
 
 
-def test_lstm_gradient_does_not_depend_on_what_padding_holds():
+def test_lstm_gradient_does_not_depend_on_padding():
     lstm, _ = lstm_pair()
     valid = tf.constant([[True, True, False, False], [True, False, True, False]])
     gradients = []
@@ -237,7 +237,7 @@ def test_lstm_in_two_halves_equals_one_pass_and_single_steps():
     assert_close([ops.stack(outputs, axis=1), state], [whole, last], 1e-6)
 
 
-# The options of the cells, against the equations written out in NumPy, and the loop.
+# The options of the cells, compared with the equations in NumPy, and the loop.
 
 
 def sigmoid(x):
@@ -248,8 +248,8 @@ def normalized(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
-def written_out(cell, xs, h, c, valid=None):
-    """An LSTM with the cell's options, number by number: xs [B, T, D] -> h of every step, last h, last c."""
+def plain_lstm(cell, xs, h, c, valid=None):
+    """Run an LSTM with the cell's options in NumPy: xs [B, T, D] -> h of every step, last h, last c."""
     units, hs = cell.units, []
     w, u, b = (np.asarray(v, np.float64) for v in (cell.kernel, cell.recurrent_kernel, cell.bias))
     peephole = np.asarray(cell.peephole) if cell.peepholes else np.zeros((3, units))
@@ -261,14 +261,14 @@ def written_out(cell, xs, h, c, valid=None):
         i, f, g, o = np.split(from_x + from_h + b, 4, axis=-1)
         i, f, g = sigmoid(i + peephole[0] * c), sigmoid(f + peephole[1] * c), np.tanh(g)
         new_c = f * c + i * g
-        seen = new_c
+        cell_output = new_c
         if cell.layer_norm:
-            seen = normalized(new_c) * np.asarray(cell.norms["cell"].gamma) + np.asarray(cell.norms["cell"].beta)
-        new_h = sigmoid(o + peephole[2] * new_c) * np.tanh(seen)
+            cell_output = normalized(new_c) * np.asarray(cell.norms["cell"].gamma) + np.asarray(cell.norms["cell"].beta)
+        new_h = sigmoid(o + peephole[2] * new_c) * np.tanh(cell_output)
         if cell.projection:
             new_h = new_h @ np.asarray(cell.projection_kernel)
-        there = np.ones((len(xs), 1), bool) if valid is None else valid[:, t, np.newaxis]
-        h, c = np.where(there, new_h, h), np.where(there, new_c, c)
+        is_valid = np.ones((len(xs), 1), bool) if valid is None else valid[:, t, np.newaxis]
+        h, c = np.where(is_valid, new_h, h), np.where(is_valid, new_c, c)
         hs.append(h)
     return np.stack(hs, axis=1), h, c
 
@@ -278,16 +278,16 @@ OPTIONS = [{"peepholes": True}, {"layer_norm": True}, {"projection": 3}, {"peeph
 
 @pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-def test_lstm_options_are_their_equations(options, masked):
-    lstm = built(LSTM(5, **options), (None, None, 4))
+def test_lstm_options_equal_their_equations(options, masked):
+    lstm = randomized(LSTM(5, **options), (None, None, 4))
     x, h, c = normal(3, 7, 4), normal(3, lstm.cell.output_size, seed=1), normal(3, 5, seed=2)
     valid = normal(3, 7, seed=3) > 0 if masked else None
     hs, states = lstm(x, (h, c), valid)
-    assert_close([hs, *states], list(written_out(lstm.cell, x, h, c, valid)))
+    assert_close([hs, *states], list(plain_lstm(lstm.cell, x, h, c, valid)))
 
 
 def test_simple_rnn_equals_the_stock_layer():
-    ours = built(RNN(SimpleRNNCell(5)), (None, None, 4))
+    ours = randomized(RNN(SimpleRNNCell(5)), (None, None, 4))
     theirs = keras.layers.SimpleRNN(5, return_sequences=True, return_state=True)
     theirs.build((None, None, 4))
     theirs.set_weights(ours.get_weights())
@@ -306,9 +306,9 @@ def test_simple_rnn_equals_the_stock_layer():
 
 
 @pytest.mark.parametrize("truncate", [None, 3], ids=["whole", "truncated"])
-@pytest.mark.parametrize("masked", [False, True], ids=["all there", "masked"])
-def test_the_fast_loop_of_an_lstm_equals_the_general_one(masked, truncate):
-    fast = built(LSTM(5, truncate=truncate, reverse=True), (None, None, 4))
+@pytest.mark.parametrize("masked", [False, True], ids=["all valid", "masked"])
+def test_fast_lstm_loop_equals_the_general_loop(masked, truncate):
+    fast = randomized(LSTM(5, truncate=truncate, reverse=True), (None, None, 4))
     general = RNN(fast.cell, reverse=True, truncate=truncate)
     x, h, c = tensors([normal(3, 8, 4), normal(3, 5, seed=1), normal(3, 5, seed=2)])
     valid = tf.constant(normal(3, 8, seed=3) > 0) if masked else None
@@ -319,8 +319,8 @@ def test_the_fast_loop_of_an_lstm_equals_the_general_one(masked, truncate):
     assert_close(gradients, expected)
 
 
-def test_the_stock_loop_that_a_gpu_gets_gives_the_same(monkeypatch):
-    ours = built(LSTM(5), (None, None, 4))
+def test_stock_loop_for_gpus_equals_ours(monkeypatch):
+    ours = randomized(LSTM(5), (None, None, 4))
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
     assert LSTM(5, dtype="mixed_bfloat16")(normal(1, 2, 4))[0].dtype == tf.bfloat16
     fused = LSTM(5)
@@ -337,8 +337,8 @@ def test_the_stock_loop_that_a_gpu_gets_gives_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("cell", [LSTMCell(3), SimpleRNNCell(3)], ids=["lstm", "simple"])
-def test_truncated_gradients_end_at_the_edges_of_chunks(cell):
-    rnn = built(RNN(cell, truncate=3), (None, None, 2))
+def test_truncated_gradients_end_at_chunk_boundaries(cell):
+    rnn = randomized(RNN(cell, truncate=3), (None, None, 2))
     x = tf.constant(normal(1, 8, 2))
     assert_close(rnn(x), RNN(cell)(x), 1e-6)
     for t in range(8):
@@ -349,8 +349,8 @@ def test_truncated_gradients_end_at_the_edges_of_chunks(cell):
         assert list(np.flatnonzero(reached)) == list(range(t // 3 * 3, t + 1))
 
 
-def test_reading_backward_is_reading_the_reversed_sequence():
-    forward, x = built(LSTM(4), (None, None, 3)), normal(2, 6, 3)
+def test_reverse_equals_reading_the_reversed_sequence():
+    forward, x = randomized(LSTM(4), (None, None, 3)), normal(2, 6, 3)
     backward = RNN(forward.cell, reverse=True)
     hs, states = backward(x)
     expected, last = forward(x[:, ::-1])
@@ -358,15 +358,15 @@ def test_reading_backward_is_reading_the_reversed_sequence():
     assert_close(hs[:, 0], states[0], 0)
 
 
-def test_reading_backward_starts_at_the_last_step_that_is_there():
-    backward, x = built(LSTM(4, reverse=True), (None, None, 3)), normal(1, 4, 3)
+def test_reverse_starts_at_the_last_valid_step():
+    backward, x = randomized(LSTM(4, reverse=True), (None, None, 3)), normal(1, 4, 3)
     padded = np.concatenate([x, normal(1, 2, 3, seed=9)], axis=1)
     hs, states = backward(padded, valid=np.array([[True] * 4 + [False] * 2]))
     assert_close([hs[:, :4], states], list(backward(x)), 1e-6)
 
 
 def test_bidirectional_equals_the_stock_layer():
-    ours = built(Bidirectional(LSTM(4)), (None, None, 3))
+    ours = randomized(Bidirectional(LSTM(4)), (None, None, 3))
     theirs = keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True))
     theirs.build((None, None, 3))
     theirs.set_weights([*ours.rnn.get_weights(), *ours.backward.get_weights()])
@@ -374,8 +374,8 @@ def test_bidirectional_equals_the_stock_layer():
     assert_close(ours(x)[0], theirs(x))
 
 
-def test_stacked_rnns_read_one_another_and_step_like_a_call():
-    stack = built(StackedRNN([LSTM(4), RNN(SimpleRNNCell(3))], dropout=0.5), (None, None, 2))
+def test_stacked_rnns_equal_their_layers_and_steps_equal_a_call():
+    stack = randomized(StackedRNN([LSTM(4), RNN(SimpleRNNCell(3))], dropout=0.5), (None, None, 2))
     x = tf.constant(normal(2, 5, 2))
     outputs, states = stack(x)
     below, first = stack.rnns[0](x)
@@ -388,21 +388,20 @@ def test_stacked_rnns_read_one_another_and_step_like_a_call():
     assert_close(state, states, 1e-6)
 
 
-def test_a_stateful_rnn_goes_on_from_the_last_batch():
+def test_stateful_rnn_continues_from_the_last_batch():
     rnn = LSTM(4, stateful=True)
     rnn.build((2, None, 3))
     x = tf.constant(normal(2, 6, 3))
     whole, states = RNN(rnn.cell)(x)
     first, second = rnn(x[:, :2])[0], rnn(x[:, 2:])[0]
     assert_close(ops.concatenate([first, second], axis=1), whole, 1e-6)
-    assert_close([v.numpy() for v in rnn.carried], states, 1e-6)
+    assert_close([v.numpy() for v in rnn.carried_states], states, 1e-6)
     rnn.reset_states()
     assert_close(rnn(x)[0], whole, 1e-6)
 
 
 @pytest.mark.parametrize("make", [lambda p: LSTMCell(40, p), lambda p: SimpleRNNCell(40, p)], ids=["lstm", "simple"])
-def test_recurrent_dropout_keeps_one_mask_for_a_sequence(make):
-    """With x = 0 and weights that pass on h alone, what is dropped at one step is dropped at all."""
+def test_recurrent_dropout_uses_one_mask_per_sequence(make):
     rnn = RNN(make(0.5))
     rnn.build((None, None, 1))
     x, start = tf.zeros((3, 6, 1)), [tf.ones((3, 40)) for _ in rnn.cell.state_size]
@@ -417,20 +416,20 @@ def test_recurrent_dropout_keeps_one_mask_for_a_sequence(make):
     assert len(seen) >= 1 and all(mask is seen[0] for mask in seen) and seen[0] is not None
 
 
-def test_the_gates_are_read_in_float32_whatever_the_policy():
+def test_gates_are_float32_under_every_policy():
     options = {"peepholes": True, "projection": 3}
-    exact = built(LSTM(4, **options), (None, None, 3))
+    exact = randomized(LSTM(4, **options), (None, None, 3))
     half = LSTM(4, **options, dtype="mixed_bfloat16")
     half.build((None, None, 3))
     half.set_weights(exact.get_weights())
     x = tf.constant(normal(2, 5, 3))
     assert_close(list(half.gates(x)), list(exact.gates(x)), 1e-6)
-    normalized = built(LSTM(4, layer_norm=True, dtype="mixed_float16"), (None, None, 3))
+    normalized = randomized(LSTM(4, layer_norm=True, dtype="mixed_float16"), (None, None, 3))
     assert all(part.dtype == tf.float32 and np.isfinite(part).all() for part in normalized.gates(x))
 
 
-def test_the_gates_of_an_lstm_can_be_read():
-    lstm = built(LSTM(4, peepholes=True, layer_norm=True), (None, None, 3))
+def test_gates_satisfy_the_equations():
+    lstm = randomized(LSTM(4, peepholes=True, layer_norm=True), (None, None, 3))
     x, states = tf.constant(normal(2, 5, 3)), (normal(2, 4, seed=1), normal(2, 4, seed=2))
     i, f, g, o, c = lstm.gates(x, states)
     hs, (_, last) = lstm(x, states)
@@ -441,7 +440,7 @@ def test_the_gates_of_an_lstm_can_be_read():
     assert_close(hs, o * np.tanh(lstm.cell.norms["cell"](c)), 1e-6)
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 def stateful_of_two(x):
@@ -451,7 +450,7 @@ def stateful_of_two(x):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: LSTMCell(0), "units is 0"),
         (lambda: LSTM(-2), "units is -2"),
@@ -473,6 +472,6 @@ def stateful_of_two(x):
         (lambda: stateful_of_two(normal(3, 4, 3)), "the batch size is 3; it must be 2"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

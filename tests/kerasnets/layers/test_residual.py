@@ -1,4 +1,4 @@
-"""The residual connection: on which side it normalizes, and what it drops."""
+"""The residual connection: the position of its normalization, and its dropout."""
 
 import keras
 import numpy as np
@@ -9,13 +9,13 @@ from layer_checks import assert_close, check_layer, normal, randomize, value_and
 from kerasnets.layers import Residual
 
 
-def test_residual_keeps_its_promises(tmp_path):
+def test_residual_passes_layer_checks(tmp_path):
     arguments = {"norm": "pre", "dropout": 0.1}
     check_layer(Residual, arguments, lambda b, t: {"x": normal(b, t, 6)}, tmp_path, sublayer=keras.activations.tanh)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_residual_normalizes_where_it_says(norm):
+def test_residual_equals_stock_normalization(norm):
     residual = Residual(norm)
     residual.build((None, None, 6))
     randomize(residual)
@@ -24,17 +24,17 @@ def test_residual_normalizes_where_it_says(norm):
     stock.build(x.shape)
     stock.set_weights(residual.normalization.get_weights())
 
-    def written_out():
+    def plain_residual():
         return x + tf.sin(stock(x)) if norm == "pre" else stock(x + tf.sin(x))
 
     ours, gradients = value_and_gradients(lambda: residual(x, sublayer=tf.sin), [x, *residual.trainable_variables])
-    theirs, expected = value_and_gradients(written_out, [x, *stock.trainable_variables])
+    theirs, expected = value_and_gradients(plain_residual, [x, *stock.trainable_variables])
     assert_close(ours, theirs)
     assert_close(gradients, expected)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_residual_drops_what_the_sublayer_adds_in_training_only(norm):
+def test_residual_drops_sublayer_outputs_in_training_only(norm):
     residual = Residual(norm, dropout=0.5)
     x = tf.constant(normal(2, 40, 6))
     residual.build(x.shape)
@@ -52,12 +52,12 @@ def test_residual_drops_what_the_sublayer_adds_in_training_only(norm):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: Residual("middle"), "norm is 'middle'"),
         (lambda: Residual(dropout=1.5), r"dropout is 1\.5"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

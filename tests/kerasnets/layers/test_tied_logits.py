@@ -1,4 +1,4 @@
-"""Logits by the matrix of an embedding."""
+"""Logits from the matrix of an embedding."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
 
 
 @pytest.mark.parametrize(("policy", "dtype"), [("float32", "float32"), ("mixed_float16", "float16")])
-def test_tied_logits_are_products_with_the_embeddings_in_single_precision(policy, dtype):
+def test_tied_logits_are_float32_products_with_the_embeddings(policy, dtype):
     embedding = keras.layers.Embedding(7, 4, dtype=policy)
     embedding.build((None, None))
     matrix, x = np.asarray(embedding.embeddings), tf.cast(normal(2, 3, 4), dtype)

@@ -1,4 +1,4 @@
-"""ConvNet in all its forms, and as a filter that slides over larger pictures."""
+"""ConvNet: its architectures, and its fully convolutional architecture for larger images."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from layer_checks import assert_close, normal, randomize
 from kerasnets.models import CharLSTM, ConvNet, to_fully_convolutional
 from kerasnets.tasks.presets import PRESETS, load_preset
 
-FORMS = {
+ARCHITECTURES = {
     "small": {"filters": (4, 6)},
     "maximum": {"filters": (4, 6), "head": "max", "hidden": (5,)},
     "lenet": {
@@ -27,8 +27,8 @@ FORMS = {
 PIXELS = np.random.default_rng(0).uniform(0, 255, (3, 24, 20, 2)).astype(np.float32)
 
 
-def make(form, shape=(None, 24, 20, 2), **options):
-    model = ConvNet(3, **FORMS[form], **options)
+def make(architecture, shape=(None, 24, 20, 2), **options):
+    model = ConvNet(3, **ARCHITECTURES[architecture], **options)
     model.build(shape)
     randomize(model, scale=0.1)
     for n, weight in enumerate(model.non_trainable_weights):
@@ -42,27 +42,27 @@ def preset(name, shape):
     return model
 
 
-# Pictures and sizes.
+# Images and sizes.
 
 
-def test_conv_net_takes_integers_as_floats():
+def test_integers_equal_floats():
     model, pixels = make("small"), PIXELS.astype(np.uint8)
     assert_close(model(pixels), model(pixels.astype(np.float32)), 0)
 
 
-def test_conv_net_takes_pictures_of_any_size():
+def test_images_of_any_size_are_accepted():
     model = make("small", (None, None, None, 1))
     assert model(normal(2, 8, 8, 1)).shape == (2, 3)
     assert model(normal(1, 13, 6, 1)).shape == (1, 3)
 
 
-def test_conv_net_has_the_parameters_that_one_counts():
+def test_parameter_count_equals_the_formula():
     norms = 4 * 4 + 4 * 6  # scale, shift, mean and variance of each channel
     assert make("small").count_params() == 9 * 2 * 4 + 9 * 4 * 6 + norms + 6 * 3 + 3
 
 
-def test_a_trained_small_net_keeps_its_parameters():
-    assert preset("small", (28, 28, 1)).count_params() == 94_634  # moving averages are among them
+def test_small_preset_has_the_published_parameter_count():
+    assert preset("small", (28, 28, 1)).count_params() == 94_634  # including moving averages
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_a_trained_small_net_keeps_its_parameters():
         ("wide", (32, 32, 3), 2.75e6),
     ],
 )
-def test_presets_have_the_parameters_of_the_paper_and_state_theirs(name, shape, paper):
+def test_preset_parameter_counts_match_paper_and_comment(name, shape, paper):
     trained = sum(int(np.prod(v.shape)) for v in preset(name, shape).trainable_weights)
     assert abs(trained / paper - 1) < 0.03
     assert f"{trained:,}" in (PRESETS / "image_classification" / f"{name}.toml").read_text("utf-8")
 
 
-def test_stages_of_residual_blocks_halve_the_picture_but_the_first():
+def test_residual_stages_after_the_first_halve_the_image():
     model = preset("resnet20", (32, 32, 3))
     shape, shapes = (None, 32, 32, 3), []
     for block in model.blocks:
@@ -92,9 +92,9 @@ def test_stages_of_residual_blocks_halve_the_picture_but_the_first():
     assert [block.shortcut is not None for block in model.blocks[1:]] == [n in (3, 6) for n in range(9)]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_features_are_what_the_head_is_given(form):
-    model = make(form)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_features_are_the_input_of_the_head(architecture):
+    model = make(architecture)
     features = model.features(PIXELS)
     x = {"average": np.mean, "max": np.max}.get(model.head, lambda x, axis: np.reshape(x, (3, -1)))(
         np.asarray(features), axis=(1, 2)
@@ -104,9 +104,9 @@ def test_features_are_what_the_head_is_given(form):
     assert_close(model(PIXELS), x @ np.asarray(model.out.kernel) + np.asarray(model.out.bias))
 
 
-def test_every_weight_of_every_form_learns():
-    for form in FORMS:
-        model = make(form)
+def test_every_weight_has_a_gradient():
+    for architecture in ARCHITECTURES:
+        model = make(architecture)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(PIXELS, training=True) * normal(3, 3))
         for variable, gradient in zip(
@@ -120,17 +120,17 @@ def test_every_weight_of_every_form_learns():
 # Fully convolutional.
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_fully_convolutional_gives_the_same_numbers_at_the_training_size(form):
-    model = make(form)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fully_convolutional_equals_the_classifier_at_the_training_size(architecture):
+    model = make(architecture)
     sliding = to_fully_convolutional(model)
     assert sliding.compute_output_shape(PIXELS.shape) == (3, 1, 1, 3)
     assert_close(sliding(PIXELS)[:, 0, 0], model(PIXELS), 1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_fully_convolutional_takes_larger_pictures(form):
-    sliding = to_fully_convolutional(make(form))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fully_convolutional_accepts_larger_images(architecture):
+    sliding = to_fully_convolutional(make(architecture))
     larger = normal(2, 37, 44, 2, scale=99)
     shape = sliding(larger).shape
     assert shape == sliding.compute_output_shape(larger.shape)
@@ -138,7 +138,7 @@ def test_fully_convolutional_takes_larger_pictures(form):
 
 
 def test_fully_convolutional_equals_the_classifier_on_every_crop():
-    """Without padding, each place of the class map is what the classifier says of the crop there."""
+    """Without padding, each position of the class map has the logits of the crop there."""
     model = make("lenet")
     larger = np.random.default_rng(1).uniform(0, 255, (2, 36, 28, 2)).astype(np.float32)
     class_map = to_fully_convolutional(model)(larger)
@@ -148,9 +148,9 @@ def test_fully_convolutional_equals_the_classifier_on_every_crop():
         assert_close(class_map[:, row, column], model(crop), 1e-5)
 
 
-@pytest.mark.parametrize("form", ["small", "lenet", "wide"])
-def test_fully_convolutional_is_saved_and_exported(form, tmp_path):
-    sliding = to_fully_convolutional(make(form))
+@pytest.mark.parametrize("architecture", ["small", "lenet", "wide"])
+def test_fully_convolutional_is_saved_and_exported(architecture, tmp_path):
+    sliding = to_fully_convolutional(make(architecture))
     larger = normal(2, 30, 28, 2, scale=99)
     sliding.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -160,34 +160,34 @@ def test_fully_convolutional_is_saved_and_exported(form, tmp_path):
     archive.track(loaded)
     archive.add_endpoint("class_map", loaded.call, [tf.TensorSpec((None, None, None, 2), name="pixels")])
     archive.write_out(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved")
+    loaded_archive = tf.saved_model.load(tmp_path / "saved")
     for pixels in (PIXELS, larger):
-        assert_close(served.class_map(tf.constant(pixels)), sliding(pixels), 1e-5)
+        assert_close(loaded_archive.class_map(tf.constant(pixels)), sliding(pixels), 1e-5)
 
 
-def test_a_loaded_model_becomes_fully_convolutional(tmp_path):
+def test_loaded_model_becomes_fully_convolutional(tmp_path):
     model = make("flat")
     model.save(tmp_path / "model.keras")
     sliding = to_fully_convolutional(keras.models.load_model(tmp_path / "model.keras"))
     assert_close(sliding(PIXELS)[:, 0, 0], model(PIXELS), 1e-5)
 
 
-def test_the_classifier_keeps_its_weights():
+def test_conversion_copies_the_weights():
     model = make("small")
     before = model.get_weights()
     to_fully_convolutional(model).out.bias.assign([1, 2, 3])
     assert_close(model.get_weights(), before, 0)
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: ConvNet(1), "classes is 1"),
         (lambda: ConvNet(3, filters=()), "filters is empty"),
-        (lambda: ConvNet(3, filters=(4, 4, 4)).build((None, 4, 6, 1)), "4×6 are too small for 3 blocks"),
+        (lambda: ConvNet(3, filters=(4, 4, 4)).build((None, 4, 6, 1)), "4×6 are too small for 3 stages"),
         (lambda: ConvNet(3, filters=(4, -4)).build((None, 9, 9, 1)), "filters is -4"),
         (lambda: ConvNet(3, padding="full"), "padding is 'full'"),
         (lambda: ConvNet(3, norm="batch"), 'norm is \'batch\'; it must be "post", "pre" or "none"'),
@@ -201,19 +201,22 @@ def test_the_classifier_keeps_its_weights():
         (lambda: ConvNet(3, head="mean"), 'head is \'mean\'; it must be "average", "max" or "flatten"'),
         (lambda: ConvNet(3, hidden=(5, 0)), r"hidden\[1\] is 0"),
         (lambda: ConvNet(3, dropout=1.5), r"dropout is 1\.5"),
-        (lambda: ConvNet(3, (4, 4), 5, "valid").build((None, 8, 8, 1)), "8×8 are too small for 2 blocks"),
-        (lambda: ConvNet(3, (4,), 5, "valid").build((None, 9, 4, 1)), "9×4 are too small for 1 blocks"),
-        (lambda: ConvNet(3, head="flatten").build((None, None, 9, 1)), 'head is "flatten", which needs the rows'),
-        (lambda: to_fully_convolutional(CharLSTM(5)), "model is a CharLSTM; only a ConvNet"),
+        (lambda: ConvNet(3, (4, 4), 5, "valid").build((None, 8, 8, 1)), "8×8 are too small for 2 stages"),
+        (lambda: ConvNet(3, (4,), 5, "valid").build((None, 9, 4, 1)), "9×4 are too small for 1 stages"),
+        (
+            lambda: ConvNet(3, head="flatten").build((None, None, 9, 1)),
+            'image size is None×9; with the head "flatten" it must be known',
+        ),
+        (lambda: to_fully_convolutional(CharLSTM(5)), "model is a CharLSTM; it must be a ConvNet"),
         (lambda: to_fully_convolutional(to_fully_convolutional(make("small"))), "model is a FullyConvNet"),
-        (lambda: to_fully_convolutional(ConvNet(3)), "does not know its training size"),
-        (lambda: to_fully_convolutional(make("small", (None, None, None, 1))), "does not know its training size"),
+        (lambda: to_fully_convolutional(ConvNet(3)), "training size of model is unknown"),
+        (lambda: to_fully_convolutional(make("small", (None, None, None, 1))), "training size of model is unknown"),
         (
             lambda: to_fully_convolutional(make("small"))(PIXELS[:, :23]),
-            "pictures are 23×20; they must be at least of the training size, 24×20",
+            "images are 23×20; they must be at least 24×20, the training size",
         ),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

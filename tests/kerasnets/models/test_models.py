@@ -1,4 +1,4 @@
-"""Models: they load by themselves, train with plain `fit`, and `start` and `step` compute what `call` does."""
+"""Models: they load without custom_objects, train with `fit`, and `start` and `step` compute the same as `call`."""
 
 import keras
 import numpy as np
@@ -69,20 +69,20 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_load_by_themselves(name, tmp_path):
-    make, inputs = MODELS[name]
-    model, given = make(), inputs()
+def test_models_load_without_custom_objects(name, tmp_path):
+    make, make_inputs = MODELS[name]
+    model, inputs = make(), make_inputs()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model)
     assert loaded.get_config() == model.get_config()
     assert loaded.count_params() == model.count_params()
-    assert_close(loaded(given), model(given), 0)
+    assert_close(loaded(inputs), model(inputs), 0)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_give_float32_logits_under_half_policies(name):
-    _, inputs = MODELS[name]
+def test_logits_are_float32_under_half_policies(name):
+    _, make_inputs = MODELS[name]
     with_policy = {
         "conv_net": lambda: conv_net(dtype="mixed_bfloat16"),
         "conv_net residual": lambda: residual_net(dtype="mixed_float16"),
@@ -94,28 +94,28 @@ def test_models_give_float32_logits_under_half_policies(name):
         "encoder": lambda: half(EncoderTransformer, positions="learned", max_length=9, dtype="mixed_float16"),
         "decoder": lambda: half(DecoderTransformer, positions="rotary", dtype="mixed_bfloat16"),
     }[name]()
-    logits = with_policy(inputs())
+    logits = with_policy(make_inputs())
     assert logits.dtype == tf.float32
     assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_shape_is_known_before_computing(name):
-    make, inputs = MODELS[name]
-    model, given = make(), inputs()
-    assert model(given).shape == model.compute_output_shape(keras.tree.map_structure(lambda x: x.shape, given))
+def test_compute_output_shape_equals_the_output(name):
+    make, make_inputs = MODELS[name]
+    model, inputs = make(), make_inputs()
+    assert model(inputs).shape == model.compute_output_shape(keras.tree.map_structure(lambda x: x.shape, inputs))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_drop_in_training_only(name):
-    keras.utils.set_random_seed(0)  # two draws of a small layer may be alike
-    make, inputs = MODELS[name]
-    model, given = make(), inputs()
-    assert_close(model(given), model(given, training=False), 0)
-    assert np.abs(model(given, training=True) - model(given, training=True)).max() > 1e-3
+    keras.utils.set_random_seed(0)  # small layers may draw the same masks twice
+    make, make_inputs = MODELS[name]
+    model, inputs = make(), make_inputs()
+    assert_close(model(inputs), model(inputs, training=False), 0)
+    assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 1e-3
 
 
-# Plain Keras training.
+# Training with `fit`.
 
 
 def examples(name):
@@ -134,7 +134,7 @@ def examples(name):
 @pytest.mark.parametrize(
     "name", ["conv_net", "conv_net residual", "conv_net flat", "char_lstm", "transformer pre", "encoder", "decoder"]
 )
-def test_plain_fit_lowers_the_loss(name):
+def test_fit_lowers_the_loss(name):
     keras.utils.set_random_seed(0)
     model = {
         "conv_net": lambda: ConvNet(3, filters=(8,)),
@@ -155,7 +155,7 @@ def test_plain_fit_lowers_the_loss(name):
 # CharLSTM.
 
 
-def test_char_lstm_does_not_see_the_future():
+def test_char_lstm_does_not_see_future_positions():
     model, tokens = char_lstm(), ids(2, 6)
     changed = tokens.copy()
     changed[:, 3:] = changed[:, 3:] % 6 + 1
@@ -181,7 +181,7 @@ def test_char_lstm_carries_its_states():
     assert_close(model.run(tokens, model.initial_states(2))[0], model.run(tokens)[0], 0)
 
 
-def test_char_lstm_step_by_step_equals_all_at_once():
+def test_char_lstm_steps_equal_one_call():
     model, tokens = char_lstm(), ids(3, 7)
     expected = model(tokens)
     memory, cache = model.start(tokens[:, :2], 5)
@@ -190,22 +190,22 @@ def test_char_lstm_step_by_step_equals_all_at_once():
         assert_close(logits, expected[:, t], 1e-6)
 
 
-def test_char_lstm_does_not_see_the_padding_of_a_prompt():
+def test_char_lstm_ignores_prompt_padding():
     model, tokens = char_lstm(), ids(1, 4)
     padded = np.pad(tokens, [(0, 0), (0, 5)])
     assert_close(model.start(padded, 5)[1], model.start(tokens, 5)[1], 0)
 
 
-def test_char_lstm_starts_from_nothing_without_a_prompt():
+def test_char_lstm_without_a_prompt_starts_from_zeros():
     model = char_lstm()
     assert_close(model.start(np.zeros((2, 3), np.int32), 5)[1], model.initial_states(2), 0)
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: CharLSTM(0), "vocabulary_size is 0"),
         (lambda: CharLSTM(5, width=0), "width is 0"),
@@ -213,6 +213,6 @@ def test_char_lstm_starts_from_nothing_without_a_prompt():
         (lambda: CharLSTM(5, units=0).build((None, None)), "units is 0"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Transformers: what they see, step by step as all at once, their options, and the paper's sizes."""
+"""Transformers: masks, parity of steps with one call, options, and the sizes of the paper."""
 
 import keras
 import numpy as np
@@ -48,43 +48,43 @@ def pairs(rows=3, source=5, target=6):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_transformer_does_not_see_the_future(options):
-    model, given = transformer(options), pairs()
-    expected = model(given)
-    changed = given["target"].copy()
+def test_transformer_does_not_see_future_positions(options):
+    model, inputs = transformer(options), pairs()
+    expected = model(inputs)
+    changed = inputs["target"].copy()
     changed[:, 3:] = changed[:, 3:] % 10 + 1
-    logits = model({**given, "target": changed})
+    logits = model({**inputs, "target": changed})
     np.testing.assert_array_equal(logits[:, :3], expected[:, :3])
     assert np.all(np.abs(logits[:, 3:] - expected[:, 3:]).max(axis=-1) > 1e-3)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_transformer_does_not_see_padding(options):
-    model, given = transformer(options), pairs()
-    padded = {name: np.pad(tokens, [(0, 0), (0, 3)]) for name, tokens in given.items()}
-    assert_close(model(padded)[:, :6], model(given), 1e-5)
+    model, inputs = transformer(options), pairs()
+    padded = {name: np.pad(tokens, [(0, 0), (0, 3)]) for name, tokens in inputs.items()}
+    assert_close(model(padded)[:, :6], model(inputs), 1e-5)
 
 
 @pytest.mark.parametrize("positions", ["post", "learned", "rotary"])
-def test_transformer_sees_all_of_the_source_in_its_order(positions):
-    model, given = transformer(positions), pairs()
-    expected = model(given)
-    swapped = {**given, "source": given["source"][:, ::-1]}
+def test_transformer_depends_on_every_source_token_and_their_order(positions):
+    model, inputs = transformer(positions), pairs()
+    expected = model(inputs)
+    swapped = {**inputs, "source": inputs["source"][:, ::-1]}
     assert np.abs(model(swapped) - expected).max() > 1e-3
-    for place in range(5):
-        changed = given["source"].copy()
-        changed[:, place] = changed[:, place] % 10 + 1
-        assert np.abs(model({**given, "source": changed}) - expected).max() > 1e-3
+    for position in range(5):
+        changed = inputs["source"].copy()
+        changed[:, position] = changed[:, position] % 10 + 1
+        assert np.abs(model({**inputs, "source": changed}) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_transformer_step_by_step_equals_all_at_once(options):
-    model, given = transformer(options), pairs()
-    given["source"][1, 3:] = 0
-    expected = model(given)
-    memory, cache = model.start(given["source"], 9)
+def test_transformer_steps_equal_one_call(options):
+    model, inputs = transformer(options), pairs()
+    inputs["source"][1, 3:] = 0
+    expected = model(inputs)
+    memory, cache = model.start(inputs["source"], 9)
     for t in range(6):
-        logits, cache = model.step(given["target"][:, t], tf.constant(t), memory, cache)
+        logits, cache = model.step(inputs["target"][:, t], tf.constant(t), memory, cache)
         assert_close(logits, expected[:, t], 1e-5)
 
 
@@ -95,28 +95,28 @@ def test_transformer_has_one_matrix_for_source_target_and_logits():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_transformer_normalizes_what_pre_norm_leaves(norm):
+def test_pre_norm_stacks_end_with_a_normalization(norm):
     names = {v.path.split("/")[-2] for v in transformer(norm).weights}
     assert ({"encoder_norm", "decoder_norm"} <= names) == (norm == "pre")
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_transformer_explains_what_it_computes(options):
-    model, given = transformer(options), pairs()
-    given["source"][1, 3:] = 0
-    logits, weights = model.explain(given)
-    assert_close(logits, model(given), 1e-5)
+def test_explain_equals_call_with_normalized_masked_weights(options):
+    model, inputs = transformer(options), pairs()
+    inputs["source"][1, 3:] = 0
+    logits, weights = model.explain(inputs)
+    assert_close(logits, model(inputs), 1e-5)
     shapes = {"encoder": (3, 2, 2, 5, 5), "decoder": (3, 2, 2, 6, 6), "cross": (3, 2, 2, 6, 5)}
-    assert {name: tuple(each.shape) for name, each in weights.items()} == shapes
-    for each in weights.values():
-        np.testing.assert_allclose(tf.reduce_sum(each, axis=-1), 1, atol=1e-5)
+    assert {name: tuple(array.shape) for name, array in weights.items()} == shapes
+    for array in weights.values():
+        np.testing.assert_allclose(tf.reduce_sum(array, axis=-1), 1, atol=1e-5)
     for name in ("encoder", "cross"):
-        assert np.all(weights[name][1, ..., 3:] == 0)  # nobody sees padding
+        assert np.all(weights[name][1, ..., 3:] == 0)  # padding is masked
     assert np.all(weights["decoder"].numpy()[..., ~np.tri(6, dtype=bool)] == 0)
 
 
-def test_transformer_starts_unsure():
-    """Embeddings start at a scale at which the first logits are small."""
+def test_initial_loss_is_near_uniform():
+    """The initial scale of the embeddings gives small logits."""
     keras.utils.set_random_seed(1)
     model = Transformer(100, width=64, num_heads=4, hidden_units=128, num_blocks=2, dropout=0.0)
     tokens = ids(8, 10, vocabulary=100)
@@ -126,32 +126,32 @@ def test_transformer_starts_unsure():
 
 
 @pytest.mark.parametrize("positions", ["post", "rotary"])
-def test_transformer_has_no_longest_sequence(positions):
+def test_transformer_has_no_maximum_length(positions):
     model = transformer(positions)
     assert np.isfinite(model(pairs(1, 700, 600))).all()
 
 
-def test_transformer_ends_where_the_learned_positions_end():
+def test_learned_positions_limit_the_length():
     model = transformer("learned")
-    for given in (pairs(2, 10, 3), pairs(2, 3, 10)):
+    for inputs in (pairs(2, 10, 3), pairs(2, 3, 10)):
         with pytest.raises(ValueError, match="ends at position 10; the table of learned positions has 9"):
-            model(given)
+            model(inputs)
     with pytest.raises(ValueError, match="length is 10; it must be at most max_length, which is 9"):
         model.start(ids(2, 3), 10)
 
 
-def test_languages_without_a_common_vocabulary_have_a_matrix_each():
+def test_separate_vocabularies_have_separate_embeddings():
     model = transformer("untied")
     shapes = {v.path.split("/")[-2]: tuple(v.shape) for v in model.weights if v.path.endswith("embeddings")}
     assert shapes == {"source_embedding": (11, 8), "embedding": (13, 8)}
     assert model({"source": ids(2, 4), "target": np.full((2, 3), 12)}).shape == (2, 3, 13)
 
 
-# The decoder alone.
+# The decoder only.
 
 
 @pytest.mark.parametrize("options", HALVES)
-def test_decoder_does_not_see_the_future(options):
+def test_decoder_does_not_see_future_positions(options):
     model, tokens = half(DecoderTransformer, options), ids(2, 6)
     changed = tokens.copy()
     changed[:, 3:] = changed[:, 3:] % 10 + 1
@@ -160,8 +160,8 @@ def test_decoder_does_not_see_the_future(options):
 
 
 @pytest.mark.parametrize("options", HALVES)
-def test_decoder_step_by_step_equals_all_at_once(options):
-    """Prompts of four tokens, of two and of none; each goes on after its own last token."""
+def test_decoder_steps_equal_one_call(options):
+    """Prompts of four tokens, two and none; each continues after its last token."""
     model, tokens, lengths = half(DecoderTransformer, options), ids(3, 9), np.array([4, 2, 0])
     expected = model(tokens)
     prompt = np.where(np.arange(4) < lengths[:, None], tokens[:, :4], 0)
@@ -171,7 +171,7 @@ def test_decoder_step_by_step_equals_all_at_once(options):
         assert_close(logits, expected.numpy()[range(3), lengths + index], 1e-5)
 
 
-def test_decoder_writes_what_one_would_write_by_hand():
+def test_decoder_greedy_search_equals_a_loop_without_a_cache():
     model, prompt = half(DecoderTransformer, "rotary"), ids(2, 3)
     text = prompt
     for _ in range(4):
@@ -185,11 +185,11 @@ def test_decoder_writes_what_one_would_write_by_hand():
     np.testing.assert_array_equal(write(prompt), text[:, 3:])
 
 
-# The encoder alone.
+# The encoder only.
 
 
 @pytest.mark.parametrize("options", HALVES)
-def test_encoder_sees_all_but_padding(options):
+def test_encoder_sees_every_token_except_padding(options):
     model, tokens = half(EncoderTransformer, options), ids(2, 6)
     expected = model(tokens)
     assert_close(model(np.pad(tokens, [(0, 0), (0, 3)]))[:, :6], expected, 1e-5)
@@ -203,7 +203,7 @@ def test_encoder_sees_all_but_padding(options):
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("base", 65), ("big", 213)])
-def test_presets_have_the_papers_size(preset, millions):
+def test_presets_have_the_parameter_counts_of_the_paper(preset, millions):
     """Table 3, with the 37,000 subwords of section 5.1."""
     settings = load_preset("translation", preset)
     assert settings.vocabulary_size == 37_000
@@ -216,11 +216,11 @@ def test_presets_have_the_papers_size(preset, millions):
     assert abs(model.count_params() / (millions * 1e6) - 1) < 0.03
 
 
-# Wrong arguments.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: Transformer(0), "vocabulary_size is 0"),
         (lambda: Transformer(5, width=-4), "width is -4"),
@@ -240,6 +240,6 @@ def test_presets_have_the_papers_size(preset, millions):
         (lambda: EncoderTransformer(-5), "vocabulary_size is -5"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_value(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_raise_value_error(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -135,14 +135,16 @@ def test_grad_cam_is_the_papers(form):
     pixels = tf.random.stateless_uniform((2, 12, 12, 3), (0, 1), 0, 255)
     logits, heat, first = tf.function(lambda pixels: grad_cam(model, tf.identity, pixels))(pixels)
     assert logits.numpy() == pytest.approx(model(pixels).numpy(), abs=1e-4)
-    first_maps, maps = model.maps(pixels)
+    first_maps, maps = model.feature_maps(pixels)
     assert first.numpy() == pytest.approx(first_maps.numpy(), abs=1e-5)
-    assert model.finish(maps).numpy() == pytest.approx(logits.numpy(), abs=1e-4)
+    assert model.classify_maps(maps).numpy() == pytest.approx(logits.numpy(), abs=1e-4)
     step, count = 1e-2, maps.shape[-1]
     for row, best in enumerate(logits.numpy().argmax(axis=1)):
         one = maps.numpy()[row]
         moves = step * np.eye(count, dtype=np.float32)[:, np.newaxis, np.newaxis]  # [K, 1, 1, K]
-        change = (model.finish(one + moves).numpy() - model.finish(one - moves).numpy())[:, best] / (2 * step)
+        change = (model.classify_maps(one + moves).numpy() - model.classify_maps(one - moves).numpy())[:, best] / (
+            2 * step
+        )
         weights = change / (one.shape[0] * one.shape[1])  # equation 1
         expected = np.maximum((one * weights).sum(axis=-1), 0)  # equation 2
         expected = tf.image.resize(expected[..., np.newaxis], (12, 12)).numpy()[..., 0]

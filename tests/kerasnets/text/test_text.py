@@ -1,4 +1,4 @@
-"""Characters and subwords: the graph gives what plain Python gives, and text comes back as it went in."""
+"""Characters and subwords: parity of graph and Python, and round trips of text."""
 
 import json
 import os
@@ -45,9 +45,9 @@ SPECIAL = [
 
 def awkward_texts(count: int, seed: int = 0) -> list[str]:
     source = random.Random(seed)
-    made = ["".join(source.choices(AWKWARD, k=source.randrange(40))) for _ in range(count)]
-    anything = [chr(c) for c in source.sample([*range(0xD800), *range(0xE000, 0x110000)], 4 * count)]
-    return [*SPECIAL, *made, *("".join(source.choices(anything, k=12)) for _ in range(count))]
+    awkward = ["".join(source.choices(AWKWARD, k=source.randrange(40))) for _ in range(count)]
+    any_character = [chr(c) for c in source.sample([*range(0xD800), *range(0xE000, 0x110000)], 4 * count)]
+    return [*SPECIAL, *awkward, *("".join(source.choices(any_character, k=12)) for _ in range(count))]
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +108,10 @@ class TestCharacters:
         self.vocabulary.save(tmp_path / "v.json")
         assert CharacterVocabulary.load(tmp_path / "v.json").characters == self.vocabulary.characters
 
-    @pytest.mark.parametrize("wrong", [["ab"], ["a", "a"], ["\ufffd"], [""]])
-    def test_wrong_characters(self, wrong):
-        with pytest.raises(ValueError, match="single characters"):
-            CharacterVocabulary(wrong)
+    @pytest.mark.parametrize("characters", [["ab"], ["a", "a"], ["\ufffd"], [""]])
+    def test_invalid_characters_raise_value_error(self, characters):
+        with pytest.raises(ValueError, match="must be a single character"):
+            CharacterVocabulary(characters)
 
 
 class TestNormalization:
@@ -135,9 +135,9 @@ class TestNormalization:
         ]
         assert units(" ") == []
 
-    @pytest.mark.parametrize("given", awkward_texts(20))
-    def test_units_spell_the_text(self, given):
-        assert normalize("".join(units(given))) == normalize(given)
+    @pytest.mark.parametrize("text", awkward_texts(20))
+    def test_units_spell_the_text(self, text):
+        assert normalize("".join(units(text))) == normalize(text)
 
     def test_graph_equals_python(self):
         texts = awkward_texts(300)
@@ -149,32 +149,32 @@ class TestSubwords:
         texts = [*awkward_texts(300), *lines[:200], *(line[::-1] for line in lines[:100])]
         assert tokenize(tf.constant(texts)).to_list() == [subwords.tokenize_python(t) for t in texts]
 
-    def test_text_comes_back(self, subwords, tokenize, detokenize, lines):
+    def test_detokenize_inverts_tokenize(self, subwords, tokenize, detokenize, lines):
         texts = [*awkward_texts(300, seed=1), *lines[:200]]
         ids = tokenize(tf.constant(texts))
         expected = [normalize(t) for t in texts]
         assert [t.decode() for t in detokenize(ids.to_tensor()).numpy()] == expected
         assert [subwords.detokenize_python(row) for row in ids.to_list()] == expected
 
-    def test_cache_changes_nothing(self, subwords, lines):
+    def test_cache_does_not_change_results(self, subwords, lines):
         assert len(subwords.words) == 300
         bare = SubwordVocabulary(subwords.model.pieces)
         assert (
             bare.tokenize(tf.constant(lines[:300])).to_list() == subwords.tokenize(tf.constant(lines[:300])).to_list()
         )
 
-    def test_nothing_and_little(self, tokenize):
+    def test_empty_inputs(self, tokenize):
         assert tokenize(tf.constant([], tf.string)).to_list() == []
         assert tokenize(tf.constant(["", " "])).to_list() == [[], []]
 
-    def test_bytes_only_where_nothing_covers_the_character(self, subwords, lines):
+    def test_only_uncovered_characters_are_spelled_in_bytes(self, subwords, lines):
         covered = subwords.model.scores
         for line in [*lines[:200], *awkward_texts(50)]:
             spelled = "".join(c for c in "".join(units(line)) if c not in covered).encode()
             ids = [i for i in subwords.tokenize_python(line) if i < FIRST_PIECE]
             assert ids == [FIRST_BYTE + byte for byte in spelled]
 
-    def test_ids_of_no_text_become_valid_text(self, subwords, detokenize):
+    def test_random_ids_decode_to_valid_text(self, subwords, detokenize):
         rows = np.random.default_rng(0).integers(0, subwords.size, (500, 12), np.int32)
         rows[::2, :] = rows[::2, :] % 259  # bytes, mostly
         decoded = [t.decode() for t in detokenize(tf.constant(rows)).numpy()]  # strict
@@ -191,12 +191,12 @@ class TestSubwords:
         ],
         ids=["one unit", "bytes", "short units", "rows"],
     )
-    def test_memory_grows_with_the_text_and_no_faster(self, tokenize, texts):
+    def test_memory_is_linear_in_the_text(self, tokenize, texts):
         inputs = tf.constant(texts)
         tokenize(inputs[:1])
         assert peak_memory(lambda: tokenize(inputs)) < 150
 
-    def test_chunks_and_blocks_are_no_seams(self, subwords, tokenize):
+    def test_boundaries_of_chunks_and_blocks_do_not_change_results(self, subwords, tokenize):
         texts = ["x" * (64 * n + m) for n in (1, 2, 256) for m in (-1, 0, 1)]
         texts += [" ".join(["xq"] * n) for n in (255, 256, 257, 600)]
         assert tokenize(tf.constant(texts)).to_list() == [subwords.tokenize_python(t) for t in texts]
@@ -221,33 +221,33 @@ class TestSubwords:
             loaded.tokenize(tf.constant(lines[:50])).to_list() == subwords.tokenize(tf.constant(lines[:50])).to_list()
         )
         assert set(json.loads((tmp_path / "v.json").read_text("utf-8"))) == {"format", "pieces", "words"}
-        with pytest.raises(RequestError, match="characters 1"):
+        with pytest.raises(RequestError, match="must be 'characters 1'"):
             CharacterVocabulary.load(tmp_path / "v.json")
         (tmp_path / "v.json").write_text('{"format": "characters 1", "characters": ["ab"]}')
-        with pytest.raises(RequestError, match="is no vocabulary .*put it back from a copy"):
+        with pytest.raises(RequestError, match="is not a vocabulary .*restore it from a copy"):
             CharacterVocabulary.load(tmp_path / "v.json")
 
     def test_training_is_deterministic(self, subwords, lines):
-        again = SubwordVocabulary.train(lines, 1000, words=300)
-        assert again.model.pieces == subwords.model.pieces
-        assert again.words == subwords.words
+        repeated = SubwordVocabulary.train(lines, 1000, words=300)
+        assert repeated.model.pieces == subwords.model.pieces
+        assert repeated.words == subwords.words
 
     def test_sizes(self, lines):
         assert SubwordVocabulary.train(lines, 500).size == 500
         assert 259 < SubwordVocabulary.train(["one two", "two\x01\0 one"], 9999).size < 9999
-        with pytest.raises(ValueError, match="a size of at least"):
+        with pytest.raises(ValueError, match="it must be at least"):
             SubwordVocabulary.train(lines, 260)
-        with pytest.raises(ValueError, match="it takes some text"):
+        with pytest.raises(ValueError, match="the lines must not be empty"):
             SubwordVocabulary.train(["", " "], 300)
 
     @pytest.mark.parametrize(
         "pieces", [[("a", -1), ("a", -2)], [("", -1)], [("a" * 64, -1)], [("a", 1)], [("<pad>", -1)]]
     )
-    def test_wrong_pieces(self, pieces):
+    def test_invalid_pieces_raise_value_error(self, pieces):
         with pytest.raises(ValueError):
             SubwordVocabulary(pieces)
 
-    def test_in_a_data_pipeline(self, subwords):
+    def test_tokenize_in_a_dataset(self, subwords):
         dataset = tf.data.Dataset.from_tensor_slices(["ten", "Monday"]).batch(2).map(subwords.tokenize)
         assert next(iter(dataset)).to_list() == [
             subwords.tokenize_python("ten"),
@@ -256,27 +256,27 @@ class TestSubwords:
 
 
 class TestViterbi:
-    """The reference itself, against every way of cutting a short unit."""
+    """Check the reference against all segmentations of short units."""
 
     model = Unigram(
         [("▁", -2), ("a", -2), ("b", -2.5), ("ab", -3), ("ba", -3), ("aab", -4.2), ("aa", -3.9), ("▁a", -3)]
     )
 
-    def ways(self, unit: str):
+    def segmentations(self, unit: str):
         if not unit:
             yield []
         for n in range(1, len(unit) + 1):
-            yield from ([unit[:n], *rest] for rest in self.ways(unit[n:]) if unit[:n] in self.model.scores)
+            yield from ([unit[:n], *rest] for rest in self.segmentations(unit[n:]) if unit[:n] in self.model.scores)
 
     @pytest.mark.parametrize("unit", ["▁aab", "abab", "aabaab", "▁aaaaaa", "bbbb", "▁abaabbab"])
-    def test_best_of_all(self, unit):
-        best = max(sum(self.model.scores[p] for p in way) for way in self.ways(unit))
+    def test_segmentation_has_the_best_score(self, unit):
+        best = max(sum(self.model.scores[p] for p in pieces) for pieces in self.segmentations(unit))
         pieces = [self.model.names[i] for i in self.model.segment(unit)]
         assert "".join(pieces) == unit
         assert sum(self.model.scores[p] for p in pieces) == best
 
     def test_ties_equal_in_graph(self):
-        vocabulary = SubwordVocabulary([("a", -1), ("aa", -2), ("aaa", -3), ("▁", -1)])  # every way is a tie
+        vocabulary = SubwordVocabulary([("a", -1), ("aa", -2), ("aaa", -3), ("▁", -1)])  # all segmentations tie
         texts = ["a" * n for n in range(1, 200, 7)]
         assert vocabulary.tokenize(tf.constant(texts)).to_list() == [vocabulary.tokenize_python(t) for t in texts]
         assert [vocabulary.model.names[i] for i in vocabulary.model.segment("aaaa")] == ["a", "aaa"]
@@ -306,25 +306,27 @@ def test_saved_model_in_a_fresh_process(subwords, tmp_path, lines):
     tf.saved_model.save(module, str(tmp_path))
     command = [sys.executable, "-c", RELOAD, str(tmp_path), json.dumps(texts)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    ids, back, encoded = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
+    ids, decoded, encoded = json.loads(process.stdout.splitlines()[-1])
     assert ids == [subwords.tokenize_python(t) for t in texts]
-    assert back == [normalize(t) for t in texts]
+    assert decoded == [normalize(t) for t in texts]
     assert encoded == [characters.encode_python(t).tolist() for t in texts]
 
 
-def test_as_sentencepiece_segments(lines):
-    """Cutting units out first changes (next to) nothing: no piece that it learns crosses them."""
-    cut = [units(line) for line in lines]
-    model = _train_model(cut, 1000)
-    ours = Unigram(train_pieces(cut, 1000))
-    same = [model.encode(normalize(t), out_type=str) == [ours.names[i] for i in ours.tokenize(t)] for t in lines[:2000]]
-    assert np.mean(same) > 0.99
+def test_segmentation_agrees_with_sentencepiece(lines):
+    """Splitting into units first hardly changes the result: no learned piece crosses units."""
+    line_units = [units(line) for line in lines]
+    model = _train_model(line_units, 1000)
+    ours = Unigram(train_pieces(line_units, 1000))
+    equal = [
+        model.encode(normalize(t), out_type=str) == [ours.names[i] for i in ours.tokenize(t)] for t in lines[:2000]
+    ]
+    assert np.mean(equal) > 0.99
 
 
 @pytest.mark.skipif(not (DATA / "multi30k").is_dir(), reason="multi30k is not prepared in TFDS_DATA_DIR")
-def test_multi30k():
+def test_multi30k_round_trip():
     from kerasnets.data.sources import load_pairs
 
     data = load_pairs("multi30k", str(DATA))
