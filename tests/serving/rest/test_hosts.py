@@ -6,12 +6,11 @@ import json
 import pytest
 from rest_helpers import FakeBackend, api_of, request, signature_of
 from serving_helpers import Server
-from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, parse_response, request_bytes
+from survival_helpers import GOOD_ANSWER, GOOD_BODY, connect, exchange, read_answer, request_bytes
 from tensorflow.core.framework import types_pb2
 
 from serving.client.errors import PermissionDenied
-from serving.client.rest import HttpRequest
-from serving.client.rest import parse_response as read_json
+from serving.client.rest import HttpRequest, parse_response
 from serving.errors import StatusError, UsageError
 from serving.rest.http.hosts import Misdirected, resolve
 from serving.settings.hosts import allowed_hosts
@@ -163,7 +162,7 @@ def test_dns_rebinding_is_refused(method, target, cors):
 
 def test_the_client_raises_the_message_of_the_server():
     with pytest.raises(PermissionDenied, match="The host is not allowed"):
-        read_json("a", HttpRequest("/v1/models"), 421, b'{"error": "The host is not allowed"}')
+        parse_response("a", HttpRequest("/v1/models"), 421, b'{"error": "The host is not allowed"}')
 
 
 def test_targets_with_a_host_get_the_same_replies():
@@ -203,7 +202,7 @@ def test_a_running_server_accepts_targets_with_its_host(server: Server, host: st
 def test_a_running_server_checks_hosts(server: Server, head: bytes, expected: int):
     with connect(server) as connection:
         connection.sendall(head + b"\r\n")
-        status, headers, body = parse_response(connection)
+        status, headers, body = read_answer(connection)
     assert status == expected, body
     assert (status == 200) or len(json.loads(body)["error"]) > 20
     assert not head.startswith(b"OPTIONS *") or headers["allow"] == "GET, POST, OPTIONS"
