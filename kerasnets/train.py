@@ -186,7 +186,7 @@ def prepare(
     if run_exists:
         fingerprint.check_unchanged(run_dir, task)
     sizes = {name: size for name, size in task.split_sizes().items() if isinstance(size, int)}
-    print(f"read {task.reading}", file=sys.stderr)
+    print(f"read {task.data_summary}", file=sys.stderr)
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()), file=sys.stderr)
     task.check()
     examples = "" if run_exists else request_body(task.examples())

@@ -36,19 +36,19 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
     The orders of the epochs are concatenated: the last batch of one is filled from the next, so all batches have the
     same shape and every example occurs equally often.
     """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, offsets = np.divmod(places, len(labels))
-    chosen = np.concatenate(
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(positions, len(labels))
+    indices = np.concatenate(
         [epoch_order(len(labels), seed, int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
     )
-    return {"pixels": images[chosen], "labels": labels[chosen]}
+    return {"pixels": images[indices], "labels": labels[indices]}
 
 
 def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
     """Raises: RequestError if a text is too short for one step of `text_batch`."""
     if len(ids) - length < batch_size * length:
         raise RequestError(
-            f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}: it takes "
+            f"a text of {len(ids):,} characters is too short for {batch_size} rows of {length}: it must have "
             f"{(batch_size + 1) * length:,}; use a smaller batch, a shorter sequence or a longer text"
         )
 
@@ -67,21 +67,21 @@ def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: i
     the text is cut again, from another offset.
     """
     steps = text_steps(ids, batch_size, length)
-    epoch, place = divmod(step, steps)
+    epoch, index = divmod(step, steps)
     row = steps * length
     offset = generator(seed, epoch).integers(len(ids) - batch_size * row)
-    starts = offset + place * length + np.arange(batch_size)[:, np.newaxis] * row
-    places = starts + np.arange(length)
+    starts = offset + index * length + np.arange(batch_size)[:, np.newaxis] * row
+    indices = starts + np.arange(length)
     return {
-        "inputs": ids[places].astype(np.int32, copy=False),
-        "targets": ids[places + 1].astype(np.int32, copy=False),
-        "reset": np.full(batch_size, place == 0),  # one per row, so that it is split over devices
+        "inputs": ids[indices].astype(np.int32, copy=False),
+        "targets": ids[indices + 1].astype(np.int32, copy=False),
+        "reset": np.full(batch_size, index == 0),  # one per row, so that it is split over devices
     }
 
 
-def varying(function: Callable) -> Callable:
+def varying_shapes(function: Callable) -> Callable:
     """Mark a batch function whose batches differ in shape."""
-    vars(function)["varying"] = True
+    vars(function)["varying_shapes"] = True
     return function
 
 
@@ -130,8 +130,8 @@ class LengthBuckets:
     def _shape(lengths: np.ndarray, budget: int) -> tuple[int, int, int]:
         """-> (rows, source, target). Rows are spread evenly over the bucket's batches, which reduces padding."""
         source, target = lengths.max(axis=0)
-        most = max(1, budget // max(source, target))
-        batches = -(-len(lengths) // most)
+        max_rows = max(1, budget // max(source, target))
+        batches = -(-len(lengths) // max_rows)
         return int(-(-len(lengths) // batches)), int(source), int(target)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (an instance lives as long as its training)
@@ -141,29 +141,29 @@ class LengthBuckets:
         for bucket, (members, (rows, _, _)) in enumerate(zip(self._members, self.shapes, strict=True)):
             order = members[generator(self.seed, epoch, bucket).permutation(len(members))]
             order = np.append(order, np.full(-len(order) % rows, -1))
-            plan += [(bucket, places) for places in order.reshape(-1, rows)]
+            plan += [(bucket, indices) for indices in order.reshape(-1, rows)]
         return [plan[i] for i in generator(self.seed, epoch).permutation(len(plan))]
 
-    @varying
+    @varying_shapes
     def batch(self, step: int) -> Batch:
         """-> source int32 [B, S], target int32 [B, T], in one of `shapes`."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        bucket, places = self._plan(epoch)[place]
+        epoch, index = divmod(step, self.steps_per_epoch)
+        bucket, indices = self._plan(epoch)[index]
         _, source, target = self.shapes[bucket]
         return {
-            "source": self._pad(self._sources, places, source),
-            "target": self._pad(self._targets, places, target),
+            "source": self._pad(self._sources, indices, source),
+            "target": self._pad(self._targets, indices, target),
         }
 
-    def _pad(self, lists: Sequence[np.ndarray], places: np.ndarray, width: int) -> np.ndarray:
-        padded = np.full((len(places), width), self.padding, np.int32)
-        for row, place in zip(padded, places, strict=True):
-            if place >= 0:
-                row[: len(lists[place])] = lists[place]
+    def _pad(self, lists: Sequence[np.ndarray], indices: np.ndarray, width: int) -> np.ndarray:
+        padded = np.full((len(indices), width), self.padding, np.int32)
+        for row, index in zip(padded, indices, strict=True):
+            if index >= 0:
+                row[: len(lists[index])] = lists[index]
         return padded
 
 
-def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Callable[[int], Batch], int]:
+def evaluation_batches(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Callable[[int], Batch], int]:
     """For evaluation: every example exactly once and in order -> (batch function, number of steps).
 
     columns: arrays [N, ...]. Batches also have `weight` float32 [B]: 1, and 0 for padding rows of the last batch.
@@ -171,9 +171,9 @@ def each_once(columns: Mapping[str, np.ndarray], batch_size: int) -> tuple[Calla
     count = len(next(iter(columns.values())))
 
     def batch(step: int) -> Batch:
-        places = np.arange(step * batch_size, (step + 1) * batch_size)
-        chosen = {name: column[np.minimum(places, count - 1)] for name, column in columns.items()}
-        return chosen | {"weight": (places < count).astype(np.float32)}
+        indices = np.arange(step * batch_size, (step + 1) * batch_size)
+        batch_columns = {name: column[np.minimum(indices, count - 1)] for name, column in columns.items()}
+        return batch_columns | {"weight": (indices < count).astype(np.float32)}
 
     return batch, -(-count // batch_size)
 
@@ -182,9 +182,9 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
     """-> tf.data.Dataset of the batches of steps start..stop-1, with prefetching."""
     import tensorflow as tf
 
-    varies = getattr(batch_function, "varying", False)
+    varying = getattr(batch_function, "varying_shapes", False)
     signature = {
-        name: tf.TensorSpec([None] * value.ndim if varies else value.shape, value.dtype, name=name)
+        name: tf.TensorSpec([None] * value.ndim if varying else value.shape, value.dtype, name=name)
         for name, value in batch_function(start).items()
     }
     dataset = tf.data.Dataset.from_generator(

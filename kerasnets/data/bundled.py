@@ -5,22 +5,30 @@ import platform
 import numpy as np
 
 from kerasnets.data import cldr as sentences
-from kerasnets.data.splits import DataError, ImageSplits, PairSplits, TextSplits, columns, cut_text, stratified
+from kerasnets.data.splits import (
+    DataError,
+    ImageSplits,
+    PairSplits,
+    TextSplits,
+    split_text,
+    stratified_split,
+    unzip_pairs,
+)
 
 
 def digits(size: tuple[int, int] | None = None) -> ImageSplits:
     """scikit-learn's 1,797 handwritten digits of 8 by 8 pixels, 80/10/10 % of each class."""
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    pixels = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
-    labels = raw.target.astype(np.int32)
-    classes = tuple(str(name) for name in raw.target_names)
+    dataset = load_digits()
+    pixels = np.round(dataset.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    labels = dataset.target.astype(np.int32)
+    classes = tuple(str(name) for name in dataset.target_names)
     if size is not None:
         from kerasnets.data.files import resize  # imports TensorFlow
 
         pixels = resize(pixels, size)
-    train, validation, test = ((pixels[i], labels[i]) for i in stratified(labels, classes))
+    train, validation, test = ((pixels[i], labels[i]) for i in stratified_split(labels, classes))
     return ImageSplits(train, validation, test, classes, "1,797 handwritten digits of 8 by 8 pixels, from scikit-learn")
 
 
@@ -30,16 +38,18 @@ def pydocs() -> TextSplits:
 
     text = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
     description = f"the language reference in Python {platform.python_version()}'s own help (pydoc_data.topics)"
-    return TextSplits(*cut_text(text, "pydocs"), description)
+    return TextSplits(*split_text(text, "pydocs"), description)
 
 
 def cldr(source: str, target: str) -> PairSplits:
     """Numbers, dates, times, amounts and short sentences with them, written out in English and German."""
     if {source, target} != {"en", "de"}:
-        raise DataError(f"cldr has English and German: from {source!r} to {target!r} is none of en to de, de to en")
+        raise DataError(
+            f"cldr has English and German: it cannot translate from {source!r} to {target!r}, only en to de or de to en"
+        )
     pairs = sentences.pairs()
     if source == "de":
         pairs = list({german: (german, english) for english, german in pairs}.values())
     held_out = 500
     test, validation, train = pairs[:held_out], pairs[held_out : 2 * held_out], pairs[2 * held_out :]
-    return PairSplits(columns(train), columns(validation), columns(test), sentences.description())
+    return PairSplits(unzip_pairs(train), unzip_pairs(validation), unzip_pairs(test), sentences.description())

@@ -13,69 +13,71 @@ from pathlib import Path
 import numpy as np
 
 from kerasnets.data.splits import (
-    NAMES,
+    SPLIT_NAMES,
     SPLITS,
     DataError,
+    DataSummary,
     Images,
     ImageSplits,
     LeftOut,
     Pairs,
     PairSplits,
-    Reading,
     TextSplits,
-    columns,
-    cut_missing,
-    cut_missing_pairs,
-    cut_pairs,
-    cut_text,
-    named_splits,
-    stratified,
+    add_missing_pair_splits,
+    add_missing_splits,
+    match_split_names,
+    split_pairs,
+    split_text,
+    stratified_split,
     take_images,
+    unzip_pairs,
 )
 
 # Extensions of image files; their content may be any format of the decoder.
-IMAGES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
-SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
-FAULTS = 3  # invalid lines that an error shows
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
+MAX_FAULTS = 3  # invalid lines that an error shows
 Size = tuple[int, int]
 
 
 def text_file(path: str) -> TextSplits:
-    """One UTF-8 file, split by position: 90, 5 and 5 % of the characters."""
-    return TextSplits(*cut_text(_read(Path(path)), path), f"the file {Path(path).name}")
+    """Load one UTF-8 file, split by position: 90, 5 and 5 % of the characters."""
+    return TextSplits(*split_text(_read_text(Path(path)), path), f"the file {Path(path).name}")
 
 
 def pair_file(path: str) -> PairSplits:
-    """Lines of source TAB target: one file, shuffled and split 90/5/5 %, or a folder with one file per split (`NAMES`).
+    """Load lines of source TAB target: one file, shuffled and split 90/5/5 %, or a folder with one file per split.
 
-    A missing split is cut from train. Blank lines are left out.
+    `SPLIT_NAMES` lists the names of the files. A missing split is held out from train. Blank lines are left out.
     """
-    place = Path(path)
+    location = Path(path)
     blank: list[str] = []
     others: list[str] = []
-    if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.is_file() and not _hidden(file.name))
+    if location.is_dir():
+        files = sorted(file for file in location.iterdir() if file.is_file() and not _is_hidden(file.name))
         tables = {file.stem: file for file in files if file.suffix.lower() == ".tsv"}
         others = [file.name for file in files if file not in tables.values()]
         if not tables:
             raise DataError(
                 f"{path} has no file train.tsv: a folder of pairs has train.tsv and perhaps val.tsv, test.tsv"
             )
-        names = named_splits(list(tables), path)
-        loaded: dict[str, Pairs] = {split: columns(_pairs(tables[name], blank)) for split, name in names.items()}
-        cut_missing_pairs(loaded, path)
+        names = match_split_names(list(tables), path)
+        loaded: dict[str, Pairs] = {
+            split: unzip_pairs(_read_pairs(tables[name], blank)) for split, name in names.items()
+        }
+        add_missing_pair_splits(loaded, path)
         train, validation, test = (loaded[name] for name in SPLITS)
     else:
-        train, validation, test = cut_pairs(_pairs(place, blank), path)
-    left_out = _reasons({("lines", "without anything"): blank, ("files", "of other formats"): others})
-    return PairSplits(train, validation, test, f"the pairs in {place.name}", left_out)
+        train, validation, test = split_pairs(_read_pairs(location, blank), path)
+    left_out = _left_out_items({("lines", "without anything"): blank, ("files", "of other formats"): others})
+    return PairSplits(train, validation, test, f"the pairs in {location.name}", left_out)
 
 
-def _reasons(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
-    return tuple(LeftOut(what, why, len(those), tuple(those)) for (what, why), those in names.items() if those)
+def _left_out_items(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(what, why, len(items), tuple(items)) for (what, why), items in names.items() if items)
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """-> the text of a file with "\\n" as the end of lines, without byte order marks, which Windows writes at the
     beginning and which remain where files were joined."""
     try:
@@ -89,15 +91,17 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
     if "\0" in text:
-        raise DataError(f"{path} has bytes of 0 (the first is byte {data.index(0):,}): give a text, saved as UTF-8")
+        raise DataError(
+            f"{path} has null bytes (the first is byte {data.index(0):,}): give a text that is saved as UTF-8"
+        )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return re.sub("^\ufeff", "", text, flags=re.MULTILINE)
 
 
-def _pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
+def _read_pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
     """-> the pairs of a file; append the blank lines to `blank`."""
     pairs, faults = [], []
-    for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), start=1):
         source, tab, target = line.partition("\t")
         if not line.strip():
             blank.append(f"line {number:,} of {path.name}")
@@ -106,17 +110,17 @@ def _pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
         else:
             pairs.append((source, target))
     if faults:
-        more = f"; and {len(faults) - FAULTS:,} more" if len(faults) > FAULTS else ""
+        more = f"; and {len(faults) - MAX_FAULTS:,} more" if len(faults) > MAX_FAULTS else ""
         raise DataError(
             f"{len(faults):,} of {len(faults) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
-            f"{'; '.join(faults[:FAULTS])}{more}"
+            f"{'; '.join(faults[:MAX_FAULTS])}{more}"
         )
     return pairs
 
 
 @dataclass
-class _Folder:
-    """A folder of images, and the files that are left out, as paths relative to the folder."""
+class _FolderScan:
+    """Search a folder for images, and record the files that are left out, as paths relative to the folder."""
 
     root: Path
     outside: list[str] = field(default_factory=list)
@@ -128,7 +132,7 @@ class _Folder:
         return path.relative_to(self.root).as_posix()
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        return _reasons(
+        return _left_out_items(
             {
                 ("files", "of other formats"): self.others,
                 ("files", "unreadable"): self.unreadable,
@@ -139,129 +143,136 @@ class _Folder:
 
     def folders(self, folder: Path) -> list[str]:
         """-> names of the folders in a folder; record its files as left out, since they have no class."""
-        entries = sorted(entry for entry in folder.iterdir() if entry.name.lower() not in SYSTEM)
-        self.hidden += [self.name(entry) for entry in entries if _hidden(entry.name)]
-        self.outside += [self.name(entry) for entry in entries if not entry.is_dir() and not _hidden(entry.name)]
-        return [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+        entries = sorted(entry for entry in folder.iterdir() if entry.name.lower() not in SYSTEM_FILES)
+        self.hidden += [self.name(entry) for entry in entries if _is_hidden(entry.name)]
+        self.outside += [self.name(entry) for entry in entries if not entry.is_dir() and not _is_hidden(entry.name)]
+        return [entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name)]
 
     def images(self, folder: Path) -> Iterator[Path]:
         """-> the image files in a folder and its subfolders."""
-        seen = set(
-            map(str, Path(os.path.realpath(folder)).parents)
-        )  # links to these parents would lead to other classes
-        for place, folders, files in os.walk(folder, followlinks=True):
-            real = os.path.realpath(place)
+        # Links to the parents would lead to other classes.
+        seen = set(map(str, Path(os.path.realpath(folder)).parents))
+        for current, folders, files in os.walk(folder, followlinks=True):
+            real = os.path.realpath(current)
             if real in seen:
                 folders.clear()
                 continue
             seen.add(real)
-            own = sorted(name for name in (*folders, *files) if name.lower() not in SYSTEM)
-            self.hidden += [self.name(Path(place, name)) for name in own if _hidden(name)]
-            folders[:] = [name for name in own if name in folders and not _hidden(name)]
-            for name in own:
-                if _hidden(name) or name in folders:
+            entries = sorted(name for name in (*folders, *files) if name.lower() not in SYSTEM_FILES)
+            self.hidden += [self.name(Path(current, name)) for name in entries if _is_hidden(name)]
+            folders[:] = [name for name in entries if name in folders and not _is_hidden(name)]
+            for name in entries:
+                if _is_hidden(name) or name in folders:
                     continue
-                if Path(name).suffix.lower() in IMAGES:
-                    yield Path(place, name)
+                if Path(name).suffix.lower() in IMAGE_EXTENSIONS:
+                    yield Path(current, name)
                 else:
-                    self.others.append(self.name(Path(place, name)))
+                    self.others.append(self.name(Path(current, name)))
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
 def image_folder(path: str, size: Size | None = None) -> ImageSplits:
-    """Images in a folder for each class, and in its subfolders, as uint8 with three channels.
+    """Load images in a folder for each class, and in its subfolders, as uint8 with three channels.
 
     PATH/CLASS/* is split 80, 10 and 10 % of each class. Beside PATH/train/CLASS/* there may be a folder for validation
-    and one for test (`NAMES`); a missing one is cut from train. size: (height, width) of the result.
+    and one for test (`SPLIT_NAMES`); a missing one is held out from train. size: (height, width) of the result.
     """
     root = Path(path)
     if not root.is_dir():
-        raise DataError(f"{path} is no folder: give one with a sub-folder of images for each class")
-    found = _Folder(root)
-    folders = found.folders(root)
-    kinds = [next((split for split, names in NAMES.items() if name.lower() in names), None) for name in folders]
-    has_splits = "train" in kinds or (folders and None not in kinds)
+        raise DataError(f"{path} is not a folder; it must have a subfolder of images for each class")
+    scan = _FolderScan(root)
+    folders = scan.folders(root)
+    splits_of_folders = [
+        next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None) for name in folders
+    ]
+    has_splits = "train" in splits_of_folders or (folders and None not in splits_of_folders)
     try:
         if has_splits:
-            classes, parts = _split_folders(found, named_splits(folders, path), size)
+            classes, parts = _split_folders(scan, match_split_names(folders, path), size)
         else:
-            classes = _classes(root, folders)
-            pixels, labels = _load(root, classes, size, found)
-            parts = [(pixels[i], labels[i]) for i in stratified(labels, classes)]
+            classes = _check_classes(root, folders)
+            pixels, labels = _load_images(root, classes, size, scan)
+            parts = [(pixels[i], labels[i]) for i in stratified_split(labels, classes)]
     except DataError as error:
-        raise DataError(str(Reading(str(error), found.left_out()))) from error  # the left-out files may be the cause
+        raise DataError(str(DataSummary(str(error), scan.left_out()))) from error  # the left-out files may be the cause
     train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}
     if len(shapes) > 1:
-        raise DataError(f"the images in {path} differ in size: say to which size they are to be resized")
-    return ImageSplits(train, validation, test, tuple(classes), f"the images in {root.name}", found.left_out())
+        raise DataError(f"the images in {path} differ in size: give the size to resize them to")
+    return ImageSplits(train, validation, test, tuple(classes), f"the images in {root.name}", scan.left_out())
 
 
-def _split_folders(found: _Folder, names: dict[str, str], size: Size | None) -> tuple[list[str], list[Images]]:
+def _split_folders(scan: _FolderScan, names: dict[str, str], size: Size | None) -> tuple[list[str], list[Images]]:
     """names: {split: its folder} -> the classes; train, validation and test."""
-    folders = {split: found.root / name for split, name in names.items()}
-    classes = _classes(folders["train"], found.folders(folders["train"]))
+    folders = {split: scan.root / name for split, name in names.items()}
+    classes = _check_classes(folders["train"], scan.folders(folders["train"]))
     loaded = {}
     for split, folder in folders.items():
         if split != "train":
-            _require_known(folder, found.folders(folder), classes)
-        loaded[split] = _load(folder, classes, size, found)
+            _require_known_classes(folder, scan.folders(folder), classes)
+        loaded[split] = _load_images(folder, classes, size, scan)
     missing = set(range(len(classes))) - set(loaded["train"][1].tolist())
     if missing:
         raise DataError(
             f"{folders['train']} has no images of the class {classes[min(missing)]!r}: add some or remove it"
         )
-    cut_missing(loaded, take_images)
+    add_missing_splits(loaded, take_images)
     return classes, [loaded[name] for name in SPLITS]
 
 
-def _classes(folder: Path, classes: list[str]) -> list[str]:
+def _check_classes(folder: Path, classes: list[str]) -> list[str]:
     if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no sub-folder"
-        raise DataError(f"{folder} has {found}: it takes a sub-folder of images for each of two or more classes")
+        found = f"only the class {classes[0]!r}" if classes else "no subfolder"
+        raise DataError(f"{folder} has {found}: it must have a subfolder of images for each of two or more classes")
     for name in classes:
         if {unicodedata.category(character) for character in name} & {"Cc", "Cs"}:
             raise DataError(f"{folder} has the class {name!r}: rename it, in UTF-8 and without control characters")
     return classes
 
 
-def _require_known(folder: Path, names: list[str], classes: Sequence[str]) -> None:
+def _require_known_classes(folder: Path, names: list[str], classes: Sequence[str]) -> None:
     unknown = [name for name in names if name not in classes]
     if unknown:
-        raise DataError(f"{folder} has the class {unknown[0]!r}, which train has not: it has {', '.join(classes)}")
+        raise DataError(
+            f"{folder} has the class {unknown[0]!r}, which train does not have: it has {', '.join(classes)}"
+        )
 
 
-def _load(folder: Path, classes: Sequence[str], size: Size | None, found: _Folder) -> tuple[np.ndarray, np.ndarray]:
+def _load_images(
+    folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan
+) -> tuple[np.ndarray, np.ndarray]:
     """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
-    files = [(file, label) for label, name in enumerate(classes) for file in sorted(found.images(folder / name))]
+    files = [(file, label) for label, name in enumerate(classes) for file in sorted(scan.images(folder / name))]
     if not files:
-        raise DataError(f"{folder} has no images: put files ({' '.join(IMAGES)}) into a sub-folder for each class")
+        raise DataError(
+            f"{folder} has no images: put files ({' '.join(IMAGE_EXTENSIONS)}) into a subfolder for each class"
+        )
     # TensorFlow releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = list(pool.map(functools.partial(_decode, size=size), (file for file, _ in files)))
+        decoded = list(pool.map(functools.partial(_decode_file, size=size), (file for file, _ in files)))
     faults = [
-        f"{found.name(file)} {fault}" for (file, _), fault in zip(files, decoded, strict=True) if isinstance(fault, str)
+        f"{scan.name(file)} {fault}" for (file, _), fault in zip(files, decoded, strict=True) if isinstance(fault, str)
     ]
     if 2 * len(faults) > len(files):
         raise DataError(
-            f"{len(faults):,} of {len(files):,} images in {folder} cannot be read ({faults[0]}): mend or remove them"
+            f"{len(faults):,} of {len(files):,} images in {folder} cannot be read ({faults[0]}): repair or remove them"
         )
-    found.unreadable += faults
+    scan.unreadable += faults
     read = [(*file, image) for file, image in zip(files, decoded, strict=True) if not isinstance(image, str)]
-    (first, _, like), *_ = read
+    (first, _, first_image), *_ = read
     for file, _, image in read:
-        if image.shape != like.shape:
+        if image.shape != first_image.shape:
             raise DataError(
-                f"{file} has {image.shape[0]} by {image.shape[1]} pixels, {first.name} has {like.shape[0]} by "
-                f"{like.shape[1]}: say to which size all are to be resized"
+                f"{file} has {image.shape[0]} by {image.shape[1]} pixels, {first.name} has {first_image.shape[0]} by "
+                f"{first_image.shape[1]}: give the size to resize them to"
             )
     return np.stack([image for _, _, image in read]), np.array([label for _, label, _ in read], np.int32)
 
 
-def _decode(file: Path, size: Size | None) -> np.ndarray | str:
+def _decode_file(file: Path, size: Size | None) -> np.ndarray | str:
     """-> uint8 [Y, X, 3], decoded as in a server; or a description of the error."""
     from kerasnets.images.decoder import ImageError, read  # imports TensorFlow
 

@@ -14,7 +14,7 @@ class Licence(NamedTuple):
 
 
 UNKNOWN = Licence("unknown", None)
-KNOWN = {
+LICENCES = {
     "digits": Licence(
         "CC BY 4.0 (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998)",
         "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
@@ -46,10 +46,10 @@ def find(dataset: str, data_dir: str | None = None) -> Licence:
     name = dataset.partition("/")[0].partition(":")[0]
     if dataset.startswith(("file:", "folder:")):
         return UNKNOWN
-    return KNOWN.get(name) or prepared(name, data_dir)
+    return LICENCES.get(name) or read_prepared_licence(name, data_dir)
 
 
-def prepared(name: str, data_dir: str | None) -> Licence:
+def read_prepared_licence(name: str, data_dir: str | None) -> Licence:
     """-> the licence in `dataset_info.json` of a prepared dataset (tfds.core.DatasetInfo.redistribution_info)."""
     directory = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
     for file in sorted((directory / name).glob("**/dataset_info.json"), reverse=True):

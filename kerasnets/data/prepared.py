@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kerasnets.data.splits import (
-    NAMES,
+    SPLIT_NAMES,
     SPLITS,
     DataError,
     ImageSplits,
@@ -22,34 +22,33 @@ from kerasnets.data.splits import (
     Pairs,
     PairSplits,
     TextSplits,
-    cut_missing,
+    add_missing_splits,
     take_images,
     take_pairs,
 )
 
-PATIENCE = 5.0  # seconds for a server to respond; TFDS itself retries for minutes
+CONNECT_TIMEOUT = 5.0  # seconds for a server to respond; TFDS itself retries for minutes
 TFDS_STORE = "https://storage.googleapis.com"  # the usual source of datasets without a URL of their own
-BATCH = 1_000
+BATCH_SIZE = 1_000
 
 
 def images(name: str, data_dir: str | None, bundled: tuple[str, ...], size: tuple[int, int] | None) -> ImageSplits:
-    """A dataset with the features `image` and `label`. Missing splits are cut from train (`cut_missing`)."""
+    """Load a dataset with the features `image` and `label`. `add_missing_splits` adds missing splits."""
     builder = _builder(name, data_dir, bundled)
-    _require(builder, name, ("image", "label"), "pictures with a class")
+    _require(builder, name, ("image", "label"), "images with a class")
     image, label = builder.info.features["image"], builder.info.features["label"]
     if not hasattr(label, "names") or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
         raise DataError(
-            f"{name!r} has other features than images of 8 bits, in gray or in colour, and named classes: "
-            "choose another set"
+            f"{name!r} must have images of 8 bits, in gray or in colour, and named classes: choose another dataset"
         )
     classes = tuple(label.names)
-    loaded = {split: _images(builder, name, found, size) for split, found in _splits(builder, name).items()}
-    cut_missing(loaded, take_images)
+    loaded = {split: _images(builder, name, tfds_split, size) for split, tfds_split in _splits(builder, name).items()}
+    add_missing_splits(loaded, take_images)
     return ImageSplits(loaded["train"], loaded["validation"], loaded["test"], classes, *_describe(builder, name))
 
 
 def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplits:
-    """A dataset with the feature `text`; documents are joined by an empty line.
+    """Load a dataset with the feature `text`; documents are joined by an empty line.
 
     A missing split is the last 5 % of the remaining characters of train; test is cut before validation.
     """
@@ -66,14 +65,17 @@ def text(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> TextSplit
 
 
 def pairs(name: str, data_dir: str | None, bundled: tuple[str, ...], source: str, target: str) -> PairSplits:
-    """A dataset with a text feature for each language, such as TFDS's `Translation`. Missing splits: as for images."""
+    """Load a dataset with a text feature for each language, such as TFDS's `Translation`.
+
+    `add_missing_splits` adds missing splits.
+    """
     builder = _builder(name, data_dir, bundled)
     _require(builder, name, (source, target), "sentences and translations in these languages")
     loaded: dict[str, Pairs] = {}
     for split, found in _splits(builder, name).items():
         sources, targets = _strings(builder, found, (source, target))
         loaded[split] = sources, targets
-    cut_missing(loaded, take_pairs)
+    add_missing_splits(loaded, take_pairs)
     return PairSplits(loaded["train"], loaded["validation"], loaded["test"], *_describe(builder, name))
 
 
@@ -83,23 +85,23 @@ def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(
-            f"{name!r} is no bundled set ({', '.join(bundled)}), and TensorFlow Datasets is not installed: "
+            f"{name!r} is not a bundled dataset ({', '.join(bundled)}), and TensorFlow Datasets is not installed: "
             "install tensorflow-datasets"
         ) from error
     directory = data_dir or os.environ.get("TFDS_DATA_DIR") or str(Path.home() / "tensorflow_datasets")
     try:
-        with _quiet():
+        with _suppress_warnings():
             builder = tfds.builder(name, data_dir=directory)
-            there = builder.is_prepared()
+            prepared = builder.is_prepared()
     except (tfds.core.DatasetNotFoundError, ValueError, KeyError) as error:
-        raise DataError(_unknown(name, directory, bundled, tfds.list_builders())) from error
-    if not there:
+        raise DataError(_unknown_dataset(name, directory, bundled, tfds.list_builders())) from error
+    if not prepared:
         _download(builder, name, directory, bundled)
     return builder
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """Suppress TFDS's warning that a dataset is missing: the caller downloads it or raises an error."""
     from absl import logging
 
@@ -111,32 +113,32 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _unknown(name: str, directory: str, bundled: tuple[str, ...], known: list[str]) -> str:
-    here = prepared_sets(directory)
-    close = difflib.get_close_matches(name, {*bundled, *here, *known}, n=3)
+def _unknown_dataset(name: str, directory: str, bundled: tuple[str, ...], known: list[str]) -> str:
+    prepared = prepared_datasets(directory)
+    close = difflib.get_close_matches(name, {*bundled, *prepared, *known}, n=3)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    there = ", ".join(here) or "none"
+    listed = ", ".join(prepared) or "none"
     return (
-        f"no data set is called {name!r}{hint}: bundled are {', '.join(bundled)}, prepared in {directory} "
-        f"are {there}, and with a network any name of TensorFlow Datasets will do"
+        f"no dataset is called {name!r}{hint}: bundled are {', '.join(bundled)}, prepared in {directory} "
+        f"are {listed}; with a network, any name of TensorFlow Datasets may be used"
     )
 
 
-def prepared_sets(directory: str) -> list[str]:
+def prepared_datasets(directory: str) -> list[str]:
     """-> names of the datasets in a TFDS folder, from its files alone."""
     return sorted({info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")})
 
 
 def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...]) -> None:
     hosts = {urllib.parse.urlsplit(url).hostname or "" for url in builder.url_infos or (TFDS_STORE,)}
-    here = ", ".join(prepared_sets(directory)) or "none"
+    prepared = ", ".join(prepared_datasets(directory)) or "none"
     advice = (
         f"run `tfds build {name}` where there is a network and give its folder as the data folder, "
-        f"or use {', '.join(bundled)} (bundled) or one that is there ({here})"
+        f"or use {', '.join(bundled)} (bundled) or a prepared one ({prepared})"
     )
-    silent = [host for host in sorted(hosts - {""}) if not _answers(host)]
-    if silent:
-        raise DataError(f"{name!r} is not in {directory}, and {silent[0]} cannot be reached: {advice}")
+    unreachable = [host for host in sorted(hosts - {""}) if not _reachable(host)]
+    if unreachable:
+        raise DataError(f"{name!r} is not in {directory}, and {unreachable[0]} cannot be reached: {advice}")
     try:
         builder.download_and_prepare()
     except Exception as error:  # the datasets' own code, by hundreds of authors, may raise anything
@@ -144,8 +146,8 @@ def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...])
         raise DataError(f"{name!r} could not be downloaded to {directory} ({reason[0][:200]}): {advice}") from error
 
 
-def _answers(host: str) -> bool:
-    """Whether the host can be reached. With a proxy, which may reach more hosts than this machine, assume so."""
+def _reachable(host: str) -> bool:
+    """-> whether the host can be reached; True with a proxy, which may reach more hosts than this machine."""
     if urllib.request.getproxies():
         return True
     reached = threading.Event()
@@ -153,7 +155,7 @@ def _answers(host: str) -> bool:
     def connect() -> None:
         for port in (443, 80):
             try:
-                socket.create_connection((host, port), PATIENCE).close()
+                socket.create_connection((host, port), CONNECT_TIMEOUT).close()
                 reached.set()
                 return
             except OSError:
@@ -162,30 +164,30 @@ def _answers(host: str) -> bool:
     # A name lookup has no timeout of its own, hence the thread.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(CONNECT_TIMEOUT)
     return reached.is_set()
 
 
-def _require(builder: Any, name: str, wanted: tuple[str, ...], what: str) -> None:
+def _require(builder: Any, name: str, wanted: tuple[str, ...], content: str) -> None:
     features = builder.info.features
-    there = list(features) if hasattr(features, "keys") else []
-    missing = [feature for feature in wanted if feature not in there]
+    available = list(features) if hasattr(features, "keys") else []
+    missing = [feature for feature in wanted if feature not in available]
     if missing:
         raise DataError(
-            f"{name!r} has no feature {' and no '.join(map(repr, missing))}, only {', '.join(there)}: "
-            f"a set with {what} is needed"
+            f"{name!r} has no feature {' and no '.join(map(repr, missing))}, only {', '.join(available)}: "
+            f"a dataset with {content} is needed"
         )
 
 
 def _splits(builder: Any, name: str) -> dict[str, str]:
     """-> {our name of a split: the dataset's name}."""
     found = {}
-    for split, names in NAMES.items():
-        there = [other for other in names if other in builder.info.splits]
-        if there:
-            found[split] = there[0]
+    for split, names in SPLIT_NAMES.items():
+        candidates = [other for other in names if other in builder.info.splits]
+        if candidates:
+            found[split] = candidates[0]
     if "train" not in found:
-        raise DataError(f"{name!r} has no split 'train', only {', '.join(builder.info.splits)}: choose another set")
+        raise DataError(f"{name!r} has no split 'train', only {', '.join(builder.info.splits)}: choose another dataset")
     return found
 
 
@@ -202,7 +204,7 @@ def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -
 
     shape = builder.info.features["image"].shape
     if size is None and None in shape[:2]:
-        raise DataError(f"the pictures of {name!r} differ in size: say to which size they are to be resized")
+        raise DataError(f"the images of {name!r} differ in size: give the size to resize them to")
 
     def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image = example["image"]
@@ -211,7 +213,7 @@ def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -
             image = tf.cast(tf.clip_by_value(resized, 0, 255), tf.uint8)
         return image, tf.cast(example["label"], tf.int32)
 
-    batches = _read(builder, split).map(prepare, tf.data.AUTOTUNE).batch(BATCH).prefetch(2)
+    batches = _read(builder, split).map(prepare, tf.data.AUTOTUNE).batch(BATCH_SIZE).prefetch(2)
     pixels, labels = zip(*batches.as_numpy_iterator(), strict=True)
     return np.concatenate(pixels), np.concatenate(labels)
 
@@ -219,7 +221,7 @@ def _images(builder: Any, name: str, split: str, size: tuple[int, int] | None) -
 def _strings(builder: Any, split: str, features: tuple[str, ...]) -> list[list[str]]:
     """-> the texts of all examples for each feature."""
     columns: list[list[str]] = [[] for _ in features]
-    for batch in _read(builder, split).batch(BATCH).as_numpy_iterator():
+    for batch in _read(builder, split).batch(BATCH_SIZE).as_numpy_iterator():
         for column, feature in zip(columns, features, strict=True):
             column += [value.decode("utf-8") for value in batch[feature]]
     return columns

@@ -22,10 +22,10 @@ __all__ = [
 
 
 def load_images(dataset: str, data_dir: str | None = None, size: tuple[int, int] | None = None) -> ImageSplits:
-    """Images, each with a class.
+    """Load images, each with a class.
 
     Args:
-        dataset: "digits", "folder:PATH" (a sub-folder for each class) or a TFDS name.
+        dataset: "digits", "folder:PATH" (a subfolder for each class) or a TFDS name.
         data_dir: folder of TFDS datasets (default: TFDS_DATA_DIR, or TFDS's own folder).
         size: (height, width) to which images are resized; required if their sizes differ.
     """
@@ -37,7 +37,7 @@ def load_images(dataset: str, data_dir: str | None = None, size: tuple[int, int]
 
 
 def load_text(dataset: str, data_dir: str | None = None) -> TextSplits:
-    """One text. dataset: "pydocs", "file:PATH" (UTF-8) or a TFDS name."""
+    """Load one text. dataset: "pydocs", "file:PATH" (UTF-8) or a TFDS name."""
     if dataset == "pydocs":
         return bundled.pydocs()
     if dataset.startswith("file:"):
@@ -46,7 +46,7 @@ def load_text(dataset: str, data_dir: str | None = None) -> TextSplits:
 
 
 def load_pairs(dataset: str, data_dir: str | None = None, source: str = "en", target: str = "de") -> PairSplits:
-    """Sentences with translations.
+    """Load sentences with translations.
 
     Args:
         dataset: "cldr", a TFDS name, or "file:PATH": lines of source TAB target, or a folder with train.tsv,

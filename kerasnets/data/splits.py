@@ -1,4 +1,4 @@
-"""The result of every source: data in memory, in three splits; and the rules that cut missing splits.
+"""Loaded data: in memory, in three splits; and the rules by which data are split.
 
 The whole dataset must fit in memory: images as uint8 (CIFAR-10 takes 185 MB), text as str.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from kerasnets.checks import RequestError
 
 # Common names of the splits; upper or lower case. "eval" is test, or validation if there is also a test split.
-NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing", "eval"),
@@ -22,13 +22,13 @@ Images = tuple[np.ndarray, np.ndarray]  # images uint8 [N, Y, X, C], labels int3
 Pairs = tuple[list[str], list[str]]  # sources, targets
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
-SHOWN = 3  # names of left-out items in a message
-MOST_CLASSES = 10  # with more, `Reading` does not list each class
+MAX_NAMES = 3  # names of left-out items in a message
+MAX_CLASSES = 10  # with more, `DataSummary` does not list each class
 SEED = 0  # the splits of a dataset must not depend on the seed of a training run
 
 
 class DataError(RequestError):
-    """Data cannot be found or read: one sentence with the value, the allowed values and a remedy."""
+    """Data cannot be found or read. The message is one sentence: the value, the allowed values and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,30 @@ class LeftOut:
     def __str__(self) -> str:
         """-> "3 of other formats (a.tif, b.txt, c.heic)", with only the first of many names."""
         among = "" if self.total is None else f" of {self.total:,}"
-        more = f" and {self.count - SHOWN:,} more" if self.count > SHOWN else ""
-        names = f" ({', '.join(self.names[:SHOWN])}{more})" if self.names else ""
+        more = f" and {self.count - MAX_NAMES:,} more" if self.count > MAX_NAMES else ""
+        names = f" ({', '.join(self.names[:MAX_NAMES])}{more})" if self.names else ""
         return f"{self.count:,}{among} {self.why}{names}"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Report of reading a dataset: "20 images in 2 classes (blue 10, red 10)", and the items left out."""
+class DataSummary:
+    """Summary of a loaded dataset: "20 images in 2 classes (blue 10, red 10)", and the items left out."""
 
-    read: str
+    text: str
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
-        parts = [self.read]
-        for what in dict.fromkeys(some.what for some in self.left_out):
-            reasons = [some for some in self.left_out if some.what == what]
-            total = sum(some.count for some in reasons)
+        parts = [self.text]
+        for what in dict.fromkeys(item.what for item in self.left_out):
+            reasons = [item for item in self.left_out if item.what == what]
+            total = sum(item.count for item in reasons)
             noun = what.removesuffix("s") if total == 1 else what
             parts.append(f"{total:,} {noun} left out: {', '.join(map(str, reasons))}")
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """-> `read` and `left_out` {"files of other formats": 3, ...}, for metrics.json and the model card."""
-        return {"read": self.read, "left_out": {f"{some.what} {some.why}": some.count for some in self.left_out}}
+        """-> {"read": text, "left_out": {"files of other formats": 3, ...}}, for metrics.json and the model card."""
+        return {"read": self.text, "left_out": {f"{item.what} {item.why}": item.count for item in self.left_out}}
 
 
 class Splits(Protocol):
@@ -98,7 +98,7 @@ class Splits(Protocol):
         """The names of the classes in the order of their labels; () for data without classes."""
 
     @property
-    def reading(self) -> Reading: ...
+    def summary(self) -> DataSummary: ...
 
     def count(self, split: str) -> int:
         """-> the number of examples of a split: images, characters or pairs."""
@@ -130,13 +130,13 @@ class ImageSplits(Columns):
     left_out: tuple[LeftOut, ...] = ()
 
     @property
-    def reading(self) -> Reading:
+    def summary(self) -> DataSummary:
         labels = np.concatenate([part[1] for part in (self.train, self.validation, self.test)])
         counts = np.bincount(labels, minlength=len(self.classes))
-        many = len(self.classes) > MOST_CLASSES
+        many = len(self.classes) > MAX_CLASSES
         each = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes, counts, strict=True))
         each = f"{counts.min():,} to {counts.max():,} each" if many else each
-        return Reading(f"{counts.sum():,} images in {len(self.classes)} classes ({each})", self.left_out)
+        return DataSummary(f"{counts.sum():,} images in {len(self.classes)} classes ({each})", self.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +152,10 @@ class TextSplits:
     parts: dict[str, str] = field(init=False)
 
     @property
-    def reading(self) -> Reading:
+    def summary(self) -> DataSummary:
         texts = self.train, self.validation, self.test
         lines = sum(text.count("\n") for text in texts)
-        return Reading(f"{sum(map(len, texts)):,} characters in {lines:,} lines", self.left_out)
+        return DataSummary(f"{sum(map(len, texts)):,} characters in {lines:,} lines", self.left_out)
 
     def __post_init__(self) -> None:
         total = len(self.train) + len(self.validation) + len(self.test)
@@ -185,80 +185,81 @@ class PairSplits(Columns):
     classes: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def reading(self) -> Reading:
+    def summary(self) -> DataSummary:
         total = sum(len(part[0]) for part in (self.train, self.validation, self.test))
-        return Reading(f"{total:,} pairs of sentences", self.left_out)
+        return DataSummary(f"{total:,} pairs of sentences", self.left_out)
 
 
-def named_splits(names: Sequence[str], place: str) -> dict[str, str]:
+def match_split_names(names: Sequence[str], location: str) -> dict[str, str]:
     """Names of splits -> {our name of a split: its name in `names`}.
 
     Raises: DataError if a name is unknown, or if two names mean the same split.
     """
     found: dict[str, str] = {}
-    for name in sorted(
-        names, key=lambda name: (name.lower() == "eval", name)
-    ):  # "eval" is last: its meaning depends on the others
-        known = [split for split, others in NAMES.items() if name.lower() in others]
+    # "eval" is last: its meaning depends on the others.
+    for name in sorted(names, key=lambda name: (name.lower() == "eval", name)):
+        known = [split for split, others in SPLIT_NAMES.items() if name.lower() in others]
         if name.lower() == "eval" and "test" in found:
             known = ["validation"]
         if not known:
-            allowed = ", ".join(other for others in NAMES.values() for other in others)
+            allowed = ", ".join(other for others in SPLIT_NAMES.values() for other in others)
             raise DataError(
-                f"{place} has {name!r} beside its splits: only {allowed} may stand there; move it away, or, if "
+                f"{location} has {name!r} beside its splits: only {allowed} are allowed; move it away, or, if "
                 "the name of a split is the name of a class, put all classes into a folder train"
             )
         if known[0] in found:
-            raise DataError(f"{place} has both {found[known[0]]!r} and {name!r}, for one split: keep one of them")
+            raise DataError(f"{location} has both {found[known[0]]!r} and {name!r}, for one split: keep one of them")
         found[known[0]] = name
     if "train" not in found:
-        raise DataError(f"{place} has {' and '.join(found.values())}, but no 'train': name the split to train on so")
+        raise DataError(
+            f"{location} has {' and '.join(found.values())}, but no 'train': name the training split 'train'"
+        )
     return found
 
 
-def describe(data: Splits, sizes: dict[str, int], reading: Reading) -> dict[str, Any]:
+def describe(data: Splits, sizes: dict[str, int], summary: DataSummary) -> dict[str, Any]:
     """-> the sizes of the splits, their source and the items left out, for metrics.json."""
-    return sizes | {"description": data.description} | reading.record()
+    return sizes | {"description": data.description} | summary.record()
 
 
-def cut_text(text: str, name: str) -> tuple[str, str, str]:
+def split_text(text: str, name: str) -> tuple[str, str, str]:
     """Split a text by position: the first 90 % of the characters, the next 5 %, the last 5 %."""
     if len(text) < 100:
         raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
     first, second = len(text) * 90 // 100, len(text) * 95 // 100
     if not text[:first].strip():
-        raise DataError(f"{name} has only white space in the first 90 %, which are trained on: give another text")
+        raise DataError(f"{name} has only white space in the first 90 %, the training split: give another text")
     return text[:first], text[first:second], text[second:]
 
 
-def shuffled(count: int) -> np.ndarray:
+def fixed_permutation(count: int) -> np.ndarray:
     """-> a fixed permutation of 0..count-1."""
     return np.random.default_rng(SEED).permutation(count)
 
 
-def columns(pairs: Sequence[tuple[str, str]]) -> Pairs:
+def unzip_pairs(pairs: Sequence[tuple[str, str]]) -> Pairs:
     """A list of pairs -> all sources and all targets."""
     return [source for source, _ in pairs], [target for _, target in pairs]
 
 
-def cut_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
+def split_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
     """Shuffle pairs and split them: 90 %, 5 % and 5 % of the distinct sources, but at least one in each.
 
     All pairs of a source go into one split, so that no scored sentence was trained on.
     """
-    sources = by_source(pairs)
+    sources = group_by_source(pairs)
     if len(sources) < 3:
         raise DataError(
-            f"{name} has {len(sources)} different sentences to translate: it takes at least 3, one for each split"
+            f"{name} has {len(sources)} different sentences to translate: there must be at least 3, one for each split"
         )
-    order = shuffled(len(sources))
+    order = fixed_permutation(len(sources))
     held_out = max(1, len(sources) // 20)
     cuts = np.split(order, [len(sources) - 2 * held_out, len(sources) - held_out])
-    train, validation, test = (columns([pair for i in cut for pair in sources[i]]) for cut in cuts)
+    train, validation, test = (unzip_pairs([pair for i in cut for pair in sources[i]]) for cut in cuts)
     return train, validation, test
 
 
-def by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+def group_by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """-> the pairs grouped by source, in the order of the sources' first occurrence."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for pair in pairs:
@@ -266,15 +267,15 @@ def by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     return list(groups.values())
 
 
-def cut_missing_pairs(loaded: dict[str, Pairs], name: str) -> None:
-    """Cut missing splits from train, in place, with all pairs of a source in one split (see `cut_missing`)."""
+def add_missing_pair_splits(loaded: dict[str, Pairs], name: str) -> None:
+    """As `add_missing_splits`, with all pairs of a source in one split."""
     for split in ("test", "validation"):
         if split not in loaded:
-            sources = by_source(list(zip(*loaded["train"], strict=True)))
+            sources = group_by_source(list(zip(*loaded["train"], strict=True)))
             if len(sources) < 2:
-                raise DataError(f"{name} has no {split}, and train has too few sentences to give some: add them")
-            for part, places in zip(("train", split), hold_out(len(sources)), strict=True):
-                loaded[part] = columns([pair for i in places for pair in sources[i]])
+                raise DataError(f"{name} has no {split}, and train has too few sentences to split: add some")
+            for part, indices in zip(("train", split), hold_out(len(sources)), strict=True):
+                loaded[part] = unzip_pairs([pair for i in indices for pair in sources[i]])
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -282,41 +283,41 @@ def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
 
     Hold out 5,000 or a tenth, whichever is smaller: the last of the shuffled order.
     """
-    order = shuffled(count)
+    order = fixed_permutation(count)
     size = min(5_000, max(1, count // 10))
     return np.sort(order[:-size]), np.sort(order[-size:])
 
 
-def cut_missing(loaded: dict[str, Part], take: Callable[[Part, np.ndarray], Part]) -> None:
-    """Cut missing splits from train, in place. take: (split, indices) -> these examples of it."""
+def add_missing_splits(loaded: dict[str, Part], take: Callable[[Part, np.ndarray], Part]) -> None:
+    """Hold out missing splits from train, in place. take: (split, indices) -> the examples with these indices."""
     for name in ("test", "validation"):
         if name not in loaded:
             train = loaded["train"]
-            kept, held = hold_out(len(train[1]))
-            loaded["train"], loaded[name] = take(train, kept), take(train, held)
+            kept, held_out = hold_out(len(train[1]))
+            loaded["train"], loaded[name] = take(train, kept), take(train, held_out)
 
 
-def take_images(part: Images, places: np.ndarray) -> Images:
-    return part[0][places], part[1][places]
+def take_images(part: Images, indices: np.ndarray) -> Images:
+    return part[0][indices], part[1][indices]
 
 
-def take_pairs(part: Pairs, places: np.ndarray) -> Pairs:
-    return [part[0][i] for i in places], [part[1][i] for i in places]
+def take_pairs(part: Pairs, indices: np.ndarray) -> Pairs:
+    return [part[0][i] for i in indices], [part[1][i] for i in indices]
 
 
-def stratified(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> the indices of each split: 80 %, 10 % and 10 % of every class, at least one each."""
     parts: tuple[list, list, list] = ([], [], [])
     random = np.random.default_rng(SEED)
     for label, name in enumerate(classes):
-        places = random.permutation(np.flatnonzero(labels == label))
-        if len(places) < 3:
+        indices = random.permutation(np.flatnonzero(labels == label))
+        if len(indices) < 3:
             raise DataError(
-                f"class {name!r} has {len(places)} images: it takes at least 3, one for each split, or "
+                f"class {name!r} has {len(indices)} images: there must be at least 3, one for each split, or "
                 "folders train, val and test that you fill yourself"
             )
-        size = max(1, len(places) // 10)
-        for part, cut in zip(parts, np.split(places, [len(places) - 2 * size, len(places) - size]), strict=True):
+        size = max(1, len(indices) // 10)
+        for part, cut in zip(parts, np.split(indices, [len(indices) - 2 * size, len(indices) - size]), strict=True):
             part.append(cut)
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
     return train, validation, test

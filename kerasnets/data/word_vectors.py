@@ -19,7 +19,7 @@ from kerasnets.checks import RequestError
 
 
 class VectorsError(RequestError):
-    """A file of vectors cannot be used: one sentence with the file, the line, its content and the allowed content."""
+    """A file of vectors is invalid. The message: the file, the line, its content and the allowed content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ class WordVectors:
 
     def report(self) -> str:
         """-> one line: the number of words with a vector, and some words without one."""
-        missing = [word for word, there in zip(self.words, self.found, strict=True) if word is not None and not there]
+        pairs = zip(self.words, self.found, strict=True)
+        missing = [word for word, has_vector in pairs if word is not None and not has_vector]
         found, total = int(self.found.sum()), sum(word is not None for word in self.words)
         examples = f"; none for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}" if missing else ""
         return f"{self.path}: vectors for {found:,} of {total:,} words ({found / max(total, 1):.1%}){examples}"
@@ -54,16 +55,16 @@ def read_vectors(path: str | Path, words: Sequence[str | None], width: int | Non
     Args: words: the word of each row, or None; width: of the vectors; None: the file's.
     """
     path = Path(path)
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(words):
+    indices: dict[str, list[int]] = {}
+    for index, word in enumerate(words):
         if word is not None:
-            places.setdefault(word, []).append(place)
+            indices.setdefault(word, []).append(index)
     rows, found = None, np.zeros(len(words), bool)
     for number, word, numbers in _lines(path, width):
         if rows is None:
             rows = np.zeros((len(words), len(numbers)), np.float32)
-        for place in places.pop(word, ()):
-            rows[place], found[place] = _numbers(path, number, numbers), True
+        for index in indices.pop(word, ()):
+            rows[index], found[index] = _numbers(path, number, numbers), True
     if rows is None:
         raise VectorsError(f"{path} is empty; it must have a word and its numbers on each line.")
     return WordVectors(path, words, rows, found)
@@ -89,7 +90,7 @@ def _lines(path: Path, width: int | None) -> Iterator[tuple[int, str, list[str]]
     except OSError as error:
         raise VectorsError(f"{path} cannot be read ({error.strerror}); give a file of word vectors.") from None
     if count is not None and count != number - 1:
-        raise VectorsError(f"{path} has {number - 1} vectors; its first line says {count}: the file is not whole.")
+        raise VectorsError(f"{path} has {number - 1} vectors; its first line says {count}: the file is incomplete.")
 
 
 def _text(path: Path, number: int, line: bytes) -> str:
@@ -116,5 +117,7 @@ def _is_number(field: str) -> bool:
 def _numbers(path: Path, number: int, fields: list[str]) -> list[float]:
     wrong = next(itertools.filterfalse(lambda field: _is_number(field) and np.isfinite(float(field)), fields), None)
     if wrong is not None:
-        raise VectorsError(f"{path}, line {number}: {wrong!r} is no finite number; a word's numbers must be.")
+        raise VectorsError(
+            f"{path}, line {number}: {wrong!r} is not a finite number; all numbers of a word must be finite."
+        )
     return [float(field) for field in fields]

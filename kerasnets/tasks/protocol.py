@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # programs read the facts of tasks before they import TensorF
     import numpy as np
     import tensorflow as tf
 
-    from kerasnets.data.splits import Reading, Splits
+    from kerasnets.data.splits import DataSummary, Splits
     from kerasnets.tasks.arrays import ArrayNetwork
 
     Batch = Mapping[str, tf.Tensor]
@@ -62,15 +62,15 @@ class Task(Protocol):
         return ()
 
     @property
-    def reading(self) -> Reading:
-        """Report of the data read and left out; `str` formats it as a sentence."""
-        return self.data.reading
+    def data_summary(self) -> DataSummary:
+        """Summary of the data read and left out; `str` formats it as a sentence."""
+        return self.data.summary
 
     def split_sizes(self) -> dict[str, Any]:
         """-> the number of used examples of each split, their source, and what was read and left out."""
         from kerasnets.data.splits import SPLITS, describe
 
-        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
+        return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.data_summary)
 
     def save(self, directory: Path) -> None:
         """Write the vocabulary or the classes into a run directory, as `facts.vocabulary_file`."""

@@ -179,7 +179,7 @@ def test_rejected_inputs_do_not_stop_the_others(runs, models_dir, tmp_path, monk
     bad.write_text("not an image")
     lines, errors, end = run("image_classification", inputs=[str(bad), str(good), str(tmp_path / "none.png")])
     assert lines[0] == lines[2] == "" and lines[1].split("\t")[1].startswith("3 ")
-    assert "input 1 " in errors[0] and "is rejected: it is no PNG, JPEG, GIF, BMP or WebP file" in errors[0]
+    assert "input 1 " in errors[0] and "is rejected: it is not a PNG, JPEG, GIF, BMP or WebP file" in errors[0]
     assert "input 3 is rejected" in errors[1] and "cannot be read (No such file or directory)" in errors[1]
 
 

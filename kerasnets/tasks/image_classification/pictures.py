@@ -10,8 +10,8 @@ import tensorflow as tf
 from kerasnets.images import decoder
 from kerasnets.tasks.requests import require, require_none
 
-MOST_PIXELS = 10 * decoder.MOST_PIXELS  # of all files of a request: bounds the time of decoding
-AT_ONCE = 4  # files decoded in parallel, each of up to `images.decoder.MOST_PIXELS`
+MOST_PIXELS = 10 * decoder.MAX_PIXELS  # of all files of a request: bounds the time of decoding
+AT_ONCE = 4  # files decoded in parallel, each of up to `images.decoder.MAX_PIXELS`
 
 
 def decode(files: tf.Tensor, rows: int, columns: int, name: str) -> tf.Tensor:

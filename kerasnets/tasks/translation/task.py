@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import LengthBuckets, to_dataset
 from kerasnets.data.sources import PairSplits, load_pairs
-from kerasnets.data.splits import LeftOut, Reading, describe
+from kerasnets.data.splits import DataSummary, LeftOut, describe
 from kerasnets.data.word_vectors import WordVectors, read_vectors
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
@@ -59,13 +59,13 @@ class TranslationTask(Task):
         """As `Task.split_sizes`: train and validation count the used pairs, test all, since pairs that are too long are
         scored as empty translations."""
         sizes = {"train": len(self._training), "validation": len(self._validation), "test": len(self.data.test[0])}
-        return describe(self.data, sizes, self.reading)
+        return describe(self.data, sizes, self.data_summary)
 
     @property
-    def reading(self) -> Reading:
+    def data_summary(self) -> DataSummary:
         """Raises: RequestError if no pair of a split is used."""
-        read = self.data.reading
-        left_out = list(read.left_out)
+        summary = self.data.summary
+        left_out = list(summary.left_out)
         for split, buckets in {"train": self._training, "validation": self._validation}.items():
             pairs = list(zip(*getattr(self.data, split), strict=True))
             empty = sum(not (normalize(source) and normalize(target)) for source, target in pairs)
@@ -73,7 +73,7 @@ class TranslationTask(Task):
             for count, why in ((long, f"longer than {self.config.max_length} subwords"), (empty, "empty")):
                 if count:
                     left_out.append(LeftOut("pairs", f"in {split} {why}", count, total=len(pairs)))
-        return Reading(read.read, tuple(left_out))
+        return DataSummary(summary.text, tuple(left_out))
 
     def model(self) -> keras.Model:
         model = self.config.model.build(**FACTS.sizes(self.config) | {"vocabulary_size": self.vocabulary.size})

@@ -7,8 +7,8 @@ import pytest
 
 from kerasnets.data.batches import (
     LengthBuckets,
-    each_once,
     epoch_order,
+    evaluation_batches,
     image_batch,
     text_batch,
     text_steps,
@@ -51,9 +51,9 @@ class TestEveryKind:
     def test_depends_on_seed_and_step_alone(self, make):
         forward, backward = make(3), make(3)
         steps = range(60)
-        there = {step: backward(step) for step in reversed(steps)}
-        assert all(equal(forward(step), there[step]) for step in steps)
-        assert not all(equal(make(4)(step), there[step]) for step in range(3))
+        backward_batches = {step: backward(step) for step in reversed(steps)}
+        assert all(equal(forward(step), backward_batches[step]) for step in steps)
+        assert not all(equal(make(4)(step), backward_batches[step]) for step in range(3))
 
     def test_resuming_gives_the_same_batches(self, make):
         whole = list(to_dataset(make(0), 0, 12).as_numpy_iterator())
@@ -65,7 +65,7 @@ class TestEveryKind:
         assert all(equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
-def test_order_is_a_permutation_of_its_own_in_every_epoch():
+def test_each_epoch_has_its_own_permutation():
     orders = [epoch_order(50, seed, epoch) for seed in range(3) for epoch in range(3)]
     assert all(np.array_equal(np.sort(order), np.arange(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 9
@@ -82,19 +82,19 @@ class TestImages:
             assert batch["labels"].dtype == np.int32
             assert np.array_equal(batch["pixels"][:, 0, 0, 0], batch["labels"])
 
-    def test_the_stream_is_epoch_after_epoch(self):
+    def test_epochs_follow_each_other(self):
         stream = np.concatenate([images(step)["labels"] for step in range(COUNT)])
         for epoch in range(BATCH):
             assert np.array_equal(np.sort(stream[epoch * COUNT : (epoch + 1) * COUNT]), LABELS)
 
-    def test_a_batch_larger_than_the_set(self):
+    def test_batch_larger_than_the_dataset(self):
         labels = image_batch(IMAGES[:5], LABELS[:5], 12, 0, 1)["labels"]
         assert labels.shape == (12,)
         assert collections.Counter(labels).keys() == set(range(5))
 
 
 class TestTexts:
-    def test_targets_follow_inputs_and_rows_read_on(self):
+    def test_targets_follow_inputs_and_rows_continue(self):
         steps = text_steps(np.arange(1000), 4, 10)
         assert steps == 24
         for step in range(3 * steps):
@@ -105,7 +105,7 @@ class TestTexts:
             if step % steps:
                 assert np.array_equal(batch["inputs"][:, 0], texts(step - 1)["targets"][:, -1])
 
-    def test_no_character_twice_in_an_epoch(self):
+    def test_characters_occur_once_per_epoch(self):
         seen = np.concatenate([texts(step)["inputs"].ravel() for step in range(24)])
         assert len(set(seen)) == len(seen) == 24 * 40
 
@@ -114,55 +114,64 @@ class TestTexts:
         assert len(starts) > 5
         assert max(starts) < 40
 
-    def test_all_is_read_in_the_end(self):
+    def test_first_and_last_characters_are_read(self):
         seen = {int(i) for epoch in range(150) for step in (0, 23) for i in texts(24 * epoch + step)["targets"].ravel()}
         assert {1, 999} <= seen
 
     def test_the_shortest_text(self):
         batch = texts(0, count=50)
         assert batch["targets"].max() == 49 or batch["inputs"].min() >= 0
-        with pytest.raises(ValueError, match="it takes 50"):
+        with pytest.raises(ValueError, match="it must have 50"):
             texts(0, count=49)
 
 
 class TestLengthBuckets:
-    def test_no_shape_outside_the_fixed_set(self):
-        made = buckets()
-        seen = {(*b["source"].shape, b["target"].shape[1]) for b in map(made.batch, range(3 * made.steps_per_epoch))}
-        assert seen == set(made.shapes)
-        assert len(made.shapes) <= len(LengthBuckets.QUANTILES)
-        assert all(rows * max(source, target) <= 200 for rows, source, target in made.shapes)
+    def test_batches_have_fixed_shapes(self):
+        length_buckets = buckets()
+        seen = {
+            (*b["source"].shape, b["target"].shape[1])
+            for b in map(length_buckets.batch, range(3 * length_buckets.steps_per_epoch))
+        }
+        assert seen == set(length_buckets.shapes)
+        assert len(length_buckets.shapes) <= len(LengthBuckets.QUANTILES)
+        assert all(rows * max(source, target) <= 200 for rows, source, target in length_buckets.shapes)
 
     @pytest.mark.parametrize("epoch", [0, 1])
-    def test_every_pair_once_an_epoch(self, epoch):
-        made = buckets()
-        steps = range(epoch * made.steps_per_epoch, (epoch + 1) * made.steps_per_epoch)
-        firsts = [row[0] for step in steps for row in made.batch(step)["source"] if row.any()]
+    def test_pairs_occur_once_per_epoch(self, epoch):
+        length_buckets = buckets()
+        steps = range(epoch * length_buckets.steps_per_epoch, (epoch + 1) * length_buckets.steps_per_epoch)
+        firsts = [row[0] for step in steps for row in length_buckets.batch(step)["source"] if row.any()]
         assert sorted(firsts) == list(range(1, 501))
-        assert len(made) == 500
+        assert len(length_buckets) == 500
 
     def test_rows_are_the_pairs(self):
         sources, targets = [[5, 2], [6, 6, 6, 2], [7, 2]], [[1, 8, 2], [1, 9, 2], [1, 4, 4, 4, 2]]
-        made = LengthBuckets(sources, targets, 10)
+        length_buckets = LengthBuckets(sources, targets, 10)
         found = [
             ([i for i in s if i], [i for i in t if i])
-            for step in range(made.steps_per_epoch)
-            for s, t in zip(made.batch(step)["source"].tolist(), made.batch(step)["target"].tolist(), strict=True)
+            for step in range(length_buckets.steps_per_epoch)
+            for s, t in zip(
+                length_buckets.batch(step)["source"].tolist(),
+                length_buckets.batch(step)["target"].tolist(),
+                strict=True,
+            )
             if any(s)
         ]
         assert sorted(found) == sorted(zip(sources, targets, strict=True))
 
-    def test_padding_waste_is_what_is_counted(self):
-        made = buckets()
-        batches = [made.batch(step) for step in range(made.steps_per_epoch)]
+    def test_padding_waste(self):
+        length_buckets = buckets()
+        batches = [length_buckets.batch(step) for step in range(length_buckets.steps_per_epoch)]
         padding = sum(int((side == 0).sum()) for batch in batches for side in batch.values())
-        assert made.padding_waste == pytest.approx(padding / sum(side.size for b in batches for side in b.values()))
-        assert made.padding_waste < 0.25
+        assert length_buckets.padding_waste == pytest.approx(
+            padding / sum(side.size for b in batches for side in b.values())
+        )
+        assert length_buckets.padding_waste < 0.25
 
-    def test_a_pair_longer_than_the_budget_has_a_batch_of_its_own(self):
+    def test_pair_longer_than_the_budget_has_its_own_batch(self):
         assert LengthBuckets([[1] * 30], [[1]], 10).shapes == [(1, 30, 1)]
 
-    def test_wrong_lists(self):
+    def test_invalid_lists(self):
         with pytest.raises(ValueError, match="got 0 and 0"):
             LengthBuckets([], [], 10)
         with pytest.raises(ValueError, match="got 1 and 2"):
@@ -177,7 +186,7 @@ class TestDataset:
 
     @pytest.mark.parametrize("count", [1, 15, 16, 17, 103])
     def test_evaluation_sees_everything_once(self, count):
-        batch, steps = each_once({"pixels": IMAGES[:count], "labels": LABELS[:count]}, BATCH)
+        batch, steps = evaluation_batches({"pixels": IMAGES[:count], "labels": LABELS[:count]}, BATCH)
         seen = list(to_dataset(batch, 0, steps).as_numpy_iterator())
         assert all(b["labels"].shape == (BATCH,) for b in seen)
         weights = np.concatenate([b["weight"] for b in seen])

@@ -1,4 +1,4 @@
-"""The user's own data: what is read, and one sentence for what cannot be."""
+"""The user's own data: reading, and one sentence for each error."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from PIL import Image
 from kerasnets.data.sources import DataError, load_images, load_pairs, load_text
 
 
-def picture(path, value: int, size=(6, 5)) -> None:
+def write_image(path, value: int, size=(6, 5)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((*size, 3), value, np.uint8)
     encode = tf.io.encode_jpeg if path.suffix == ".jpg" else tf.io.encode_png
@@ -19,7 +19,7 @@ def picture(path, value: int, size=(6, 5)) -> None:
 def photos(tmp_path):
     for name, value in (("cat", 10), ("dog", 200)):
         for i in range(12):
-            picture(tmp_path / "photos" / name / f"{i:02}.png", value + i)
+            write_image(tmp_path / "photos" / name / f"{i:02}.png", value + i)
     return tmp_path / "photos"
 
 
@@ -38,7 +38,7 @@ class TestText:
             (b"", "has 0 characters"),
             (None, "cannot be read"),
             ("Grüße".encode("utf-16") * 99, "is UTF-16, which Windows calls Unicode: save it as UTF-8"),
-            ("a text".encode("utf-16-be") * 99, r"has bytes of 0 \(the first is byte 0\)"),
+            ("a text".encode("utf-16-be") * 99, r"has null bytes \(the first is byte 0\)"),
             (b" \n\t" * 99 + b"the end", "has only white space in the first 90 %"),
         ],
     )
@@ -68,7 +68,7 @@ class TestPairs:
             (tmp_path / f"{name}.tsv").write_text(f"{name}\tb\n", "utf-8")
         assert load_pairs(f"file:{tmp_path}").validation == (["validation"], ["b"])
 
-    def test_other_names_of_splits_and_one_that_is_missing(self, tmp_path):
+    def test_alternative_split_names_and_a_missing_split(self, tmp_path):
         lines = "".join(f"source {n // 2}\tZiel {n}\n" for n in range(80))
         (tmp_path / "Train.tsv").write_text(lines, "utf-8")
         (tmp_path / "dev.tsv").write_text("a\tb\n", "utf-8")
@@ -76,7 +76,7 @@ class TestPairs:
         data = load_pairs(f"file:{tmp_path}")
         assert data.validation == (["a"], ["b"]) and len(data.train[0]) == 72
         assert not set(data.train[0]) & set(data.test[0])  # both pairs of a sentence are in one split
-        assert str(data.reading) == "81 pairs of sentences; 1 file left out: 1 of other formats (notes.md)"
+        assert str(data.summary) == "81 pairs of sentences; 1 file left out: 1 of other formats (notes.md)"
         (tmp_path / "valid.tsv").write_text("c\td\n", "utf-8")
         with pytest.raises(DataError, match="has both 'dev' and 'valid', for one split"):
             load_pairs(f"file:{tmp_path}")
@@ -89,20 +89,20 @@ class TestPairs:
             load_pairs(f"file:{tmp_path}")
 
     @pytest.mark.parametrize("line", ["no tab", "a\tb\tc", "\tb", "a\t "])
-    def test_line_that_is_no_pair(self, tmp_path, line):
+    def test_invalid_line(self, tmp_path, line):
         (tmp_path / "p.tsv").write_text(f"a\tb\n{line}\nc\td\n", "utf-8")
         with pytest.raises(DataError, match="1 of 3 lines of .* are not .*: line 2, "):
             load_pairs(f"file:{tmp_path}/p.tsv")
 
-    def test_all_wrong_lines_are_counted_and_blank_ones_are_left_out(self, tmp_path):
+    def test_invalid_lines_are_counted_and_blank_lines_left_out(self, tmp_path):
         lines = [f"source {n}\tZiel {n}" for n in range(10)]
         (tmp_path / "p.tsv").write_text("\n".join(["", *lines, " ", "\t", "a\tb\n\n"]), "utf-8")
         data = load_pairs(f"file:{tmp_path}/p.tsv")
-        assert str(data.reading) == (
+        assert str(data.summary) == (
             "11 pairs of sentences; 4 lines left out: 4 without anything "
             "(line 1 of p.tsv, line 12 of p.tsv, line 13 of p.tsv and 1 more)"
         )
-        assert data.reading.record()["left_out"] == {"lines without anything": 4}
+        assert data.summary.record()["left_out"] == {"lines without anything": 4}
         (tmp_path / "p.tsv").write_text("\n".join([*lines, "x", "y", "z", "a\tb\tc"]), "utf-8")
         with pytest.raises(
             DataError, match=r"4 of 14 lines of .*line 11, 'x' .*; line 12, .*; line 13, .*; and 1 more"
@@ -143,10 +143,10 @@ class TestImages:
             assert set(labels) == {0, 1}
             assert np.array_equal(pixels[:, 0, 0, 0] >= 200, labels == 1)
 
-    def test_given_splits(self, photos, tmp_path):
+    def test_split_folders(self, photos, tmp_path):
         (photos).rename(tmp_path / "train")
         for name in ("cat", "dog"):
-            picture(tmp_path / "test" / name / "1.jpg", 50)
+            write_image(tmp_path / "test" / name / "1.jpg", 50)
         data = load_images(f"folder:{tmp_path}")
         assert [len(labels) for _, labels in (data.train, data.validation, data.test)] == [22, 2, 2]
 
@@ -164,7 +164,7 @@ class TestImages:
         photos.rename(tmp_path / names[0])
         for value, split in enumerate(names[1:], start=1):
             for name in ("cat", "dog"):
-                picture(tmp_path / split / name / "1.png", value)
+                write_image(tmp_path / split / name / "1.png", value)
         data = load_images(f"folder:{tmp_path}")
         assert [len(labels) for _, labels in (data.train, data.validation, data.test)] == sizes
         values = {split: int(getattr(data, split)[0].min()) for split in ("validation", "test")}
@@ -174,12 +174,10 @@ class TestImages:
         for value, name in enumerate(names[1:], start=1):
             assert values[expected[name]] == value
 
-    def test_folders_that_are_no_splits(self, photos, tmp_path):
+    def test_unknown_split_folders(self, photos, tmp_path):
         photos.rename(tmp_path / "train")
         (tmp_path / "holdout").mkdir()
-        with pytest.raises(
-            DataError, match="has 'holdout' beside its splits: only train, training, .* may stand there"
-        ):
+        with pytest.raises(DataError, match="has 'holdout' beside its splits: only train, training, .* are allowed"):
             load_images(f"folder:{tmp_path}")
         (tmp_path / "holdout").rename(tmp_path / "val")
         (tmp_path / "VALIDATION").mkdir()
@@ -190,7 +188,7 @@ class TestImages:
         with pytest.raises(DataError, match="has test and val, but no 'train'"):
             load_images(f"folder:{tmp_path}")
 
-    def test_classes_without_images_and_with_wrong_names(self, photos, tmp_path):
+    def test_classes_without_images_or_with_invalid_names(self, photos, tmp_path):
         (photos / "cow\n").mkdir()
         with pytest.raises(DataError, match=r"has the class 'cow\\n': rename it"):
             load_images(f"folder:{photos}")
@@ -202,14 +200,14 @@ class TestImages:
         with pytest.raises(DataError, match="has no images of the class 'cow': add some or remove it"):
             load_images(f"folder:{tmp_path}")
 
-    def test_many_classes_are_told_together(self, tmp_path):
+    def test_many_classes_are_summarized(self, tmp_path):
         for n in range(11):
             for value in range(4 + n % 2):
-                picture(tmp_path / f"{n:02}" / f"{value}.png", value)
-        assert load_images(f"folder:{tmp_path}").reading.read == "49 images in 11 classes (4 to 5 each)"
+                write_image(tmp_path / f"{n:02}" / f"{value}.png", value)
+        assert load_images(f"folder:{tmp_path}").summary.text == "49 images in 11 classes (4 to 5 each)"
 
     def test_sizes(self, photos):
-        picture(photos / "dog" / "large.png", 200, (50, 40))
+        write_image(photos / "dog" / "large.png", 200, (50, 40))
         with pytest.raises(DataError, match=r"large\.png has 50 by 40 pixels, 00\.png has 6 by 5"):
             load_images(f"folder:{photos}")
         data = load_images(f"folder:{photos}", size=(8, 9))
@@ -223,7 +221,7 @@ class TestImages:
         with pytest.raises(DataError, match=r"25 of 49 images .* cannot be read \(cat/broken00\.png is broken or cut"):
             load_images(f"folder:{photos}")
 
-    def test_what_is_left_out_is_counted(self, photos):
+    def test_left_out_files_are_counted(self, photos):
         (photos / "readme.txt").write_text("x")
         (photos / ".git").mkdir()
         (photos / "Thumbs.db").write_text("x")
@@ -233,13 +231,13 @@ class TestImages:
         (photos / "dog" / "empty.jpg").touch()
         (photos / "dog" / "gone.jpg").symlink_to("nowhere.jpg")
         data = load_images(f"folder:{photos}")
-        assert str(data.reading) == (
+        assert str(data.summary) == (
             "24 images in 2 classes (cat 12, dog 12); 9 files left out: "
-            "4 of other formats (cat/a.tif, cat/b.heic, cat/c.txt and 1 more), 2 unreadable (dog/empty.jpg is no PNG, "
-            "JPEG, GIF, BMP or WebP file, dog/gone.jpg cannot be read (No such file or directory)), "
+            "4 of other formats (cat/a.tif, cat/b.heic, cat/c.txt and 1 more), 2 unreadable (dog/empty.jpg is not a "
+            "PNG, JPEG, GIF, BMP or WebP file, dog/gone.jpg cannot be read (No such file or directory)), "
             "1 beside the classes (readme.txt), 2 hidden (.git, cat/.photo.png)"
         )
-        assert data.reading.record() == {
+        assert data.summary.record() == {
             "read": "24 images in 2 classes (cat 12, dog 12)",
             "left_out": {
                 "files of other formats": 4,
@@ -251,30 +249,32 @@ class TestImages:
 
     def test_folders_in_folders_and_links(self, photos):
         for name in ("deep/down", "deep"):
-            picture(photos / "cat" / name / "1.JPG", 10)
+            write_image(photos / "cat" / name / "1.JPG", 10)
         (photos / "cat" / "again").symlink_to(photos)  # which has the dogs
         (photos / "cat" / "deep" / "round").symlink_to(photos / "cat")
-        assert load_images(f"folder:{photos}").reading.read == "26 images in 2 classes (cat 14, dog 12)"
+        assert load_images(f"folder:{photos}").summary.text == "26 images in 2 classes (cat 14, dog 12)"
 
-    def test_formats_are_those_of_the_content(self, photos):
-        """Whatever a file is called; and what a server refuses is left out."""
+    def test_format_is_read_from_the_content(self, photos):
+        """The extension does not matter; files that a server rejects are left out."""
         image = Image.new("RGBA", (5, 6))
         for name, kind in (("a.jpg", "WEBP"), ("b.webp", "PNG"), ("c.jfif", "GIF")):
             image.convert("RGB").convert("P" if kind == "GIF" else "RGB").save(photos / "cat" / name, kind)
         image.convert("P").save(photos / "dog" / "palette.bmp")
         image.save(photos / "dog" / "clear.png")
         data = load_images(f"folder:{photos}")
-        assert data.reading.read == "28 images in 2 classes (cat 15, dog 13)"
+        assert data.summary.text == "28 images in 2 classes (cat 15, dog 13)"
         assert (
-            data.reading.left_out[0].names[0].startswith("dog/palette.bmp is a BMP of another kind than 24 or 32 bits")
+            data.summary.left_out[0]
+            .names[0]
+            .startswith("dog/palette.bmp is an unsupported BMP; it must have 24 or 32 bits")
         )
         parts = [data.train, data.validation, data.test]
         assert sum((pixels == 255).all(axis=(1, 2, 3)).sum() for pixels, _ in parts) == 1  # nothing on white
 
     def test_empty_single_and_missing(self, tmp_path):
-        with pytest.raises(DataError, match="has no sub-folder"):
+        with pytest.raises(DataError, match="has no subfolder"):
             load_images(f"folder:{tmp_path}")
-        picture(tmp_path / "cat" / "1.png", 0)
+        write_image(tmp_path / "cat" / "1.png", 0)
         with pytest.raises(DataError, match="has only the class 'cat'"):
             load_images(f"folder:{tmp_path}")
         (tmp_path / "dog").mkdir()
@@ -283,11 +283,11 @@ class TestImages:
         (tmp_path / "cat" / "1.png").unlink()
         with pytest.raises(DataError, match="has no images: put files"):
             load_images(f"folder:{tmp_path}")
-        with pytest.raises(DataError, match="is no folder"):
+        with pytest.raises(DataError, match="is not a folder"):
             load_images(f"folder:{tmp_path}/nowhere")
 
-    def test_class_that_train_has_not(self, photos, tmp_path):
+    def test_class_missing_from_train(self, photos, tmp_path):
         (photos).rename(tmp_path / "train")
-        picture(tmp_path / "test" / "cow" / "1.png", 0)
-        with pytest.raises(DataError, match="has the class 'cow', which train has not"):
+        write_image(tmp_path / "test" / "cow" / "1.png", 0)
+        with pytest.raises(DataError, match="has the class 'cow', which train does not have"):
             load_images(f"folder:{tmp_path}")

@@ -1,4 +1,4 @@
-"""Data by name: bundled sets, TFDS, and the sentences that wrong requests get."""
+"""Datasets by name: bundled ones, TFDS, and errors for invalid requests."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from kerasnets.data.splits import hold_out
 DATA = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[4] / "shared" / "datasets")
 
 
-def needs(name: str) -> pytest.MarkDecorator:
+def requires(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not (DATA / name).is_dir(), reason=f"{name} is not prepared in TFDS_DATA_DIR")
 
 
@@ -70,7 +70,7 @@ class TestCldr:
         assert all(0 < len(line.split()) <= 16 for line in [*sources, *cldr.train[1]])
         assert not any(c in line for line in [*sources, *cldr.train[1]] for c in "\u202f\xa0\t{}")
 
-    def test_what_is_in_it(self, cldr):
+    def test_content(self, cldr):
         pairs = dict(zip(*cldr.train, strict=True))
         pairs |= dict(zip(*cldr.validation, strict=True)) | dict(zip(*cldr.test, strict=True))
         assert pairs["twenty-three"] == "dreiundzwanzig"
@@ -87,7 +87,7 @@ class TestCldr:
 
 
 def store(folder: Path, name: str, features: dict, columns: dict[str, list]) -> None:
-    """Prepare a TFDS set with the split train alone."""
+    """Prepare a TFDS dataset with only a train split."""
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
@@ -100,7 +100,7 @@ def store(folder: Path, name: str, features: dict, columns: dict[str, list]) -> 
 
 
 class TestPrepared:
-    @needs("mnist")
+    @requires("mnist")
     def test_mnist(self):
         data = load_images("mnist", str(DATA))
         assert data.train[0].shape == (55_000, 28, 28, 1)
@@ -109,7 +109,7 @@ class TestPrepared:
         assert data.train[0].dtype == np.uint8
         assert "validation cut from its train split" in data.description
 
-    @needs("tiny_shakespeare")
+    @requires("tiny_shakespeare")
     def test_tiny_shakespeare(self, monkeypatch):
         monkeypatch.setenv("TFDS_DATA_DIR", str(DATA))
         data = load_text("tiny_shakespeare")
@@ -117,14 +117,14 @@ class TestPrepared:
         assert data.train.startswith("First Citizen:\nBefore we proceed")
         assert data.parts["validation"] == "characters 1,003,854 to 1,059,623 of 1,115,394"
 
-    @needs("multi30k")
+    @requires("multi30k")
     def test_multi30k(self):
         data = load_pairs("multi30k", str(DATA))
         assert [len(s) for s, _ in (data.train, data.validation, data.test)] == [29_000, 1_014, 1_000]
         assert load_pairs("multi30k", str(DATA), "de", "en").test[0] == data.test[1]
         assert data.test[1][0].endswith(".")
 
-    def test_a_set_of_pairs_that_has_train_alone(self, tmp_path):
+    def test_pairs_with_only_a_train_split(self, tmp_path):
         lines = {"en": [f"line {i}" for i in range(50)], "de": [f"Zeile {i}" for i in range(50)]}
         store(tmp_path, "lines", {"en": tfds.features.Text(), "de": tfds.features.Text()}, lines)
         data = load_pairs("lines", str(tmp_path))
@@ -133,25 +133,25 @@ class TestPrepared:
         assert [s.split()[1] for s in data.test[0]] == [t.split()[1] for t in data.test[1]]
         assert data.description.endswith("validation and test cut from its train split")
 
-    def test_a_text_that_has_train_alone(self, tmp_path):
+    def test_text_with_only_a_train_split(self, tmp_path):
         store(tmp_path, "book", {"text": tfds.features.Text()}, {"text": ["ä" * 500, "b" * 498]})
         data = load_text("book", str(tmp_path))
         assert data.train + data.validation + data.test == "ä" * 500 + "\n\n" + "b" * 498
         assert len(data.test) == 50
 
-    def test_pictures_of_different_sizes(self, tmp_path):
-        pictures = [np.full((4 + i, 5, 3), 10 * i, np.uint8) for i in range(20)]
+    def test_images_of_different_sizes(self, tmp_path):
+        images = [np.full((4 + i, 5, 3), 10 * i, np.uint8) for i in range(20)]
         features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["even", "odd"])}
-        store(tmp_path, "views", features, {"image": pictures, "label": [i % 2 for i in range(20)]})
-        with pytest.raises(DataError, match="the pictures of 'views' differ in size"):
+        store(tmp_path, "views", features, {"image": images, "label": [i % 2 for i in range(20)]})
+        with pytest.raises(DataError, match="the images of 'views' differ in size"):
             load_images("views", str(tmp_path))
         data = load_images("views", str(tmp_path), size=(8, 6))
         assert data.classes == ("even", "odd")
         assert data.train[0].shape == (17, 8, 6, 3)
         assert np.array_equal(data.train[0][:, 0, 0, 0] // 10 % 2, data.train[1])
 
-    @needs("multi30k")
-    @needs("mnist")
+    @requires("multi30k")
+    @requires("mnist")
     def test_wrong_features(self):
         with pytest.raises(DataError, match="no feature 'fr', only de, en"):
             load_pairs("multi30k", str(DATA), source="fr", target="en")
@@ -164,18 +164,18 @@ class TestPrepared:
         ):
             load_images("minst", str(tmp_path))
 
-    @needs("mnist")
-    def test_prepared_sets_are_listed(self):
-        assert "mnist" in prepared.prepared_sets(str(DATA))
+    @requires("mnist")
+    def test_prepared_datasets_are_listed(self):
+        assert "mnist" in prepared.prepared_datasets(str(DATA))
 
-    def test_absent_and_no_network(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(prepared, "_answers", lambda host: False)
+    def test_missing_dataset_without_network(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(prepared, "_reachable", lambda host: False)
         with pytest.raises(DataError, match=r"'fashion_mnist' is not in .* cannot be reached: run `tfds build"):
             load_images("fashion_mnist", str(tmp_path))
 
-    def test_a_silent_host_takes_no_minute(self, monkeypatch):
+    def test_unreachable_host_times_out(self, monkeypatch):
         monkeypatch.setattr(prepared.urllib.request, "getproxies", dict)
-        monkeypatch.setattr(prepared, "PATIENCE", 0.2)
+        monkeypatch.setattr(prepared, "CONNECT_TIMEOUT", 0.2)
 
         def silence(*_):
             time.sleep(1)
@@ -183,10 +183,10 @@ class TestPrepared:
 
         start = time.monotonic()
         monkeypatch.setattr(prepared.socket, "create_connection", silence)
-        assert not prepared._answers("host.invalid")
+        assert not prepared._reachable("host.invalid")
         assert time.monotonic() - start < 0.9
 
-    def test_failed_download_is_one_sentence(self, tmp_path):
+    def test_failed_download_raises_one_sentence(self, tmp_path):
         class Builder:
             url_infos = None
 
@@ -194,7 +194,7 @@ class TestPrepared:
                 raise RuntimeError("the site has moved\nand more")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prepared, "_answers", lambda host: True)
+            patch.setattr(prepared, "_reachable", lambda host: True)
             with pytest.raises(DataError, match=r"could not be downloaded .*the site has moved\)"):
                 prepared._download(Builder(), "some", str(tmp_path), ("digits",))
 
@@ -206,7 +206,7 @@ def test_cldr_has_two_languages():
 
 @pytest.mark.parametrize(("count", "size"), [(5, 1), (100, 10), (60_000, 5_000)])
 def test_hold_out(count, size):
-    kept, held = hold_out(count)
-    assert len(held) == size
-    assert sorted([*kept, *held]) == list(range(count))
-    assert np.array_equal(held, hold_out(count)[1])
+    kept, held_out = hold_out(count)
+    assert len(held_out) == size
+    assert sorted([*kept, *held_out]) == list(range(count))
+    assert np.array_equal(held_out, hold_out(count)[1])

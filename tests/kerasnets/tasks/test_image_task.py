@@ -242,8 +242,8 @@ def with_bytes(file, place, data):
 
 JPEG_SIZE = JPEG.index(b"\xff\xc0") + 5
 WRONG = {
-    "nothing": (b"", "is no PNG, JPEG, GIF, BMP or WebP file"),
-    "text": (b"hello", "is no PNG"),
+    "nothing": (b"", "is not a PNG, JPEG, GIF, BMP or WebP file"),
+    "text": (b"hello", "is not a PNG"),
     "PNG of 100 million pixels": (with_bytes(PNG, 16, struct.pack(">II", 10_000, 10_000)), "is 100000000 pixels large"),
     "PNG of 2^64 pixels": (with_bytes(PNG, 16, b"\xff" * 8), "has no pixels"),
     "JPEG of 100 million": (with_bytes(JPEG, JPEG_SIZE, struct.pack(">HH", 10_000, 10_000)), "more than the limit of"),
@@ -255,12 +255,12 @@ WRONG = {
     "BMP of 0": (with_bytes(BMP, 18, bytes(4)), "has no pixels"),
     "BMP of fewer than 0": (with_bytes(BMP, 18, struct.pack("<i", -53)), "has no pixels"),
     "BMP of the lowest number": (with_bytes(BMP, 22, struct.pack("<i", -(2**31))), "113816633344 pixels large"),
-    "BMP with a palette": (encoded(PALETTE, "BMP"), "is a BMP of another kind"),
-    "BMP of OS/2": (with_bytes(BMP, 14, struct.pack("<i", 12)), "is a BMP of another kind"),
-    "JPEG without a size": (JPEG[:30], "has no pixels, or no header that tells"),
-    "JPEG of segments": (JPEG[:2] + b"\xff\xe0\0\2" * 100_000, "has no pixels, or no header that tells"),
+    "BMP with a palette": (encoded(PALETTE, "BMP"), "is an unsupported BMP"),
+    "BMP of OS/2": (with_bytes(BMP, 14, struct.pack("<i", 12)), "is an unsupported BMP"),
+    "JPEG without a size": (JPEG[:30], "has no pixels, or no header with its size"),
+    "JPEG of segments": (JPEG[:2] + b"\xff\xe0\0\2" * 100_000, "has no pixels, or no header with its size"),
     "JPEG of scans": (JPEG[:-2] + b"\xff\xda\0\2" * 60, "is a JPEG of more than 50 scans"),
-    "GIF without a picture": (GIF[: 13 + 768] + b";", "has no pixels, or no header that tells"),
+    "GIF without a picture": (GIF[: 13 + 768] + b";", "has no pixels, or no header with its size"),
     "GIF of extensions": (GIF[: 13 + 768] + b"\x21\xfe\0" * 100_000, "in too many small blocks"),
     "half a PNG": (PNG[:1000], "is broken or cut off and cannot be decoded"),
     "half a JPEG": (JPEG[:900], "is broken or cut off"),
@@ -269,7 +269,7 @@ WRONG = {
     "half a WebP": (WEBP[:-900], "is broken or cut off"),
     "BMP with colours in another order": (
         with_bytes(encoded(NOISE.convert("RGBA"), "BMP"), 30, b"\3") + bytes(12),
-        "is a BMP of another kind",
+        "is an unsupported BMP",
     ),
     "PNG of a long row": (encoded(Image.new("1", (40_000, 3)), "PNG"), "has a side of 40000 pixels"),
     "animated WebP": (
@@ -280,7 +280,7 @@ WRONG = {
         with_bytes(encoded(NOISE, "WEBP", lossless=True), 21, struct.pack("<I", 14_999 + (14_999 << 14))),
         "is 225000000 pixels large",
     ),
-    "other RIFF": (b"RIFF" + bytes(4) + b"WAVEfmt ", "is no PNG, JPEG, GIF, BMP or WebP file"),
+    "other RIFF": (b"RIFF" + bytes(4) + b"WAVEfmt ", "is not a PNG, JPEG, GIF, BMP or WebP file"),
 }
 
 
@@ -316,7 +316,9 @@ def test_wrong_examples_name_the_row(image):
         assert_rejected(
             image["classify"], "inputs 1 is no serialized tf.Example .*image_bytes", inputs=tf.constant([good, bad])
         )
-    assert_rejected(image["classify"], "image_bytes 1 is no PNG", inputs=tf.constant([good, example_message(b"text")]))
+    assert_rejected(
+        image["classify"], "image_bytes 1 is not a PNG", inputs=tf.constant([good, example_message(b"text")])
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 255.5, 1e30])

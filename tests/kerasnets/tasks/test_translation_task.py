@@ -74,7 +74,7 @@ def test_pairs_that_are_not_trained_on_are_counted(opened):
     long = "twenty-three thousand nine hundred and four, " * 3
     some = ["one", "two", long, " ", "three", "four"], ["eins", "zwei", "drei", "vier", long, ""]
     task.data = PairSplits(some, (["one", long], ["eins", "eins"]), some, "six pairs")
-    assert str(task.reading) == (
+    assert str(task.data_summary) == (
         "14 pairs of sentences; 5 pairs left out: 2 of 6 in train longer than 8 subwords, 2 of 6 in train empty, "
         "1 of 2 in validation longer than 8 subwords"
     )

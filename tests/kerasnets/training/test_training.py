@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from kerasnets.checks import RequestError
 from kerasnets.config.run import Training
-from kerasnets.data.batches import to_dataset, varying
+from kerasnets.data.batches import to_dataset, varying_shapes
 from kerasnets.models import CharLSTM, ConvNet, Transformer
 from kerasnets.run.directory import RunDirectory
 from kerasnets.tasks.losses import cross_entropy
@@ -47,7 +47,7 @@ class FakeTask:
         def batch(step):
             return self.batch(step, np.random.default_rng([5, step]))
 
-        return to_dataset(varying(batch) if self.shapes_vary else batch, start, stop)
+        return to_dataset(varying_shapes(batch) if self.shapes_vary else batch, start, stop)
 
     def initial_carry(self):
         return ()
