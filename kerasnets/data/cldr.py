@@ -97,7 +97,7 @@ def description() -> str:
 
 
 def _replace_no_break_spaces(text: str) -> str:
-    """Replace CLDR's no-break spaces in times and amounts, which nobody types."""
+    """Replace CLDR's no-break spaces in times and amounts, which users do not type."""
     return text.replace("\u202f", " ").replace("\xa0", " ")
 
 

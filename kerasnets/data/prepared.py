@@ -113,9 +113,9 @@ def _suppress_warnings() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _unknown_dataset(name: str, directory: str, bundled: tuple[str, ...], known: list[str]) -> str:
+def _unknown_dataset(name: str, directory: str, bundled: tuple[str, ...], tfds_names: list[str]) -> str:
     prepared = prepared_datasets(directory)
-    close = difflib.get_close_matches(name, {*bundled, *prepared, *known}, n=3)
+    close = difflib.get_close_matches(name, {*bundled, *prepared, *tfds_names}, n=3)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     listed = ", ".join(prepared) or "none"
     return (
@@ -125,7 +125,7 @@ def _unknown_dataset(name: str, directory: str, bundled: tuple[str, ...], known:
 
 
 def prepared_datasets(directory: str) -> list[str]:
-    """-> names of the datasets in a TFDS folder, from its files alone."""
+    """-> names of the datasets in a TFDS folder, read from its files only."""
     return sorted({info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")})
 
 

@@ -198,18 +198,18 @@ def match_split_names(names: Sequence[str], location: str) -> dict[str, str]:
     found: dict[str, str] = {}
     # "eval" is last: its meaning depends on the others.
     for name in sorted(names, key=lambda name: (name.lower() == "eval", name)):
-        known = [split for split, others in SPLIT_NAMES.items() if name.lower() in others]
+        matches = [split for split, others in SPLIT_NAMES.items() if name.lower() in others]
         if name.lower() == "eval" and "test" in found:
-            known = ["validation"]
-        if not known:
+            matches = ["validation"]
+        if not matches:
             allowed = ", ".join(other for others in SPLIT_NAMES.values() for other in others)
             raise DataError(
                 f"{location} has {name!r} beside its splits: only {allowed} are allowed; move it away, or, if "
                 "the name of a split is the name of a class, put all classes into a folder train"
             )
-        if known[0] in found:
-            raise DataError(f"{location} has both {found[known[0]]!r} and {name!r}, for one split: keep one of them")
-        found[known[0]] = name
+        if matches[0] in found:
+            raise DataError(f"{location} has both {found[matches[0]]!r} and {name!r}, for one split: keep one of them")
+        found[matches[0]] = name
     if "train" not in found:
         raise DataError(
             f"{location} has {' and '.join(found.values())}, but no 'train': name the training split 'train'"

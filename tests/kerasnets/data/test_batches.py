@@ -1,4 +1,4 @@
-"""The batch of a step depends on (seed, step) alone; epochs cover everything; shapes are fixed."""
+"""The batch of a step depends only on (seed, step); epochs cover everything; shapes are fixed."""
 
 import collections
 
@@ -48,7 +48,7 @@ def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     ids=["images", "texts", "pairs"],
 )
 class TestEveryKind:
-    def test_depends_on_seed_and_step_alone(self, make):
+    def test_depends_only_on_seed_and_step(self, make):
         forward, backward = make(3), make(3)
         steps = range(60)
         backward_batches = {step: backward(step) for step in reversed(steps)}

@@ -64,7 +64,7 @@ OPAQUE_FILES = {
     "CMYK": encoded(OPAQUE.convert("CMYK"), "JPEG"),
     "GIF": encoded(PALETTE, "GIF"),
     "BMP": encoded(OPAQUE, "BMP"),
-    "BMP whose fourth bytes mean nothing": encoded(TRANSLUCENT, "BMP"),
+    "BMP with unused fourth bytes": encoded(TRANSLUCENT, "BMP"),
     "WebP": encoded(OPAQUE, "WEBP"),
 }
 
@@ -121,8 +121,10 @@ def test_only_the_first_image_is_passed_to_the_decoder(monkeypatch):
 
 def test_gif_covers_its_whole_screen():
     file = encoded(PALETTE, "GIF")
-    place = file.index(b"\x2c\0\0\0\0")
-    moved = file[:6] + struct.pack("<HH", 70, 60) + file[10 : place + 1] + struct.pack("<HH", 5, 9) + file[place + 5 :]
+    offset = file.index(b"\x2c\0\0\0\0")
+    moved = (
+        file[:6] + struct.pack("<HH", 70, 60) + file[10 : offset + 1] + struct.pack("<HH", 5, 9) + file[offset + 5 :]
+    )
     expected = np.full((60, 70, 3), 255)
     expected[9:46, 5:58] = PALETTE.convert("RGB")
     assert np.array_equal(decoder.read(moved), expected)
@@ -133,10 +135,10 @@ LENGTHS = [[0], [255] * 300 + [0], [254] * 3000 + [9, 0], [1] * 30_000 + [0], [1
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=range(len(LENGTHS)))
 def test_chain_end(lengths):
-    """Also those that the end of the file cuts off."""
+    """Also of chains that the end of the file cuts off."""
     chain = b"".join(bytes([length]) + b"\1" * length for length in lengths)
-    behind = b"behind" if 0 in lengths else b""
-    data = tf.io.decode_raw(b"before" + chain + behind, tf.uint8)
+    rest = b"rest" if 0 in lengths else b""
+    data = tf.io.decode_raw(b"before" + chain + rest, tf.uint8)
     end, left = gif.chain_end(data, tf.constant(6), tf.constant(100))
     assert end.numpy() == 6 + len(chain) and 90 <= left.numpy() < 100 + (not lengths)
     cut = data[: 6 + len(chain) // 2]
@@ -144,22 +146,22 @@ def test_chain_end(lengths):
 
 
 def gif_in_blocks(length, size):
-    """A GIF whose image is in `size` bytes of sub-blocks of a length."""
+    """-> a GIF whose image is in `size` bytes of sub-blocks of `length` bytes."""
     file = encoded(PALETTE, "GIF")
     start = file.index(b"\x2c\0\0\0\0") + gif.DESCRIPTOR + 1
     return file[:start] + (bytes([length]) + bytes(length)) * (size // (length + 1)) + b"\0;"
 
 
 def test_gif_with_tiny_blocks_is_decoded():
-    """Two bytes a sub-block, as no program writes it."""
+    """Two bytes per sub-block, which no program writes."""
     file = encoded(PALETTE, "GIF")
     start = file.index(b"\x2c\0\0\0\0") + gif.DESCRIPTOR + 1
-    data, place = b"", start
-    while file[place]:
-        data += file[place + 1 : place + 1 + file[place]]
-        place += 1 + file[place]
+    data, offset = b"", start
+    while file[offset]:
+        data += file[offset + 1 : offset + 1 + file[offset]]
+        offset += 1 + file[offset]
     split = b"".join(b"\1" + data[n : n + 1] for n in range(len(data)))
-    assert np.array_equal(decoder.read(file[:start] + split + file[place:]), decoder.read(file))
+    assert np.array_equal(decoder.read(file[:start] + split + file[offset:]), decoder.read(file))
 
 
 SMALL_BLOCKS = "is a GIF whose image, with those before it, is in too many small blocks"
@@ -190,7 +192,7 @@ def test_large_blocks_are_within_the_step_limit():
 
 
 def test_steps_are_limited_over_all_files(monkeypatch):
-    """A file has some of its own, so that many small files pass."""
+    """Each file adds some steps, so that many small files pass."""
     monkeypatch.setattr(gif, "MAX_STEPS", 20)
     usual, many = encoded(PALETTE, "GIF", comment=b"c", transparency=3), gif_in_blocks(1, 200_000)
     _, found = gif.first_images(tf.constant([usual] * 50 + [b"other", many] + [usual, b"other"]))
@@ -203,7 +205,7 @@ def test_steps_are_limited_over_all_files(monkeypatch):
 
 
 def test_total_pixels_are_limited():
-    """They are counted from the headers; the first row that is too much is named."""
+    """Pixels are counted from the headers; the error names the first row above the limit."""
     largest = encoded(Image.new("1", (5000, 5000)), "PNG")
     small = encoded(OPAQUE, "JPEG")
     sentence = r"image_bytes 10 brings the request to 250001961 pixels, more than the limit of 250000000: give fewer"
