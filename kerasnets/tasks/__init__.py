@@ -19,7 +19,7 @@ NAMES = (
 TASKS: dict[str, Facts] = {name: importlib.import_module(f"kerasnets.tasks.{name}.facts").FACTS for name in NAMES}
 
 
-def facts_of(name: str) -> Facts:
+def get_facts(name: str) -> Facts:
     """Return the facts of a task. Raises: RequestError for an unknown name."""
     return TASKS[choose("task", name, TASKS)]
 

@@ -39,7 +39,7 @@ class Task(Protocol):
     facts: Facts
     config: Config
     directory: Path | None
-    best: str
+    best_metric: str
     best_is: Literal["lowest", "highest"]
 
     def __init__(self, config: Config, directory: Path | None = None) -> None:
@@ -120,12 +120,12 @@ class Task(Protocol):
 
         return load_temperature(self.directory)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits float32 [N, V] and labels int [N] of the validation split, batch by batch, to fit a temperature
         (see `kerasnets.calibration`)."""
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> Metrics:
         """-> all metrics on a split, computed with the signatures of a model or of a SavedModel.
 
@@ -148,7 +148,7 @@ class Task(Protocol):
         """-> the module that owns the signatures' lookup tables, which a SavedModel must reference; None if none."""
         return None
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         """-> the network as a function of arrays, for formats without strings."""
 
     @property
@@ -163,5 +163,5 @@ class Task(Protocol):
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> for each signature a batch of inputs, built from the examples."""
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """-> the line that `kerasnets.predict` prints for one input: a text or a path."""

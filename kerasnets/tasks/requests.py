@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 # Bounds of a request's memory and time, checked before any computation.
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 MOST_BYTES = 1_000_000  # of all texts of an input
 MOST_NUMBERS = 10_000_000  # elements of an output whose row size depends on the model
 FEWEST_ROWS = 64  # always allowed, whatever the row size: a batch size that servers use
@@ -32,10 +32,10 @@ def require_none(faults: tf.Tensor, name: str) -> tf.Operation:
 
 def rows_of(numbers: int, most: int = MOST_NUMBERS) -> int:
     """-> maximum rows of a request if a row has `numbers` elements and all rows together may have `most`."""
-    return min(MOST_ROWS, max(FEWEST_ROWS, most // numbers))
+    return min(MAX_ROWS, max(FEWEST_ROWS, most // numbers))
 
 
-def require_rows(values: tf.Tensor, name: str, most: int = MOST_ROWS) -> tf.Tensor:
+def require_rows(values: tf.Tensor, name: str, most: int = MAX_ROWS) -> tf.Tensor:
     """-> values [B, ...]; fails unless B is in 1..`most`."""
     rows = tf.shape(values)[0]
     many = [f"{name} has ", tf.strings.as_string(rows), f" rows, more than the limit of {most:,}; give fewer at a time"]
@@ -71,7 +71,7 @@ def require_utf8(text: tf.Tensor) -> tf.Tensor:
         return tf.identity(text)
 
 
-def require_text(text: tf.Tensor, name: str, most: int, rows: int = MOST_ROWS, blank: bool = False) -> tf.Tensor:
+def require_text(text: tf.Tensor, name: str, most: int, rows: int = MAX_ROWS, blank: bool = False) -> tf.Tensor:
     """text string [B] -> text without byte order marks; fails unless it has at most `rows` rows, each UTF-8, at most
     `most` bytes long and not empty. `blank`: allow rows of white space alone."""
     text = require_utf8(require_bytes(require_rows(text, name, rows), name, most))

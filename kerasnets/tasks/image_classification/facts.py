@@ -60,7 +60,7 @@ FACTS = Facts(
     unit="images",
     bundled=("digits",),
     own_data="folder:",
-    most_measured=5_000,
+    evaluation_limit=5_000,
     intended_use="Tells which of {classes} known classes a picture shows, with a probability of each.",
     limits="A picture of none of the classes gets one of them all the same. The whole picture is brought to {shape}; "
     "what is small in it is lost. A request has at most {rows:,} pictures.",

@@ -19,7 +19,7 @@ from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.image_classification import pictures
-from kerasnets.tasks.image_classification.arrays import picture_and_name_to_logits, picture_to_logits
+from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
 from kerasnets.tasks.image_classification.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.image_classification.facts import FACTS, ImageClassification
 from kerasnets.tasks.image_classification.spelling import Spelling
@@ -36,7 +36,7 @@ class ImageClassificationTask(Task):
     """Images [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
 
     facts = FACTS
-    best = "accuracy"
+    best_metric = "accuracy"
     best_is = "highest"
     config: ImageClassification
 
@@ -136,7 +136,7 @@ class ImageClassificationTask(Task):
             losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, classes] and labels [N] of the validation images, batch by batch."""
         pixels, labels = self.data.validation
         for start in range(0, len(labels), EVALUATION_BATCH):
@@ -165,11 +165,11 @@ class ImageClassificationTask(Task):
         )
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: true class, columns:
         predicted class) and each class's recall."""
-        pixels, labels = getattr(self.data.first(most), split)
+        pixels, labels = getattr(self.data.first(limit), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
         answers = probabilities.argmax(axis=-1)
         confusion = np.zeros((len(self.classes), len(self.classes)), int)
@@ -218,8 +218,8 @@ class ImageClassificationTask(Task):
 
         return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
-        to_arrays = picture_and_name_to_logits if self.spells else picture_to_logits
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
+        to_arrays = image_and_name_to_logits if self.spells else image_to_logits
         return to_arrays(model, self.shape, self.config.model.recurrent)
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -254,15 +254,15 @@ class ImageClassificationTask(Task):
             "explain": {"image_bytes": files},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """The path of an image -> its best classes."""
         try:
-            data = Path(given).read_bytes()
+            data = Path(value).read_bytes()
         except OSError as error:
-            raise RequestError(f"{given} cannot be read ({error.strerror}); give the path of a picture.") from None
+            raise RequestError(f"{value} cannot be read ({error.strerror}); give the path of a picture.") from None
         answer = signatures["serving_default"](image_bytes=tf.constant([data]))
         best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
-        return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+        return f"{value}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
 
 
 def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:

@@ -28,7 +28,7 @@ class TextGeneration(Config):
 
     def check(self) -> None:
         super().check()
-        check_counts(**self.named("sequence_length", "max_length"))
+        check_counts(**self.values("sequence_length", "max_length"))
 
 
 def make(config: TextGeneration, directory: Path | None = None) -> Task:
@@ -51,7 +51,7 @@ FACTS = Facts(
     unit="characters",
     bundled=("pydocs",),
     own_data="file:",
-    most_measured=100_000,
+    evaluation_limit=100_000,
     intended_use="Continues a text in the manner of the one it was trained on, to play with and to learn from.",
     limits="The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; characters "
     "that the training text did not have are left out of a prompt. A request has at most {rows:,} prompts, {bytes:,} "

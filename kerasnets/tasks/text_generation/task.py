@@ -34,7 +34,7 @@ class TextGenerationTask(Task):
     """A plain text; `CharLSTM`, trained by truncated back-propagation with carried states; nats per character."""
 
     facts = FACTS
-    best = "loss"
+    best_metric = "loss"
     best_is = "lowest"
     config: TextGeneration
 
@@ -110,7 +110,7 @@ class TextGenerationTask(Task):
         """-> `score` of the model."""
         return tf.function(functools.partial(score, model), reduce_retracing=True)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V - 1] and target characters [N] of the validation text, read as in `validate`, window by
         window. Id 0, the unknown character, is left out because it is never generated."""
         ids = self.vocabulary.encode_python(self.data.validation)
@@ -126,12 +126,12 @@ class TextGenerationTask(Task):
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> loss (nats per character) and bits_per_character of one pass over the split with carried state, which need
         `model`; window_loss, over windows of 256 characters that each start from a zero state, from the calibrated
         probabilities of `explain`."""
-        data = self.data.first(most)
+        data = self.data.first(limit)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
         metrics = {} if model is None else per_character(self._score(model, ids, rows=1))
@@ -158,7 +158,7 @@ class TextGenerationTask(Task):
     def tables(self) -> CharacterVocabulary:
         return self.vocabulary
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         return text_to_logits(model)
 
     @property
@@ -209,9 +209,9 @@ class TextGenerationTask(Task):
             "explain": {"text": prompts},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """A prompt -> the prompt with its continuation."""
-        return given + signatures["serving_default"](prompt=tf.constant([given.encode()]))["text"][0].numpy().decode()
+        return value + signatures["serving_default"](prompt=tf.constant([value.encode()]))["text"][0].numpy().decode()
 
 
 def places(ids: np.ndarray) -> int:

@@ -30,7 +30,7 @@ class Translation(Config):
 
     def check(self) -> None:
         super().check()
-        check_counts(**self.named("vocabulary_size", "max_length"))
+        check_counts(**self.values("vocabulary_size", "max_length"))
 
 
 def make(config: Translation, directory: Path | None = None) -> Task:
@@ -53,7 +53,7 @@ FACTS = Facts(
     unit="pairs",
     bundled=("cldr",),
     own_data="file:",
-    most_measured=5_000,
+    evaluation_limit=5_000,
     intended_use="Translates single sentences from {source} to {target}, of the kind that it was trained on.",
     limits="A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs did not "
     "hold is translated badly, and there is no warning but a low score. A request has at most {rows:,} sentences, "

@@ -22,7 +22,7 @@ from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
-from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS
+from kerasnets.tasks.requests import MAX_ROWS, MOST_BYTES
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.translator import SEARCHED, Translator, most_bytes
@@ -36,7 +36,7 @@ class TranslationTask(Task):
     """Pairs of sentences; one subword vocabulary for both languages; BLEU and chrF."""
 
     facts = FACTS
-    best = "loss"
+    best_metric = "loss"
     best_is = "lowest"
     config: Translation
 
@@ -155,7 +155,7 @@ class TranslationTask(Task):
         """-> summed loss and weight of a batch."""
         return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V] and target subwords [N] of the validation pairs, batch by batch."""
         for n in range(self._validation.steps_per_epoch):
             batch = self._validation.batch(n)
@@ -172,13 +172,13 @@ class TranslationTask(Task):
         )
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> bleu and chrf (sacreBLEU) of the greedy translations of `serving_default`; beam_bleu and beam_chrf of the
         best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
-        sources, references = getattr(self.data.first(most), split)
+        sources, references = getattr(self.data.first(limit), split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
         taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
@@ -220,13 +220,13 @@ class TranslationTask(Task):
     def tables(self) -> SubwordVocabulary:
         return self.vocabulary
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         options = self.config.model
-        return pair_to_logits(model, options.recurrent, options.longest(self.config.max_length))
+        return pair_to_logits(model, options.recurrent, options.sequence_limit(self.config.max_length))
 
     @property
     def card_values(self) -> dict[str, Any]:
-        return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
+        return {"rows": MAX_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
 
     def examples(self) -> list[dict[str, Any]]:
         """-> test sentences, spread over the split."""
@@ -247,9 +247,9 @@ class TranslationTask(Task):
             "explain": {"text": text},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """A sentence -> its translation."""
-        return signatures["serving_default"](text=tf.constant([given.encode()]))["translation"][0].numpy().decode()
+        return signatures["serving_default"](text=tf.constant([value.encode()]))["translation"][0].numpy().decode()
 
 
 def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:

@@ -370,7 +370,7 @@ def test_any_request_is_answered_or_refused(call, prompt, state, **given):
 
 def test_held_out_gives_the_loss_of_the_validation(opened):
     total, count = 0.0, 0
-    for logits, labels in opened.task.held_out(opened.model):
+    for logits, labels in opened.task.validation_logits(opened.model):
         assert logits.shape == (len(labels), opened.task.vocabulary.size - 1)
         total -= float(tf.reduce_sum(tf.gather(tf.nn.log_softmax(logits), labels, batch_dims=1)))
         count += len(labels)
