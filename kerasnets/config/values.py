@@ -57,23 +57,25 @@ def to_dict(config: Options) -> dict[str, Any]:
     }
 
 
-def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
+def from_dict(cls: type[C], values: dict[str, Any], prefix: str = "") -> C:
     """-> a dataclass with these values. Raises: RequestError for an unknown key or a value of another type."""
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise RequestError(f"there is no option {where}{key}; known are {', '.join(where + k for k in hints)}.")
-    return cls(**{key: convert(hints[key], value, where + key) for key, value in values.items()})
+            raise RequestError(
+                f"there is no option {prefix}{key}; choose one of {', '.join(prefix + k for k in hints)}."
+            )
+    return cls(**{key: convert(hints[key], value, prefix + key) for key, value in values.items()})
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
-    """-> value converted to the type `hint`, only where nothing is lost (a list to a tuple, an int to a float)."""
+    """-> value converted to the type `hint`, without loss: a list to a tuple, an int to a float."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if name == "model":
         check(isinstance(value, dict), name, value, "a table")
-        known = network_options(hint)
-        chosen = choose(name, value.get("kind", next(iter(known))), known)
-        return from_dict(known[chosen], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
+        networks = network_options(hint)
+        kind = choose(name, value.get("kind", next(iter(networks))), networks)
+        return from_dict(networks[kind], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         check(isinstance(value, dict), name, value, "a table")
         return from_dict(hint, value, f"{name}.")

@@ -1,6 +1,6 @@
-"""The uses of the networks: each folder joins data, model, loss, metrics, signatures and facts of one.
+"""The tasks: each folder combines the data, networks, loss, metrics, signatures and facts of one task.
 
-A task is known by its line in `NAMES`; all else is read from `facts.py` in its folder, without TensorFlow.
+A task is registered by its line in `NAMES`; the rest is read from `facts.py` in its folder, without TensorFlow.
 """
 
 import importlib
@@ -25,5 +25,5 @@ def get_facts(name: str) -> Facts:
 
 
 def make_task(name: str, config: Config, directory: Path | None = None) -> Task:
-    """-> the task; with the vocabulary or the classes that a run or an export left in `directory`, if it is given."""
+    """-> the task; if `directory` is given, with the vocabulary or the classes that a run or an export saved there."""
     return TASKS[name].make(config, directory)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerasnets.images import decoder, gif
-from kerasnets.tasks.image_classification import pictures
+from kerasnets.tasks.image_classification import image_files
 
 DRAW = np.random.default_rng(0)
 OPAQUE = Image.fromarray(DRAW.integers(0, 256, (37, 53, 3), np.uint8))
@@ -80,7 +80,7 @@ def test_opaque_images_are_as_tensorflow_decodes_them(name):
 def test_training_sees_what_a_server_sees():
     """Of every kind of file; images that are not resized are the same to the bit."""
     files = [*TRANSPARENT.values(), *OPAQUE_FILES.values()]
-    served = pictures.decode(tf.constant(files), 37, 53, "image_bytes").numpy()
+    served = image_files.decode(tf.constant(files), 37, 53, "image_bytes").numpy()
     assert np.array_equal(served, [decoder.read(file) for file in files])
 
 
@@ -206,7 +206,7 @@ def test_the_pixels_of_all_files_are_bounded():
     small = encoded(OPAQUE, "JPEG")
     sentence = r"image_bytes 10 brings the request to 250001961 pixels, more than the limit of 250000000: give fewer"
     with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
-        pictures.decode(tf.constant([largest, small, *[largest] * 9, b"no image"]), 8, 8, "image_bytes")
+        image_files.decode(tf.constant([largest, small, *[largest] * 9, b"no image"]), 8, 8, "image_bytes")
     with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes 1 is no PNG"):
-        pictures.decode(tf.constant([small, b"no image", *[largest] * 11]), 8, 8, "image_bytes")
-    assert pictures.decode(tf.constant([largest] * 10), 8, 8, "image_bytes").shape == (10, 8, 8, 3)
+        image_files.decode(tf.constant([small, b"no image", *[largest] * 11]), 8, 8, "image_bytes")
+    assert image_files.decode(tf.constant([largest] * 10), 8, 8, "image_bytes").shape == (10, 8, 8, 3)
