@@ -32,7 +32,7 @@ class Task(Protocol):
     Attributes:
         facts: description that needs neither data nor TensorFlow.
         config: its configuration, a `facts.config`.
-        directory: of a run or of an export's extra files, with the vocabulary or the classes; None: nothing is trained.
+        directory: that of a run or of an export's extra files, with the vocabulary or the classes; None: untrained.
         best: name of the validation metric that selects the best weights, by its lowest or highest value (`best_is`).
     """
 
@@ -63,11 +63,11 @@ class Task(Protocol):
 
     @property
     def reading(self) -> Reading:
-        """Report of the data read and left out; `str` formats it as a sentence."""
+        """Counts of the data that were read and left out; `str` formats them as a sentence."""
         return self.data.reading
 
     def split_sizes(self) -> dict[str, Any]:
-        """-> the number of used examples of each split, their source, and what was read and left out."""
+        """-> the number of used examples of each split, their source, and the counts of data read and left out."""
         from kerasnets.data.splits import SPLITS, describe
 
         return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.reading)
@@ -129,7 +129,7 @@ class Task(Protocol):
     ) -> Metrics:
         """-> all metrics on a split, computed with the signatures of a model or of a SavedModel.
 
-        Args: model: None for a SavedModel; most: use only this many units from the start of the split; None: all.
+        Args: model: None for a SavedModel; limit: use only this many units from the start of the split; None: all.
         """
 
     # Export.
@@ -164,4 +164,4 @@ class Task(Protocol):
         """-> for each signature a batch of inputs, built from the examples."""
 
     def predict(self, signatures: Signatures, value: str) -> str:
-        """-> the line that `kerasnets.predict` prints for one input: a text or a path."""
+        """-> the line that `kerasnets.predict` prints for one input, a text or a path."""

@@ -110,7 +110,7 @@ def text_requests(loaded):
     length, limit = loaded.task.config.max_length, text_signatures.MAX_CHARACTERS
     state = np.zeros((1, loaded.signatures["stream"].structured_input_signature[1]["state"].shape[1]), np.float32)
     default = min(200, length)
-    too_long = "rows of up to .* characters to write, together more than"
+    too_long = "rows of up to .* characters to generate, together more than"
     rejected = [
         (["a"] * (ROWS + 1), "rows, more than"),
         (["a"] * 9 + ["a" * (text_signatures.MAX_PROMPT_BYTES + 1)], "prompt 9 is 100001 bytes long"),
