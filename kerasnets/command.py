@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from kerasnets.checks import RequestError
 from kerasnets.config.run import Config
-from kerasnets.config.values import flat
+from kerasnets.config.values import flatten
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -180,7 +180,7 @@ class Options:
         self.config = config
         self.parser.add_class_arguments(type(config), as_group=True, skip={"model"})
         self.parser.add_class_arguments(type(config.model), "model", as_group=True)
-        self.parser.set_defaults(flat(config))
+        self.parser.set_defaults(flatten(config))
         for action in self.parser._actions:
             if (
                 action.metavar == "CONFIG"

@@ -9,7 +9,7 @@ from kerasnets.command import Options, run, start_tensorflow
 from kerasnets.config.run import Config
 from kerasnets.run import config_file
 from kerasnets.run.files import CONFIG, check_json
-from kerasnets.tasks import TASKS, facts_of, make_task
+from kerasnets.tasks import TASKS, get_facts, make_task
 from kerasnets.tasks.presets import load_preset, presets
 
 DESCRIPTION = """Prints a row for each layer of a network: output shape, parameters, multiply-adds for one example
@@ -43,7 +43,7 @@ def describe(network: str, length: int = 1, image_size: int | None = None) -> An
         task_name, _, config = config_file.load(directory / CONFIG)
         if image_size is not None:
             raise RequestError(f"image_size is {image_size}; it is for presets, but {network} is a run directory.")
-        check_json(directory, [facts_of(task_name).vocabulary_file])
+        check_json(directory, [get_facts(task_name).vocabulary_file])
     else:
         task_name, preset = find_preset(network)
         config = load_preset(task_name, preset)

@@ -19,7 +19,7 @@ from kerasnets.run import examples as example_file
 from kerasnets.run.files import CONFIG, EXAMPLES, MODEL, RESULTS, check_json, check_model, load_model
 from kerasnets.saved_model import artifacts, deployment
 from kerasnets.saved_model import model_card as card
-from kerasnets.tasks import Task, facts_of, make_task
+from kerasnets.tasks import Task, get_facts, make_task
 from kerasnets.verify import table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def export(
     task_name, _, config = config_file.load(run_dir / CONFIG)
     if not (run_dir / MODEL).exists():
         raise RequestError(f"{run_dir} has no model yet; train at least one epoch of it.")
-    check_json(run_dir, (facts_of(task_name).vocabulary_file, EXAMPLES), RESULTS)
+    check_json(run_dir, (get_facts(task_name).vocabulary_file, EXAMPLES), RESULTS)
     check_model(run_dir / MODEL)
     name = name or task_name
     if not re.fullmatch(r"\w[\w.-]*", name):
@@ -145,7 +145,7 @@ def write(
         from kerasnets.saved_model.formats import write_all
 
         with compressed.rounded_weights() as rounded_model:
-            format_results = write_all(task.arrays(rounded_model), formats, path / EXTRA)
+            format_results = write_all(task.array_network(rounded_model), formats, path / EXTRA)
     signatures = recording.signature_table(path)
     contents = card.make(task, model.count_params(), run_dir, signatures, requests, report, weights, format_results)
     card.write(path / EXTRA, contents)

@@ -10,7 +10,7 @@ from kerasnets.command import start_tensorflow
 from kerasnets.config.run import Config
 from kerasnets.run import config_file
 from kerasnets.run.files import CONFIG, MODEL, check_json, check_model, load_model
-from kerasnets.tasks import Task, facts_of, make_task
+from kerasnets.tasks import Task, get_facts, make_task
 from kerasnets.tasks.protocol import Signatures
 
 
@@ -39,7 +39,7 @@ def read_config(path: Path) -> tuple[str, str, Config]:
         raise RequestError(f"{path} is neither a SavedModel nor a run directory with a trained model.")
     directory = config_directory(path)
     task_name, preset, config = config_file.load(directory / CONFIG)
-    check_json(directory, [facts_of(task_name).vocabulary_file])
+    check_json(directory, [get_facts(task_name).vocabulary_file])
     if not is_saved_model(path):
         check_model(path / MODEL)
     return task_name, preset, config

@@ -54,7 +54,7 @@ def predict(path: Path, inputs: Iterable[str]) -> Iterator[str | RequestError]:
     for line in inputs:
         text = line.removeprefix("\ufeff")  # a byte order mark
         try:
-            yield loaded.task.answer(loaded.signatures, text)
+            yield loaded.task.predict(loaded.signatures, text)
         except tf.errors.InvalidArgumentError as error:
             yield RequestError(f"({excerpt(text)}) is rejected: {reason(error.message)}")
         except UnicodeEncodeError:

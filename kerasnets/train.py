@@ -20,7 +20,7 @@ from kerasnets.run import config_file, lock
 from kerasnets.run.examples import request_body
 from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
 from kerasnets.run.resume import RESUMABLE, apply_overrides, check_resumable, parse_overrides
-from kerasnets.tasks import TASKS, Task, facts_of
+from kerasnets.tasks import TASKS, Task, get_facts
 from kerasnets.tasks.presets import load_preset, presets
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     if task_name is None:
         return print_overview(arguments)
     preset, _ = pop_option(arguments, "--preset")
-    facts, defaults = facts_of(task_name), load_preset(task_name, preset)
+    facts, defaults = get_facts(task_name), load_preset(task_name, preset)
     kind, arguments = pop_option(arguments, "--model")
     networks = facts.networks
     infix = ""  # in the name of the run directory
@@ -181,7 +181,7 @@ def prepare(
 
     run_exists = (run_dir / CONFIG).exists()
     if run_exists:
-        check_json(run_dir, (facts_of(task_name).vocabulary_file, EXAMPLES))
+        check_json(run_dir, (get_facts(task_name).vocabulary_file, EXAMPLES))
     task = make_task(task_name, config, run_dir if run_exists else None)
     if run_exists:
         fingerprint.check_unchanged(run_dir, task)

@@ -41,11 +41,11 @@ for task, *options in (
     loaded = open_model(run)
     requests = loaded.task.requests(load(run / "examples.json"))
     save(loaded.task, CompressedModel(loaded.model, "float32"), requests, runs / f"{task}-saved")
-    network = loaded.task.arrays(loaded.model)
+    network = loaded.task.array_network(loaded.model)
     network.call(*random_inputs(network, network.inputs, 2, 48).values())
     facts = loaded.task.facts
     scores[f"{task} card"] = facts.limits.format_map(sentence_values(loaded.task))
-scores["prediction"] = loaded.task.answer(loaded.signatures, "am dritten Mai")
+scores["prediction"] = loaded.task.predict(loaded.signatures, "am dritten Mai")
 describe.main(["language/quick"])
 print(json.dumps(scores))
 """

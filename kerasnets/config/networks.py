@@ -66,7 +66,7 @@ class TranslationOptions(NetworkOptions):
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         raise NotImplementedError
 
-    def longest(self, max_length: int) -> int | None:
+    def sequence_limit(self, max_length: int) -> int | None:
         """-> the network's maximum sequence length for sentences of `max_length` subwords; None: unlimited."""
         return None
 
@@ -102,9 +102,9 @@ class ConvNetOptions(ImageOptions):
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
         check(min(self.hidden, default=1) > 0, "model.hidden", self.hidden, "a list of 1 or more each")
-        check_counts(**self.named("kernel_size", "widen"))
+        check_counts(**self.values("kernel_size", "widen"))
         check(self.residual_blocks >= 0, "model.residual_blocks", self.residual_blocks, "0 or more")
-        check_fractions(**self.named("dropout"))
+        check_fractions(**self.values("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import ConvNet
@@ -129,8 +129,8 @@ class SequenceClassifierOptions(ImageOptions):
     """Dropout rate of each LSTM's output."""
 
     def check(self) -> None:
-        check_counts(**self.named("units", "num_layers"))
-        check_fractions(**self.named("dropout"))
+        check_counts(**self.values("units", "num_layers"))
+        check_fractions(**self.values("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import PixelRows, SequenceClassifier
@@ -164,9 +164,9 @@ class SequenceGeneratorOptions(ImageOptions):
         check(
             len(self.filters) > 0 and min(self.filters) > 0, "model.filters", self.filters, "a list of 1 or more each"
         )
-        check_counts(**self.named("units", "num_layers"))
+        check_counts(**self.values("units", "num_layers"))
         check(self.width >= 2, "model.width", self.width, "2 or more")
-        check_fractions(**self.named("dropout"))
+        check_fractions(**self.values("dropout"))
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         from kerasnets.models import ConvNet, SequenceGenerator
@@ -196,8 +196,8 @@ class CharLSTMOptions(NetworkOptions):
     """Whether the output layer shares the embedding's weights; width and units must then be equal."""
 
     def check(self) -> None:
-        check_counts(**self.named("width", "units", "num_layers"))
-        check_fractions(**self.named("dropout"))
+        check_counts(**self.values("width", "units", "num_layers"))
+        check_fractions(**self.values("dropout"))
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
@@ -228,9 +228,9 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     """Dropout rate of the embeddings and of each LSTM's output."""
 
     def check(self) -> None:
-        check_counts(**self.named("width", "units", "num_layers"))
+        check_counts(**self.values("width", "units", "num_layers"))
         check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
-        check_fractions(**self.named("dropout"))
+        check_fractions(**self.values("dropout"))
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Seq2SeqLSTM
@@ -264,8 +264,8 @@ class TransformerOptions(TranslationOptions):
     """Positional encoding: sinusoids as in the paper, a learned table, or rotary (RoPE), in queries and keys."""
 
     def check(self) -> None:
-        check_counts(**self.named("width", "num_heads", "hidden_units", "num_blocks"))
-        check_fractions(**self.named("dropout"))
+        check_counts(**self.values("width", "num_heads", "hidden_units", "num_blocks"))
+        check_fractions(**self.values("dropout"))
         multiple = f"multiple of model.num_heads, which is {self.num_heads}"
         check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
         each = self.width // self.num_heads
@@ -274,9 +274,9 @@ class TransformerOptions(TranslationOptions):
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Transformer
 
-        model = Transformer(vocabulary_size, **vars(self), max_length=self.longest(max_length))
+        model = Transformer(vocabulary_size, **vars(self), max_length=self.sequence_limit(max_length))
         model.build({"source": (None, None), "target": (None, None)})
         return model
 
-    def longest(self, max_length: int) -> int | None:
+    def sequence_limit(self, max_length: int) -> int | None:
         return max_length + 1 if self.positions == "learned" else None  # with the start or the end token

@@ -40,10 +40,10 @@ class Training(Options):
     """Share of the target probability spread over all classes (Szegedy et al. 2016)."""
 
     def check(self) -> None:
-        check_counts(**self.named("epochs", "batch_size"))
-        for name, value in self.named("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
+        check_counts(**self.values("epochs", "batch_size"))
+        for name, value in self.values("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
             check(value >= 0, name, value, "0 or more")
-        check_fractions(**self.named("beta_2", "label_smoothing"))
+        check_fractions(**self.values("beta_2", "label_smoothing"))
 
 
 @dataclass(frozen=True)

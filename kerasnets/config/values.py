@@ -34,12 +34,12 @@ class Options:
     def check(self) -> None:
         """Raises: ValueError if a value is not allowed or values are incompatible."""
 
-    def named(self, *names: str) -> dict[str, Any]:
+    def values(self, *names: str) -> dict[str, Any]:
         """-> the values of these fields by their full names: {"training.epochs": 10, ...}."""
         return {self.prefix + name: getattr(self, name) for name in names}
 
 
-def kinds(hint: Any) -> dict[str, Any]:
+def network_options(hint: Any) -> dict[str, Any]:
     """The type of a network field -> the networks that it allows, by name; the first is the default."""
     return {cls.kind: cls for cls in typing.get_args(hint) or (hint,)}
 
@@ -57,23 +57,25 @@ def to_dict(config: Options) -> dict[str, Any]:
     }
 
 
-def from_dict(cls: type[C], values: dict[str, Any], where: str = "") -> C:
+def from_dict(cls: type[C], values: dict[str, Any], prefix: str = "") -> C:
     """-> a dataclass with these values. Raises: RequestError for an unknown key or a value of another type."""
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise RequestError(f"there is no option {where}{key}; known are {', '.join(where + k for k in hints)}.")
-    return cls(**{key: typed(hints[key], value, where + key) for key, value in values.items()})
+            raise RequestError(
+                f"there is no option {prefix}{key}; choose one of {', '.join(prefix + k for k in hints)}."
+            )
+    return cls(**{key: convert(hints[key], value, prefix + key) for key, value in values.items()})
 
 
-def typed(hint: Any, value: Any, name: str) -> Any:
-    """-> value converted to the type `hint`, only where nothing is lost (a list to a tuple, an int to a float)."""
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """-> value converted to the type `hint`, without loss: a list to a tuple, an int to a float."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if name == "model":
         check(isinstance(value, dict), name, value, "a table")
-        known = kinds(hint)
-        chosen = choose(name, value.get("kind", next(iter(known))), known)
-        return from_dict(known[chosen], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
+        networks = network_options(hint)
+        kind = choose(name, value.get("kind", next(iter(networks))), networks)
+        return from_dict(networks[kind], {k: v for k, v in value.items() if k != "kind"}, f"{name}.")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         check(isinstance(value, dict), name, value, "a table")
         return from_dict(hint, value, f"{name}.")
@@ -82,19 +84,19 @@ def typed(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin is tuple:
         check(isinstance(value, list | tuple), name, value, "a list")
-        return tuple(typed(arguments[0], item, name) for item in value)
+        return tuple(convert(arguments[0], item, name) for item in value)
     if origin is types.UnionType:
-        return value if value is None else typed(arguments[0], value, name)
+        return value if value is None else convert(arguments[0], value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     check(type(value) is hint, name, value, f"of type {hint.__name__}")
     return value
 
 
-def flat(config: Options, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Options, prefix: str = "") -> dict[str, Any]:
     """Nested dataclasses -> {"model.units": 256, ...}."""
     values: dict[str, Any] = {}
     for name, value in vars(config).items():
         nested = isinstance(value, Options)
-        values |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+        values |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return values

@@ -9,7 +9,7 @@ from kerasnets.checks import RequestError
 from kerasnets.config.run import Config
 from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.files import write
-from kerasnets.tasks import facts_of
+from kerasnets.tasks import get_facts
 
 
 def save(path: Path, task_name: str, preset: str, config: Config) -> None:
@@ -26,7 +26,7 @@ def load(path: Path) -> tuple[str, str, Config]:
         raise RequestError(f"{path.parent} has no config.toml: give the directory of a training run.") from None
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not the configuration of a run ({error}).") from None
-    facts = facts_of(task_name)
+    facts = get_facts(task_name)
     # The network's table is the last one: defaults must not replace a part that is cut off.
     if not {"training", "model"} <= values.keys() or not text.endswith("\n"):
         raise RequestError(f"{path} is cut off; put it back from a copy, or train again with another --run-dir.")

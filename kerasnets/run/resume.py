@@ -7,7 +7,7 @@ from typing import Any
 
 from kerasnets.checks import RequestError, choose
 from kerasnets.config.run import Config, Training
-from kerasnets.config.values import flat, from_dict, to_dict
+from kerasnets.config.values import flatten, from_dict, to_dict
 from kerasnets.run import config_file, lock
 from kerasnets.run.files import (
     CONFIG,
@@ -72,7 +72,7 @@ def check_resumable(
     if saved_config.model.kind != config.model.kind:
         change = f"model was {saved_config.model.kind!r} and is now {config.model.kind!r}"
         raise RequestError(f"{run_dir} holds a run with other options ({change}); give another --run-dir.")
-    old, new = flat(saved_config), flat(config)
+    old, new = flatten(saved_config), flatten(config)
     changes = {name: [old[name], new[name]] for name in new if old[name] != new[name] and name != "data_dir"}
     require_unchanged(run_dir, {name: change for name, change in changes.items() if name not in resume_with})
     metrics = read_json(run_dir / METRICS) if (run_dir / METRICS).exists() else None

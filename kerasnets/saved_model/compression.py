@@ -130,17 +130,17 @@ def quality(task: Task, compressed: CompressedModel) -> dict[str, Any]:
         class, a character, a subword) whose logits were compared; largest_logit_difference; same_prediction: share of
         predictions with the same argmax. If the data cannot be read: not_measured, a sentence.
     """
-    most = task.facts.most_measured
+    limit = task.facts.evaluation_limit
     # One graph for both: it reads the variables at each call.
     signatures = task.signatures(compressed.model)
     try:
-        before = task.evaluate(signatures, "validation", compressed.model, most)
+        before = task.evaluate(signatures, "validation", compressed.model, limit)
     except DataError as error:
         return {"not_measured": str(error)}
     with compressed.rounded_weights() as model:
-        after = task.evaluate(signatures, "validation", model, most)
+        after = task.evaluate(signatures, "validation", model, limit)
     return {
-        "split": f"validation, its first {most:,} {task.facts.unit}",
+        "split": f"validation, its first {limit:,} {task.facts.unit}",
         "before": scores(before),
         "after": scores(after),
     } | compare(task, compressed)
@@ -154,9 +154,9 @@ def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def compare(task: Task, compressed: CompressedModel) -> dict[str, Any]:
     """-> the differences between the logits of held-out examples."""
-    rounded_batches = task.held_out(compressed.model)
+    rounded_batches = task.validation_logits(compressed.model)
     predictions, same, largest = 0, 0, 0.0
-    for logits, _ in task.held_out(compressed.model):
+    for logits, _ in task.validation_logits(compressed.model):
         with compressed.rounded_weights():
             rounded_logits, _ = next(rounded_batches)
         predictions += len(logits)

@@ -1,6 +1,6 @@
-"""The uses of the networks: each folder joins data, model, loss, metrics, signatures and facts of one.
+"""The tasks: each folder combines the data, networks, loss, metrics, signatures and facts of one task.
 
-A task is known by its line in `NAMES`; all else is read from `facts.py` in its folder, without TensorFlow.
+A task is registered by its line in `NAMES`; the rest is read from `facts.py` in its folder, without TensorFlow.
 """
 
 import importlib
@@ -19,11 +19,11 @@ NAMES = (
 TASKS: dict[str, Facts] = {name: importlib.import_module(f"kerasnets.tasks.{name}.facts").FACTS for name in NAMES}
 
 
-def facts_of(name: str) -> Facts:
+def get_facts(name: str) -> Facts:
     """Return the facts of a task. Raises: RequestError for an unknown name."""
     return TASKS[choose("task", name, TASKS)]
 
 
 def make_task(name: str, config: Config, directory: Path | None = None) -> Task:
-    """-> the task; with the vocabulary or the classes that a run or an export left in `directory`, if it is given."""
+    """-> the task; if `directory` is given, with the vocabulary or the classes that a run or an export saved there."""
     return TASKS[name].make(config, directory)

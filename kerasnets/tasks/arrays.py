@@ -16,7 +16,7 @@ class ArrayNetwork:
     Attributes:
         model: the network itself.
         call: takes the inputs as positional arguments; -> {"logits": ..., ...}.
-        inputs: name, shape and type of each; the batch size is free.
+        inputs: name, shape and type of each input; the batch size is free.
         recurrent: whether the network has a loop over time.
         vocabulary_size: exclusive upper bound of integer inputs.
         max_length: maximum sequence length; None: unlimited.

@@ -4,7 +4,7 @@ from kerasnets.data.splits import DataError
 from kerasnets.tasks import TASKS
 from kerasnets.tasks.facts import Facts
 
-FORMS = ("file:", "folder:")
+PREFIXES = ("file:", "folder:")
 
 
 def check_dataset(facts: Facts, dataset: str) -> None:
@@ -12,9 +12,9 @@ def check_dataset(facts: Facts, dataset: str) -> None:
     bundled, own = ", ".join(facts.bundled), facts.own_data
     for other in TASKS.values():
         if dataset in other.bundled and dataset not in facts.bundled:
-            raise DataError(f"{dataset!r} is for {other.name}: the bundled set for {facts.name} is {bundled}")
-    if dataset.startswith(FORMS) and not dataset.startswith(own):
-        form = dataset.partition(":")[0]
-        raise DataError(f"{form + ':'!r} is not for {facts.name}: your own data is given as {own}PATH")
+            raise DataError(f"{dataset!r} is for {other.name}; the bundled dataset for {facts.name} is {bundled}")
+    if dataset.startswith(PREFIXES) and not dataset.startswith(own):
+        prefix = dataset.partition(":")[0]
+        raise DataError(f"{prefix + ':'!r} is not for {facts.name}; give your own data as {own}PATH")
     if not dataset.removeprefix(own):
-        raise DataError(f"no data set given: name {bundled}, {own}PATH or a set of TensorFlow Datasets")
+        raise DataError(f"no dataset is named; it must be {bundled}, {own}PATH or a name in TensorFlow Datasets")

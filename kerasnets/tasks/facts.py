@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kerasnets.config.networks import NetworkOptions
 from kerasnets.config.run import Config
-from kerasnets.config.values import kinds
+from kerasnets.config.values import network_options
 
 if TYPE_CHECKING:
     from kerasnets.tasks.protocol import Task
@@ -30,7 +30,7 @@ class Facts:
         unit: unit in which splits are counted, in the plural.
         bundled: names of datasets that need no download.
         own_data: prefix of the path of a user's own data: "folder:" or "file:".
-        most_measured: number of units of the validation split that suffices to compare two sets of weights.
+        evaluation_limit: number of units of the validation split that suffices to compare two sets of weights.
         intended_use, limits: texts of the model card, with names of `Task.card_values` in braces.
         conditions: {metric: how it is measured}, for the model card.
     """
@@ -44,7 +44,7 @@ class Facts:
     unit: str
     bundled: tuple[str, ...]
     own_data: str
-    most_measured: int
+    evaluation_limit: int
     intended_use: str
     limits: str
     conditions: Mapping[str, str]
@@ -52,4 +52,4 @@ class Facts:
     @property
     def networks(self) -> dict[str, type[NetworkOptions]]:
         """-> the options of the networks that the task can train, by name; the first is the default."""
-        return kinds(typing.get_type_hints(self.config)["model"])
+        return network_options(typing.get_type_hints(self.config)["model"])

@@ -7,14 +7,14 @@ from typing import Any
 import keras
 
 
-def cached_per_model(make: Callable[[Any, keras.Model], Callable]) -> Callable[[Any, keras.Model], Callable]:
+def cached_per_model(build: Callable[[Any, keras.Model], Callable]) -> Callable[[Any, keras.Model], Callable]:
     """Decorate a task's method, model -> graph function: cache its result until it is called with another model."""
-    name = f"_kept_by_{make.__name__}"
+    attribute = f"_cached_{build.__name__}"
 
-    @functools.wraps(make)
-    def kept(task: Any, model: keras.Model) -> Callable:
-        if getattr(task, name, (None,))[0] is not model:
-            setattr(task, name, (model, make(task, model)))
-        return getattr(task, name)[1]
+    @functools.wraps(build)
+    def cached(task: Any, model: keras.Model) -> Callable:
+        if getattr(task, attribute, (None,))[0] is not model:
+            setattr(task, attribute, (model, build(task, model)))
+        return getattr(task, attribute)[1]
 
-    return kept
+    return cached

@@ -32,14 +32,14 @@ class Task(Protocol):
     Attributes:
         facts: description that needs neither data nor TensorFlow.
         config: its configuration, a `facts.config`.
-        directory: of a run or of an export's extra files, with the vocabulary or the classes; None: nothing is trained.
+        directory: that of a run or of an export's extra files, with the vocabulary or the classes; None: untrained.
         best: name of the validation metric that selects the best weights, by its lowest or highest value (`best_is`).
     """
 
     facts: Facts
     config: Config
     directory: Path | None
-    best: str
+    best_metric: str
     best_is: Literal["lowest", "highest"]
 
     def __init__(self, config: Config, directory: Path | None = None) -> None:
@@ -67,7 +67,7 @@ class Task(Protocol):
         return self.data.summary
 
     def split_sizes(self) -> dict[str, Any]:
-        """-> the number of used examples of each split, their source, and what was read and left out."""
+        """-> the number of used examples of each split, their source, and the counts of data read and left out."""
         from kerasnets.data.splits import SPLITS, describe
 
         return describe(self.data, {name: self.data.count(name) for name in SPLITS}, self.data_summary)
@@ -120,16 +120,16 @@ class Task(Protocol):
 
         return load_temperature(self.directory)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits float32 [N, V] and labels int [N] of the validation split, batch by batch, to fit a temperature
         (see `kerasnets.calibration`)."""
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> Metrics:
         """-> all metrics on a split, computed with the signatures of a model or of a SavedModel.
 
-        Args: model: None for a SavedModel; most: use only this many units from the start of the split; None: all.
+        Args: model: None for a SavedModel; limit: use only this many units from the start of the split; None: all.
         """
 
     # Export.
@@ -148,7 +148,7 @@ class Task(Protocol):
         """-> the module that owns the signatures' lookup tables, which a SavedModel must reference; None if none."""
         return None
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         """-> the network as a function of arrays, for formats without strings."""
 
     @property
@@ -163,5 +163,5 @@ class Task(Protocol):
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> for each signature a batch of inputs, built from the examples."""
 
-    def answer(self, signatures: Signatures, given: str) -> str:
-        """-> the line that `kerasnets.predict` prints for one input: a text or a path."""
+    def predict(self, signatures: Signatures, value: str) -> str:
+        """-> the line that `kerasnets.predict` prints for one input, a text or a path."""

@@ -18,11 +18,11 @@ DIAGRAM = "reliability.png"
 def calibrate(task: Task, model: keras.Model, run_dir: Path) -> Calibration:
     """Fit the temperature on the validation split, and write calibration.json and reliability.png.
 
-    `Task.held_out` is called again for each of three passes, so that only one batch is in memory at a time.
+    `Task.validation_logits` is called again for each of three passes, so that only one batch is in memory at a time.
 
     Raises: RequestError if there are no examples; FloatingPointError for logits that are NaN or infinite.
     """
-    calibration = fit(lambda: task.held_out(model))
+    calibration = fit(lambda: task.validation_logits(model))
     write(run_dir / FILE, json.dumps(dataclasses.asdict(calibration), indent=1) + "\n")
     draw_reliability(calibration, run_dir / DIAGRAM)
     print(

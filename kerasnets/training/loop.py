@@ -189,15 +189,15 @@ def require_finite(name: str, value: float, steps: range, task: Task) -> None:
 
 def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
     better = max if task.best_is == "highest" else min
-    values = [entry[task.best] for entry in history]
-    return not values or better(validation[task.best], *values) == validation[task.best]
+    values = [entry[task.best_metric] for entry in history]
+    return not values or better(validation[task.best_metric], *values) == validation[task.best_metric]
 
 
 def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
     history = run.history("validation")
     choose = max if task.best_is == "highest" else min
     # Of equal values the last, as in `is_best`.
-    best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best])
+    best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best_metric])
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
     wait_seconds = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)

@@ -11,12 +11,12 @@ def pixels(shape: Shape) -> tf.TensorSpec:
     return tf.TensorSpec((None, *shape), tf.float32, "pixels")
 
 
-def picture_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> ArrayNetwork:
+def image_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> ArrayNetwork:
     """pixels [B, Y, X, C], 0..255 -> logits [B, classes]"""
     return ArrayNetwork(model, lambda pixels: {"logits": model(pixels)}, [pixels(shape)], recurrent)
 
 
-def picture_and_name_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> ArrayNetwork:
+def image_and_name_to_logits(model: keras.Model, shape: Shape, recurrent: bool) -> ArrayNetwork:
     """pixels [B, Y, X, C], 0..255, target [B, T], prefix of a name -> logits [B, T, characters]"""
 
     def call(pixels, target):

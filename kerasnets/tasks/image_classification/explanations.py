@@ -11,7 +11,7 @@ from kerasnets.models import ConvNet, SequenceClassifier
 
 
 def grad_cam(
-    network: ConvNet, answer: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor
+    network: ConvNet, classify: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Grad-CAM (Selvaraju et al. 2017, section 3): the positive part of the sum of the last convolution's maps A, each
     weighted by the mean gradient of the best class's logit y.
@@ -19,20 +19,20 @@ def grad_cam(
         α_k = mean of ∂y / ∂A_k over its positions         equation 1
         heatmap = relu(Σ_k α_k A_k)                        equation 2
 
-    Args: answer: network output -> logits [B, classes]; pixels [B, Y, X, C].
+    Args: classify: network output -> logits [B, classes]; pixels [B, Y, X, C].
     Returns: logits; heatmap [B, Y, X], 0..1, with maximum 1 in every image with positive evidence; the first block's
         maps [B, y, x, n].
     """
     first, last = network.feature_maps(pixels)
     with tf.GradientTape() as tape:
         tape.watch(last)
-        logits = answer(network.classify_maps(last))
+        logits = classify(network.classify_maps(last))
         best = best_logit(logits)
     weights = tf.reduce_mean(tape.gradient(best, last), axis=(1, 2), keepdims=True)
     maps = tf.cast(last, tf.float32)
     heat = tf.nn.relu(tf.reduce_sum(tf.cast(weights, tf.float32) * maps, axis=-1, keepdims=True))
     heat = tf.image.resize(heat, pixels.shape[1:3])
-    return logits, to_one(heat[..., 0]), tf.cast(first, tf.float32)
+    return logits, divide_by_maximum(heat[..., 0]), tf.cast(first, tf.float32)
 
 
 def gradient_times_input(network: SequenceClassifier, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -46,13 +46,13 @@ def gradient_times_input(network: SequenceClassifier, pixels: tf.Tensor) -> tupl
         logits, outputs = network.run(pixels, training=False)
         best = best_logit(logits)
     heat = tf.abs(tf.reduce_sum(tape.gradient(best, pixels) * pixels, axis=-1))
-    return logits, to_one(heat), tf.cast(outputs, tf.float32)[:, :, tf.newaxis]
+    return logits, divide_by_maximum(heat), tf.cast(outputs, tf.float32)[:, :, tf.newaxis]
 
 
 def best_logit(logits: tf.Tensor) -> tf.Tensor:
     return tf.gather(logits, tf.argmax(logits, axis=1), batch_dims=1)
 
 
-def to_one(heat: tf.Tensor) -> tf.Tensor:
+def divide_by_maximum(heat: tf.Tensor) -> tf.Tensor:
     """-> heat [B, Y, X] divided by each image's maximum; an image of zeros stays unchanged."""
     return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))

@@ -12,9 +12,9 @@ from kerasnets.tasks.protocol import Task
 
 DIGITS = tuple("0123456789")
 CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Shape of a picture and names of the classes of the data sets that presets name.
-KNOWN = {"digits": ((8, 8, 1), DIGITS), "mnist": ((28, 28, 1), DIGITS), "cifar10": ((32, 32, 3), CIFAR_10)}
-OTHERS = ((32, 32, 3), DIGITS)
+# Image shape and class names of the datasets that presets use.
+DATASETS = {"digits": ((8, 8, 1), DIGITS), "mnist": ((28, 28, 1), DIGITS), "cifar10": ((32, 32, 3), CIFAR_10)}
+OTHER_DATASETS = ((32, 32, 3), DIGITS)
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def make(config: ImageClassification, directory: Path | None = None) -> Task:
 def sizes(config: ImageClassification) -> dict[str, Any]:
     from kerasnets.tasks.image_classification.spelling import Spelling
 
-    (rows, columns, channels), names = KNOWN.get(config.dataset, OTHERS)
+    (rows, columns, channels), classes = DATASETS.get(config.dataset, OTHER_DATASETS)
     shape = config.image_size or rows, config.image_size or columns, channels
-    return {"shape": shape, "classes": len(names), "characters": Spelling(names).vocabulary_size}
+    return {"shape": shape, "classes": len(classes), "characters": Spelling(classes).vocabulary_size}
 
 
 FACTS = Facts(
@@ -60,13 +60,13 @@ FACTS = Facts(
     unit="images",
     bundled=("digits",),
     own_data="folder:",
-    most_measured=5_000,
-    intended_use="Tells which of {classes} known classes a picture shows, with a probability of each.",
-    limits="A picture of none of the classes gets one of them all the same. The whole picture is brought to {shape}; "
-    "what is small in it is lost. A request has at most {rows:,} pictures.",
+    evaluation_limit=5_000,
+    intended_use="Classifies an image into one of {classes} classes, with a probability for each.",
+    limits="An image that shows none of the classes is still assigned to one of them. The whole image is resized to "
+    "{shape}; small details are lost. A request has at most {rows:,} images.",
     conditions={
-        "accuracy": "share of pictures, 0 to 1, whose most probable class is the true one",
-        "loss": "cross-entropy in nats a picture",
+        "accuracy": "fraction of images, 0 to 1, whose most probable class is the true class",
+        "loss": "cross-entropy in nats per image",
         "ece": "expected calibration error, 0 to 1, of the most probable class in 15 intervals",
     },
 )

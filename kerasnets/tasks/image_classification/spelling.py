@@ -23,11 +23,11 @@ class Spelling:
 
     def __init__(self, names: Sequence[str]):
         characters = sorted(set("".join(names)))
-        place = {character: n for n, character in enumerate(characters, start=END + 1)}
+        ids = {character: n for n, character in enumerate(characters, start=END + 1)}
         self.vocabulary_size = len(characters) + END + 1
         self.ids = np.full((len(names), max(map(len, names)) + 2), PAD, np.int32)  # [classes, L + 1]
         for row, name in zip(self.ids, names, strict=True):
-            row[: len(name) + 2] = [START, *(place[character] for character in name), END]
+            row[: len(name) + 2] = [START, *(ids[character] for character in name), END]
 
     def losses(
         self, model: keras.Model, pixels: tf.Tensor, labels: tf.Tensor, smoothing: float, training: bool
@@ -35,7 +35,7 @@ class Spelling:
         """-> -log P(name of the label | image) [B], in nats."""
         names = tf.gather(self.ids, labels)
         logits = model({"given": pixels, "target": names[:, :-1]}, training=training)
-        return sums(logits, names[:, 1:], smoothing)
+        return cross_entropy_sums(logits, names[:, 1:], smoothing)
 
     def logits(self, model: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
         """-> log P(name | image) of each class [B, classes]; their softmax is the distribution over the classes."""
@@ -46,10 +46,10 @@ class Spelling:
         rows, classes = tf.shape(vector)[0], len(self.ids)
         states = [[tf.repeat(state, classes, axis=0) for state in pair] for pair in model.states(vector)]
         names = tf.tile(self.ids, [rows, 1])  # [B · classes, L + 1]
-        return tf.reshape(-sums(model.decode(states, names[:, :-1]), names[:, 1:]), (rows, classes))
+        return tf.reshape(-cross_entropy_sums(model.decode(states, names[:, :-1]), names[:, 1:]), (rows, classes))
 
 
-def sums(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+def cross_entropy_sums(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """-> the cross-entropy [B], summed over each row's characters without padding."""
-    there = tf.cast(targets != PAD, tf.float32)
-    return tf.reduce_sum(cross_entropy(logits, targets, smoothing) * there, axis=-1)
+    valid = tf.cast(targets != PAD, tf.float32)
+    return tf.reduce_sum(cross_entropy(logits, targets, smoothing) * valid, axis=-1)

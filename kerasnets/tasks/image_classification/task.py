@@ -1,4 +1,4 @@
-"""Image classification: a class for an image."""
+"""Image classification."""
 
 import dataclasses
 import functools
@@ -18,25 +18,25 @@ from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
-from kerasnets.tasks.image_classification import pictures
-from kerasnets.tasks.image_classification.arrays import picture_and_name_to_logits, picture_to_logits
+from kerasnets.tasks.image_classification import image_files
+from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
 from kerasnets.tasks.image_classification.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.image_classification.facts import FACTS, ImageClassification
 from kerasnets.tasks.image_classification.spelling import Spelling
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
-from kerasnets.tasks.requests import require, require_rows, rows_of
+from kerasnets.tasks.requests import require, require_rows, row_limit
 
-TOP = 5
+TOP_CLASSES = 5  # in the responses of `serving_default` and `explain`
 EVALUATION_BATCH = 500
-TOGETHER = 1_000_000  # pixels of a request's images at the model's size: bounds the memory of the feature maps
+MAX_REQUEST_PIXELS = 1_000_000  # of all images, at the model's size: bounds the memory of the feature maps
 
 
 class ImageClassificationTask(Task):
-    """Images [Y, X, C] and one of a fixed set of classes; a network; accuracy and a confusion matrix."""
+    """Classify images [Y, X, C] into a fixed set of classes; measure accuracy and a confusion matrix."""
 
     facts = FACTS
-    best = "accuracy"
+    best_metric = "accuracy"
     best_is = "highest"
     config: ImageClassification
 
@@ -45,37 +45,39 @@ class ImageClassificationTask(Task):
         check_dataset(FACTS, self.config.dataset)
         size = self.config.image_size
         data = load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
-        return data if self.directory is None else with_labels_of(data, self.classes)
+        return data if self.directory is None else align_labels(data, self.classes)
 
     @functools.cached_property
-    def _saved(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         if self.directory is None:
             return {"classes": list(self.data.classes), "shape": list(self.data.train[0].shape[1:])}
         return json.loads((self.directory / FACTS.vocabulary_file).read_text("utf-8"))
 
     @property
     def classes(self) -> list[str]:
-        return self._saved["classes"]
+        return self._metadata["classes"]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns, channels of every image."""
-        return tuple(self._saved["shape"])
+        return tuple(self._metadata["shape"])
 
     @property
-    def rows(self) -> int:
+    def max_rows(self) -> int:
         """Maximum images per request."""
-        return rows_of(self.shape[0] * self.shape[1], TOGETHER)
+        return row_limit(self.shape[0] * self.shape[1], MAX_REQUEST_PIXELS)
 
     @property
     def card_values(self) -> dict[str, Any]:
         rows, columns, channels = self.shape
         colours = "in colour" if channels == 3 else "in gray"
         shape = f"{rows} rows and {columns} columns {colours}"
-        return {"rows": self.rows, "classes": len(self.classes), "shape": shape}
+        return {"rows": self.max_rows, "classes": len(self.classes), "shape": shape}
 
     def save(self, directory: Path) -> None:
-        (directory / FACTS.vocabulary_file).write_text(json.dumps(self._saved, ensure_ascii=False, indent=1), "utf-8")
+        (directory / FACTS.vocabulary_file).write_text(
+            json.dumps(self._metadata, ensure_ascii=False, indent=1), "utf-8"
+        )
 
     def model(self) -> keras.Model:
         sizes = {"shape": self.shape, "classes": len(self.classes), "characters": self.spelling.vocabulary_size}
@@ -107,18 +109,18 @@ class ImageClassificationTask(Task):
         seed = self.config.seed
 
         def batch(step: int) -> dict[str, np.ndarray]:
-            chosen = image_batch(images, labels, self.examples_per_step, seed, step)
+            examples = image_batch(images, labels, self.examples_per_step, seed, step)
             random = np.random.default_rng((seed, step))
-            return chosen | {"pixels": self.augment(chosen["pixels"], random)}
+            return examples | {"pixels": self.augment(examples["pixels"], random)}
 
         return to_dataset(batch, start, stop)
 
     def augment(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """uint8 [B, Y, X, C] -> randomly shifted by up to `augmentation` pixels, with black borders, and, if `flip` is
-        set, mirrored with probability 1/2."""
-        reach, (count, rows, columns, _) = self.config.augmentation, pixels.shape
-        padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-        down, right = random.integers(0, 2 * reach + 1, (2, count, 1))
+        """uint8 [B, Y, X, C] -> images shifted at random by up to `augmentation` pixels, with black borders, and, if
+        `flip` is set, flipped horizontally with probability 1/2."""
+        shift, (count, rows, columns, _) = self.config.augmentation, pixels.shape
+        padded = np.pad(pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+        down, right = random.integers(0, 2 * shift + 1, (2, count, 1))
         y = (down + np.arange(rows))[:, :, np.newaxis]
         x = (right + np.arange(columns))[:, np.newaxis, :]
         if self.config.flip:
@@ -136,7 +138,7 @@ class ImageClassificationTask(Task):
             losses = cross_entropy(model(pixels, training=training), labels, smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, classes] and labels [N] of the validation images, batch by batch."""
         pixels, labels = self.data.validation
         for start in range(0, len(labels), EVALUATION_BATCH):
@@ -158,22 +160,22 @@ class ImageClassificationTask(Task):
         return self.signatures(model)["pixels"]
 
     def _probabilities(self, classify: Callable, pixels: np.ndarray) -> np.ndarray:
-        size = min(EVALUATION_BATCH, self.rows)
+        size = min(EVALUATION_BATCH, self.max_rows)
         batches = np.array_split(pixels, range(size, len(pixels), size))
         return np.concatenate(
             [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
         )
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: true class, columns:
         predicted class) and each class's recall."""
-        pixels, labels = getattr(self.data.first(most), split)
+        pixels, labels = getattr(self.data.first(limit), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
-        answers = probabilities.argmax(axis=-1)
+        predicted = probabilities.argmax(axis=-1)
         confusion = np.zeros((len(self.classes), len(self.classes)), int)
-        np.add.at(confusion, (labels, answers), 1)
+        np.add.at(confusion, (labels, predicted), 1)
         recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
         return measure(probabilities, labels) | {
             "ece": expected_calibration_error(probabilities, labels),
@@ -184,43 +186,43 @@ class ImageClassificationTask(Task):
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        shape, names, temperature = self.shape, tf.constant(self.classes), self.temperature
-        top = min(TOP, len(self.classes))
-        files = tf.TensorSpec((None,), tf.string, "image_bytes")
+        shape, classes, temperature = self.shape, tf.constant(self.classes), self.temperature
+        top = min(TOP_CLASSES, len(self.classes))
+        file_spec = tf.TensorSpec((None,), tf.string, "image_bytes")
 
         def probabilities(logits):
             return tf.nn.softmax(logits / temperature)
 
         def best(logits):
-            score, place = tf.math.top_k(probabilities(logits), top)
-            return {"label": tf.gather(names, place), "score": score}
+            score, index = tf.math.top_k(probabilities(logits), top)
+            return {"label": tf.gather(classes, index), "score": score}
 
         @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, "pixels")])
         def pixels(pixels):
-            pixels = require_pixels(require_rows(pixels, "pixels", self.rows))
+            pixels = require_pixels(require_rows(pixels, "pixels", self.max_rows))
             return {"probabilities": probabilities(self.logits(model, pixels))}
 
-        @tf.function(input_signature=[files])
+        @tf.function(input_signature=[file_spec])
         def serving_default(image_bytes):
-            return best(self.logits(model, self.decode(require_rows(image_bytes, "image_bytes", self.rows))))
+            return best(self.logits(model, self.decode(require_rows(image_bytes, "image_bytes", self.max_rows))))
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "inputs")])
         def classify(inputs):
-            files = read_examples(require_rows(inputs, "inputs", self.rows))
+            files = read_examples(require_rows(inputs, "inputs", self.max_rows))
             scores = probabilities(self.logits(model, self.decode(files)))
-            return {"classes": tf.repeat(names[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
+            return {"classes": tf.repeat(classes[tf.newaxis], tf.shape(scores)[0], axis=0), "scores": scores}
 
-        @tf.function(input_signature=[files])
+        @tf.function(input_signature=[file_spec])
         def explain(image_bytes):
-            files = require_rows(image_bytes, "image_bytes", self.rows)
+            files = require_rows(image_bytes, "image_bytes", self.max_rows)
             logits, heatmap, feature_maps = self.explain(model, self.decode(files))
             return best(logits) | {"heatmap": heatmap, "feature_maps": feature_maps}
 
         return {"serving_default": serving_default, "pixels": pixels, "classify": classify, "explain": explain}
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
-        to_arrays = picture_and_name_to_logits if self.spells else picture_to_logits
-        return to_arrays(model, self.shape, self.config.model.recurrent)
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
+        to_logits = image_and_name_to_logits if self.spells else image_to_logits
+        return to_logits(model, self.shape, self.config.model.recurrent)
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X], 0..1, for the best class; feature maps [B, y, x, n]."""
@@ -231,18 +233,18 @@ class ImageClassificationTask(Task):
         return grad_cam(model, tf.identity, pixels)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `pictures.decode`), converted to the model's
+        """string [B] -> float32 [B, Y, X, C], 0..255: image files (see `image_files.decode`), converted to the model's
         size and number of channels."""
         rows, columns, channels = self.shape
-        pixels = pictures.decode(image_bytes, rows, columns, "image_bytes")
+        pixels = image_files.decode(image_bytes, rows, columns, "image_bytes")
         # Gray images were decoded to three equal channels; the weights of rgb_to_grayscale add up to 0.9999.
         return tf.round(tf.image.rgb_to_grayscale(pixels)) if channels == 1 else pixels
 
     def examples(self) -> list[dict[str, Any]]:
         """-> the first test image of each of up to ten classes, as PNG."""
         images, labels = self.data.test
-        first = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
-        return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in first]
+        indices = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
+        return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in indices]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, built from the examples."""
@@ -254,18 +256,18 @@ class ImageClassificationTask(Task):
             "explain": {"image_bytes": files},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """The path of an image -> its best classes."""
         try:
-            data = Path(given).read_bytes()
+            data = Path(value).read_bytes()
         except OSError as error:
-            raise RequestError(f"{given} cannot be read ({error.strerror}); give the path of a picture.") from None
+            raise RequestError(f"{value} cannot be read ({error.strerror}); give the path of an image.") from None
         answer = signatures["serving_default"](image_bytes=tf.constant([data]))
         best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
-        return f"{given}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+        return f"{value}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
 
 
-def with_labels_of(data: ImageSplits, classes: list[str]) -> ImageSplits:
+def align_labels(data: ImageSplits, classes: list[str]) -> ImageSplits:
     """-> the data with labels in the order of a trained model's classes, if only the order differs."""
     if set(data.classes) != set(classes) or list(data.classes) == classes:
         return data
@@ -284,12 +286,12 @@ def require_pixels(pixels: tf.Tensor) -> tf.Tensor:
 def read_examples(inputs: tf.Tensor) -> tf.Tensor:
     """Serialized tf.Examples [B] -> their feature `image_bytes` [B]."""
 
-    def one(data: tf.Tensor) -> tf.Tensor:
+    def parse(data: tf.Tensor) -> tf.Tensor:
         feature = tf.io.FixedLenFeature((), tf.string)
         return tf.io.parse_single_example(data, {"image_bytes": feature})["image_bytes"]
 
-    wrong = "is no serialized tf.Example that has one string as its feature image_bytes"
-    return pictures.each(one, inputs, tf.TensorSpec((), tf.string), "inputs", wrong)
+    error = "is not a serialized tf.Example with one string in the feature image_bytes"
+    return image_files.map_rows(parse, inputs, tf.TensorSpec((), tf.string), "inputs", error)
 
 
 def example_message(file: bytes) -> bytes:
@@ -300,6 +302,6 @@ def example_message(file: bytes) -> bytes:
 
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """probabilities [N, classes], labels [N] -> accuracy; loss in nats."""
-    right = probabilities.argmax(axis=-1) == labels
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return {"accuracy": float(right.mean()), "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}
+    correct = probabilities.argmax(axis=-1) == labels
+    true_class = probabilities[np.arange(len(labels)), labels]
+    return {"accuracy": float(correct.mean()), "loss": float(-np.log(np.maximum(true_class, 1e-12)).mean())}

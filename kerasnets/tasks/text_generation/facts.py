@@ -10,9 +10,9 @@ from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
 
-# Vocabulary sizes of the presets' datasets: their characters and the unknown one.
-KNOWN = {"pydocs": 104, "tiny_shakespeare": 66}
-OTHERS = 100
+# Vocabulary sizes of the presets' datasets: their characters and the unknown character.
+VOCABULARY_SIZES = {"pydocs": 104, "tiny_shakespeare": 66}
+OTHER_VOCABULARY_SIZE = 100
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TextGeneration(Config):
 
     def check(self) -> None:
         super().check()
-        check_counts(**self.named("sequence_length", "max_length"))
+        check_counts(**self.values("sequence_length", "max_length"))
 
 
 def make(config: TextGeneration, directory: Path | None = None) -> Task:
@@ -38,7 +38,7 @@ def make(config: TextGeneration, directory: Path | None = None) -> Task:
 
 
 def sizes(config: TextGeneration) -> dict[str, Any]:
-    return {"vocabulary_size": KNOWN.get(config.dataset, OTHERS)}
+    return {"vocabulary_size": VOCABULARY_SIZES.get(config.dataset, OTHER_VOCABULARY_SIZE)}
 
 
 FACTS = Facts(
@@ -51,14 +51,14 @@ FACTS = Facts(
     unit="characters",
     bundled=("pydocs",),
     own_data="file:",
-    most_measured=100_000,
-    intended_use="Continues a text in the manner of the one it was trained on, to play with and to learn from.",
-    limits="The text is made up: nothing in it is a fact. One call writes at most {max_length} characters; characters "
-    "that the training text did not have are left out of a prompt. A request has at most {rows:,} prompts, {bytes:,} "
-    "bytes and {together:,} characters to write.",
+    evaluation_limit=100_000,
+    intended_use="Continues a prompt in the style of its training text, for play and for learning.",
+    limits="The text is made up: nothing in it is a fact. One call generates at most {max_length} characters; prompt "
+    "characters that are not in the training text are ignored. A request has at most {rows:,} prompts, {bytes:,} "
+    "bytes and {characters:,} characters to generate.",
     conditions={
-        "loss": "cross-entropy in nats a character, the LSTM's state carried through the whole split",
+        "loss": "cross-entropy in nats per character, with the LSTM's state carried through the whole split",
         "bits_per_character": "the loss in bits",
-        "window_loss": "nats a character of windows of 256 characters that each start from an empty state",
+        "window_loss": "nats per character in windows of 256 characters, each from a zero state",
     },
 )

@@ -13,24 +13,24 @@ import tensorflow as tf
 from kerasnets import decoding
 from kerasnets.decoding.loop import loop
 from kerasnets.tasks.requests import (
+    broadcast_rows,
     require,
     require_bytes,
+    require_padded_size,
     require_rows,
     require_text,
-    require_together,
-    rows_of,
-    same_rows,
+    row_limit,
 )
 from kerasnets.tasks.text_generation.state import StateLayout
 from kerasnets.tasks.text_generation.step import fused_step
 from kerasnets.text.characters import CharacterVocabulary
 
-LAST = 1000  # the network reads only this many last characters of a prompt: bounds the work of a request
-PROMPT_BYTES = 100_000  # of a whole prompt
-TOGETHER = 1_000_000  # rows times the characters of the longest prompt, or times those to write: bounds the time
-READ_TOGETHER = 20_000  # characters of prompts that the network reads at once: bounds the memory
-EXPLAINED = 1000  # characters of a text for `explain`
-EXPLAINED_TOGETHER = 20_000  # rows times the characters of the longest: bounds the memory of the response
+MAX_CONTEXT = 1000  # last characters of a prompt, the only ones that the network reads: bounds the work of a request
+MAX_PROMPT_BYTES = 100_000  # of a whole prompt
+MAX_CHARACTERS = 1_000_000  # rows times the longest prompt, or times the characters to generate: bounds the time
+READ_CHUNK = 20_000  # characters of prompts that the network reads at once: bounds the memory
+MAX_EXPLAIN_LENGTH = 1000  # characters of a text for `explain`
+MAX_EXPLAIN_CHARACTERS = 20_000  # rows times the characters of the longest: bounds the memory of the response
 # Default values of inputs that a request omits, one value for all rows.
 DEFAULTS: dict[str, np.ndarray] = {
     "length": np.array([200], np.int32),
@@ -50,19 +50,19 @@ class TextSignatures:
     def __init__(self, model: keras.Model, vocabulary: CharacterVocabulary, limit: int, temperature: float):
         self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
         self.layout = StateLayout(model, vocabulary.characters)
-        self.rows = rows_of(self.layout.size)  # a state is the largest output except those of `explain`
+        self.max_rows = row_limit(self.layout.size)  # a state is the largest output except those of `explain`
         self.state = tf.TensorSpec((None, self.layout.size), tf.float32, "state")
         # One graph for all signatures that generate text.
-        self.write = tf.function(self.sample, [PROMPT, *OPTIONS.values(), self.state])
+        self.sample_graph = tf.function(self.sample, [PROMPT, *OPTIONS.values(), self.state])
 
-    def all(self) -> dict[str, Any]:
-        contract = [PROMPT, *(spec for name, spec in OPTIONS.items() if name != "repetition_penalty")]
+    def signatures(self) -> dict[str, Any]:
+        specs = [PROMPT, *(spec for name, spec in OPTIONS.items() if name != "repetition_penalty")]
         return {
             "serving_default": tf.function(self.serving_default, [PROMPT]),
-            "generate": tf.function(self.generate, contract),
+            "generate": tf.function(self.generate, specs),
             "next_char": tf.function(self.next_char, [PROMPT]),
-            "stream": tf.function(self.stream, [*contract, self.state]),
-            "sample": self.write,
+            "stream": tf.function(self.stream, [*specs, self.state]),
+            "sample": self.sample_graph,
             "explain": tf.function(self.explain, [tf.TensorSpec((None,), tf.string, "text")]),
         }
 
@@ -70,79 +70,80 @@ class TextSignatures:
         """-> the values that TensorFlow Serving uses for omitted inputs."""
         options = {name: value.copy() for name, value in DEFAULTS.items()}
         options["length"] = np.minimum(options["length"], self.limit)
-        everything = options | {"state": np.zeros((1, self.layout.size), np.float32)}
-        contract = {name: value for name, value in options.items() if name != "repetition_penalty"}
-        return {"generate": contract, "stream": contract | {"state": everything["state"]}, "sample": everything}
+        sample = options | {"state": np.zeros((1, self.layout.size), np.float32)}
+        generate = {name: value for name, value in options.items() if name != "repetition_penalty"}
+        return {"generate": generate, "stream": generate | {"state": sample["state"]}, "sample": sample}
 
     def serving_default(self, prompt):
         return {"text": self.generate(prompt, **self.defaults()["generate"])["text"]}
 
     def generate(self, prompt, length, temperature, top_k, top_p, seed):
         penalty, state = DEFAULTS["repetition_penalty"], tf.zeros([1, self.layout.size])
-        answer = self.write(prompt, length, temperature, top_k, top_p, penalty, seed, state)
-        return {name: answer[name] for name in ("text", "log_probability")}
+        outputs = self.sample_graph(prompt, length, temperature, top_k, top_p, penalty, seed, state)
+        return {name: outputs[name] for name in ("text", "log_probability")}
 
     def stream(self, prompt, length, temperature, top_k, top_p, seed, state):
         penalty = DEFAULTS["repetition_penalty"]
-        answer = self.write(prompt, length, temperature, top_k, top_p, penalty, seed, state)
-        return {name: answer[name] for name in ("text", "state")}
+        outputs = self.sample_graph(prompt, length, temperature, top_k, top_p, penalty, seed, state)
+        return {name: outputs[name] for name in ("text", "state")}
 
     def sample(self, prompt, length, temperature, top_k, top_p, repetition_penalty, seed, state):
-        """`generate` and `stream` in one, with every option. A row with a non-zero state continues from it and ignores
-        its prompt."""
-        prompt = require_bytes(require_rows(prompt, "prompt", self.rows), "prompt", PROMPT_BYTES)
-        given = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        given |= {"repetition_penalty": repetition_penalty, "seed": seed, "state": state}
-        given = {name: same_rows(tf.convert_to_tensor(x), name, prompt, "prompt") for name, x in given.items()}
-        with tf.control_dependencies(self.checks(given)):  # check before any computation
-            given = {name: tf.identity(x) for name, x in given.items()}
-        length, seed = given["length"], given["seed"]
-        state = self.layout.unpack(given["state"])
-        going_on = state.token, state.cache, state.seen
+        """Generate text, with every option. A row with a non-zero state continues from it and ignores its prompt."""
+        prompt = require_bytes(require_rows(prompt, "prompt", self.max_rows), "prompt", MAX_PROMPT_BYTES)
+        options = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options |= {"repetition_penalty": repetition_penalty, "seed": seed, "state": state}
+        options = {name: broadcast_rows(tf.convert_to_tensor(x), name, prompt, "prompt") for name, x in options.items()}
+        with tf.control_dependencies(self.checks(options)):  # check before any computation
+            options = {name: tf.identity(x) for name, x in options.items()}
+        length, seed = options["length"], options["seed"]
+        state = self.layout.unpack(options["state"])
+        previous = state.token, state.cache, state.seen
         first, cache, seen = tf.cond(
-            tf.reduce_all(state.begun), lambda: going_on, lambda: self.begin(prompt, state.begun, going_on)
+            tf.reduce_all(state.started), lambda: previous, lambda: self.start_rows(prompt, state.started, previous)
         )
-        options = decoding.Options(*(given[name] for name in decoding.Options._fields))
+        sampling = decoding.Options(*(options[name] for name in decoding.Options._fields))
         positions = state.position[:, tf.newaxis] + tf.range(tf.cast(tf.reduce_max(length), tf.int64))
         random_numbers = decoding.uniform(seed, positions)
         step = fused_step(self.model)
-        tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, options, random_numbers, seen)
+        tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, sampling, random_numbers, seen)
         last = tf.gather(tokens, length - 1, batch_dims=1)
         position = state.position + tf.cast(length, tf.int64)
         return {
             "text": tf.strings.reduce_join(tf.where(tokens == 0, "", self.vocabulary.pieces(tokens)), axis=-1),
             "log_probability": log_probability,
-            "state": self.layout.pack(last, position, seen | self.among(tokens), cache),
+            "state": self.layout.pack(last, position, seen | self.occurrences(tokens), cache),
         }
 
-    def begin(self, prompt, begun, going_on):
-        """-> last character [B], the cache before it, and the seen characters bool [B, V]: `going_on` for rows that
-        have begun, and from their prompts for the others."""
-        # Rows that have begun may have an invalid prompt: replace it by a valid one.
-        ids = self.read(tf.where(begun, self.vocabulary.characters[1], prompt))
+    def start_rows(self, prompt, started, previous):
+        """-> last character [B], the cache before it, and the seen characters bool [B, V]: those of `previous` for
+        rows that have started, computed from their prompts for the others."""
+        # Rows that have started may have an invalid prompt: replace it by a valid one.
+        ids = self.read(tf.where(started, self.vocabulary.characters[1], prompt))
         last, cache = self.start(ids)
         cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
         return tf.nest.map_structure(
-            lambda old, new: tf.raw_ops.Select(condition=begun, x=old, y=new), going_on, (last, cache, self.among(ids))
+            lambda old, new: tf.raw_ops.Select(condition=started, x=old, y=new),
+            previous,
+            (last, cache, self.occurrences(ids)),
         )
 
-    def among(self, ids):
+    def occurrences(self, ids):
         """ids int32 [B, T], 0 = none -> bool [B, V]: whether each character of the vocabulary occurs."""
         rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, tf.newaxis], tf.shape(ids))
         shape = [tf.shape(ids)[0], self.vocabulary.size]
         counts = tf.tensor_scatter_nd_add(tf.zeros(shape, tf.int32), tf.stack([rows, ids], axis=-1), tf.sign(ids))
         return tf.ensure_shape(counts > 0, [None, self.vocabulary.size])
 
-    def checks(self, given: dict[str, tf.Tensor]) -> list[tf.Operation]:
-        """given: options, each [B] -> control dependencies that fail for values out of range or too much work."""
+    def checks(self, options: dict[str, tf.Tensor]) -> list[tf.Operation]:
+        """options: each [B] -> control dependencies that fail for values out of range or too much work."""
 
         def check(name: str, valid: Callable[[tf.Tensor], tf.Tensor], allowed: str) -> tf.Operation:
-            return require(valid(given[name]), name, f"but must be {allowed}", given[name])
+            return require(valid(options[name]), name, f"but must be {allowed}", options[name])
 
         def finite(x):
             return tf.math.is_finite(x)
 
-        length = given["length"]
+        length = options["length"]
         return [
             check("length", lambda x: (x >= 1) & (x <= self.limit), f"in 1 to {self.limit}"),
             check(
@@ -153,7 +154,9 @@ class TextSignatures:
             check("top_k", lambda x: x >= 0, "0 (no limit) or more"),
             check("top_p", lambda x: (x > 0) & (x <= 1), "above 0 and at most 1 (no limit)"),
             check("repetition_penalty", lambda x: (x >= 0.01) & (x <= 100), "from 0.01 to 100 (1 for no penalty)"),
-            require_together(tf.size(length), tf.reduce_max(length), "prompt", "characters to write", TOGETHER),
+            require_padded_size(
+                tf.size(length), tf.reduce_max(length), "prompt", "characters to generate", MAX_CHARACTERS
+            ),
         ]
 
     def next_char(self, prompt):
@@ -167,23 +170,28 @@ class TextSignatures:
     def explain(self, text):
         """-> characters, their calibrated probabilities, gates and cells; "" and zeros after the end of a row."""
         ids = self.vocabulary.encode(
-            require_text(text, "text", 4 * EXPLAINED, blank=True)
+            require_text(text, "text", 4 * MAX_EXPLAIN_LENGTH, allow_blank=True)
         )  # at most 4 bytes per character in UTF-8
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         checks = [
-            require(lengths <= EXPLAINED, "text", f"characters long, more than the limit of {EXPLAINED:,}", lengths),
-            require_together(tf.size(lengths), tf.reduce_max(lengths), "text", "characters", EXPLAINED_TOGETHER),
+            require(
+                lengths <= MAX_EXPLAIN_LENGTH,
+                "text",
+                f"characters long, more than the limit of {MAX_EXPLAIN_LENGTH:,}",
+                lengths,
+            ),
+            require_padded_size(tf.size(lengths), tf.reduce_max(lengths), "text", "characters", MAX_EXPLAIN_CHARACTERS),
         ]
         with tf.control_dependencies(checks):
             dense = ids.to_tensor()
-        there = tf.sequence_mask(lengths, tf.shape(dense)[1])
-        logits, read = self.model.explain(dense)
+        valid = tf.sequence_mask(lengths, tf.shape(dense)[1])
+        logits, gates = self.model.explain(dense)
         probability = tf.gather(tf.nn.softmax(logits / self.temperature), dense, batch_dims=2)
-        read = [tf.where(there[..., tf.newaxis, tf.newaxis], part, 0.0) for part in read]
+        gates = [tf.where(valid[..., tf.newaxis, tf.newaxis], part, 0.0) for part in gates]
         return {
-            "characters": tf.where(there, self.vocabulary.pieces(dense), ""),
-            "probability": tf.where(there, probability, 0.0),
-            **dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), read, strict=True)),
+            "characters": tf.where(valid, self.vocabulary.pieces(dense), ""),
+            "probability": tf.where(valid, probability, 0.0),
+            **dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), gates, strict=True)),
         }
 
     def start(self, ids):
@@ -191,14 +199,14 @@ class TextSignatures:
         lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
         rows, longest = tf.unstack(tf.shape(ids))
         before = tf.where(tf.sequence_mask(lengths - 1, longest), ids, 0)
-        size = tf.maximum(READ_TOGETHER // rows, 1)
+        size = tf.maximum(READ_CHUNK // rows, 1)
 
-        def read_some(place, cache):
-            part = before[:, place : place + size]
-            return place + size, self.model.run(part, cache, valid=part != 0)[1]
+        def read_chunk(start, cache):
+            part = before[:, start : start + size]
+            return start + size, self.model.run(part, cache, valid=part != 0)[1]
 
         cache = [tuple(states) for states in self.model.initial_states(rows)]
-        _, cache = loop(lambda place, _: place < longest, read_some, (tf.constant(0), cache))
+        _, cache = loop(lambda start, _: start < longest, read_chunk, (tf.constant(0), cache))
         return tf.gather(ids, lengths - 1, batch_dims=1), cache
 
     def read(self, prompt):
@@ -206,12 +214,12 @@ class TextSignatures:
 
         Unknown characters are removed; only the last 1,000 of the others are used.
         """
-        ids = self.vocabulary.encode(require_text(prompt, "prompt", PROMPT_BYTES, self.rows, blank=True))
-        ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -LAST:]
+        ids = self.vocabulary.encode(require_text(prompt, "prompt", MAX_PROMPT_BYTES, self.max_rows, allow_blank=True))
+        ids = tf.ragged.boolean_mask(ids, ids != 0)[:, -MAX_CONTEXT:]
         lengths = ids.row_lengths()
         checks = [
             require(lengths > 0, "prompt", "has no character that was in the training text"),
-            require_together(tf.size(lengths), tf.reduce_max(lengths), "prompt", "characters", TOGETHER),
+            require_padded_size(tf.size(lengths), tf.reduce_max(lengths), "prompt", "characters", MAX_CHARACTERS),
         ]
         with tf.control_dependencies(checks):
             return ids.to_tensor()

@@ -24,9 +24,9 @@ MARKS = 65521  # exact in float32 and in JSON's decimal numbers
 
 
 class State(NamedTuple):
-    """begun bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: (h, c) a layer, each [B, U]."""
+    """started bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: (h, c) per layer, each [B, U]."""
 
-    begun: tf.Tensor
+    started: tf.Tensor
     token: tf.Tensor
     position: tf.Tensor
     seen: tf.Tensor
@@ -42,38 +42,38 @@ class StateLayout:
     def __init__(self, model: keras.Model, characters: tuple[str, ...]):
         self.vocabulary, self.units, self.layers = model.vocabulary_size, model.units, model.num_layers
         self.size = state_size(self.vocabulary, model)
-        check = zlib.crc32("".join(characters).encode())
+        checksum = zlib.crc32("".join(characters).encode())
         for variable in model.variables:
-            check = zlib.crc32(np.ascontiguousarray(variable.numpy()).tobytes(), check)
-        self.mark = 1 + check % MARKS
+            checksum = zlib.crc32(np.ascontiguousarray(variable.numpy()).tobytes(), checksum)
+        self.mark = 1 + checksum % MARKS
 
     def pack(self, token: tf.Tensor, position: tf.Tensor, seen: tf.Tensor, cache: list) -> tf.Tensor:
         """-> state float32 [B, size]."""
-        page, place = position // PAGE, position % PAGE
-        head = [tf.cast(x, tf.float32) for x in (tf.fill(tf.shape(token), self.mark), token, place, page)]
+        page, offset = position // PAGE, position % PAGE
+        head = [tf.cast(x, tf.float32) for x in (tf.fill(tf.shape(token), self.mark), token, offset, page)]
         states = [part for pair in cache for part in pair]
         return tf.concat([tf.stack(head, axis=1), tf.cast(seen, tf.float32), *states], axis=1)
 
     def unpack(self, state: tf.Tensor) -> State:
         """state float32 [B, size], zeros or from `pack` -> its parts; anything else is INVALID_ARGUMENT."""
         state = tf.ensure_shape(state, [None, self.size])
-        begun = tf.reduce_any(state != 0, axis=1)  # NaN too
+        started = tf.reduce_any(state != 0, axis=1)  # NaN too
         head, seen, *parts = tf.split(state, [HEAD, self.vocabulary, *[self.units] * 2 * self.layers], axis=1)
-        mark, token, place, page = tf.unstack(head, axis=1)
+        mark, token, offset, page = tf.unstack(head, axis=1)
         valid = (
             (mark == self.mark)
-            & whole(token, 1, self.vocabulary)
-            & whole(place, 0, PAGE)
-            & whole(page, 0, PAGE)
+            & is_integer(token, 1, self.vocabulary)
+            & is_integer(offset, 0, PAGE)
+            & is_integer(page, 0, PAGE)
             & tf.reduce_all((seen == 0) | (seen == 1), axis=1)
             & tf.reduce_all(tf.math.is_finite(state), axis=1)
             & tf.reduce_all(tf.abs(tf.stack(parts[::2])) <= 1, axis=[0, 2])  # outputs of an LSTM
         )
-        sentence = "is no state of this model; give what its call before gave, or zeros to begin"
-        with tf.control_dependencies([require(~begun | valid, "state", sentence)]):
+        message = "is not a state of this model; give the state that the previous call returned, or zeros to start"
+        with tf.control_dependencies([require(~started | valid, "state", message)]):
             token = tf.cast(token, tf.int32)
-        position = tf.cast(page, tf.int64) * PAGE + tf.cast(place, tf.int64)
-        return State(begun, token, position, seen != 0, list(zip(parts[::2], parts[1::2], strict=True)))
+        position = tf.cast(page, tf.int64) * PAGE + tf.cast(offset, tf.int64)
+        return State(started, token, position, seen != 0, list(zip(parts[::2], parts[1::2], strict=True)))
 
 
 def state_size(vocabulary: int, network: Any) -> int:
@@ -81,6 +81,6 @@ def state_size(vocabulary: int, network: Any) -> int:
     return HEAD + vocabulary + 2 * network.num_layers * network.units
 
 
-def whole(x: tf.Tensor, least: int, past: int) -> tf.Tensor:
-    """Whether x is an integer with least <= x < past."""
-    return (x == tf.round(x)) & (x >= least) & (x < past)
+def is_integer(x: tf.Tensor, minimum: int, stop: int) -> tf.Tensor:
+    """Whether x is an integer with minimum <= x < stop."""
+    return (x == tf.round(x)) & (x >= minimum) & (x < stop)

@@ -1,4 +1,4 @@
-"""The step of a `CharLSTM` for generating text: computes `model.step` in fewer and larger operations."""
+"""The step of a `CharLSTM` for generating text: `model.step` in fewer and larger operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from keras import ops
 
 from kerasnets.layers.kernels import lstm
 
-NEVER = -1e9  # the logit of id 0, the unknown character, which is never generated
+UNKNOWN_LOGIT = -1e9  # the logit of id 0, the unknown character, which is never generated
 
 
 def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]:
@@ -25,15 +25,15 @@ def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any],
         kernel, bias = tf.transpose(embeddings), tf.zeros([model.vocabulary_size])
     else:
         kernel, bias = value(model.out.kernel), value(model.out.bias)
-    bias = tf.concat([[NEVER], bias[1:]], axis=0)
+    bias = tf.concat([[UNKNOWN_LOGIT], bias[1:]], axis=0)
 
     def step(token, index, memory, cache):
-        x, after = tf.gather(embeddings, token), []
+        x, next_cache = tf.gather(embeddings, token), []
         for weights, (h, c) in zip(cells, cache, strict=True):
-            made = tf.raw_ops.LSTMBlockCell(x=x, h_prev=h, cs_prev=c, **weights, forget_bias=0.0, cell_clip=0.0)
-            x = made.h
-            after.append((made.h, made.cs))
-        return tf.raw_ops.BiasAdd(value=tf.matmul(x, kernel), bias=bias), after
+            outputs = tf.raw_ops.LSTMBlockCell(x=x, h_prev=h, cs_prev=c, **weights, forget_bias=0.0, cell_clip=0.0)
+            x = outputs.h
+            next_cache.append((outputs.h, outputs.cs))
+        return tf.raw_ops.BiasAdd(value=tf.matmul(x, kernel), bias=bias), next_cache
 
     return step
 
@@ -46,5 +46,5 @@ def value(variable: keras.Variable) -> tf.Tensor:
 def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
     """-> the weights of an `LSTMCell` as inputs of `LSTMBlockCell`."""
     w, b = lstm.block_weights(value(cell.kernel), value(cell.recurrent_kernel), value(cell.bias))
-    none = tf.zeros([cell.units])  # peephole weights, unused
-    return {"w": w, "b": b, "wci": none, "wcf": none, "wco": none}
+    zeros = tf.zeros([cell.units])  # peephole weights, unused
+    return {"w": w, "b": b, "wci": zeros, "wcf": zeros, "wco": zeros}

@@ -1,4 +1,4 @@
-"""Text generation: predict the next characters of a text."""
+"""Text generation, character by character."""
 
 import functools
 import math
@@ -20,10 +20,10 @@ from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
-from kerasnets.tasks.requests import MOST_BYTES, rows_of
+from kerasnets.tasks.requests import MAX_BYTES, row_limit
 from kerasnets.tasks.text_generation.arrays import text_to_logits
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
-from kerasnets.tasks.text_generation.signatures import TOGETHER, TextSignatures
+from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.text.characters import CharacterVocabulary
 
@@ -31,10 +31,10 @@ WINDOW = 256  # characters of a window that is scored from a zero state
 
 
 class TextGenerationTask(Task):
-    """A plain text; `CharLSTM`, trained by truncated back-propagation with carried states; nats per character."""
+    """Train a `CharLSTM` on a plain text by truncated backpropagation with carried states; score nats per character."""
 
     facts = FACTS
-    best = "loss"
+    best_metric = "loss"
     best_is = "lowest"
     config: TextGeneration
 
@@ -86,8 +86,8 @@ class TextGenerationTask(Task):
         return [(np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(self.config.model.num_layers)]
 
     def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        kept = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from zero states
-        states = [(h * kept, c * kept) for h, c in carry]
+        keep = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from zero states
+        states = [(h * keep, c * keep) for h, c in carry]
         logits, states = model.run(batch["inputs"], states, training=training)
         losses = cross_entropy(logits, batch["targets"], self.config.training.label_smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
@@ -95,7 +95,7 @@ class TextGenerationTask(Task):
     def validate(self, model: keras.Model) -> dict[str, float]:
         """As `evaluate`, but on 16 parts of the text in parallel, for speed."""
         ids = self.vocabulary.encode_python(self.data.validation)
-        return per_character(self._score(model, ids, rows=places(ids)))
+        return loss_metrics(self._score(model, ids, rows=parallel_parts(ids)))
 
     def _score(self, model: keras.Model, ids: np.ndarray, rows: int) -> float:
         """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried state."""
@@ -110,11 +110,11 @@ class TextGenerationTask(Task):
         """-> `score` of the model."""
         return tf.function(functools.partial(score, model), reduce_retracing=True)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V - 1] and target characters [N] of the validation text, read as in `validate`, window by
         window. Id 0, the unknown character, is left out because it is never generated."""
         ids = self.vocabulary.encode_python(self.data.validation)
-        rows = places(ids)
+        rows = parallel_parts(ids)
         states = model.initial_states(rows)
         for inputs, labels in windows(ids, rows):
             logits, states = self._logits(model)(tf.constant(inputs), states)
@@ -126,15 +126,15 @@ class TextGenerationTask(Task):
         return tf.function(lambda ids, states: model.run(ids, states, training=False), reduce_retracing=True)
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> loss (nats per character) and bits_per_character of one pass over the split with carried state, which need
         `model`; window_loss, over windows of 256 characters that each start from a zero state, from the calibrated
         probabilities of `explain`."""
-        data = self.data.first(most)
+        data = self.data.first(limit)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
-        metrics = {} if model is None else per_character(self._score(model, ids, rows=1))
+        metrics = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
             metrics["window_loss"] = window_loss(signatures["explain"], text)
         elif model is None:
@@ -143,11 +143,11 @@ class TextGenerationTask(Task):
             "characters": len(ids) - 1,
             "bytes": len(text.encode()),
             "unknown_characters": int((ids == 0).sum()),
-            "scored": f"{data.parts[split]}, but for the first character, which has nothing before it",
+            "scored": f"{data.parts[split]}, except its first character, which has no context",
         }
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
-        return self._signatures(model).all()
+        return self._signatures(model).signatures()
 
     def defaults(self, model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
         return self._signatures(model).defaults()
@@ -158,28 +158,28 @@ class TextGenerationTask(Task):
     def tables(self) -> CharacterVocabulary:
         return self.vocabulary
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         return text_to_logits(model)
 
     @property
     def card_values(self) -> dict[str, Any]:
-        rows = rows_of(state_size(self.vocabulary.size, self.config.model))
-        return {"rows": rows, "bytes": MOST_BYTES, "together": TOGETHER}
+        rows = row_limit(state_size(self.vocabulary.size, self.config.model))
+        return {"rows": rows, "bytes": MAX_BYTES, "characters": MAX_CHARACTERS}
 
     def examples(self) -> list[dict[str, Any]]:
-        """-> beginnings of lines of words, spread over the test text, or the first split with any; otherwise the first
-        characters that are not blank."""
+        """-> starts of lines with words, spread over the test text or the first other split that has any; otherwise the
+        first characters that are not blank."""
         texts = [getattr(self.data, name) for name in reversed(SPLITS)]
-        beginning = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
+        line_start = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
         for text in texts:
-            lines = [line for line in dict.fromkeys(beginning.findall(text)) if self._readable(line)]
+            lines = [line for line in dict.fromkeys(line_start.findall(text)) if self._readable(line)]
             count = min(5, len(lines))
             if lines:
                 return [{"prompt": lines[n * len(lines) // count]} for n in range(count)]
         parts = (text[match.start() :][:40].strip() for text in texts if (match := re.search(r"\S", text)))
         prompt = next((part for part in parts if self._readable(part)), None)
         if prompt is None:
-            raise RequestError("the text has no beginning that the network could read as a prompt; give another text.")
+            raise RequestError("the text has no characters that can serve as a prompt; give another text.")
         return [{"prompt": prompt}]
 
     def _readable(self, text: str) -> bool:
@@ -209,12 +209,12 @@ class TextGenerationTask(Task):
             "explain": {"text": prompts},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """A prompt -> the prompt with its continuation."""
-        return given + signatures["serving_default"](prompt=tf.constant([given.encode()]))["text"][0].numpy().decode()
+        return value + signatures["serving_default"](prompt=tf.constant([value.encode()]))["text"][0].numpy().decode()
 
 
-def places(ids: np.ndarray) -> int:
+def parallel_parts(ids: np.ndarray) -> int:
     """-> the number of parts of a text that `validate` reads in parallel."""
     return min(16, len(ids) // 2)
 
@@ -235,7 +235,7 @@ def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any
     return tf.reduce_sum(cross_entropy(logits, targets)), states
 
 
-def per_character(loss: float) -> dict[str, float]:
+def loss_metrics(loss: float) -> dict[str, float]:
     return {"loss": loss, "bits_per_character": loss / math.log(2)}
 
 

@@ -30,7 +30,7 @@ class Translation(Config):
 
     def check(self) -> None:
         super().check()
-        check_counts(**self.named("vocabulary_size", "max_length"))
+        check_counts(**self.values("vocabulary_size", "max_length"))
 
 
 def make(config: Translation, directory: Path | None = None) -> Task:
@@ -53,13 +53,13 @@ FACTS = Facts(
     unit="pairs",
     bundled=("cldr",),
     own_data="file:",
-    most_measured=5_000,
+    evaluation_limit=5_000,
     intended_use="Translates single sentences from {source} to {target}, of the kind that it was trained on.",
-    limits="A sentence has at most {max_length} subwords, and longer ones are refused. What the training pairs did not "
-    "hold is translated badly, and there is no warning but a low score. A request has at most {rows:,} sentences, "
-    "{bytes:,} bytes and {together:,} subwords.",
+    limits="A sentence has at most {max_length} subwords; longer ones are rejected. Text unlike the training pairs is "
+    "translated badly, with no warning but a low score. A request has at most {rows:,} sentences, {bytes:,} bytes and "
+    "{subwords:,} subwords.",
     conditions={
-        "loss": "cross-entropy in nats a subword, given the reference so far",
+        "loss": "cross-entropy in nats per subword, with teacher forcing",
         "bleu": "sacreBLEU, 0 to 100, of whole translations; see bleu_signature",
         "chrf": "sacreBLEU's chrF2, 0 to 100; see chrf_signature",
         "beam_bleu": "as bleu, of the first of 5 beams with length penalty 1; bleu is of greedy search",

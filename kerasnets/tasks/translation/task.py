@@ -22,10 +22,10 @@ from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
-from kerasnets.tasks.requests import MOST_BYTES, MOST_ROWS
+from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
-from kerasnets.tasks.translation.translator import SEARCHED, Translator, most_bytes
+from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
 
@@ -33,10 +33,10 @@ EVALUATION_BATCH = 1000
 
 
 class TranslationTask(Task):
-    """Pairs of sentences; one subword vocabulary for both languages; BLEU and chrF."""
+    """Train on pairs of sentences, with one subword vocabulary for both languages; score BLEU and chrF."""
 
     facts = FACTS
-    best = "loss"
+    best_metric = "loss"
     best_is = "lowest"
     config: Translation
 
@@ -89,11 +89,11 @@ class TranslationTask(Task):
         vectors = read_vectors(str(self.config.embeddings), whole_words(self.vocabulary), width)
         if not vectors.found.any():
             raise RequestError(f"{vectors.path} has no word of the vocabulary; give vectors of the same languages.")
-        spread = vectors.rows[vectors.found].std()
-        if not spread > 0:
-            raise RequestError(f"the vectors of {vectors.path} are all the same number; give vectors of words.")
+        deviation = vectors.rows[vectors.found].std()
+        if not deviation > 0:
+            raise RequestError(f"the vectors of {vectors.path} are all the same number; give trained word vectors.")
         print(vectors.report(), file=sys.stderr)
-        scale = width**-0.5 / spread
+        scale = width**-0.5 / deviation
         return dataclasses.replace(vectors, rows=vectors.rows * scale)
 
     def _buckets(self, split: str) -> LengthBuckets:
@@ -140,9 +140,9 @@ class TranslationTask(Task):
         smoothing = self.config.training.label_smoothing if training else 0.0
         inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
         logits = model({"source": batch["source"], "target": inputs}, training=training)
-        there = tf.cast(targets != self.vocabulary.PAD, tf.float32)
-        losses = cross_entropy(logits, targets, smoothing) * there
-        return tf.reduce_sum(losses), tf.reduce_sum(there), carry
+        valid = tf.cast(targets != self.vocabulary.PAD, tf.float32)
+        losses = cross_entropy(logits, targets, smoothing) * valid
+        return tf.reduce_sum(losses), tf.reduce_sum(valid), carry
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """-> loss in nats per subword, the end token counted."""
@@ -155,14 +155,14 @@ class TranslationTask(Task):
         """-> summed loss and weight of a batch."""
         return tf.function(lambda batch: self.loss(model, batch, (), training=False)[:2], reduce_retracing=True)
 
-    def held_out(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V] and target subwords [N] of the validation pairs, batch by batch."""
         for n in range(self._validation.steps_per_epoch):
             batch = self._validation.batch(n)
             inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
-            there = targets != self.vocabulary.PAD
+            valid = targets != self.vocabulary.PAD
             logits = self._logits(model)(tf.constant(batch["source"]), tf.constant(inputs))
-            yield logits.numpy()[there], targets[there]
+            yield logits.numpy()[valid], targets[valid]
 
     @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
@@ -172,22 +172,22 @@ class TranslationTask(Task):
         )
 
     def evaluate(
-        self, signatures: Signatures, split: str, model: keras.Model | None = None, most: int | None = None
+        self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> bleu and chrf (sacreBLEU) of the greedy translations of `serving_default`; beam_bleu and beam_chrf of the
         best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
-        sources, references = getattr(self.data.first(most), split)
+        sources, references = getattr(self.data.first(limit), split)
         lengths = [len(ids) for ids in self._tokenize(sources)]
-        taken = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
+        used = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
         for prefix, translate in (("", self._greedy), ("beam_", self._beams)):
             translations = [""] * len(sources)
-            for start in range(0, len(taken), rows):
-                batch = taken[start : start + rows]
-                answers = translate(signatures, tf.constant([normalize(sources[n]) for n in batch]))
-                for n, translation in zip(batch, answers.numpy(), strict=True):
+            for start in range(0, len(used), rows):
+                batch = used[start : start + rows]
+                results = translate(signatures, tf.constant([normalize(sources[n]) for n in batch]))
+                for n, translation in zip(batch, results.numpy(), strict=True):
                     translations[n] = translation.decode()
             for name, metric in (("bleu", bleu), ("chrf", chrf)):
                 scores[prefix + name] = metric.corpus_score(translations, [references]).score
@@ -195,7 +195,7 @@ class TranslationTask(Task):
             "bleu_signature": str(bleu.get_signature()),
             "chrf_signature": str(chrf.get_signature()),
             "sentences": len(sources),
-            "refused": len(sources) - len(taken),  # empty or too long for the model: scored as empty translations
+            "refused": len(sources) - len(used),  # empty or too long for the model: scored as empty translations
             "direction": f"{self.config.source} to {self.config.target}",
         }
 
@@ -203,8 +203,8 @@ class TranslationTask(Task):
     def _evaluation_rows(self) -> int:
         """-> sentences per request that stay within all limits, whatever their length."""
         limit = self.config.max_length
-        fitting = min(SEARCHED // (limit + 1), MOST_BYTES // most_bytes(self.vocabulary, limit))
-        return max(1, min(EVALUATION_BATCH, fitting))
+        rows = min(MAX_SEARCH_SUBWORDS // (limit + 1), MAX_BYTES // max_bytes(self.vocabulary, limit))
+        return max(1, min(EVALUATION_BATCH, rows))
 
     @staticmethod
     def _greedy(signatures: Signatures, text: tf.Tensor) -> tf.Tensor:
@@ -220,13 +220,13 @@ class TranslationTask(Task):
     def tables(self) -> SubwordVocabulary:
         return self.vocabulary
 
-    def arrays(self, model: keras.Model) -> ArrayNetwork:
+    def array_network(self, model: keras.Model) -> ArrayNetwork:
         options = self.config.model
-        return pair_to_logits(model, options.recurrent, options.longest(self.config.max_length))
+        return pair_to_logits(model, options.recurrent, options.sequence_limit(self.config.max_length))
 
     @property
     def card_values(self) -> dict[str, Any]:
-        return {"rows": MOST_ROWS, "bytes": MOST_BYTES, "together": SEARCHED}
+        return {"rows": MAX_ROWS, "bytes": MAX_BYTES, "subwords": MAX_SEARCH_SUBWORDS}
 
     def examples(self) -> list[dict[str, Any]]:
         """-> test sentences, spread over the split."""
@@ -247,15 +247,15 @@ class TranslationTask(Task):
             "explain": {"text": text},
         }
 
-    def answer(self, signatures: Signatures, given: str) -> str:
+    def predict(self, signatures: Signatures, value: str) -> str:
         """A sentence -> its translation."""
-        return signatures["serving_default"](text=tf.constant([given.encode()]))["translation"][0].numpy().decode()
+        return signatures["serving_default"](text=tf.constant([value.encode()]))["translation"][0].numpy().decode()
 
 
 def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
     """-> the word of each piece: "dog" for "▁dog", "," for ","; None for parts of words, bytes and symbols."""
     words = []
     for name in vocabulary.model.names:
-        begins = name.startswith(SPACE) and len(name) > 1
-        words.append(name[1:] if begins else name if re.fullmatch(f"[{PUNCTUATION}]+", name) else None)
+        starts = name.startswith(SPACE) and len(name) > 1
+        words.append(name[1:] if starts else name if re.fullmatch(f"[{PUNCTUATION}]+", name) else None)
     return words

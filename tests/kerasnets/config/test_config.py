@@ -1,4 +1,4 @@
-"""The configuration: presets, wrong values, TOML round trips, and options on the command line."""
+"""The configuration: presets, invalid values, TOML round trips, and options on the command line."""
 
 import argparse
 import dataclasses
@@ -17,23 +17,23 @@ from kerasnets.tasks import TASKS
 from kerasnets.tasks.presets import PRESETS, load_preset, presets
 from kerasnets.train import train
 
-SHIPPED = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
+ALL_PRESETS = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
 
 
 # Presets.
 
 
-@pytest.mark.parametrize(("task", "preset"), SHIPPED)
-def test_every_shipped_preset_loads(task, preset):
+@pytest.mark.parametrize(("task", "preset"), ALL_PRESETS)
+def test_every_preset_loads(task, preset):
     loaded = load_preset(task, preset)
     assert type(loaded) is TASKS[task].config
     assert loaded.dataset
-    written = tomllib.loads((PRESETS / task / f"{preset}.toml").read_text("utf-8"))
-    assert json.loads(json.dumps(to_dict(loaded))) == json.loads(json.dumps(merged(to_dict(loaded), written)))
+    values = tomllib.loads((PRESETS / task / f"{preset}.toml").read_text("utf-8"))
+    assert json.loads(json.dumps(to_dict(loaded))) == json.loads(json.dumps(merge(to_dict(loaded), values)))
 
 
-def merged(values, more):
-    nested = {name: merged(values[name], value) for name, value in more.items() if isinstance(value, dict)}
+def merge(values, more):
+    nested = {name: merge(values[name], value) for name, value in more.items() if isinstance(value, dict)}
     return values | more | nested
 
 
@@ -43,7 +43,7 @@ def test_every_task_has_its_default_preset():
         assert load_preset(task) == load_preset(task, facts.default_preset)
 
 
-def test_unknown_tasks_and_presets_name_the_known_ones():
+def test_errors_for_unknown_tasks_and_presets_list_the_choices():
     with pytest.raises(RequestError, match=r"'speech'.*image_classification, text_generation, translation"):
         load_preset("speech")
     with pytest.raises(RequestError, match=r"preset of translation 'huge'.*quick"):
@@ -53,15 +53,15 @@ def test_unknown_tasks_and_presets_name_the_known_ones():
 # Values.
 
 
-def test_unknown_key_names_the_known_ones():
-    with pytest.raises(RequestError, match=r"no option model\.unit; known are .*model\.units.*model\.dropout"):
+def test_the_error_for_an_unknown_key_lists_the_choices():
+    with pytest.raises(RequestError, match=r"no option model\.unit; choose one of .*model\.units.*model\.dropout"):
         from_dict(TASKS["text_generation"].config, {"model": {"unit": 3}})
-    with pytest.raises(RequestError, match=r"no option epochs; known are .*training"):
+    with pytest.raises(RequestError, match=r"no option epochs; choose one of .*training"):
         from_dict(TASKS["text_generation"].config, {"epochs": 3})
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"seed": "1"}, r"seed is '1'; it must be of type int"),
         ({"seed": True}, r"seed is True; it must be of type int"),
@@ -83,28 +83,28 @@ def test_unknown_key_names_the_known_ones():
         ({"seed": -1}, r"seed is -1; it must be 0 or more"),
     ],
 )
-def test_wrong_values_are_named_with_what_is_allowed(values, words):
-    with pytest.raises(RequestError, match=words):
+def test_errors_name_the_option_and_the_allowed_values(values, message):
+    with pytest.raises(RequestError, match=message):
         from_dict(TASKS["image_classification"].config, values)
 
 
-def test_width_must_suit_the_heads():
+def test_width_must_be_a_multiple_of_the_heads():
     with pytest.raises(
         RequestError, match=r"model\.width is 10; it must be a multiple of model\.num_heads, which is 4"
     ):
         from_dict(TASKS["translation"].config, {"model": {"width": 10, "num_heads": 4}})
 
 
-def test_only_what_loses_nothing_is_converted():
-    made = from_dict(
+def test_only_lossless_conversions_are_made():
+    config = from_dict(
         TASKS["image_classification"].config, {"training": {"learning_rate": 1}, "model": {"filters": [4, 5]}}
     )
-    assert isinstance(made.training.learning_rate, float)
-    assert made.model.filters == (4, 5)
+    assert isinstance(config.training.learning_rate, float)
+    assert config.model.filters == (4, 5)
     assert from_dict(TASKS["image_classification"].config, {"image_size": None}).image_size is None
 
 
-def test_configurations_do_not_change():
+def test_configurations_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_preset("translation").seed = 1
 
@@ -112,86 +112,89 @@ def test_configurations_do_not_change():
 # Files.
 
 
-@pytest.mark.parametrize(("task", "preset"), SHIPPED)
-def test_saved_configuration_loads_as_it_was(task, preset, tmp_path):
+@pytest.mark.parametrize(("task", "preset"), ALL_PRESETS)
+def test_saved_configurations_load_unchanged(task, preset, tmp_path):
     changed = dataclasses.replace(load_preset(task, preset), seed=7, data_dir='a "strange" folder\\é')
     save(tmp_path / "config.toml", task, preset, changed)
     assert load(tmp_path / "config.toml") == (task, preset, changed)
 
 
-def test_missing_values_stay_missing(tmp_path):
-    given = TASKS["image_classification"].config(dataset="digits")
-    assert given.image_size is None
-    save(tmp_path / "config.toml", "image_classification", "quick", given)
-    assert load(tmp_path / "config.toml")[2] == given
+def test_none_survives_a_round_trip(tmp_path):
+    config = TASKS["image_classification"].config(dataset="digits")
+    assert config.image_size is None
+    save(tmp_path / "config.toml", "image_classification", "quick", config)
+    assert load(tmp_path / "config.toml")[2] == config
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (None, "has no config.toml: give the directory of a training run"),
         ("task = ", "is not the configuration of a run"),
         ("seed = 1", "is not the configuration of a run"),
         (b"\xff\xfe", "is not the configuration of a run"),
         ('task = "speech"\npreset = "quick"', "no task 'speech'"),
-        ('task = "translation"\npreset = "quick"\nlayers = 3\n[training]\n[model]\n', "no option layers; known are"),
+        (
+            'task = "translation"\npreset = "quick"\nlayers = 3\n[training]\n[model]\n',
+            "no option layers; choose one of",
+        ),
     ],
 )
-def test_wrong_file_is_a_sentence(text, words, tmp_path):
+def test_invalid_files_are_request_errors(text, message, tmp_path):
     if text is not None:
         (tmp_path / "config.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(RequestError, match=message):
         load(tmp_path / "config.toml")
 
 
 # The command line.
 
 
-def parsed(task, *arguments):
+def parse(task, *arguments):
     options = Options("kerasnets.train", "Trains.")
     options.add("--run-dir")
     options.add_config(load_preset(task, "quick"))
     return options.parse(list(arguments))
 
 
-def test_no_options_give_the_preset():
+def test_the_preset_is_the_default():
     for task in TASKS:
-        assert parsed(task).config == load_preset(task, "quick")
+        assert parse(task).config == load_preset(task, "quick")
 
 
 def test_nested_options_replace_single_values():
     preset = load_preset("text_generation", "quick")
-    made = parsed("text_generation", "--model.units=8", "--training.epochs", "2", "--seed", "5").config
-    assert made.model == dataclasses.replace(preset.model, units=8)
-    assert made.training == dataclasses.replace(preset.training, epochs=2)
-    assert made.seed == 5
+    config = parse("text_generation", "--model.units=8", "--training.epochs", "2", "--seed", "5").config
+    assert config.model == dataclasses.replace(preset.model, units=8)
+    assert config.training == dataclasses.replace(preset.training, epochs=2)
+    assert config.seed == 5
 
 
 @pytest.mark.parametrize("dashes", ["--training.learning-rate", "--training.learning_rate"])
 @pytest.mark.parametrize("equals", [True, False])
-def test_dashes_are_as_good_as_underscores(dashes, equals):
+def test_dashes_equal_underscores(dashes, equals):
     arguments = [f"{dashes}=1e-2"] if equals else [dashes, "1e-2"]
-    assert parsed("translation", *arguments).config.training.learning_rate == 0.01
+    assert parse("translation", *arguments).config.training.learning_rate == 0.01
 
 
-def test_values_keep_their_dashes_and_underscores():
-    made = parsed("text_generation", "--data-dir=my-own_folder", "--dataset", "file:a-b_c.txt", "--run-dir", "x-y_z")
-    assert made.config.data_dir == "my-own_folder"
-    assert made.config.dataset == "file:a-b_c.txt"
-    assert made.run_dir == "x-y_z"
+def test_dashes_and_underscores_of_values_are_kept():
+    options = parse("text_generation", "--data-dir=my-own_folder", "--dataset", "file:a-b_c.txt", "--run-dir", "x-y_z")
+    assert options.config.data_dir == "my-own_folder"
+    assert options.config.dataset == "file:a-b_c.txt"
+    assert options.run_dir == "x-y_z"
 
 
 def test_lists_numbers_and_choices():
-    made = parsed("image_classification", "--model.filters=[4, 8]", "--image-size", "12", "--flip", "true").config
-    assert made.model.filters == (4, 8)
-    assert made.image_size == 12
-    assert made.flip is True
-    assert parsed("translation", "--model.norm=post").config.model.norm == "post"
-    assert parsed("image_classification", "--training.learning-rate=1").config.training.learning_rate == 1.0
+    config = parse("image_classification", "--model.filters=[4, 8]", "--image-size", "12", "--flip", "true").config
+    assert config.model.filters == (4, 8)
+    assert config.image_size == 12
+    assert config.flip is True
+    assert parse("translation", "--model.norm=post").config.model.norm == "post"
+    assert parse("image_classification", "--training.learning-rate=1").config.training.learning_rate == 1.0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--model.unit=3"], "unit"),
         (["--epoch=3"], "epoch"),
@@ -200,31 +203,31 @@ def test_lists_numbers_and_choices():
         (["--training.schedule=linear"], "schedule"),
     ],
 )
-def test_wrong_options_are_errors_that_name_them(arguments, words):
-    with pytest.raises((argparse.ArgumentError, RequestError), match=words):
-        parsed("text_generation", *arguments)
+def test_errors_name_the_invalid_option(arguments, message):
+    with pytest.raises((argparse.ArgumentError, RequestError), match=message):
+        parse("text_generation", *arguments)
 
 
-def test_help_says_what_the_fields_say(capsys):
+def test_help_contains_the_docstrings_of_the_fields(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        parsed("translation", "--help")
+        parse("translation", "--help")
     assert exit_info.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    help_text = " ".join(capsys.readouterr().out.split())
     for option in ("--training.learning-rate", "--model.num-heads", "--data-dir", "--run-dir", "--vocabulary-size"):
-        assert option in shown
-    assert "_" not in "".join(word for word in shown.split() if word.startswith("--"))
-    assert "Peak learning rate of AdamW." in shown
-    assert "Number of subwords in the vocabulary that both languages share." in shown
+        assert option in help_text
+    assert "_" not in "".join(word for word in help_text.split() if word.startswith("--"))
+    assert "Peak learning rate of AdamW." in help_text
+    assert "Number of subwords in the vocabulary that both languages share." in help_text
 
 
-def test_help_changes_option_names_only():
+def test_only_option_names_get_dashes():
     assert with_dashes("--data_dir DATA_DIR  a_b --model.num_heads") == "--data-dir DATA_DIR  a_b --model.num-heads"
 
 
 # Programs.
 
 
-def test_unknown_strategies_name_the_known_ones(tmp_path):
+def test_the_error_for_an_unknown_strategy_lists_the_choices(tmp_path):
     with pytest.raises(RequestError, match="no strategy 'tpu'; choose one of auto, mirrored, one_device"):
         train("translation", "quick", load_preset("translation", "quick"), tmp_path / "run", strategy="tpu")
     assert not (tmp_path / "run").exists()
@@ -237,12 +240,12 @@ try:
     runpy.run_module(sys.argv[0], run_name="__main__")
 except SystemExit as error:
     status = error.code
-heavy = {"tensorflow", "keras", "tensorflow_datasets", "sentencepiece"} & set(sys.modules)
-print(f"status {status}, imported {sorted(heavy)}")
+imported = {"tensorflow", "keras", "tensorflow_datasets", "sentencepiece"} & set(sys.modules)
+print(f"status {status}, imported {sorted(imported)}")
 """
 
 
-def program(*arguments):
+def run_program(*arguments):
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
@@ -259,14 +262,14 @@ def program(*arguments):
     ],
     ids=" ".join,
 )
-def test_help_needs_no_tensorflow(arguments):
-    done = program(*arguments)
-    assert done.stdout.startswith(f"usage: python -m {arguments[0]}")
-    assert done.stdout.endswith("status 0, imported []\n"), done.stderr
+def test_help_does_not_import_tensorflow(arguments):
+    process = run_program(*arguments)
+    assert process.stdout.startswith(f"usage: python -m {arguments[0]}")
+    assert process.stdout.endswith("status 0, imported []\n"), process.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["kerasnets.train"], "name the task to train: image_classification, text_generation, translation."),
         (["kerasnets.train", "speech"], "there is no task 'speech'"),
@@ -277,9 +280,9 @@ def test_help_needs_no_tensorflow(arguments):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_request_is_one_sentence_and_status_2(arguments, words):
-    done = program(*arguments)
-    assert done.stdout == "status 2, imported []\n"
-    assert words in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_invalid_requests_exit_with_one_line_and_status_2(arguments, message):
+    process = run_program(*arguments)
+    assert process.stdout == "status 2, imported []\n"
+    assert message in process.stderr
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerasnets.images import decoder, gif
-from kerasnets.tasks.image_classification import pictures
+from kerasnets.tasks.image_classification import image_files
 
 RNG = np.random.default_rng(0)
 OPAQUE = Image.fromarray(RNG.integers(0, 256, (37, 53, 3), np.uint8))
@@ -80,7 +80,7 @@ def test_opaque_images_equal_tensorflows_decoding(name):
 def test_training_and_serving_decode_alike():
     """For every kind of file; images that are not resized are bitwise equal."""
     files = [*TRANSPARENT.values(), *OPAQUE_FILES.values()]
-    served = pictures.decode(tf.constant(files), 37, 53, "image_bytes").numpy()
+    served = image_files.decode(tf.constant(files), 37, 53, "image_bytes").numpy()
     assert np.array_equal(served, [decoder.read(file) for file in files])
 
 
@@ -210,7 +210,7 @@ def test_total_pixels_are_limited():
     small = encoded(OPAQUE, "JPEG")
     sentence = r"image_bytes 10 brings the request to 250001961 pixels, more than the limit of 250000000: give fewer"
     with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
-        pictures.decode(tf.constant([largest, small, *[largest] * 9, b"no image"]), 8, 8, "image_bytes")
+        image_files.decode(tf.constant([largest, small, *[largest] * 9, b"no image"]), 8, 8, "image_bytes")
     with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes 1 is not a PNG"):
-        pictures.decode(tf.constant([small, b"no image", *[largest] * 11]), 8, 8, "image_bytes")
-    assert pictures.decode(tf.constant([largest] * 10), 8, 8, "image_bytes").shape == (10, 8, 8, 3)
+        image_files.decode(tf.constant([small, b"no image", *[largest] * 11]), 8, 8, "image_bytes")
+    assert image_files.decode(tf.constant([largest] * 10), 8, 8, "image_bytes").shape == (10, 8, 8, 3)

@@ -19,7 +19,7 @@ from kerasnets.models import (
     Transformer,
 )
 from kerasnets.saved_model import artifacts, formats
-from kerasnets.tasks.image_classification.arrays import picture_and_name_to_logits, picture_to_logits
+from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
 from kerasnets.tasks.text_generation.arrays import text_to_logits
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.verify import golden_answers
@@ -34,7 +34,7 @@ def build(model, shape):
 
 
 def image_network(model):
-    return picture_to_logits(build(model, PIXELS), PIXELS[1:], recurrent=isinstance(model, SequenceClassifier))
+    return image_to_logits(build(model, PIXELS), PIXELS[1:], recurrent=isinstance(model, SequenceClassifier))
 
 
 def pair_network(model, max_length=None):
@@ -43,7 +43,7 @@ def pair_network(model, max_length=None):
 
 def spelling_network():
     model = SequenceGenerator(9, ConvNet(5, (4,)), width=5, units=6)
-    return picture_and_name_to_logits(build(model, {"given": PIXELS, "target": TOKENS}), PIXELS[1:], recurrent=True)
+    return image_and_name_to_logits(build(model, {"given": PIXELS, "target": TOKENS}), PIXELS[1:], recurrent=True)
 
 
 NETWORKS = {

@@ -1,4 +1,4 @@
-"""Which data sets are for which task."""
+"""Checks that a dataset belongs to a task."""
 
 import pytest
 
@@ -8,30 +8,32 @@ from kerasnets.tasks.datasets import check_dataset
 
 
 @pytest.mark.parametrize(
-    ("task_name", "dataset", "sentence"),
+    ("task_name", "dataset", "message"),
     [
-        ("image_classification", "pydocs", "'pydocs' is for text_generation: .* digits"),
-        ("text_generation", "folder:x", "'folder:' is not for text_generation: .* file:PATH"),
-        ("image_classification", "file:x", "'file:' is not for image_classification: .* folder:PATH"),
-        ("translation", "", "no data set given: name cldr, file:PATH"),
-        ("translation", "file:", "no data set given"),
+        ("image_classification", "pydocs", "'pydocs' is for text_generation; .* digits"),
+        ("text_generation", "folder:x", "'folder:' is not for text_generation; .* file:PATH"),
+        ("image_classification", "file:x", "'file:' is not for image_classification; .* folder:PATH"),
+        ("translation", "", "no dataset is named; it must be cldr, file:PATH"),
+        ("translation", "file:", "no dataset is named"),
     ],
 )
-def test_requests_that_fit_no_task(task_name, dataset, sentence):
-    with pytest.raises(DataError, match=sentence):
+def test_datasets_that_do_not_fit_the_task_are_rejected(task_name, dataset, message):
+    with pytest.raises(DataError, match=message):
         check_dataset(TASKS[task_name], dataset)
     task = make_task(task_name, TASKS[task_name].config(dataset))
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(DataError, match=message):
         task.split_sizes()
 
 
-@pytest.mark.parametrize(("task_name", "dataset"), [(name, set_) for name in TASKS for set_ in TASKS[name].bundled])
-def test_bundled_names_load(task_name, dataset):
+@pytest.mark.parametrize(
+    ("task_name", "dataset"), [(name, dataset) for name in TASKS for dataset in TASKS[name].bundled]
+)
+def test_bundled_datasets_load(task_name, dataset):
     data = make_task(task_name, TASKS[task_name].config(dataset)).data
     assert data.description and all(data.count(split) > 100 for split in SPLITS)
 
 
-def test_the_first_examples_of_a_split():
+def test_first_keeps_the_first_examples_of_each_split():
     pairs = (["a", "b", "c"], ["x", "y", "z"])
     data = PairSplits(pairs, pairs, (["a"], ["x"]), "pairs")
     assert data.first(2).train == (["a", "b"], ["x", "y"]) and data.first(2).test == (["a"], ["x"])

@@ -1,4 +1,4 @@
-"""The loss that models with a softmax are trained with."""
+"""Cross-entropy with label smoothing."""
 
 import keras
 import numpy as np
@@ -16,13 +16,13 @@ def log_softmax(logits):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("shape", [(5,), (2, 3)])
-def test_cross_entropy_equals_the_stock_loss(shape, smoothing):
+def test_cross_entropy_equals_that_of_keras(shape, smoothing):
     rng = np.random.default_rng(0)
     logits = tf.constant(rng.normal(0, 3, (*shape, 7)).astype(np.float32))
     targets = tf.constant(rng.integers(0, 7, shape).astype(np.int32))
     upstream = tf.constant(rng.normal(0, 1, shape).astype(np.float32))
 
-    def stock():
+    def keras_loss():
         return keras.losses.categorical_crossentropy(
             tf.one_hot(targets, 7), logits, from_logits=True, label_smoothing=smoothing
         )
@@ -33,12 +33,12 @@ def test_cross_entropy_equals_the_stock_loss(shape, smoothing):
             losses = function()
         return losses, tape.gradient(losses, logits, upstream)
 
-    ours, theirs = gradient(lambda: cross_entropy(logits, targets, smoothing)), gradient(stock)
+    ours, expected = gradient(lambda: cross_entropy(logits, targets, smoothing)), gradient(keras_loss)
     assert ours[0].shape == shape
-    assert_close(ours, theirs)
-    exact = -log_softmax(logits)
-    picked = np.take_along_axis(exact, targets.numpy()[..., np.newaxis], -1)[..., 0]
-    assert_close(ours[0], (1 - smoothing) * picked + smoothing * exact.mean(-1))
+    assert_close(ours, expected)
+    negative_log = -log_softmax(logits)
+    target_losses = np.take_along_axis(negative_log, targets.numpy()[..., np.newaxis], -1)[..., 0]
+    assert_close(ours[0], (1 - smoothing) * target_losses + smoothing * negative_log.mean(-1))
 
 
 def test_cross_entropy_of_extreme_logits_is_finite():
@@ -56,4 +56,6 @@ def test_cross_entropy_in_a_graph_of_unknown_shape():
     logits, targets = tf.random.stateless_normal((2, 3, 4), [1, 2]), tf.constant([[0, 1, 2], [3, 3, 0]])
     losses, gradient = value_and_gradient(logits, targets)
     assert_close(losses, cross_entropy(logits, targets, 0.2), 1e-6)
-    assert_close(tf.reduce_sum(gradient, axis=-1), np.zeros((2, 3)), 1e-6)  # probabilities of both sides add up to one
+    assert_close(
+        tf.reduce_sum(gradient, axis=-1), np.zeros((2, 3)), 1e-6
+    )  # predicted and target probabilities both sum to 1

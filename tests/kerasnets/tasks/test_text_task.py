@@ -1,4 +1,4 @@
-"""The signatures of text generation, in process: answers, limits, and sentences for wrong requests."""
+"""The signatures of text generation, in process: outputs, limits, and error messages for invalid requests."""
 
 import dataclasses
 import re
@@ -17,62 +17,62 @@ from kerasnets.evaluate import evaluate
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.text_generation.facts import TextGeneration
 from kerasnets.tasks.text_generation.signatures import DEFAULTS
-from kerasnets.tasks.text_generation.step import NEVER, fused_step
+from kerasnets.tasks.text_generation.step import UNKNOWN_LOGIT, fused_step
 from kerasnets.tasks.text_generation.task import TextGenerationTask
 from kerasnets.text.characters import CharacterVocabulary
 
 
 @pytest.fixture(scope="module")
-def opened(load_run):
+def loaded(load_run):
     return load_run("text_generation")
 
 
 @pytest.fixture(scope="module")
-def call(opened):
-    """-> call(signature, prompt, ...): options are a number for all rows or a list with one a row."""
-    defaults = opened.task.defaults(opened.model)
+def call(loaded):
+    """-> call(signature, prompt, **options): each option is a number for all rows or a list with one number per row."""
+    defaults = loaded.task.defaults(loaded.model)
 
-    def run(name, prompt, **given):
+    def run(name, prompt, **options):
         inputs = {"prompt": tf.constant(prompt, tf.string)}
         for key, default in defaults[name].items():
-            value = np.asarray(given.get(key, default), default.dtype)
+            value = np.asarray(options.get(key, default), default.dtype)
             inputs[key] = tf.constant(value if value.ndim else value[np.newaxis])
-        assert set(given) <= set(inputs)
-        return {key: value.numpy() for key, value in opened.signatures[name](**inputs).items()}
+        assert set(options) <= set(inputs)
+        return {key: value.numpy() for key, value in loaded.signatures[name](**inputs).items()}
 
     return run
 
 
 @pytest.fixture(scope="module")
 def generate(call):
-    return lambda prompt, **given: call("generate", prompt, **{"length": 20} | given)
+    return lambda prompt, **options: call("generate", prompt, **{"length": 20} | options)
 
 
-def text(answer, row=0):
-    return answer["text"][row].decode()
+def text(outputs, row=0):
+    return outputs["text"][row].decode()
 
 
 # The fused step.
 
 
 @pytest.mark.parametrize(("options", "policy"), [({}, None), ({"tied": True}, None), ({}, "mixed_float16")])
-def test_the_fused_step_equals_the_models(options, policy):
+def test_the_fused_step_equals_the_step_of_the_model(options, policy):
     model = CharLSTM(11, width=6, units=6, num_layers=3, dropout=0.5, dtype=policy, **options)
     model.build((None, None))
     for variable in model.variables:
         variable.assign(tf.random.stateless_normal(variable.shape, (1, len(variable.shape)), stddev=0.7))
     fused, token = fused_step(model), tf.constant([3, 0, 10])
     states = [tuple(tf.random.stateless_normal((3, 6), (n, 5)) for _ in range(2)) for n in range(3)]
-    expected, after = model.step(
+    expected, expected_cache = model.step(
         token, 0, ((), ()), [tuple(tf.cast(x, model.compute_dtype) for x in s) for s in states]
     )
-    logits, found = fused(token, 0, (), states)
+    logits, cache = fused(token, 0, (), states)
     tolerance = 1e-5 if policy is None else 2e-2
     assert_close(logits[:, 1:], expected[:, 1:], tolerance)
-    assert np.all(logits[:, 0] <= NEVER / 2)
-    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(after), strict=True):
-        assert one.dtype == tf.float32
-        assert_close(one, tf.cast(other, tf.float32), tolerance)
+    assert np.all(logits[:, 0] <= UNKNOWN_LOGIT / 2)
+    for state, expected_state in zip(tf.nest.flatten(cache), tf.nest.flatten(expected_cache), strict=True):
+        assert state.dtype == tf.float32
+        assert_close(state, tf.cast(expected_state, tf.float32), tolerance)
 
 
 # generate, serving_default.
@@ -83,7 +83,7 @@ def test_rows_have_their_own_lengths(generate):
     assert [len(text.decode()) for text in texts] == [5, 30, 1]
 
 
-def test_the_same_seed_gives_the_same_text_whatever_else_is_in_the_batch(generate):
+def test_the_text_of_a_seed_does_not_depend_on_the_batch(generate):
     alone = generate(["The value"], length=40, seed=7)
     batch = generate(["Something much longer than that", "The value", "z"], length=[10, 40, 90], seed=[1, 7, 3])
     assert text(batch, 1) == text(alone)
@@ -92,17 +92,17 @@ def test_the_same_seed_gives_the_same_text_whatever_else_is_in_the_batch(generat
     assert len(set(others)) == 4 and others[0] == alone["text"][0]
 
 
-def test_every_row_of_a_large_batch_is_what_it_is_alone(generate):
-    """Sums of one row and of many are formed in other orders; a token would change once in 10^5 or so."""
+def test_rows_of_a_large_batch_equal_single_rows(generate):
+    """Sums over one row and over many are computed in different orders, which changes about one token in 10^5."""
     seeds = np.arange(64)
-    given = {"length": 150, "temperature": np.linspace(0.2, 2, 64), "top_p": np.where(seeds % 3, 1, 0.9)}
-    batch = generate(["The value"] * 64, seed=seeds, **given)
+    options = {"length": 150, "temperature": np.linspace(0.2, 2, 64), "top_p": np.where(seeds % 3, 1, 0.9)}
+    batch = generate(["The value"] * 64, seed=seeds, **options)
     for row in range(0, 64, 7):
-        one = {name: np.broadcast_to(x, 64)[row] for name, x in given.items()}
-        assert text(generate(["The value"], seed=row, **one)) == text(batch, row)
+        row_options = {name: np.broadcast_to(x, 64)[row] for name, x in options.items()}
+        assert text(generate(["The value"], seed=row, **row_options)) == text(batch, row)
 
 
-def test_temperature_0_takes_the_most_probable_and_top_k_1_too(generate):
+def test_temperature_0_and_top_k_1_are_greedy(generate):
     greedy = text(generate(["The "], temperature=0.0, seed=1))
     assert greedy == text(generate(["The "], temperature=0.0, seed=2))
     assert greedy == text(generate(["The "], temperature=1.0, top_k=1, seed=3))
@@ -110,7 +110,7 @@ def test_temperature_0_takes_the_most_probable_and_top_k_1_too(generate):
     assert greedy == text(generate(["The "], temperature=1e-38))
 
 
-def test_a_text_is_the_concatenation_of_its_halves(generate):
+def test_a_text_equals_the_concatenation_of_its_halves(generate):
     whole = generate(["The "], length=24, temperature=0.0)
     first = generate(["The "], length=12, temperature=0.0)
     second = generate(["The " + text(first)], length=12, temperature=0.0)
@@ -120,75 +120,75 @@ def test_a_text_is_the_concatenation_of_its_halves(generate):
 
 
 @pytest.mark.parametrize("prompt", ["The ", "\n"])
-def test_log_probability_is_that_of_the_model(generate, opened, prompt):
-    answer = generate([prompt], length=15, temperature=1.3, top_k=5, seed=4)
-    ids = opened.task.vocabulary.encode_python(prompt + text(answer))
-    logits = opened.model(ids[np.newaxis, :-1]).numpy()[0, len(prompt) - 1 :]
+def test_log_probability_equals_that_of_the_model(generate, loaded, prompt):
+    outputs = generate([prompt], length=15, temperature=1.3, top_k=5, seed=4)
+    ids = loaded.task.vocabulary.encode_python(prompt + text(outputs))
+    logits = loaded.model(ids[np.newaxis, :-1]).numpy()[0, len(prompt) - 1 :]
     logits[:, 0] = -1e9
-    chosen = tf.nn.log_softmax(logits).numpy()[np.arange(15), ids[len(prompt) :]]
-    assert answer["log_probability"][0] == pytest.approx(chosen.sum(), abs=1e-3)
+    token_log_probabilities = tf.nn.log_softmax(logits).numpy()[np.arange(15), ids[len(prompt) :]]
+    assert outputs["log_probability"][0] == pytest.approx(token_log_probabilities.sum(), abs=1e-3)
 
 
-def test_characters_outside_the_vocabulary_are_left_out(generate):
+def test_characters_outside_the_vocabulary_are_ignored(generate):
     assert text(generate(["The \u4e2d\u6587value"])) == text(generate(["The value"]))
 
 
-def test_only_the_last_thousand_characters_count(generate):
+def test_only_the_last_thousand_characters_of_a_prompt_are_read(generate):
     assert text(generate(["y" * 5000 + "x" * 1000])) == text(generate(["x" * 1000]))
 
 
-def test_serving_default_is_generate_with_the_documented_values(generate, opened):
-    found = opened.signatures["serving_default"](prompt=tf.constant(["The ", "A "]))["text"].numpy()
+def test_serving_default_equals_generate_with_the_documented_defaults(generate, loaded):
+    texts = loaded.signatures["serving_default"](prompt=tf.constant(["The ", "A "]))["text"].numpy()
     documented = {"length": 200, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 0}
-    assert found.tolist() == generate(["The ", "A "], **documented)["text"].tolist()
-    assert found[0] == generate(["The "], **{name: DEFAULTS[name] for name in documented})["text"][0]
+    assert texts.tolist() == generate(["The ", "A "], **documented)["text"].tolist()
+    assert texts[0] == generate(["The "], **{name: DEFAULTS[name] for name in documented})["text"][0]
 
 
 # sample: the repetition penalty.
 
 
-def test_sample_without_a_penalty_is_generate(generate, call):
-    given = {"length": 40, "temperature": [0.8, 1.2], "top_k": [0, 9], "seed": [1, 2]}
-    one, other = generate(["The ", "A "], **given), call("sample", ["The ", "A "], **given)
-    assert one["text"].tolist() == other["text"].tolist()
-    assert_close(one["log_probability"], other["log_probability"], 1e-5)
+def test_sample_without_a_penalty_equals_generate(generate, call):
+    options = {"length": 40, "temperature": [0.8, 1.2], "top_k": [0, 9], "seed": [1, 2]}
+    generated, sampled = generate(["The ", "A "], **options), call("sample", ["The ", "A "], **options)
+    assert generated["text"].tolist() == sampled["text"].tolist()
+    assert_close(generated["log_probability"], sampled["log_probability"], 1e-5)
 
 
-def test_a_penalty_makes_characters_rarer_that_were_there(call):
-    def different(penalty):
+def test_a_higher_penalty_repeats_fewer_characters(call):
+    def distinct(penalty):
         return len(set("The " + text(call("sample", ["The "], length=60, temperature=0.0, repetition_penalty=penalty))))
 
-    assert different(1.0) < different(1.3) < different(50.0)
+    assert distinct(1.0) < distinct(1.3) < distinct(50.0)
 
 
 # stream.
 
 
-def streamed(call, prompt, lengths, signature="stream", **given):
-    """-> the text of one call after another; the prompt is given to the first one alone."""
+def stream(call, prompt, lengths, signature="stream", **options):
+    """-> the concatenated texts of successive calls, of which only the first gets the prompt."""
     state, parts = np.zeros(call("stream", ["The "], length=1)["state"].shape, np.float32), []
     for length in lengths:
-        answer = call(signature, [prompt if not parts else ""], length=length, state=state, **given)
-        state = answer["state"]
-        parts.append(text(answer))
+        outputs = call(signature, [prompt if not parts else ""], length=length, state=state, **options)
+        state = outputs["state"]
+        parts.append(text(outputs))
     return "".join(parts)
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 8, "top_p": 0.9}, {"temperature": 0.0}])
-def test_calls_of_a_few_characters_give_the_text_of_one_call(call, generate, options):
+def test_successive_calls_give_the_text_of_one_call(call, generate, options):
     whole = text(generate(["The value"], length=60, seed=5, **options))
     for lengths in ([12] * 5, [1, 7, 20, 2, 30]):
-        assert streamed(call, "The value", lengths, seed=5, **options) == whole
+        assert stream(call, "The value", lengths, seed=5, **options) == whole
 
 
-def test_the_penalty_knows_what_was_written_in_earlier_calls(call):
+def test_the_penalty_includes_characters_of_earlier_calls(call):
     options = {"repetition_penalty": 1.8, "seed": 2, "temperature": 0.5}
     whole = text(call("sample", ["The value"], length=60, **options))
-    assert streamed(call, "The value", [20, 20, 20], "sample", **options) == whole
+    assert stream(call, "The value", [20, 20, 20], "sample", **options) == whole
     assert whole != text(call("sample", ["The value"], length=60, seed=2, temperature=0.5))
 
 
-def test_streams_that_begin_and_go_on_share_a_batch(call, generate):
+def test_new_and_continued_streams_share_a_batch(call, generate):
     first = call("stream", ["The ", "A class"], length=[10, 4], seed=[1, 2])
     zeros = np.zeros_like(first["state"][:1])
     both = call(
@@ -203,9 +203,9 @@ def test_streams_that_begin_and_go_on_share_a_batch(call, generate):
     assert text(first, 1) + text(both, 2) == text(generate(["A class"], length=20, seed=2))
 
 
-def test_a_stream_knows_its_place_far_out(call, opened):
-    """Positions past 2^24, which float32 does not count one by one."""
-    layout = opened.task._signatures(opened.model).layout
+def test_positions_of_a_stream_are_exact_beyond_2_to_the_24(call, loaded):
+    """Above 2^24, float32 cannot represent every integer."""
+    layout = loaded.task._signatures(loaded.model).layout
     start = layout.unpack(tf.constant(call("stream", ["The "], length=5)["state"]))
     for position in (0, 2**20 - 1, 2**24 + 1, 2**33 + 12345):
         state = layout.pack(start.token, tf.constant([position], tf.int64), start.seen, start.cache)
@@ -213,81 +213,85 @@ def test_a_stream_knows_its_place_far_out(call, opened):
         assert int(layout.unpack(tf.constant(after)).position[0]) == position + 3
 
 
-def test_the_size_of_a_state_is_in_the_metadata(opened, call):
-    spec = opened.signatures["stream"].structured_input_signature[1]["state"]
+def test_the_signature_contains_the_size_of_a_state(loaded, call):
+    spec = loaded.signatures["stream"].structured_input_signature[1]["state"]
     assert spec.shape.as_list() == [None, call("stream", ["x"], length=1)["state"].shape[1]]
-    assert opened.task.requests([{"prompt": "x"}])["stream"]["state"].shape[1] == spec.shape[1]
+    assert loaded.task.requests([{"prompt": "x"}])["stream"]["state"].shape[1] == spec.shape[1]
 
 
-def broken(state, place, value):
+def with_value(state, index, value):
     changed = state.copy()
-    changed[-1, place] = value
+    changed[-1, index] = value
     return changed
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("index", "value"),
     [(0, 0.0), (0, 7e4), (1, 0.0), (1, 1.5), (1, 1e6), (2, -1.0), (3, np.inf), (4, 0.5), (-1, np.nan), (-70, 2.0)],
 )
-def test_a_broken_state_names_its_row(call, place, value):
+def test_errors_name_the_row_of_an_invalid_state(call, index, value):
     state = call("stream", ["The ", "A "], length=5)["state"]
     assert call("stream", ["", ""], length=5, state=state)["text"].shape == (2,)
-    # -70 is an output of the only LSTM, whose cell is the 64 numbers at the end
-    assert_rejected(call, "state 1 is no state of this model", "stream", ["a", "b"], state=broken(state, place, value))
+    # Index -70 is an output h of the only LSTM; the last 64 numbers are its cell c.
+    assert_rejected(
+        call, "state 1 is not a state of this model", "stream", ["a", "b"], state=with_value(state, index, value)
+    )
 
 
-def test_a_state_of_another_model_is_refused(opened, call):
-    model = CharLSTM(opened.task.vocabulary.size, **vars(opened.task.config.model))
+def test_a_state_of_another_model_is_rejected(loaded, call):
+    model = CharLSTM(loaded.task.vocabulary.size, **vars(loaded.task.config.model))
     model.build((None, None))
-    other = opened.task.signatures(model)["stream"]
+    other = loaded.task.signatures(model)["stream"]
     state = call("stream", ["The "], length=5)["state"]
-    inputs = {name: tf.constant(x) for name, x in opened.task.defaults(model)["stream"].items()}
-    assert_rejected(other, "state 0 is no state of this model", prompt=tf.constant([""]), **inputs | {"state": state})
+    inputs = {name: tf.constant(x) for name, x in loaded.task.defaults(model)["stream"].items()}
+    assert_rejected(
+        other, "state 0 is not a state of this model", prompt=tf.constant([""]), **inputs | {"state": state}
+    )
 
 
 # next_char, explain.
 
 
-def test_next_char_is_the_calibrated_distribution(opened):
-    task = TextGenerationTask(opened.task.config, opened.directory)
+def test_next_char_returns_the_calibrated_distribution(loaded):
+    task = TextGenerationTask(loaded.task.config, loaded.directory)
     task.temperature = 1.7
     prompts = ["The ", "A\u4e2d class", "\n"]
-    answer = task.signatures(opened.model)["next_char"](prompt=tf.constant(prompts))
-    assert answer["probabilities"].shape == (3, task.vocabulary.size - 1)
+    outputs = task.signatures(loaded.model)["next_char"](prompt=tf.constant(prompts))
+    assert outputs["probabilities"].shape == (3, task.vocabulary.size - 1)
     for row, prompt in enumerate(prompts):
         ids = task.vocabulary.encode_python(prompt.replace("\u4e2d", ""))
-        expected = tf.nn.softmax(opened.model(ids[np.newaxis])[0, -1, 1:] / 1.7).numpy()
+        expected = tf.nn.softmax(loaded.model(ids[np.newaxis])[0, -1, 1:] / 1.7).numpy()
         order = np.argsort(-expected, kind="stable")
-        assert_close(answer["probabilities"][row], expected[order], 1e-5)
-        written = b"".join(answer["characters"][row].numpy()).decode()
-        assert sorted(written) == sorted(task.vocabulary.characters[1:])
-        assert written[0] == task.vocabulary.characters[1 + order[0]]
+        assert_close(outputs["probabilities"][row], expected[order], 1e-5)
+        characters = b"".join(outputs["characters"][row].numpy()).decode()
+        assert sorted(characters) == sorted(task.vocabulary.characters[1:])
+        assert characters[0] == task.vocabulary.characters[1 + order[0]]
 
 
-def test_explain_tells_what_was_expected_and_what_the_gates_do(opened):
+def test_explain_returns_probabilities_gates_and_cells(loaded):
     texts = ["The value", "x\u4e2d", "\n"]
-    answer = {name: x.numpy() for name, x in opened.signatures["explain"](text=tf.constant(texts)).items()}
-    temperature, model = opened.task.temperature, opened.model
-    for row, read in enumerate(texts):
-        size = len(read)
-        assert [c.decode() for c in answer["characters"][row, :size]] == list(read.replace("\u4e2d", "\ufffd"))
-        ids = opened.task.vocabulary.encode_python(read)
+    outputs = {name: x.numpy() for name, x in loaded.signatures["explain"](text=tf.constant(texts)).items()}
+    temperature, model = loaded.task.temperature, loaded.model
+    for row, content in enumerate(texts):
+        size = len(content)
+        assert [c.decode() for c in outputs["characters"][row, :size]] == list(content.replace("\u4e2d", "\ufffd"))
+        ids = loaded.task.vocabulary.encode_python(content)
         logits = np.concatenate([model.logits(tf.zeros((1, model.units))), model(ids[np.newaxis])[0, :-1]])
         expected = tf.nn.softmax(logits / temperature).numpy()[np.arange(size), ids]
-        assert_close(answer["probability"][row, :size], expected, 1e-5)
+        assert_close(outputs["probability"][row, :size], expected, 1e-5)
         _, states = model.run(ids[np.newaxis], model.initial_states(1))
-        h = answer["output_gate"][row, size - 1] * np.tanh(answer["cell"][row, size - 1])
+        h = outputs["output_gate"][row, size - 1] * np.tanh(outputs["cell"][row, size - 1])
         assert_close(h, np.stack([h[0] for h, _ in states]), 1e-5)
-        assert_close(answer["cell"][row, size - 1], np.stack([c[0] for _, c in states]), 1e-5)
-        for name, x in answer.items():
+        assert_close(outputs["cell"][row, size - 1], np.stack([c[0] for _, c in states]), 1e-5)
+        for name, x in outputs.items():
             assert np.all(x[row, size:] == (b"" if name == "characters" else 0))
     for name in ("input_gate", "forget_gate", "output_gate"):
-        assert answer[name].shape == (3, 9, model.num_layers, model.units)
-        assert np.all((answer[name][0] > 0) & (answer[name][0] < 1))
+        assert outputs[name].shape == (3, 9, model.num_layers, model.units)
+        assert np.all((outputs[name][0] > 0) & (outputs[name][0] < 1))
 
 
-def test_explain_bounds_the_size_of_its_answer(opened):
-    explain = opened.signatures["explain"]
+def test_explain_bounds_the_size_of_its_outputs(loaded):
+    explain = loaded.signatures["explain"]
     assert_rejected(
         explain, "text 1 is 1001 characters long, more than the limit of 1,000", text=tf.constant(["a", "x" * 1001])
     )
@@ -295,11 +299,11 @@ def test_explain_bounds_the_size_of_its_answer(opened):
     assert explain(text=tf.constant(["x" * 1000]))["cell"].shape[1] == 1000
 
 
-# Wrong requests.
+# Invalid requests.
 
 
 @pytest.mark.parametrize(
-    ("inputs", "sentence"),
+    ("inputs", "message"),
     [
         ({"length": [5, 0]}, "length 1 is 0 but must be in 1 to 300"),
         ({"length": [301, 5]}, "length 0 is 301 but"),
@@ -318,25 +322,25 @@ def test_explain_bounds_the_size_of_its_answer(opened):
         ({"prompt": ["\u4e2d\u6587", "fine"]}, "prompt 0 has no character that was in the training text"),
         ({"prompt": ["fine", b"\xff\xfe"]}, "text 1 is not valid UTF-8"),
         ({"prompt": []}, "prompt has no rows; give at least one"),
-        ({"length": [5, 5, 5]}, "length has 3 rows and prompt 2; give as many, or one"),
-        ({"seed": []}, "seed has 0 rows and prompt 2"),
-        ({"prompt": ["one"], "temperature": [0.5, 0.5]}, "temperature has 2 rows and prompt 1"),
+        ({"length": [5, 5, 5]}, "length has 3 rows, but prompt has 2; give 2 or 1"),
+        ({"seed": []}, "seed has 0 rows, but prompt has 2"),
+        ({"prompt": ["one"], "temperature": [0.5, 0.5]}, "temperature has 2 rows, but prompt has 1"),
     ],
 )
-def test_wrong_requests_name_the_row_and_what_is_allowed(call, inputs, sentence):
+def test_errors_name_the_row_and_the_allowed_values(call, inputs, message):
     arguments = {"prompt": ["The ", "A "]} | inputs
-    assert_rejected(call, sentence, "sample", **arguments)
+    assert_rejected(call, message, "sample", **arguments)
 
 
-def test_wrong_texts_are_refused_by_every_signature(opened):
+def test_every_signature_rejects_invalid_texts(loaded):
     for name in ("serving_default", "next_char", "explain"):
         key = "text" if name == "explain" else "prompt"
-        for texts, sentence in [
+        for texts, message in [
             (["a", ""], f"{key} 1 is empty"),
             ([b"\xc0"], "text 0 is not valid UTF-8"),
             ([], "no rows"),
         ]:
-            assert_rejected(opened.signatures[name], sentence, **{key: tf.constant(texts, tf.string)})
+            assert_rejected(loaded.signatures[name], message, **{key: tf.constant(texts, tf.string)})
 
 
 @given(
@@ -350,51 +354,53 @@ def test_wrong_texts_are_refused_by_every_signature(opened):
     state=st.floats(width=32) | st.just(0.0),
 )
 @settings(max_examples=30, deadline=None)
-def test_any_request_is_answered_or_refused(call, prompt, state, **given):
+def test_any_request_is_answered_or_rejected(call, prompt, state, **options):
     size = call("sample", ["a"], length=1)["state"].shape[1]
     prompt = prompt if isinstance(prompt, bytes) else prompt.encode("utf-8", "surrogatepass")
-    sentence = ""
+    message = ""
     try:
-        answer = call("sample", [prompt], state=np.full((1, size), state, np.float32), **given)
+        outputs = call("sample", [prompt], state=np.full((1, size), state, np.float32), **options)
     except tf.errors.InvalidArgumentError as error:
-        sentence = error.message
-    if sentence:
-        assert re.search(r" 0 (is|has) .*counte?d? from 0", sentence)
+        message = error.message
+    if message:
+        assert re.search(r" 0 (is|has) .*\(rows count from 0\)", message)
     else:
-        assert len(text(answer)) == given["length"]
-        assert np.isfinite(answer["log_probability"]).all() and np.isfinite(answer["state"]).all()
+        assert len(text(outputs)) == options["length"]
+        assert np.isfinite(outputs["log_probability"]).all() and np.isfinite(outputs["state"]).all()
 
 
 # Scores.
 
 
-def test_held_out_gives_the_loss_of_the_validation(opened):
+def test_validation_logits_give_the_validation_loss(loaded):
     total, count = 0.0, 0
-    for logits, labels in opened.task.held_out(opened.model):
-        assert logits.shape == (len(labels), opened.task.vocabulary.size - 1)
+    for logits, labels in loaded.task.validation_logits(loaded.model):
+        assert logits.shape == (len(labels), loaded.task.vocabulary.size - 1)
         total -= float(tf.reduce_sum(tf.gather(tf.nn.log_softmax(logits), labels, batch_dims=1)))
         count += len(labels)
-    # id 0, which the network hardly ever expects, has no part in it
-    assert total / count == pytest.approx(opened.task.validate(opened.model)["loss"], abs=2e-3)
+    # The logits exclude id 0, whose probability is close to 0.
+    assert total / count == pytest.approx(loaded.task.validate(loaded.model)["loss"], abs=2e-3)
 
 
-def test_window_loss_is_the_models_over_windows(opened):
-    vocabulary, model = opened.task.vocabulary, opened.model
-    split = opened.task.data.validation[: 3 * 256 + 100]
-    task = TextGenerationTask(opened.task.config, opened.directory)
+def test_window_loss_equals_that_of_the_model(loaded):
+    vocabulary, model = loaded.task.vocabulary, loaded.model
+    split = loaded.task.data.validation[: 3 * 256 + 100]
+    task = TextGenerationTask(loaded.task.config, loaded.directory)
     task.data = TextSplits(split, split, split, "a part")
-    metrics = task.evaluate(opened.signatures, "test", model)
+    metrics = task.evaluate(loaded.signatures, "test", model)
     ids = vocabulary.encode_python(split)
     windows = np.stack([ids[n * 256 : n * 256 + 257] for n in range(3)])
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        windows[:, 1:], model(windows[:, :-1]) / opened.task.temperature
+        windows[:, 1:], model(windows[:, :-1]) / loaded.task.temperature
     )
     assert metrics["window_loss"] == pytest.approx(float(tf.reduce_mean(losses)), abs=1e-5)
-    only = task.evaluate(opened.signatures, "test")
-    assert only == {name: value for name, value in metrics.items() if name not in ("loss", "bits_per_character")}
+    of_signatures = task.evaluate(loaded.signatures, "test")
+    assert of_signatures == {
+        name: value for name, value in metrics.items() if name not in ("loss", "bits_per_character")
+    }
     task.data = dataclasses.replace(task.data, test=split[:256])
     with pytest.raises(RequestError, match="has 256 characters"):
-        task.evaluate(opened.signatures, "test")
+        task.evaluate(loaded.signatures, "test")
 
 
 BLANKS = " \n" * 200
@@ -409,8 +415,8 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_examples_are_prompts_that_the_network_reads(name):
-    """So that whatever has been trained can be exported."""
+def test_examples_are_readable_prompts(name):
+    """An export needs them, for every text that can be trained on."""
     train, test, prompts = PROMPTS[name]
     task = TextGenerationTask(TextGeneration())
     task.data = TextSplits(train, train, test, "a text")
@@ -418,52 +424,52 @@ def test_examples_are_prompts_that_the_network_reads(name):
     assert [example["prompt"] for example in task.examples()] == prompts
 
 
-def test_a_text_without_any_beginning_is_refused():
+def test_a_text_without_a_prompt_is_rejected():
     task = TextGenerationTask(TextGeneration())
     task.data = TextSplits(BLANKS, BLANKS, BLANKS, "blanks")
-    with pytest.raises(RequestError, match="has no beginning that the network could read as a prompt"):
+    with pytest.raises(RequestError, match="has no characters that can serve as a prompt"):
         task.examples()
 
 
-def test_a_validation_text_of_unknown_characters_is_refused_before_training():
+def test_a_validation_text_of_unknown_characters_is_rejected_before_training():
     task = TextGenerationTask(TextGeneration())
     task.data = TextSplits("words " * 100, "\u4e2d\u6587" * 50, "words", "two scripts")
     with pytest.raises(RequestError, match="has no character of the training text"):
         task.check()
 
 
-def test_a_byte_order_mark_is_no_part_of_a_prompt(opened):
-    signatures = opened.signatures
-    answers = signatures["serving_default"](prompt=tf.constant(["The ", "\ufeffThe "]))["text"].numpy()
-    assert answers[0] == answers[1]
+def test_a_byte_order_mark_is_removed_from_a_prompt(loaded):
+    signatures = loaded.signatures
+    texts = signatures["serving_default"](prompt=tf.constant(["The ", "\ufeffThe "]))["text"].numpy()
+    assert texts[0] == texts[1]
     for mark in ("\ufeff", ""):
         assert_rejected(signatures["serving_default"], "prompt 0 is empty", prompt=tf.constant([mark]))
     with_mark, without = (signatures["explain"](text=tf.constant([text])) for text in ("\ufeffThe", "The"))
     assert np.array_equal(with_mark["characters"], without["characters"])
 
 
-def test_a_saved_model_is_scored_through_its_signature(runs, models_dir):
+def test_the_scores_of_an_export_equal_those_of_its_run(runs, models_dir):
     of_run = evaluate(runs["text_generation"], "validation")
     of_export = evaluate(models_dir / "text_generation" / "1", "validation")
     assert of_export["window_loss"] == pytest.approx(of_run["window_loss"], abs=1e-5)
     assert "loss" in of_run and "loss" not in of_export
 
 
-# The SavedModel, which the server has too.
+# The SavedModel, on a server.
 
 
-def test_inputs_may_be_left_out_of_a_request(served_models, generate, call):
+def test_omitted_inputs_have_default_values(served_models, generate, call):
     from serving.client import Client
 
     with Client(served_models.grpc) as client:
         prompts = np.array(["The ", "A "], object)
         short = client.predict("text_generation", {"prompt": prompts, "length": np.array([9, 9], np.int32)}, "generate")
         assert short["text"].tolist() == generate(["The ", "A "], length=9)["text"].tolist()
-        answer = client.predict("text_generation", {"prompt": prompts}, "sample")
-        assert answer["text"].tolist() == call("sample", ["The ", "A "])["text"].tolist()
+        outputs = client.predict("text_generation", {"prompt": prompts}, "sample")
+        assert outputs["text"].tolist() == call("sample", ["The ", "A "])["text"].tolist()
 
 
-def test_characters_beyond_the_basic_plane_are_characters():
+def test_characters_beyond_the_basic_plane_are_single_characters():
     vocabulary = CharacterVocabulary.build("a\U0001f600\u00e9")
     config = dataclasses.replace(TextGeneration(), max_length=12)
     task = TextGenerationTask(config)
@@ -471,5 +477,5 @@ def test_characters_beyond_the_basic_plane_are_characters():
     model = CharLSTM(vocabulary.size, 4, 4, 1)
     model.build((None, None))
     signatures = task.signatures(model)
-    found = signatures["serving_default"](prompt=tf.constant(["\U0001f600"]))["text"].numpy()[0].decode()
-    assert len(found) == 12 and set(found) <= set("a\U0001f600\u00e9")
+    generated = signatures["serving_default"](prompt=tf.constant(["\U0001f600"]))["text"].numpy()[0].decode()
+    assert len(generated) == 12 and set(generated) <= set("a\U0001f600\u00e9")

@@ -34,7 +34,7 @@ STEPS_PER_EPOCH = 3
 class FakeTask:
     """A task with random data. The validation number `stop_at` fails, as if the process had been killed."""
 
-    best, best_is = "score", "highest"
+    best_metric, best_is = "score", "highest"
     steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
     shapes_vary = False
 
@@ -541,7 +541,7 @@ def test_metrics_contain_package_versions(tmp_path):
     ],
 )
 def test_is_best_compares_with_earlier_validations(best_is, history, value, expected):
-    task = SimpleNamespace(best="x", best_is=best_is)
+    task = SimpleNamespace(best_metric="x", best_is=best_is)
     assert is_best(task, {"x": value}, [{"x": earlier} for earlier in history]) is expected
 
 
