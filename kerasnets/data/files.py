@@ -36,7 +36,7 @@ from kerasnets.data.splits import (
 # Extensions of image files; their content may be any format of the decoder.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
-MAX_FAULTS = 3  # invalid lines that an error shows
+MAX_ERRORS = 3  # invalid lines that an error shows
 Size = tuple[int, int]
 
 
@@ -100,20 +100,20 @@ def _read_text(path: Path) -> str:
 
 def _read_pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
     """-> the pairs of a file; append the blank lines to `blank`."""
-    pairs, faults = [], []
+    pairs, errors = [], []
     for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), start=1):
         source, tab, target = line.partition("\t")
         if not line.strip():
             blank.append(f"line {number:,} of {path.name}")
         elif not tab or "\t" in target or not source.strip() or not target.strip():
-            faults.append(f"line {number:,}, {line[:40]!r} with {line.count(chr(9))} tabs")
+            errors.append(f"line {number:,}, {line[:40]!r} with {line.count(chr(9))} tabs")
         else:
             pairs.append((source, target))
-    if faults:
-        more = f"; and {len(faults) - MAX_FAULTS:,} more" if len(faults) > MAX_FAULTS else ""
+    if errors:
+        more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
         raise DataError(
-            f"{len(faults):,} of {len(faults) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
-            f"{'; '.join(faults[:MAX_FAULTS])}{more}"
+            f"{len(errors):,} of {len(errors) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
+            f"{'; '.join(errors[:MAX_ERRORS])}{more}"
         )
     return pairs
 
@@ -253,14 +253,14 @@ def _load_images(
     # TensorFlow releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(functools.partial(_decode_file, size=size), (file for file, _ in files)))
-    faults = [
-        f"{scan.name(file)} {fault}" for (file, _), fault in zip(files, decoded, strict=True) if isinstance(fault, str)
+    errors = [
+        f"{scan.name(file)} {error}" for (file, _), error in zip(files, decoded, strict=True) if isinstance(error, str)
     ]
-    if 2 * len(faults) > len(files):
+    if 2 * len(errors) > len(files):
         raise DataError(
-            f"{len(faults):,} of {len(files):,} images in {folder} cannot be read ({faults[0]}): repair or remove them"
+            f"{len(errors):,} of {len(files):,} images in {folder} cannot be read ({errors[0]}): repair or remove them"
         )
-    scan.unreadable += faults
+    scan.unreadable += errors
     read = [(*file, image) for file, image in zip(files, decoded, strict=True) if not isinstance(image, str)]
     (first, _, first_image), *_ = read
     for file, _, image in read:

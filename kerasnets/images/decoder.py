@@ -27,7 +27,7 @@ class ImageError(ValueError):
 
 
 def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """files string [B] -> files for `decode`, string [B]; their numbers of pixels, int64 [B]; faults, string [B]: why a
+    """files string [B] -> files for `decode`, string [B]; their numbers of pixels, int64 [B]; errors, string [B]: why a
     file is rejected, or "".
 
     Only headers are read. Rejected files cannot be decoded correctly, or would take too much memory or time.
@@ -48,14 +48,14 @@ def examine(files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         (headers.count_scans(files) <= MAX_SCANS, [f"is a JPEG of more than {MAX_SCANS} scans: save it again"]),
         (~headers.is_animated_webp(files), ["is an animated WebP: save its first image as PNG"]),
     ]
-    faults = tf.zeros_like(files)
+    errors = tf.zeros_like(files)
     for valid, message in reversed(checks):  # the first failed check wins
-        faults = tf.where(valid, faults, tf.strings.join(message))
-    return files, pixels, faults
+        errors = tf.where(valid, errors, tf.strings.join(message))
+    return files, pixels, errors
 
 
 def decode(file: tf.Tensor) -> tf.Tensor:
-    """A file from `examine` without a fault, string [] -> uint8 [Y, X, 3].
+    """A file from `examine` without an error, string [] -> uint8 [Y, X, 3].
 
     Raises: InvalidArgumentError if it is broken or cut off.
     """
@@ -114,9 +114,9 @@ def read(data: bytes) -> np.ndarray:
 
     Raises: ImageError
     """
-    file, fault = _graph_function(_examine_one)(tf.constant(data))
-    if fault.numpy():
-        raise ImageError(fault.numpy().decode())
+    file, error = _graph_function(_examine_one)(tf.constant(data))
+    if error.numpy():
+        raise ImageError(error.numpy().decode())
     try:
         return _graph_function(decode)(file).numpy()
     except tf.errors.InvalidArgumentError:
@@ -124,8 +124,8 @@ def read(data: bytes) -> np.ndarray:
 
 
 def _examine_one(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    files, _, faults = examine(file[tf.newaxis])
-    return files[0], faults[0]
+    files, _, errors = examine(file[tf.newaxis])
+    return files[0], errors[0]
 
 
 @functools.cache
