@@ -51,11 +51,12 @@ def call(servable, name, seconds=None, **arrays):
 
 def test_short_runs_become_quick_and_stay_correct(servable):
     x = np.ones((1, 2), np.float32)
-    results = []
-    for _ in range(3 * TRIALS + 200):
+    results, quick = [], False
+    while not quick and len(results) < 50_000:  # on a busy machine slow runs have to be forgotten first
         (y,), executor, quick = call(servable, "matrix", x=x)
         results.append(y.tolist())
     assert isinstance(executor, CallableExecutor) and quick
+    assert len(results) > TRIALS
     assert results == results[:1] * len(results)
     assert not call(servable, "matrix", x=np.ones((1000, 2), np.float32))[2], "these shapes have not been timed"
 

@@ -110,7 +110,7 @@ def test_the_error_for_an_invalid_signature_name_is_short():
 
 def test_metrics_of_directory_names_that_are_not_utf8():
     api, _ = api_of(doubling_backend())
-    api._observers.metrics.load("/models/caf\udce9/1", "OK", 5.0)
+    api._observers.metrics.record_load("/models/caf\udce9/1", "OK", 5.0)
     reply = reply_to(api, "GET", "/metrics")
     assert reply.status == 200
     assert 'model_path="/models/caf?/1"' in reply.body.decode()

@@ -275,7 +275,7 @@ def test_bar_heights_are_proportional_to_counts():
 def test_empty_charts_are_omitted():
     now = [100.0]
     metrics = Metrics(lambda: now[0])
-    metrics.request("half", "Predict", "REST", "OK", 2000)
+    metrics.record_request("half", "Predict", "REST", "OK", 2000)
     now[0] += 120  # after the last minute
     manager = Manager(half=[(1, "AVAILABLE", None)], none=[(1, "AVAILABLE", None)])
     html = page(manager, metrics)
