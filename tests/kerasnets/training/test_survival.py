@@ -17,7 +17,7 @@ from kerasnets.run.interrupts import Stopped
 from kerasnets.training import loop
 
 TASKS = {task.__name__: task for task in (CharactersWithDropout, Images, Pairs)}
-KILLS = int(os.environ.get("KERASNETS_KILLS", "4"))
+KILLS = int(os.environ.get("KERASNETS_KILLS", "2"))
 TIMES = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
 # Processes that have imported TensorFlow; none has run an operation before it was forked.
 PROCESSES = multiprocessing.get_context("forkserver")
