@@ -75,11 +75,17 @@ class Trainer:
         results = self.strategy.experimental_local_results
         return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
 
-    def largest_weight(self) -> float:
-        """-> the largest absolute value of all floats in a checkpoint; NaN if any is NaN."""
-        values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect_carry())]
-        arrays = [np.asarray(value) for value in values]
-        return float(np.max([np.abs(array).max(initial=0) for array in arrays if array.dtype.kind == "f"]))
+    @tf.function
+    def weights_are_finite(self) -> tf.Tensor:
+        """Whether no float of the model and the optimizer is NaN or infinite; a graph, which takes all cores."""
+        values = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        floats = [value for value in values if value.dtype.is_floating]
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in floats])
+
+    def is_finite(self) -> bool:
+        """Whether no float of a checkpoint is NaN or infinite."""
+        carry = tf.nest.flatten(self.collect_carry())
+        return bool(self.weights_are_finite()) and all(np.isfinite(array).all() for array in carry)
 
     def state(self) -> State:
         """-> all that training needs to resume."""
@@ -189,7 +195,8 @@ class Loop:
 
     def save(self, step: int) -> None:
         # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
-        self.require_finite("largest weight", self.trainer.largest_weight(), step)
+        if not self.trainer.is_finite():
+            self.fail("a weight is NaN or infinite", step)
         self.checkpoints.save(step, self.trainer.state())
         self.saved_step, self.save_time = step, time.monotonic()
 
@@ -227,12 +234,14 @@ class Loop:
 
     def require_finite(self, name: str, value: float, step: int) -> None:
         """Raises: FloatingPointError if a value is NaN or infinite after `step`."""
-        if np.isfinite(value):
-            return
+        if not np.isfinite(value):
+            self.fail(f"the {name} is {value}", step)
+
+    def fail(self, problem: str, step: int) -> NoReturn:
         checkpoint = f"step {self.saved_step}, its last checkpoint" if self.saved_step else "the start"
         rate = self.trainer.task.config.training.learning_rate / 2
         raise FloatingPointError(
-            f"the {name} is {value} at step {step}; resume the run from {checkpoint}, with the same command and "
+            f"{problem} at step {step}; resume the run from {checkpoint}, with the same command and "
             f"--resume-with training.learning_rate={rate:.3g} or another option."
         )
 

@@ -5,11 +5,14 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_runs import ROOT
 from test_training import CharactersWithDropout, Images, Pairs
 
 from kerasnets.run.directory import RunDirectory
@@ -132,6 +135,21 @@ def test_the_first_signal_stops_training_with_a_checkpoint(moment, uninterrupted
     train(name, tmp_path)
     assert f"resuming from step {step}" in capfd.readouterr().err
     assert_equal_results(tmp_path, uninterrupted[name])
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_program_with_status_0(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "kerasnets.train", "text_generation", "--preset", "quick", f"--run-dir={run}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step "):
+            process.send_signal(signal.SIGTERM)
+            break
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0
+    assert "run the same command again to resume" in errors
+    assert list((run / "checkpoints").glob("ckpt-*.index")) and not (run / "metrics.json").exists()
 
 
 def test_a_second_signal_interrupts_at_once(tmp_path, monkeypatch):
