@@ -19,6 +19,7 @@ from kerasnets.config.run import STRATEGIES, Config
 from kerasnets.run import config_file, lock
 from kerasnets.run.examples import request_body
 from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
+from kerasnets.run.interrupts import Stopped
 from kerasnets.run.resume import RESUMABLE, apply_overrides, check_resumable, parse_overrides
 from kerasnets.tasks import TASKS, Task, get_facts
 from kerasnets.tasks.presets import load_preset, presets
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from kerasnets.run.directory import RunDirectory
 
 DESCRIPTION = """Trains a network and writes its weights, configuration and metrics to a run directory.
-Run the same command again to resume an interrupted training after its last complete epoch."""
+Run the same command again to resume an interrupted training from its newest checkpoint. The first Ctrl-C or SIGTERM
+ends it after the current step, with a checkpoint."""
 
 
 def main(arguments: list[str]) -> None:
@@ -80,7 +82,10 @@ def main(arguments: list[str]) -> None:
     args = options.parse(arguments)
     default = Path("runs") / task_name / f"{args.preset}-{infix}{re.sub('[/:]', '_', args.config.dataset)}"
     run_dir, overrides = Path(args.run_dir or default), parse_overrides(args.resume_with or "")
-    train(task_name, args.preset, args.config, run_dir, args.strategy, args.dry_run, overrides)
+    try:
+        train(task_name, args.preset, args.config, run_dir, args.strategy, args.dry_run, overrides)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
 
 
 def print_overview(arguments: list[str]) -> None:
@@ -119,9 +124,9 @@ def train(
 
     Args: resume_with: new values for options in RESUMABLE of a run that has begun.
     Returns: the content of metrics.json.
-    Raises: RequestError if the directory holds another run or one with other data, if one of its files is damaged, or
-        if another training runs in it; DataError if the data cannot be read; FloatingPointError if the loss is not
-        finite.
+    Raises: Stopped after the first SIGINT or SIGTERM during the training. RequestError if the directory holds another
+        run or one with other data, if one of its files is damaged, or if another training runs in it; DataError if the
+        data cannot be read; FloatingPointError if the loss is not finite.
     """
     choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}

@@ -38,9 +38,11 @@ class Training(Options):
     """Gradient clipping: maximum global norm of the gradient over all devices; 0 disables clipping."""
     label_smoothing: float = 0.0
     """Share of the target probability spread over all classes (Szegedy et al. 2016)."""
+    checkpoint_seconds: int = 300
+    """Seconds between the checkpoints within an epoch; another one precedes each validation."""
 
     def check(self) -> None:
-        check_counts(**self.values("epochs", "batch_size"))
+        check_counts(**self.values("epochs", "batch_size", "checkpoint_seconds"))
         for name, value in self.values("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
             check(value >= 0, name, value, "0 or more")
         check_fractions(**self.values("beta_2", "label_smoothing"))

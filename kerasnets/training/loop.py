@@ -1,15 +1,16 @@
-"""The training loop: steps, a validation and a checkpoint after every epoch, and exact resumption from there.
+"""The training loop: steps, checkpoints, a validation after every epoch, and exact resumption.
 
-The batch of a step depends only on the seed and the step, so an interrupted run resumes after its last complete epoch
-with the same batches as without the interruption. The checkpoint contains the weights, the optimizer, the state of
-every random generator (dropout) and the carry from one step to the next (an LSTM's states).
+The batch of a step depends only on the seed and the step, so a run that was killed at any moment resumes after the step
+of its newest checkpoint with the same batches as without the interruption. The checkpoint contains the weights, the
+optimizer, the state of every random generator (dropout), the carry from one step to the next (an LSTM's states), and
+the sums of the next log entry.
 """
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -17,8 +18,10 @@ import tensorflow as tf
 
 from kerasnets.checks import RequestError
 from kerasnets.run.directory import RunDirectory
+from kerasnets.run.interrupts import Stopped, StopRequest, StopRequested
 from kerasnets.tasks.protocol import Metrics, Task
-from kerasnets.training.checkpoints import Checkpoints
+from kerasnets.training.checkpoints import Checkpoints, State
+from kerasnets.training.clock import Clock
 from kerasnets.training.progress import Progress
 from kerasnets.training.schedules import make_optimizer
 from kerasnets.training.step import make_step
@@ -27,7 +30,7 @@ STEPS_BETWEEN_LOGS = 50
 
 
 class Trainer:
-    """A task's model, optimizer, batches and step under a strategy, and their checkpoint."""
+    """A task's model, optimizer, batches and step under a strategy, and their state."""
 
     def __init__(self, task: Task, strategy: tf.distribute.Strategy, steps: int):
         self.task, self.strategy, self.steps = task, strategy, steps
@@ -37,6 +40,7 @@ class Trainer:
             self.optimizer = make_optimizer(task.config.training, steps)
             self.optimizer.build(self.model.trainable_variables)
         self.carry = self.distribute(task.initial_carry())
+        self.clock = Clock()
         self.step = make_step(
             task,
             self.model,
@@ -71,33 +75,31 @@ class Trainer:
         results = self.strategy.experimental_local_results
         return tf.nest.map_structure(lambda part: np.concatenate([p.numpy() for p in results(part)]), self.carry)
 
-    def largest_weight(self) -> float:
-        """-> the largest absolute value of all floats in a checkpoint; NaN if any is NaN."""
-        values = [*self.model.variables, *self.optimizer.variables, *tf.nest.flatten(self.collect_carry())]
-        arrays = [np.asarray(value) for value in values]
-        return float(np.max([np.abs(array).max(initial=0) for array in arrays if array.dtype.kind == "f"]))
+    @tf.function
+    def weights_are_finite(self) -> tf.Tensor:
+        """Whether no float of the model and the optimizer is NaN or infinite; a graph, which takes all cores."""
+        values = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        floats = [value for value in values if value.dtype.is_floating]
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in floats])
 
-    def checkpoint(self) -> tf.train.Checkpoint:
+    def is_finite(self) -> bool:
+        """Whether no float of a checkpoint is NaN or infinite."""
+        carry = tf.nest.flatten(self.collect_carry())
+        return bool(self.weights_are_finite()) and all(np.isfinite(array).all() for array in carry)
+
+    def state(self) -> State:
+        """-> all that training needs to resume."""
         # By position, since Keras's order is stable and its paths are not unique; `model.variables` also contains the
         # states of the random generators, which `.keras` files leave out.
-        variables = [*self.model.variables, *self.optimizer.variables]
-        return tf.train.Checkpoint(
-            variables=[v.value for v in variables],
-            carry=[tf.Variable(array) for array in tf.nest.flatten(self.collect_carry())],
-        )
+        variables = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        return {"variables": variables, "carry": tf.nest.flatten(self.collect_carry()), "clock": [self.clock.state()]}
 
-    def save(self, checkpoints: Checkpoints, step: int) -> None:
-        for variable, array in zip(checkpoints.checkpoint.carry, tf.nest.flatten(self.collect_carry()), strict=True):
-            variable.assign(array)
-        checkpoints.save(step)
-
-    def restore(self, checkpoints: Checkpoints) -> int:
-        """Restore the newest undamaged checkpoint -> its step, 0 if there is no checkpoint."""
-        step = checkpoints.restore()
-        if step:
-            arrays = [variable.numpy() for variable in checkpoints.checkpoint.carry]
-            self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
-        return step
+    def restore(self, state: State) -> None:
+        for variable, value in zip((*self.model.variables, *self.optimizer.variables), state["variables"], strict=True):
+            variable.assign(value)
+        arrays = [value.numpy() for value in state["carry"]]
+        self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
+        self.clock.restore(state["clock"][0].numpy())
 
 
 def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, changes: Metrics | None = None) -> Metrics:
@@ -105,86 +107,143 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
 
     Args: changes: options that differ from the earlier part of the run, {name: [before, after]}, for its log.
     Returns: the metrics of the training itself for `metrics.json`.
-    Raises: FloatingPointError if the loss or a weight is NaN or infinite; earlier checkpoints are kept.
-        RequestError if files of the run are damaged.
+    Raises: Stopped after the first SIGINT or SIGTERM. FloatingPointError if the loss or a weight is NaN or infinite;
+        earlier checkpoints are kept. RequestError if files of the run are damaged.
     """
-    epochs, steps_per_epoch = task.config.training.epochs, task.steps_per_epoch
-    steps = epochs * steps_per_epoch
+    steps = task.config.training.epochs * task.steps_per_epoch
     trainer = Trainer(task, strategy, steps)
-    checkpoints = Checkpoints(run.path / "checkpoints", trainer.checkpoint())
-    start = trainer.restore(checkpoints)
-    resume(run, trainer, start)
-    if changes:
-        run.log("options", step=start, **changes)
-    clock = Clock(run)
-    progress = Progress(start, steps)
+    checkpoints = Checkpoints(run.path / "checkpoints", trainer.state())
     writer = tf.summary.create_file_writer(str(run.path / "logs"))
-    with contextlib.closing(writer), contextlib.closing(progress):
-        batches = iter(trainer.batches(start))
-        for epoch in range(start // steps_per_epoch, epochs):
-            stop = (epoch + 1) * steps_per_epoch
-            epoch_steps = range(epoch * steps_per_epoch, stop)
-            run_steps(trainer, batches, epoch_steps, clock, progress, writer)
-            validation = {name: float(value) for name, value in task.validate(trainer.model).items()}
-            # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
-            for name, value in {"largest weight": trainer.largest_weight(), **validation}.items():
-                require_finite(name, value, epoch_steps, task)
-            if is_best(task, validation, run.best_candidates()):
-                run.save_model(trainer.model)
-            run.log("validation", step=stop, epoch=epoch + 1, seconds=clock.seconds(), **validation)
-            with writer.as_default(step=stop):
-                for name, value in validation.items():
-                    tf.summary.scalar(f"validation/{name}", value)
-            progress.write(f"epoch {epoch + 1}/{epochs}  " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
-            trainer.save(checkpoints, stop)
-    return summary(task, trainer, run, clock, steps)
+    with contextlib.closing(checkpoints), contextlib.closing(writer), StopRequest() as request:
+        start, state = checkpoints.restore()
+        if state is not None:
+            trainer.restore(state)
+        resume(run, trainer, start)
+        if changes:
+            run.log("options", step=start, **changes)
+        with contextlib.closing(Progress(start, steps)) as progress:
+            Loop(trainer, run, checkpoints, writer, progress, request).run(start)
+        checkpoints.wait()
+    return summary(task, trainer, run, steps)
 
 
 def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
     """Bring the log and model.keras to their state after step `start`, from which training resumes."""
-    if start and start not in (entry["step"] for entry in run.history("validation")):
+    steps_per_epoch = trainer.task.steps_per_epoch
+    validated = (start - 1) // steps_per_epoch * steps_per_epoch  # that of `start` itself may follow
+    if validated > 0 and validated not in (entry["step"] for entry in run.history("validation")):
         raise RequestError(
-            f"{run.path / 'log.jsonl'} is damaged or cut off: it has no validation of step {start}, the checkpoint's; "
+            f"{run.path / 'log.jsonl'} is damaged or cut off: it has no validation of step {validated}; "
             "put it back from a copy, or train again with another --run-dir."
         )
     if start == 0 and run.history("training"):
-        print("no epoch was completed; training starts from the beginning.", file=sys.stderr)
+        print("there is no checkpoint yet; training starts from the beginning.", file=sys.stderr)
     run.rewind(start)
     if start:
-        print(f"resuming from step {start} (epoch {start // trainer.task.steps_per_epoch})", file=sys.stderr)
-        if not run.has_intact_model():
+        print(f"resuming from step {start} (epoch {start / steps_per_epoch:.4g})", file=sys.stderr)
+        if run.history("validation") and not run.has_intact_model():
             run.save_model(trainer.model)
             run.log("model", step=start)
             print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)
 
 
-def run_steps(
-    trainer: Trainer, batches: Any, steps: range, clock: "Clock", progress: Progress, writer: tf.summary.SummaryWriter
-) -> None:
-    for step in steps:
+@dataclass
+class Loop:
+    """Steps, logs, checkpoints and validations of a training."""
+
+    trainer: Trainer
+    run_directory: RunDirectory
+    checkpoints: Checkpoints
+    writer: tf.summary.SummaryWriter
+    progress: Progress
+    request: StopRequest
+
+    def run(self, start: int) -> None:
+        """Train from step `start` to the end."""
+        trainer, steps_per_epoch = self.trainer, self.trainer.task.steps_per_epoch
+        self.saved_step, self.save_time = start, time.monotonic()
+        if start and start % steps_per_epoch == 0 and not self.is_validated(start):
+            self.validate(start)
+        batches = iter(trainer.batches(start))
+        for step in range(start + 1, trainer.steps + 1):
+            self.train_step(step, batches)
+            end_of_epoch = step % steps_per_epoch == 0
+            interval = trainer.task.config.training.checkpoint_seconds
+            if end_of_epoch or self.request.received or time.monotonic() - self.save_time >= interval:
+                self.save(step)
+            if self.request.received:
+                self.stop()
+            if end_of_epoch:
+                self.validate(step)
+        if self.request.received:
+            self.stop()
+
+    def train_step(self, step: int, batches: Any) -> None:
+        trainer, clock = self.trainer, self.trainer.clock
         batch = clock.time_wait(lambda: next(batches))
         loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
         clock.add(float(loss) * float(weight), float(weight))
-        if (step + 1) % STEPS_BETWEEN_LOGS == 0 or step + 1 == steps.stop:
+        if step % STEPS_BETWEEN_LOGS == 0 or step % trainer.task.steps_per_epoch == 0:
             rate = float(trainer.optimizer.learning_rate)
             loss, values = clock.report(trainer.task.examples_per_step)
-            clock.run.log("training", step=step + 1, loss=loss, learning_rate=rate, **values)
-            with writer.as_default(step=step + 1):
+            self.require_finite("loss", loss, step)
+            self.run_directory.log("training", step=step, loss=loss, learning_rate=rate, **values)
+            with self.writer.as_default(step=step):
                 tf.summary.scalar("training/loss", loss)
                 tf.summary.scalar("training/learning_rate", rate)
-            require_finite("loss", loss, range(steps.start, step + 1), trainer.task)
-        progress.update(step + 1, clock.status())
+        self.progress.update(step, clock.status())
 
+    def save(self, step: int) -> None:
+        # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
+        if not self.trainer.is_finite():
+            self.fail("a weight is NaN or infinite", step)
+        self.checkpoints.save(step, self.trainer.state())
+        self.saved_step, self.save_time = step, time.monotonic()
 
-def require_finite(name: str, value: float, steps: range, task: Task) -> None:
-    """Raises: FloatingPointError if a value computed after `steps`, which began at a checkpoint, is NaN or infinite."""
-    if np.isfinite(value):
-        return
-    checkpoint = f"step {steps.start}, its last checkpoint" if steps.start else "the start"
-    raise FloatingPointError(
-        f"the {name} is {value} at step {steps.stop}; resume the run from {checkpoint}, with the same command and "
-        f"--resume-with training.learning_rate={task.config.training.learning_rate / 2:.3g} or another option."
-    )
+    def stop(self) -> NoReturn:
+        self.checkpoints.wait()
+        raise Stopped(self.saved_step, self.trainer.steps)
+
+    def is_validated(self, step: int) -> bool:
+        return any(entry["step"] == step for entry in self.run_directory.history("validation"))
+
+    def validate(self, step: int) -> None:
+        """Validate the weights after `step`, whose checkpoint is saved, and write them to model.keras if they are the
+        best."""
+        task, model, run, clock = self.trainer.task, self.trainer.model, self.run_directory, self.trainer.clock
+        try:
+            with self.request.may_end():
+                validation = {name: float(value) for name, value in task.validate(model).items()}
+        except StopRequested:
+            self.stop()
+        clock.exclude_pause()
+        for name, value in validation.items():
+            if not np.isfinite(value):
+                self.checkpoints.remove(step)
+                self.saved_step = next(iter(self.checkpoints.steps()), 0)
+            self.require_finite(name, value, step)
+        if is_best(task, validation, run.best_candidates()):
+            run.save_model(model)
+        epoch = step // task.steps_per_epoch
+        run.log("validation", step=step, epoch=epoch, seconds=clock.seconds(), **validation)
+        with self.writer.as_default(step=step):
+            for name, value in validation.items():
+                tf.summary.scalar(f"validation/{name}", value)
+        values = "  ".join(f"{name} {value:.4f}" for name, value in validation.items())
+        self.progress.write(f"epoch {epoch}/{task.config.training.epochs}  {values}")
+
+    def require_finite(self, name: str, value: float, step: int) -> None:
+        """Raises: FloatingPointError if a value is NaN or infinite after `step`."""
+        if not np.isfinite(value):
+            self.fail(f"the {name} is {value}", step)
+
+    def fail(self, problem: str, step: int) -> NoReturn:
+        checkpoint = f"step {self.saved_step}, its last checkpoint" if self.saved_step else "the start"
+        rate = self.trainer.task.config.training.learning_rate / 2
+        raise FloatingPointError(
+            f"{problem} at step {step}; resume the run from {checkpoint}, with the same command and "
+            f"--resume-with training.learning_rate={rate:.3g} or another option."
+        )
 
 
 def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
@@ -193,7 +252,7 @@ def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
     return not values or better(validation[task.best_metric], *values) == validation[task.best_metric]
 
 
-def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", steps: int) -> Metrics:
+def summary(task: Task, trainer: Trainer, run: RunDirectory, steps: int) -> Metrics:
     history = run.history("validation")
     choose = max if task.best_is == "highest" else min
     # Of equal values the last, as in `is_best`.
@@ -205,59 +264,12 @@ def summary(task: Task, trainer: Trainer, run: RunDirectory, clock: "Clock", ste
         "splits": task.split_sizes(),
         "parameters": trainer.model.count_params(),
         "steps": steps,
-        "seconds": clock.seconds(),
+        "seconds": trainer.clock.seconds(),
         "examples_per_second": round(steps * task.examples_per_step / seconds, 1),
         "data_wait": round(wait_seconds / seconds, 4),
         "best": {name: value for name, value in best.items() if name not in ("kind", "seconds")},
         "last": {name: value for name, value in history[-1].items() if name not in ("kind", "seconds")},
     }
-
-
-class Clock:
-    """Measures the time of a run, including before interruptions, and the mean loss between reports."""
-
-    def __init__(self, run: RunDirectory):
-        self.run = run
-        times = [entry["seconds"] for entry in run.history("training") + run.history("validation")]
-        self.earlier_seconds, self.start_time = max(times, default=0.0), time.monotonic()
-        self.reset()
-        self.loss = float("nan")
-
-    def reset(self) -> None:
-        self.report_start = time.monotonic()
-        self.wait_seconds, self.count, self.total, self.weight = 0.0, 0, 0.0, 0.0
-
-    def seconds(self) -> float:
-        return round(self.earlier_seconds + time.monotonic() - self.start_time, 1)
-
-    def time_wait(self, get: Callable) -> Any:
-        """Call `get`, and count its time as waiting for data."""
-        start = time.monotonic()
-        if not self.count:
-            self.report_start = start  # exclude a validation before this step
-        value = get()
-        self.wait_seconds += time.monotonic() - start
-        return value
-
-    def add(self, loss: float, weight: float) -> None:
-        self.count, self.total, self.weight = self.count + 1, self.total + loss, self.weight + weight
-        self.loss = self.total / max(self.weight, 1e-9)
-
-    def report(self, examples_per_step: float) -> tuple[float, Metrics]:
-        """-> mean loss and timings since the last report."""
-        seconds = time.monotonic() - self.report_start
-        values = {
-            "seconds": self.seconds(),
-            "step_seconds": round(seconds, 3),
-            "examples_per_second": round(self.count * examples_per_step / seconds, 1),
-            "data_wait": round(self.wait_seconds / seconds, 4),
-        }
-        loss = self.loss
-        self.reset()
-        return loss, values
-
-    def status(self) -> str:
-        return f"loss {self.loss:.4f}"
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
