@@ -53,6 +53,7 @@ SLOWEST = (
     "test_sequence_models.py",
     "test_compression.py",
     "test_training.py",
+    "test_survival.py",
     "test_survival_hostile.py",
     "test_survival_signals.py",
     "test_fuzz_signatures.py",
