@@ -31,7 +31,7 @@ Observer = Callable[[list[float], int, int, list[int]], None]
 
 
 @dataclass(eq=False)
-class Task:
+class BatchTask:
     """Rows of one request, which run in a batch with rows of other requests."""
 
     feeds: Arrays
@@ -46,7 +46,7 @@ class Batch:
     """Tasks that run together. Accepts tasks while it is the last batch of its queue and not full."""
 
     opened: float
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[BatchTask] = field(default_factory=list)
     size: int = 0
 
 
@@ -144,7 +144,7 @@ class Scheduler:
         if not queue.batches or size > self._free_rows(queue):
             queue.batches.append(Batch(now))
         batch = queue.batches[-1]
-        task = Task(feeds, size, self._loop.create_future(), now, deadline)
+        task = BatchTask(feeds, size, self._loop.create_future(), now, deadline)
         batch.tasks.append(task)
         batch.size += size
         return task.future
@@ -224,7 +224,7 @@ class Scheduler:
                 outcomes.append(error)
         return outcomes
 
-    def _run_batch(self, queue: Queue, tasks: list[Task], size: int, processed: int) -> list[list[np.ndarray]]:
+    def _run_batch(self, queue: Queue, tasks: list[BatchTask], size: int, processed: int) -> list[list[np.ndarray]]:
         """Run the tasks as one batch and return the results of each."""
         seconds = _seconds_left(tasks)
         if len(tasks) == 1 and processed == size:
@@ -241,7 +241,7 @@ class Scheduler:
         return [[array[end - task.size : end] for array in results] for task, end in zip(tasks, ends, strict=True)]
 
 
-def _is_waiting(task: Task) -> bool:
+def _is_waiting(task: BatchTask) -> bool:
     """Return whether a client still waits for the task; fail its future if the deadline has passed."""
     try:
         task.deadline.seconds_left()
@@ -251,7 +251,7 @@ def _is_waiting(task: Task) -> bool:
     return not task.future.done()
 
 
-def _seconds_left(tasks: list[Task]) -> float | None:
+def _seconds_left(tasks: list[BatchTask]) -> float | None:
     """Return the seconds until the latest deadline, which is the batch's deadline; None if a task has no deadline."""
     ends = [task.deadline.end for task in tasks if task.deadline.end is not None]
     return max(0.001, max(ends) - time.monotonic()) if len(ends) == len(tasks) else None
