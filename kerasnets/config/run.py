@@ -24,28 +24,39 @@ class Training(Options):
     """Passes over the training data."""
     batch_size: int = 128
     """Examples per step, over all devices together (translation: target tokens per step)."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov momentum (Sutskever et al. 2013)."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
     """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step."""
     warmup_steps: int = 0
     """Warm-up steps, in which the learning rate rises linearly from 0 to its peak."""
     beta_2: float = 0.999
     """AdamW's decay rate of the second moment; 0.98 is usual for Transformers."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of the kernels (AdamW); biases and normalizations have none."""
+    """Decoupled weight decay of the kernels; biases and normalizations have none."""
     clip_norm: float = 1.0
     """Gradient clipping: maximum global norm of the gradient over all devices; 0 disables clipping."""
     label_smoothing: float = 0.0
     """Share of the target probability spread over all classes (Szegedy et al. 2016)."""
+    average_decay: float = 0.0
+    """Decay of an exponential average of the weights, which is validated and saved in their place (Polyak & Juditsky
+    1992); 0: no average."""
+    patience: int = 0
+    """Epochs without a better validation after which training ends; 0: it never ends early."""
     checkpoint_seconds: int = 300
     """Seconds between the checkpoints within an epoch; another one precedes each validation."""
 
     def check(self) -> None:
         check_counts(**self.values("epochs", "batch_size", "checkpoint_seconds"))
-        for name, value in self.values("learning_rate", "warmup_steps", "weight_decay", "clip_norm").items():
+        for name, value in self.values(
+            "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "patience"
+        ).items():
             check(value >= 0, name, value, "0 or more")
-        check_fractions(**self.values("beta_2", "label_smoothing"))
+        check_fractions(**self.values("beta_2", "label_smoothing", "momentum", "average_decay"))
 
 
 @dataclass(frozen=True)

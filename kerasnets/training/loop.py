@@ -9,6 +9,7 @@ the sums of the next log entry.
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -87,6 +88,18 @@ class Trainer:
         carry = tf.nest.flatten(self.collect_carry())
         return bool(self.weights_are_finite()) and all(np.isfinite(array).all() for array in carry)
 
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[keras.Model]:
+        """Give the model the average of its weights, if the optimizer keeps one, for a validation or a save."""
+        weights = [v.numpy() for v in self.model.trainable_variables]
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        try:
+            yield self.model
+        finally:
+            if self.optimizer.use_ema:
+                for variable, value in zip(self.model.trainable_variables, weights, strict=True):
+                    variable.assign(value)
+
     def state(self) -> State:
         """-> all that training needs to resume."""
         # By position, since Keras's order is stable and its paths are not unique; `model.variables` also contains the
@@ -124,7 +137,7 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
         with contextlib.closing(Progress(start, steps)) as progress:
             Loop(trainer, run, checkpoints, writer, progress, request).run(start)
         checkpoints.wait()
-    return summary(task, trainer, run, steps)
+    return summary(task, trainer, run)
 
 
 def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
@@ -142,7 +155,8 @@ def resume(run: RunDirectory, trainer: Trainer, start: int) -> None:
     if start:
         print(f"resuming from step {start} (epoch {start / steps_per_epoch:.4g})", file=sys.stderr)
         if run.history("validation") and not run.has_intact_model():
-            run.save_model(trainer.model)
+            with trainer.averaged_weights() as model:
+                run.save_model(model)
             run.log("model", step=start)
             print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)
 
@@ -164,6 +178,8 @@ class Loop:
         self.saved_step, self.save_time = start, time.monotonic()
         if start and start % steps_per_epoch == 0 and not self.is_validated(start):
             self.validate(start)
+        if self.has_converged():
+            return
         batches = iter(trainer.batches(start))
         for step in range(start + 1, trainer.steps + 1):
             self.train_step(step, batches)
@@ -175,6 +191,8 @@ class Loop:
                 self.stop()
             if end_of_epoch:
                 self.validate(step)
+                if self.has_converged():
+                    break
         if self.request.received:
             self.stop()
 
@@ -207,23 +225,33 @@ class Loop:
     def is_validated(self, step: int) -> bool:
         return any(entry["step"] == step for entry in self.run_directory.history("validation"))
 
+    def has_converged(self) -> bool:
+        """Whether the newest validations, as many as `patience` allows, are no better than one before."""
+        task, patience = self.trainer.task, self.trainer.task.config.training.patience
+        scores = [entry[task.best_metric] for entry in self.run_directory.history("validation")]
+        if not patience or len(scores) <= patience:
+            return False
+        best = max if task.best_is == "highest" else min
+        return best(scores[:-patience]) == best(scores)
+
     def validate(self, step: int) -> None:
         """Validate the weights after `step`, whose checkpoint is saved, and write them to model.keras if they are the
         best."""
-        task, model, run, clock = self.trainer.task, self.trainer.model, self.run_directory, self.trainer.clock
-        try:
-            with self.request.may_end():
-                validation = {name: float(value) for name, value in task.validate(model).items()}
-        except StopRequested:
-            self.stop()
+        task, run, clock = self.trainer.task, self.run_directory, self.trainer.clock
+        with self.trainer.averaged_weights() as model:
+            try:
+                with self.request.may_end():
+                    validation = {name: float(value) for name, value in task.validate(model).items()}
+            except StopRequested:
+                self.stop()
+            for name, value in validation.items():
+                if not np.isfinite(value):
+                    self.checkpoints.remove(step)
+                    self.saved_step = next(iter(self.checkpoints.steps()), 0)
+                self.require_finite(name, value, step)
+            if is_best(task, validation, run.best_candidates()):
+                run.save_model(model)
         clock.exclude_pause()
-        for name, value in validation.items():
-            if not np.isfinite(value):
-                self.checkpoints.remove(step)
-                self.saved_step = next(iter(self.checkpoints.steps()), 0)
-            self.require_finite(name, value, step)
-        if is_best(task, validation, run.best_candidates()):
-            run.save_model(model)
         epoch = step // task.steps_per_epoch
         run.log("validation", step=step, epoch=epoch, seconds=clock.seconds(), **validation)
         with self.writer.as_default(step=step):
@@ -252,8 +280,9 @@ def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
     return not values or better(validation[task.best_metric], *values) == validation[task.best_metric]
 
 
-def summary(task: Task, trainer: Trainer, run: RunDirectory, steps: int) -> Metrics:
+def summary(task: Task, trainer: Trainer, run: RunDirectory) -> Metrics:
     history = run.history("validation")
+    steps = history[-1]["step"]
     choose = max if task.best_is == "highest" else min
     # Of equal values the last, as in `is_best`.
     best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best_metric])

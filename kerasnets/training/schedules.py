@@ -36,13 +36,18 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(config: Training, steps: int) -> keras.optimizers.Optimizer:
-    """-> AdamW (Loshchilov & Hutter 2019), without gradient clipping: a Keras optimizer would clip on each device, so
-    the training step clips, after the gradients of all devices are summed."""
-    optimizer = keras.optimizers.AdamW(
-        WarmUp(config.schedule, config.learning_rate, config.warmup_steps, steps),
-        weight_decay=config.weight_decay,
-        beta_2=config.beta_2,
-        epsilon=1e-8,
-    )
+    """-> the optimizer of a training, without gradient clipping: a Keras optimizer would clip on each device, so the
+    training step clips, after the gradients of all devices are summed."""
+    options = {
+        "learning_rate": WarmUp(config.schedule, config.learning_rate, config.warmup_steps, steps),
+        "weight_decay": config.weight_decay,
+        "use_ema": config.average_decay > 0,
+        "ema_momentum": config.average_decay,
+        "ema_overwrite_frequency": None,  # the average takes the place of the weights in validations and exports only
+    }
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=config.momentum, nesterov=config.momentum > 0, **options)
+    else:
+        optimizer = keras.optimizers.AdamW(beta_2=config.beta_2, epsilon=1e-8, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_runs import ROOT
-from test_training import CharactersWithDropout, Images, Pairs
+from test_training import Averages, CharactersWithDropout, Images, Pairs
 
 from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped
 from kerasnets.training import loop
 
-TASKS = {task.__name__: task for task in (CharactersWithDropout, Images, Pairs)}
+TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, Pairs)}
 KILLS = int(os.environ.get("KERASNETS_KILLS", "2"))
 TIMES = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
 # Processes that have imported TensorFlow; none has run an operation before it was forked.

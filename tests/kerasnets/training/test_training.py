@@ -130,6 +130,13 @@ class Pairs(FakeTask):
         return tf.reduce_sum(weights * cross_entropy(logits, target[:, 1:])), tf.reduce_sum(weights), carry
 
 
+class Averages(Characters):
+    """Ends with the averages in place of the weights."""
+
+    def __init__(self, **training):
+        super().__init__(**{"average_decay": 0.9, "optimizer": "sgd", "learning_rate": 1.0} | training)
+
+
 # Two devices.
 
 
@@ -145,7 +152,8 @@ def three_steps(task, strategy):
         loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
         results.append((float(loss), float(weight)))
     assert trainer.step.experimental_get_tracing_count() == 1  # one graph for all shapes
-    return results, values(trainer), trainer.collect_carry(), rows
+    with trainer.averaged_weights():
+        return results, values(trainer), trainer.collect_carry(), rows
 
 
 def values(trainer):
@@ -186,7 +194,7 @@ def compare_devices():
     report = {
         "replicas": [one.num_replicas_in_sync, two.num_replicas_in_sync, make_strategy("auto").num_replicas_in_sync]
     }
-    for task in (Images, Characters, Pairs):
+    for task in (Images, Averages, Characters, Pairs):
         (losses, weights, carry, _), (losses2, weights2, carry2, rows) = (
             three_steps(task(), one),
             three_steps(task(), two),
@@ -219,7 +227,7 @@ def test_mirrored_uses_all_devices_and_auto_one_cpu(devices):
     assert devices["replicas"] == [1, 2, 1]
 
 
-@pytest.mark.parametrize("task", ["Images", "Characters", "Pairs"])
+@pytest.mark.parametrize("task", ["Images", "Averages", "Characters", "Pairs"])
 def test_two_devices_compute_the_same_as_one(devices, task):
     report = devices[task]
     assert report["update"] > 1e-3  # all weights have changed
@@ -390,6 +398,49 @@ def test_a_failed_first_epoch_writes_no_model(tmp_path):
     with pytest.raises(FloatingPointError, match="the loss is nan at step 3; resume the run from the start, with"):
         train(DivergingAtOnce(), make_strategy("one_device"), RunDirectory(tmp_path))
     assert not (tmp_path / "model.keras").exists()
+
+
+class Settled(Characters):
+    """Scores that fall after the second validation."""
+
+    def validate(self, model):
+        super().validate(model)
+        return {"score": [1.0, 2.0, 1.5, 1.9, 2.0, 3.0][self.validations - 1]}
+
+
+def test_training_ends_without_a_better_validation(tmp_path, monkeypatch):
+    run, one = RunDirectory(tmp_path), make_strategy("one_device")
+    metrics = train(Settled(epochs=9, patience=3), one, run)
+    assert metrics["steps"] == 15 and metrics["best"]["epoch"] == 5 and metrics["last"]["epoch"] == 5
+    again = Settled(epochs=9, patience=3)
+    assert train(again, one, run)["last"] == metrics["last"]  # it stays ended
+    assert again.validations == 0
+
+
+def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
+    class Averaged(Characters):
+        validated = ()
+
+        def validate(self, model):
+            self.validated = model.get_weights()
+            return super().validate(model)
+
+    options = {"epochs": 2, "average_decay": 0.5}
+    task, run = Averaged(**options), RunDirectory(tmp_path)
+    train(task, make_strategy("one_device"), run)
+    trainer = Trainer(Averaged(**options), make_strategy("one_device"), 6)
+    averages = None
+    for batch in trainer.batches(0):
+        _, _, trainer.carry = trainer.step(batch, trainer.carry)
+        weights = [v.numpy() for v in trainer.model.trainable_variables]
+        averages = weights if averages is None else [(a + w) / 2 for a, w in zip(averages, weights, strict=True)]
+    for ours, validated, expected in zip(run.load_model().get_weights(), task.validated, averages, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+        np.testing.assert_array_equal(validated, ours)
+    for variable, expected in zip(trainer.model.trainable_variables, weights, strict=True):
+        with trainer.averaged_weights():
+            pass
+        np.testing.assert_array_equal(variable, expected)  # training goes on with the weights themselves
 
 
 # Damaged files.
@@ -594,11 +645,11 @@ def test_a_schedule_survives_serialization():
     assert restored.get_config() == schedule.get_config()
 
 
-def test_weight_decay_excludes_biases_and_normalizations():
-    optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weight_decay_excludes_biases_and_normalizations(name):
     for task in (Images(), Characters(), Pairs()):
         variables = task.model().trainable_variables
-        optimizer = make_optimizer(Training(weight_decay=0.1, learning_rate=0.5), steps=10)
+        optimizer = make_optimizer(Training(optimizer=name, weight_decay=0.1, learning_rate=0.5), steps=10)
         optimizer.build(variables)
         for variable in variables:
             variable.assign(np.ones(variable.shape))
@@ -606,6 +657,18 @@ def test_weight_decay_excludes_biases_and_normalizations():
         for variable in variables:
             excluded = variable.path.rsplit("/", 1)[-1] in ("bias", "gamma", "beta")
             np.testing.assert_allclose(variable, 1.0 if excluded else 1 - 0.1 * 0.5, rtol=1e-6, err_msg=variable.path)
+
+
+def test_sgd_has_nesterov_momentum():
+    """v = m v - r g; w += m v - r g (Sutskever et al. 2013, in the form of Bengio et al. 2013)."""
+    optimizer = make_optimizer(Training(optimizer="sgd", learning_rate=0.1, momentum=0.9, schedule="cosine"), 10**9)
+    weight, velocity, expected = keras.Variable(np.ones(3, np.float32)), 0.0, np.ones(3)
+    optimizer.build([weight])
+    for gradient in (1.0, -2.0, 0.5):
+        optimizer.apply([tf.fill([3], gradient)], [weight])
+        velocity = 0.9 * velocity - 0.1 * gradient
+        expected = expected + 0.9 * velocity - 0.1 * gradient
+    np.testing.assert_allclose(weight, expected, rtol=1e-5)
 
 
 if __name__ == "__main__":
