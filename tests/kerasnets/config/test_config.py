@@ -216,7 +216,7 @@ def test_help_contains_the_docstrings_of_the_fields(capsys):
     for option in ("--training.learning-rate", "--model.num-heads", "--data-dir", "--run-dir", "--vocabulary-size"):
         assert option in help_text
     assert "_" not in "".join(word for word in help_text.split() if word.startswith("--"))
-    assert "Peak learning rate of AdamW." in help_text
+    assert "Peak learning rate." in help_text
     assert "Number of subwords in the vocabulary that both languages share." in help_text
 
 
