@@ -21,7 +21,7 @@ TRAIN_AGAIN = "run the train command again, which rewrites it"
 RESULTS = (METRICS, DATA, "calibration.json", "evaluation-*.json")
 REMEDIES = {
     METRICS: f"remove it and {TRAIN_AGAIN}.",
-    "calibration.json": "remove it to use no calibration.",
+    "calibration.json": "remove it to disable calibration.",
     DATA: "remove it to skip the check whether the data have changed.",
 }
 

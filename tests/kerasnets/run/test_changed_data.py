@@ -150,7 +150,7 @@ FILES = {
     "classes.json": "classes.json is damaged or cut off; put it back from a copy",
     "examples.json": "examples.json is damaged or cut off; put it back from a copy",
     "data.json": "data.json is damaged or cut off; remove it to skip the check",
-    "calibration.json": "calibration.json (is damaged|has no temperature).*remove it to use no calibration",
+    "calibration.json": "calibration.json (is damaged|has no temperature).*remove it to disable calibration",
     "metrics.json": "metrics.json is damaged or cut off; remove it and run the train command",
     "evaluation-test.json": "evaluation-test.json is damaged or cut off; remove it and evaluate again",
     "model.keras": "model.keras is damaged or cut off; run the train command again",
