@@ -33,7 +33,7 @@ def test_write_is_atomic(tmp_path, monkeypatch):
         ("classes.json", "put it back from a copy, or train again with another --run-dir."),
         ("metrics.json", "remove it and run the train command again, which rewrites it."),
         ("evaluation-test.json", "remove it and evaluate again."),
-        ("calibration.json", "remove it to use no calibration."),
+        ("calibration.json", "remove it to disable calibration."),
     ],
 )
 def test_truncated_json_is_rejected(tmp_path, name, remedy):
