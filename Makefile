@@ -9,12 +9,12 @@ endif
 UV := $(or $(shell command -v uv 2> /dev/null),.uv/bin/uv)
 
 # $(call install,ENVIRONMENT,PACKAGES); if uv reaches no index, pip, with its own configuration, installs them.
-# Bytecode is compiled here once; otherwise each start of TensorFlow would compile it if Python may not write it.
+# Where Python may not write bytecode, it is compiled here; otherwise each start of TensorFlow would compile it.
 define install
 	@$(UV) venv --quiet --allow-existing --python '$(PYTHON)' $(1) || \
 	  { echo 'Python 3.11, 3.12 or 3.13 is required; install one, or run make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@echo 'installing packages into $(1)'
-	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) || \
+	@$(UV) pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) --python $(1)/bin/python $(2) || \
 	  { $(1)/bin/python -m ensurepip && $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2); }
 	@touch $@
 endef
@@ -72,7 +72,8 @@ docs: .venv/installed  ## all pages and the API reference: docs/_build/html/inde
 	$(call install,.venv-tensorflow-2.20,'tensorflow==2.20.*')
 
 .uv/bin/uv:
-	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
+	@python3 -m pip install --quiet --disable-pip-version-check --target .uv uv 2> /dev/null || \
+	  { rm -rf .uv && python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv; }
 
 constraints: | $(UV)  ## pin the newest versions of all packages, for every supported Python and platform
 	{ echo '# Exact versions of everything in the environment of `make test` and `make demo`; `make constraints` renews them.'; \
