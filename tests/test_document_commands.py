@@ -15,6 +15,7 @@ once. Some commands do not run as written:
 import functools
 import importlib
 import io
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -122,13 +124,26 @@ class Shell:
         self.servers[program] = process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
         end = time.monotonic() + 300  # a busy machine loads and warms up four versions slowly
         for port in ("8500", "8501") if program == "serving" else ("7860",):
-            while True:
+            while not self.is_open(port):
                 assert process.poll() is None and time.monotonic() < end
-                try:
-                    socket.create_connection(("127.0.0.1", int(self.ports[port])), timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
+                time.sleep(0.2)
+        # Ports are open as soon as one version of each model is served.
+        while program == "serving" and "--rest_api_enable_tls" not in arguments and not self.all_versions_served():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.2)
+
+    def is_open(self, port):
+        try:
+            socket.create_connection(("127.0.0.1", int(self.ports[port])), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def all_versions_served(self):
+        address = f"http://127.0.0.1:{self.ports['8501']}/v1/models/translation"
+        with urllib.request.urlopen(address, timeout=60) as response:
+            versions = json.load(response)["model_version_status"]
+        return all(version["state"] == "AVAILABLE" for version in versions)
 
     def stop(self, program):
         if process := self.servers.pop(program, None):
