@@ -27,8 +27,8 @@ demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, ope
 test: .venv/installed  ## all tests, slow ones too, in two processes; a file runs in one process, in the given order
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/installed  ## trainings killed 21 times; the server under load for ten minutes, then with batching
-	KERASNETS_KILLS=7 $(BIN)/python -m pytest -m slow tests/kerasnets/training/test_survival.py
+soak: .venv/installed  ## trainings killed 20 times; the server under load for ten minutes, then with batching
+	KERASNETS_KILLS=5 $(BIN)/python -m pytest -m slow tests/kerasnets/training/test_survival.py
 	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/survival/test_survival_soak.py
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
