@@ -90,8 +90,7 @@ def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
             "install tensorflow-datasets"
         ) from error
     directory = data_dir or os.environ.get("TFDS_DATA_DIR") or str(Path.home() / "tensorflow_datasets")
-    if name.partition("/")[0].partition(":")[0] == "multi30k":
-        importlib.import_module("kerasnets.data.multi30k")  # registers its builder
+    importlib.import_module("kerasnets.data.multi30k")  # registers its builder
     try:
         with _suppress_warnings():
             builder = tfds.builder(name, data_dir=directory)

@@ -15,7 +15,7 @@ class PositionalEncoding(MaskedLayer):
 
         PE(p, 2i) = sin(p / 10000^(2i/D))        PE(p, 2i+1) = cos(p / 10000^(2i/D))
 
-    There are no tables or weights: any position can be computed, even past the longest training sentence, and
+    It needs no tables or weights and can compute any position, even past the longest training sentence.
     PE(p+k) is a linear function of PE(p), a rotation by an angle that depends only on k.
 
     Call: x [B, T, D], start: position of x[:, 0], an integer or an integer tensor, for all rows or [B]; or all

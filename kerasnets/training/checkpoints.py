@@ -72,7 +72,7 @@ class Checkpoints:
         self.writer.shutdown()
 
     def restore(self) -> tuple[int, State | None]:
-        """-> the step and the state of the newest undamaged checkpoint; 0 and None if there is no checkpoint.
+        """Read the newest undamaged checkpoint -> its step and state, or 0 and None without a checkpoint.
 
         Raises: RequestError if all of them are damaged.
         """

@@ -9,7 +9,7 @@ the sums of the next log entry.
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -40,6 +40,9 @@ class Trainer:
             self.model = task.model()
             self.optimizer = make_optimizer(task.config.training, steps)
             self.optimizer.build(self.model.trainable_variables)
+        # By position, since Keras's order is stable and its paths are not unique; `model.variables` also contains the
+        # states of the random generators, which `.keras` files leave out.
+        self.variables = [*self.model.variables, *self.optimizer.variables]
         self.carry = self.distribute(task.initial_carry())
         self.clock = Clock()
         self.step = make_step(
@@ -79,8 +82,7 @@ class Trainer:
     @tf.function
     def weights_are_finite(self) -> tf.Tensor:
         """Whether no float of the model and the optimizer is NaN or infinite; a graph, which takes all cores."""
-        values = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
-        floats = [value for value in values if value.dtype.is_floating]
+        floats = [v.value for v in self.variables if v.value.dtype.is_floating]
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in floats])
 
     def is_finite(self) -> bool:
@@ -91,24 +93,25 @@ class Trainer:
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[keras.Model]:
         """Give the model the average of its weights, if the optimizer keeps one, for a validation or a save."""
-        weights = [v.numpy() for v in self.model.trainable_variables]
-        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        if not self.optimizer.use_ema:
+            yield self.model
+            return
+        variables = self.model.trainable_variables
+        weights = [v.numpy() for v in variables]
+        self.optimizer.finalize_variable_values(variables)
         try:
             yield self.model
         finally:
-            if self.optimizer.use_ema:
-                for variable, value in zip(self.model.trainable_variables, weights, strict=True):
-                    variable.assign(value)
+            for variable, value in zip(variables, weights, strict=True):
+                variable.assign(value)
 
     def state(self) -> State:
         """-> all that training needs to resume."""
-        # By position, since Keras's order is stable and its paths are not unique; `model.variables` also contains the
-        # states of the random generators, which `.keras` files leave out.
-        variables = [v.value for v in (*self.model.variables, *self.optimizer.variables)]
+        variables = [v.value for v in self.variables]
         return {"variables": variables, "carry": tf.nest.flatten(self.collect_carry()), "clock": [self.clock.state()]}
 
     def restore(self, state: State) -> None:
-        for variable, value in zip((*self.model.variables, *self.optimizer.variables), state["variables"], strict=True):
+        for variable, value in zip(self.variables, state["variables"], strict=True):
             variable.assign(value)
         arrays = [value.numpy() for value in state["carry"]]
         self.carry = self.distribute(tf.nest.pack_sequence_as(self.task.initial_carry(), arrays))
@@ -226,12 +229,12 @@ class Loop:
         return any(entry["step"] == step for entry in self.run_directory.history("validation"))
 
     def has_converged(self) -> bool:
-        """Whether the newest validations, as many as `patience` allows, are no better than one before."""
+        """Whether none of the last `patience` validations is better than the best one before them."""
         task, patience = self.trainer.task, self.trainer.task.config.training.patience
         scores = [entry[task.best_metric] for entry in self.run_directory.history("validation")]
         if not patience or len(scores) <= patience:
             return False
-        best = max if task.best_is == "highest" else min
+        best = best_of(task)
         return best(scores[:-patience]) == best(scores)
 
     def validate(self, step: int) -> None:
@@ -274,18 +277,21 @@ class Loop:
         )
 
 
+def best_of(task: Task) -> Callable:
+    """-> the function that selects the best of several values of the task's metric."""
+    return max if task.best_is == "highest" else min
+
+
 def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
-    better = max if task.best_is == "highest" else min
     values = [entry[task.best_metric] for entry in history]
-    return not values or better(validation[task.best_metric], *values) == validation[task.best_metric]
+    return not values or best_of(task)(validation[task.best_metric], *values) == validation[task.best_metric]
 
 
 def summary(task: Task, trainer: Trainer, run: RunDirectory) -> Metrics:
     history = run.history("validation")
     steps = history[-1]["step"]
-    choose = max if task.best_is == "highest" else min
     # Of equal values the last, as in `is_best`.
-    best = choose(reversed(run.best_candidates()), key=lambda entry: entry[task.best_metric])
+    best = best_of(task)(reversed(run.best_candidates()), key=lambda entry: entry[task.best_metric])
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
     wait_seconds = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)

@@ -143,7 +143,7 @@ class ModelManager:
     def reload(self, config: ModelServerConfig, wait: bool = True) -> None:
         """Replace the whole list of models; return when every new model has an available version.
 
-        From then on, a models directory is no longer scanned.
+        After that, the server does not scan a models directory.
         Raises: StatusError for an invalid configuration (nothing changes), for models that failed to load (the others
         are served), or with ABORTED if another configuration arrived before all models were loaded.
         """

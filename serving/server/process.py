@@ -61,7 +61,7 @@ def _log_to_stderr() -> None:
 
 
 def _exit_while_loading(number: int, frame: FrameType | None) -> None:
-    """Exit at once on SIGTERM or SIGINT before the ports are open, when there are no requests to drain.
+    """Exit at once on SIGTERM or SIGINT until the ports are open: there are no requests to drain yet.
 
     An exception could get lost, because this handler may interrupt an import.
     """

@@ -20,7 +20,7 @@ class UnreadableCard(Exception):
 
 
 def read_card(path: str) -> Any:
-    """Read the model card of the version at `path`, any JSON value; None if there is no file.
+    """Return the model card of the version at `path` (any JSON value), or None without a file.
 
     Raises: UnreadableCard.
     """

@@ -267,6 +267,17 @@ def run_files(path):
     )
 
 
+def assert_same_run(ours, theirs):
+    """Compare the `run_files` of two runs bit for bit."""
+    (log, weights, checkpoint), (log2, weights2, checkpoint2) = ours, theirs
+    assert log == log2
+    for array, array2 in zip(weights, weights2, strict=True):
+        np.testing.assert_array_equal(array, array2)
+    assert set(checkpoint) == set(checkpoint2)
+    for name, value in checkpoint.items():
+        np.testing.assert_array_equal(value, checkpoint2[name], err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
     """-> directory of an uninterrupted run, directory of a run that was interrupted in epoch 2 and resumed; the metrics
@@ -285,13 +296,7 @@ def resumed(tmp_path_factory):
 
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(resumed):
     uninterrupted, interrupted, *_ = resumed
-    (log, weights, checkpoint), (log2, weights2, checkpoint2) = run_files(uninterrupted), run_files(interrupted)
-    assert log == log2
-    for ours, theirs in zip(weights, weights2, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert set(checkpoint) == set(checkpoint2)
-    for name, value in checkpoint.items():
-        np.testing.assert_array_equal(value, checkpoint2[name], err_msg=name)
+    assert_same_run(run_files(interrupted), run_files(uninterrupted))
 
 
 def test_resumed_training_has_the_same_metrics(resumed):

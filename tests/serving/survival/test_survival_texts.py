@@ -35,5 +35,5 @@ def test_texts_of_a_megabyte_are_refused_in_linear_time(server, start, repeated,
     status, _, answer = exchange(
         server, request_bytes("POST", "/v1/models/example:predict", start + repeated * count + end)
     )
-    # Messages repeat the original bytes of the request.
+    # Messages quote the bytes of the request unchanged.
     assert (status, json.loads(answer.decode("utf-8", "replace")).keys()) == (400, {"error"})
