@@ -87,15 +87,18 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in DISK_FULL or any(os.strerror(number) in str(error) for number in DISK_FULL)
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(with_devices: bool = True) -> None:
     """Import TensorFlow, which takes seconds, and configure Keras. TensorFlow's log output is shown only if the import
-    fails."""
+    fails.
+
+    Args: with_devices: start the devices, too; False if a strategy for several machines will do it.
+    """
     if "tensorflow" not in sys.modules:
-        import_tensorflow()
+        import_tensorflow(with_devices)
     set_up_keras()
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(with_devices: bool) -> None:
     backend = os.environ.get("KERAS_BACKEND")
     if backend not in (None, "", "tensorflow"):
         print(f"KERAS_BACKEND is {backend}; this program needs tensorflow and uses it", file=sys.stderr)
@@ -105,7 +108,8 @@ def import_tensorflow() -> None:
         try:
             import tensorflow as tf
 
-            tf.config.list_logical_devices()
+            if with_devices:
+                tf.config.list_logical_devices()
         except ValueError as error:  # TensorFlow imports Keras, which refuses a value
             file = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
             raise RequestError(f"Keras cannot use {file}: {error}; correct the file or delete it.") from None

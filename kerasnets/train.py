@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from argparse import SUPPRESS
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,11 @@ from kerasnets.run.interrupts import Stopped
 from kerasnets.run.resume import RESUMABLE, apply_overrides, check_resumable, parse_overrides
 from kerasnets.tasks import TASKS, Task, get_facts
 from kerasnets.tasks.presets import load_preset, presets
+from kerasnets.training.cluster import Cluster, cluster_for
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from kerasnets.run.directory import RunDirectory
 
 DESCRIPTION = """Trains a network and writes its weights, configuration and metrics to a run directory.
@@ -131,38 +134,101 @@ def train(
     choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}
     config = apply_overrides(config, resume_with)
+    cluster = cluster_for(strategy)
     if dry_run:
+        if cluster is not None:
+            raise RequestError(
+                "--dry-run tries one machine; give --strategy mirrored or one_device, without TF_CONFIG."
+            )
         with tempfile.TemporaryDirectory() as directory:
             return try_out(task_name, preset, config, Path(directory), strategy)
+    with contextlib.ExitStack() as stack:
+
+        def open_this() -> OpenRun:
+            return open_run(task_name, preset, config, run_dir, resume_with, stack)
+
+        if cluster is None:
+            run = open_this()
+            return run.metrics or run_training(preset, run, strategy)
+        return train_on_workers(cluster, open_this, task_name, preset, config, strategy)
+
+
+@dataclasses.dataclass
+class OpenRun:
+    """A run that is ready to be trained."""
+
+    task: Task | None = None
+    directory: "RunDirectory | None" = None
+    """None on a worker that is not the chief."""
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Options that differ from the earlier part of the run, {name: [before, after]}."""
+    metrics: dict[str, Any] | None = None
+    """The content of metrics.json if the run is finished already."""
+
+
+def open_run(
+    task_name: str,
+    preset: str,
+    config: Config,
+    run_dir: Path,
+    resume_with: Mapping[str, str],
+    stack: contextlib.ExitStack,
+) -> OpenRun:
+    """Read the data, and open a run directory or write its first files; `stack` keeps its lock."""
     metrics, changes = check_resumable(run_dir, task_name, preset, config, resume_with)
     if metrics:
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
-        return metrics
-    with contextlib.ExitStack() as stack:
-        if (run_dir / CONFIG).exists():  # otherwise `prepare` creates the directory, after all checks
-            stack.enter_context(lock.locked(run_dir))
-        task, run_directory = prepare(task_name, preset, config, run_dir, stack)
-        if changes:
-            run_directory.check_epochs(config.training.epochs)
-            config_file.save(run_dir / CONFIG, task_name, preset, config)
-        return run_training(preset, task, run_directory, strategy, changes)
+        return OpenRun(metrics=metrics)
+    if (run_dir / CONFIG).exists():  # otherwise `prepare` creates the directory, after all checks
+        stack.enter_context(lock.locked(run_dir))
+    task, run_directory = prepare(task_name, preset, config, run_dir, stack)
+    if changes:
+        run_directory.check_epochs(config.training.epochs)
+        config_file.save(run_dir / CONFIG, task_name, preset, config)
+    return OpenRun(task, run_directory, changes)
+
+
+def train_on_workers(
+    cluster: Cluster, open_chief: Callable[[], OpenRun], task_name: str, preset: str, config: Config, strategy: str
+) -> dict[str, Any]:
+    """Train as one of several workers; -> the content of metrics.json on the chief."""
+    start_tensorflow(with_devices=False)
+    import numpy as np
+
+    from kerasnets.tasks import make_task
+    from kerasnets.training.agreement import agree, require_same
+    from kerasnets.training.strategies import Workers, lost_worker_named, make_strategy
+
+    distribution = make_strategy(strategy)  # before TensorFlow computes anything
+    workers = Workers(distribution)
+    with lost_worker_named(cluster):
+        run = agree(workers, cluster, open_chief if workers.is_chief else lambda: OpenRun(make_task(task_name, config)))
+        if workers.from_chief(np.array(run.metrics is not None)):
+            return run.metrics or {}
+        require_same(workers, cluster, run.task)
+        metrics = run_training(preset, run, strategy, distribution)
+        workers.sum(np.array(0))  # the others wait for the chief
+    return metrics
 
 
 def run_training(
-    preset: str, task: Task, run_directory: "RunDirectory", strategy: str, changes: dict[str, Any]
+    preset: str, run: OpenRun, strategy: str, distribution: "tf.distribute.Strategy | None" = None
 ) -> dict[str, Any]:
-    """Train a prepared run to its end; -> the content of metrics.json."""
+    """Train a prepared run to its end; -> the content of metrics.json, empty without a run directory."""
     from kerasnets.calibration.temperature import FILE
     from kerasnets.training.calibrate import calibrate
-    from kerasnets.training.loop import make_strategy
     from kerasnets.training.loop import train as run_loop
+    from kerasnets.training.strategies import make_strategy
 
+    task, run_directory = run.task, run.directory
+    distribution = distribution or make_strategy(strategy)
+    if run_directory is None:
+        return run_loop(task, distribution, None)
     config, run_dir = task.config, run_directory.path
-    distribution = make_strategy(strategy)
     metrics: dict[str, Any] = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
-    metrics |= run_loop(task, distribution, run_directory, changes)
+    metrics |= run_loop(task, distribution, run_directory, run.changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
     calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
@@ -214,7 +280,8 @@ def try_out(task_name: str, preset: str, config: Config, directory: Path, strate
     """Run three steps, a validation and a verified export; print their time and memory."""
     task, run_directory = prepare(task_name, preset, config, directory / "run")
     from kerasnets.export import export
-    from kerasnets.training.loop import Trainer, make_strategy
+    from kerasnets.training.strategies import make_strategy
+    from kerasnets.training.trainer import Trainer
 
     distribution = make_strategy(strategy)
     steps = task.steps_per_epoch * config.training.epochs
@@ -222,8 +289,7 @@ def try_out(task_name: str, preset: str, config: Config, directory: Path, strate
     seconds = []
     for batch in itertools.islice(trainer.batches(0), 3):
         start = time.monotonic()
-        loss, _, trainer.carry = trainer.step(batch, trainer.carry)
-        float(loss)  # waits for the end of the step
+        trainer.take_step(batch)
         seconds.append(time.monotonic() - start)
     validation = task.validate(trainer.model)
     run_directory.save_model(trainer.model)

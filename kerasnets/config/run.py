@@ -11,7 +11,7 @@ from kerasnets.checks import check, check_counts, check_fractions
 from kerasnets.config.networks import NetworkOptions
 from kerasnets.config.values import Options
 
-STRATEGIES = ("auto", "one_device", "mirrored")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Training(Options):
     """Momentum of SGD."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the kernels; biases and normalizations have none."""
+    accumulation: int = 1
+    """Parts of a batch that each device computes one after the other, for batches larger than its memory."""
     clip_norm: float = 1.0
     """Gradient clipping: maximum global norm of the gradient over all devices; 0 disables clipping."""
     label_smoothing: float = 0.0
@@ -51,7 +53,7 @@ class Training(Options):
     """Seconds between the checkpoints within an epoch; another one precedes each validation."""
 
     def check(self) -> None:
-        check_counts(**self.values("epochs", "batch_size", "checkpoint_seconds"))
+        check_counts(**self.values("epochs", "batch_size", "accumulation", "checkpoint_seconds"))
         for name, value in self.values(
             "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "patience"
         ).items():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from kerasnets.checks import RequestError
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 
@@ -94,6 +95,20 @@ class Task(Protocol):
     @property
     def examples_per_step(self) -> float:
         """Examples per step, in the unit of `examples_per_second`."""
+
+    def check_split(self, parts: int) -> None:
+        """Check that each batch can be split into parts of equal size, one for each device and accumulated part.
+
+        A task whose rows of zeros weigh nothing (padding) takes any number, since rows are added where needed.
+
+        Raises: RequestError if it cannot.
+        """
+        rows = self.config.training.batch_size
+        if rows % parts:
+            raise RequestError(
+                f"training.batch_size is {rows}; it must be divisible by {parts}, the number of devices times "
+                f"training.accumulation ({self.config.training.accumulation})."
+            )
 
     def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
         """-> the batches of steps `start` to `stop`; each depends on the seed and its step alone."""

@@ -1,10 +1,11 @@
-"""One training step, the same for one device and for several.
+"""One training step, the same for one device and for several, at once or in parts.
 
-The loss is a sum and its weight. The gradients of the sums are added over all devices, and only then divided by the
-weight of the whole batch. So padding, uneven splits and the number of devices do not change the result.
+The loss is a sum and its weight. The gradients of the sums are added over all parts of the batch and all devices, and
+only then divided by the weight of the whole batch. So padding, uneven weights, the number of devices and the number of
+parts do not change the result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,20 +19,32 @@ def make_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
-    clip_norm: float,
-    batch_spec: Any,
-    carry_spec: Any,
+    specs: Sequence[Any],
 ) -> Callable:
-    """-> a graph from (batch, carry) to (loss, weight, carry): mean loss and weight of the batch over all devices."""
-    variables = model.trainable_variables
+    """-> a graph from (batch, carry, requests) to (loss, weight, carry, requests): mean loss and weight of the batch,
+    and sum of the requests float32 [R] over all devices.
 
-    def replica_step(batch, carry):
+    Args: specs: type specs of batch and carry.
+    """
+    variables = model.trainable_variables
+    clip_norm, parts = task.config.training.clip_norm, task.config.training.accumulation
+
+    def sums(batch, carry):
+        """-> [loss, weight, gradients ...] summed over the batch, and the carry."""
         with tf.GradientTape() as tape:
             loss, weight, carry = task.loss(model, batch, carry, training=True)
         gradients = tape.gradient(loss, [v.value for v in variables])
-        gradients = [tf.convert_to_tensor(g) for g in gradients]  # an embedding's gradient is sparse
+        return [loss, weight, *map(tf.convert_to_tensor, gradients)], carry  # an embedding's gradient is sparse
+
+    def zeros():
+        return [tf.zeros(()), tf.zeros(()), *(tf.zeros(v.shape, v.dtype) for v in variables)]
+
+    def replica_step(batch, carry, requests):
+        totals, carry = in_parts(sums, parts, batch, carry, zeros()) if parts > 1 else sums(batch, carry)
         replica = tf.distribute.get_replica_context()
-        loss, weight, *gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, [loss, weight, *gradients])
+        # A tensor of the device's own: TensorFlow refuses to sum one that comes from outside.
+        totals = [*totals, requests + 0]
+        loss, weight, *gradients, requests = replica.all_reduce(tf.distribute.ReduceOp.SUM, totals)
         # A batch without targets has the gradient 0, not a division by zero.
         gradients = [tf.math.divide_no_nan(g, tf.cast(weight, g.dtype)) for g in gradients]
         if clip_norm:
@@ -39,12 +52,40 @@ def make_step(
         # Every device has the gradients of the whole batch already; Keras's optimizer sums over devices once more.
         share = 1 / strategy.num_replicas_in_sync
         optimizer.apply([g * share for g in gradients], variables)
-        return tf.math.divide_no_nan(loss, weight), weight, carry
+        return tf.math.divide_no_nan(loss, weight), weight, carry, requests
 
-    @tf.function(input_signature=[batch_spec, carry_spec])  # one graph for all batch shapes
-    def step(batch, carry):
-        loss, weight, carry = strategy.run(replica_step, (batch, carry))
+    @tf.function(input_signature=[*specs, tf.TensorSpec([None])])  # one graph for all batch shapes
+    def step(batch, carry, requests):
+        loss, weight, carry, requests = strategy.run(replica_step, (batch, carry, requests))
         per_replica = strategy.experimental_local_results
-        return per_replica(loss)[0], per_replica(weight)[0], carry
+        return per_replica(loss)[0], per_replica(weight)[0], carry, per_replica(requests)[0]
 
     return step
+
+
+def in_parts(
+    function: Callable, parts: int, batch: Any, carry: Any, zeros: list[tf.Tensor]
+) -> tuple[list[tf.Tensor], Any]:
+    """Call a function with one part of the rows after the other, so that only one part at a time needs memory.
+
+    Args: function: (batch, carry) -> (sums like `zeros`, carry); batch, carry: nested tensors [B, ...], with B
+        divisible by `parts`.
+    Returns: the totals of the sums, and the carry of all rows.
+    """
+
+    def split(tensor):
+        rows = tensor.shape[0] and tensor.shape[0] // parts
+        split = tf.reshape(tensor, tf.concat([[parts, -1], tf.shape(tensor)[1:]], 0))
+        return tf.ensure_shape(split, [parts, rows, *tensor.shape[1:]])
+
+    batches, carries = tf.nest.map_structure(split, (batch, carry))
+
+    def add(n, totals, arrays):
+        part, part_carry = tf.nest.map_structure(lambda tensor: tensor[n], (batches, carries))
+        sums, part_carry = function(part, part_carry)
+        totals = [total + value for total, value in zip(totals, sums, strict=True)]
+        return n + 1, totals, tf.nest.map_structure(lambda array, x: array.write(n, x), arrays, part_carry)
+
+    arrays = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, parts, element_shape=x.shape[1:]), carries)
+    _, totals, arrays = tf.while_loop(lambda n, *_: n < parts, add, (0, zeros, arrays), parallel_iterations=1)
+    return totals, tf.nest.map_structure(lambda array, x: tf.reshape(array.stack(), tf.shape(x)), arrays, carry)

@@ -1,0 +1,133 @@
+"""The devices and machines of a training: TensorFlow's distribution strategies, and sums over the workers."""
+
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+
+from kerasnets.checks import RequestError
+from kerasnets.training.cluster import VARIABLE, Cluster, cluster_for, read_cluster
+
+SECONDS_TO_CONNECT = 600  # a cluster may have to start machines
+SECONDS_TO_ANSWER = 2
+# What a collective operation raises when another process has ended or stopped to answer.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """-> the strategy of that name.
+
+    "one_device": the first GPU, else the CPU.
+    "mirrored": all GPUs of this machine (else all logical CPUs), each with all weights and a part of the batch.
+    "multi_worker": the same on all machines that TF_CONFIG names. To be called before TensorFlow computes anything.
+    "auto": "multi_worker" if TF_CONFIG names several workers, else "mirrored" with several GPUs, else "one_device".
+
+    Raises: RequestError if TF_CONFIG does not fit, or if a worker does not answer.
+    """
+    cluster = cluster_for(name)
+    if cluster is not None:
+        with expected(cluster):
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.OneDeviceStrategy(devices[0])
+
+
+class Workers:
+    """The processes of a training: one on each machine, each with all weights; the first one is the chief.
+
+    All of them take the same steps, so what only one of them knows has to be told to the others at the same step.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy, self.index, self.count = strategy, 0, 1
+        cluster = read_cluster() if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+        if cluster is not None:
+            self.index, self.count = cluster.index, len(cluster.workers)
+
+    @property
+    def is_chief(self) -> bool:
+        return self.index == 0
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """-> the sum of the arrays of all workers, which have the same shape and type."""
+        array = np.asarray(array)
+        if self.count == 1:
+            return array
+        wide = array.astype(np.int64) if array.dtype.kind in "biu" else array  # the types that can be summed
+        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, tf.identity(wide), axis=None)
+        return total.numpy().astype(array.dtype)
+
+    def from_chief(self, array: np.ndarray) -> np.ndarray:
+        """-> the chief's array; those of the others have the same shape and type."""
+        return self.sum(array if self.is_chief else np.zeros_like(array))
+
+    def collect(self, array: np.ndarray) -> np.ndarray:
+        """Arrays of equal shape [N, ...] -> [workers · N, ...], in the order of the workers."""
+        parts = np.zeros((self.count, *np.shape(array)), np.asarray(array).dtype)
+        parts[self.index] = array
+        return self.sum(parts).reshape(-1, *np.shape(array)[1:])
+
+
+@contextmanager
+def expected(cluster: Cluster) -> Iterator[None]:
+    """Wait for the other workers in the block, and end the process with status 2 if one of them does not come.
+
+    TensorFlow would wait for an hour or for ever, in a call that cannot be interrupted.
+    """
+    print(f"{cluster.this}: waiting for the other {len(cluster.workers) - 1}", file=sys.stderr)
+    timer = threading.Timer(SECONDS_TO_CONNECT, give_up, [cluster])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except tf.errors.UnknownError as error:  # "Could not start gRPC server"
+        raise RequestError(
+            f"{cluster.this} cannot listen on its port ({error.message}); give it a free one in {VARIABLE}."
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def give_up(cluster: Cluster) -> None:
+    silent = [str(worker) for worker in cluster.workers if worker is not cluster.this and not answers(worker.address)]
+    who = f"{', '.join(silent)} did not answer" if silent else "not all workers began to train"
+    print(
+        f"error: {who} within {SECONDS_TO_CONNECT} s; start a worker at each address of {VARIABLE}, or correct it.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
+
+
+def answers(address: str) -> bool:
+    """Whether a program listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def lost_worker_named(cluster: Cluster) -> Iterator[None]:
+    """Name the worker that is lost when TensorFlow fails in the block for this reason. Raises: ConnectionError."""
+    try:
+        yield
+    except LOST as error:
+        named = re.findall(r"/job:(\w+)(?:/replica:0)?/task:(\d+)", error.message)
+        others = [worker for worker in cluster.workers if worker is not cluster.this]
+        lost = [str(worker) for worker in others if (worker.kind, str(worker.number)) in named]
+        raise ConnectionError(
+            f"{' and '.join(lost) or 'another worker'} was lost, so training stops; start all workers again with the "
+            "same command, and it resumes from the last checkpoint."
+        ) from error
