@@ -218,10 +218,12 @@ def run_training(
     from kerasnets.calibration.temperature import FILE
     from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import train as run_loop
+    from kerasnets.training.precision import check_precision
     from kerasnets.training.strategies import make_strategy
 
     task, run_directory = run.task, run.directory
     distribution = distribution or make_strategy(strategy)
+    check_precision(task.config.training.precision, distribution)
     if run_directory is None:
         return run_loop(task, distribution, None)
     config, run_dir = task.config, run_directory.path
@@ -280,10 +282,12 @@ def try_out(task_name: str, preset: str, config: Config, directory: Path, strate
     """Run three steps, a validation and a verified export; print their time and memory."""
     task, run_directory = prepare(task_name, preset, config, directory / "run")
     from kerasnets.export import export
+    from kerasnets.training.precision import check_precision
     from kerasnets.training.strategies import make_strategy
     from kerasnets.training.trainer import Trainer
 
     distribution = make_strategy(strategy)
+    check_precision(config.training.precision, distribution)
     steps = task.steps_per_epoch * config.training.epochs
     trainer = Trainer(task, distribution, steps)
     seconds = []

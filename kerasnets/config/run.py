@@ -7,7 +7,7 @@ its `facts.py`; those of the networks are in `networks.py`.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kerasnets.checks import check, check_counts, check_fractions
+from kerasnets.checks import RequestError, check, check_counts, check_fractions
 from kerasnets.config.networks import NetworkOptions
 from kerasnets.config.values import Options
 
@@ -24,22 +24,26 @@ class Training(Options):
     """Passes over the training data."""
     batch_size: int = 128
     """Examples per step, over all devices together (translation: target tokens per step)."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov momentum (Sutskever et al. 2013)."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """AdamW (Loshchilov & Hutter 2019), SGD with Nesterov momentum (Sutskever et al. 2013), or Muon for the matrices of
+    hidden layers and AdamW for the rest (Jordan et al. 2024; with the step sizes of Liu et al. 2025)."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
-    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
-    """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step."""
+    schedule: Literal["cosine", "inverse_sqrt", "one_cycle"] = "cosine"
+    """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step; `one_cycle` has a warm-up of
+    its own, 30 % of all steps (Smith & Topin 2018)."""
     warmup_steps: int = 0
     """Warm-up steps, in which the learning rate rises linearly from 0 to its peak."""
     beta_2: float = 0.999
     """AdamW's decay rate of the second moment; 0.98 is usual for Transformers."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and Muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the kernels; biases and normalizations have none."""
     accumulation: int = 1
     """Parts of a batch that each device computes one after the other, for batches larger than its memory."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Numbers that layers compute with, for speed on GPUs; weights stay float32 (Micikevicius et al. 2018)."""
     clip_norm: float = 1.0
     """Gradient clipping: maximum global norm of the gradient over all devices; 0 disables clipping."""
     label_smoothing: float = 0.0
@@ -47,6 +51,9 @@ class Training(Options):
     average_decay: float = 0.0
     """Decay of an exponential average of the weights, which is validated and saved in their place (Polyak & Juditsky
     1992); 0: no average."""
+    average_epochs: int = 0
+    """Last epochs whose final weights are averaged; the average is validated and saved (Vaswani et al. 2017, section
+    6.1, with checkpoints); 0: no average."""
     patience: int = 0
     """Epochs without a better validation after which training ends; 0: it never ends early."""
     checkpoint_seconds: int = 300
@@ -55,9 +62,11 @@ class Training(Options):
     def check(self) -> None:
         check_counts(**self.values("epochs", "batch_size", "accumulation", "checkpoint_seconds"))
         for name, value in self.values(
-            "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "patience"
+            "learning_rate", "warmup_steps", "weight_decay", "clip_norm", "average_epochs", "patience"
         ).items():
             check(value >= 0, name, value, "0 or more")
+        if self.average_decay and self.average_epochs:
+            raise RequestError("give either --training.average-decay or --training.average-epochs, not both.")
         check_fractions(**self.values("beta_2", "label_smoothing", "momentum", "average_decay"))
 
 

@@ -24,7 +24,7 @@ from kerasnets.tasks import TASKS
 # Files that a run writes before its config.toml, and rewrites if it was interrupted in between.
 FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), EXAMPLES, DATA, lock.FILE}
 # Options on which the batches or the values in a checkpoint depend.
-FIXED = ("batch_size", "optimizer", "momentum", "average_decay")
+FIXED = ("batch_size", "optimizer", "momentum", "average_decay", "average_epochs")
 # Options that may change when a run resumes.
 RESUMABLE = tuple(f"training.{field.name}" for field in dataclasses.fields(Training) if field.name not in FIXED)
 

@@ -17,7 +17,7 @@ from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped, StopRequest, StopRequested
 from kerasnets.tasks.protocol import Metrics, Task
 from kerasnets.training.record import Record, Unrecorded
-from kerasnets.training.trainer import Trainer
+from kerasnets.training.trainer import NO_REQUESTS, Trainer
 
 STEPS_BETWEEN_LOGS = 50
 
@@ -68,6 +68,8 @@ class Loop:
         for step in range(start + 1, trainer.steps + 1):
             save, stop = self.train_step(step, batches)
             end_of_epoch = step % steps_per_epoch == 0
+            if end_of_epoch:
+                trainer.end_epoch()
             if end_of_epoch or save or stop:
                 self.save(step)
             if stop:
@@ -91,14 +93,15 @@ class Loop:
         """-> the requests of all workers. Those of several are made before the step, which sums them."""
         trainer, clock = self.trainer, self.trainer.clock
         batch = clock.time_wait(lambda: next(batches))
-        loss, weight, requests = trainer.take_step(batch, self.requests())
+        alone = trainer.workers.count == 1
+        loss, weight, requests = trainer.take_step(batch, NO_REQUESTS if alone else self.requests())
         clock.add(loss * weight, weight)
         if step % STEPS_BETWEEN_LOGS == 0 or step % trainer.task.steps_per_epoch == 0:
             loss, values = clock.report(trainer.task.examples_per_step)
             self.require_finite("loss", loss, step)
             self.record.log_training(step, loss, float(trainer.optimizer.learning_rate), values)
         self.record.show(step, clock.status())
-        return self.requests() if trainer.workers.count == 1 else requests
+        return self.requests() if alone else requests
 
     def save(self, step: int) -> None:
         state = self.trainer.state()
@@ -115,7 +118,7 @@ class Loop:
     def validate(self, step: int) -> None:
         """Validate the weights after `step`, whose checkpoint is saved, and record them."""
         task, clock = self.trainer.task, self.trainer.clock
-        with self.trainer.averaged_weights() as model:
+        with self.trainer.exported_model() as model:
             try:
                 # Several workers would leave it at different points: they stop after the next step.
                 with self.request.may_end() if self.trainer.workers.count == 1 else contextlib.nullcontext():

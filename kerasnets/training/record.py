@@ -104,7 +104,7 @@ class Record(Unrecorded):
         if start:
             print(f"resuming from step {start} (epoch {start / steps_per_epoch:.4g})", file=sys.stderr)
             if run.history("validation") and not run.has_intact_model():
-                with self.trainer.averaged_weights() as model:
+                with self.trainer.exported_model() as model:
                     run.save_model(model)
                 run.log("model", step=start)
                 print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)

@@ -5,6 +5,7 @@ only then divided by the weight of the whole batch. So padding, uneven weights, 
 parts do not change the result.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,45 +22,61 @@ def make_step(
     strategy: tf.distribute.Strategy,
     specs: Sequence[Any],
 ) -> Callable:
-    """-> a graph from (batch, carry, requests) to (loss, weight, carry, requests): mean loss and weight of the batch,
-    and sum of the requests float32 [R] over all devices.
+    """-> a graph from (batch, carry, requests, scale) to (loss, weight, carry, requests, gradients).
 
-    Args: specs: type specs of batch and carry.
+    It applies the gradients, and then the result has none; with float16, whose gradients may overflow, it leaves this
+    to its attribute `apply`, a graph from gradients to nothing.
+
+    Args: specs: type specs of batch and carry. requests float32 [R]: see `Trainer.take_step`; their sum over the
+        devices is returned. scale float32: of the loss while gradients are computed (`LossScale`).
+    Returns: loss and weight are the mean loss of the whole batch and its weight.
     """
     variables = model.trainable_variables
-    clip_norm, parts = task.config.training.clip_norm, task.config.training.accumulation
+    options = task.config.training
+    parts, apply_later = options.accumulation, options.precision == "float16"
 
-    def sums(batch, carry):
+    def sums(batch, carry, scale):
         """-> [loss, weight, gradients ...] summed over the batch, and the carry."""
         with tf.GradientTape() as tape:
             loss, weight, carry = task.loss(model, batch, carry, training=True)
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        return [loss, weight, *map(tf.convert_to_tensor, gradients)], carry  # an embedding's gradient is sparse
+            # A mean stays in float16's range, however large the batch is.
+            factor = scale / tf.maximum(weight, 1) if apply_later else 1.0
+            scaled = loss * factor
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        gradients = [tf.convert_to_tensor(g) / factor for g in gradients]  # an embedding's gradient is sparse
+        return [loss, weight, *gradients], carry
 
     def zeros():
         return [tf.zeros(()), tf.zeros(()), *(tf.zeros(v.shape, v.dtype) for v in variables)]
 
-    def replica_step(batch, carry, requests):
-        totals, carry = in_parts(sums, parts, batch, carry, zeros()) if parts > 1 else sums(batch, carry)
+    def replica_step(batch, carry, requests, scale):
+        compute = functools.partial(sums, scale=scale)
+        totals, carry = in_parts(compute, parts, batch, carry, zeros()) if parts > 1 else compute(batch, carry)
         replica = tf.distribute.get_replica_context()
-        # A tensor of the device's own: TensorFlow refuses to sum one that comes from outside.
-        totals = [*totals, requests + 0]
-        loss, weight, *gradients, requests = replica.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        # Summed requests must be a tensor of the device's own, not one that comes from outside.
+        loss, weight, *gradients, requests = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*totals, requests + 0])
         # A batch without targets has the gradient 0, not a division by zero.
         gradients = [tf.math.divide_no_nan(g, tf.cast(weight, g.dtype)) for g in gradients]
-        if clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+        if options.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm)
+        if not apply_later:
+            replica_apply(gradients)
+            gradients = []
+        return tf.math.divide_no_nan(loss, weight), weight, carry, requests, gradients
+
+    def replica_apply(gradients):
         # Every device has the gradients of the whole batch already; Keras's optimizer sums over devices once more.
         share = 1 / strategy.num_replicas_in_sync
         optimizer.apply([g * share for g in gradients], variables)
-        return tf.math.divide_no_nan(loss, weight), weight, carry, requests
 
-    @tf.function(input_signature=[*specs, tf.TensorSpec([None])])  # one graph for all batch shapes
-    def step(batch, carry, requests):
-        loss, weight, carry, requests = strategy.run(replica_step, (batch, carry, requests))
+    @tf.function(input_signature=[*specs, tf.TensorSpec([None]), tf.TensorSpec([])])  # one graph for all batch shapes
+    def step(batch, carry, requests, scale):
+        results = strategy.run(replica_step, (batch, carry, requests, scale))
+        loss, weight, carry, requests, gradients = results
         per_replica = strategy.experimental_local_results
-        return per_replica(loss)[0], per_replica(weight)[0], carry, per_replica(requests)[0]
+        return per_replica(loss)[0], per_replica(weight)[0], carry, per_replica(requests)[0], gradients
 
+    step.apply = tf.function(lambda gradients: strategy.run(replica_apply, (gradients,)))
     return step
 
 

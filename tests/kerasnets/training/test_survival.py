@@ -11,11 +11,13 @@ import threading
 import pytest
 import tensorflow as tf
 from small_runs import ROOT
-from test_training import Averages, CharactersWithDropout, Images, Pairs, assert_same_run, run_files
+from test_training import assert_same_run, run_files
+from training_tasks import Averages, CharactersWithDropout, Images, Pairs
 
 from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped
-from kerasnets.training import loop
+from kerasnets.training import loop, record
+from kerasnets.training.strategies import make_strategy
 
 TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, Pairs)}
 KILLS = int(os.environ.get("KERASNETS_KILLS", "2"))
@@ -43,7 +45,7 @@ def train(name, directory, kill_after=None):
                 timer.start()
 
         loop.Loop.train_step = start_timer
-    return loop.train(make_task(name), loop.make_strategy("one_device"), RunDirectory(directory))
+    return loop.train(make_task(name), make_strategy("one_device"), RunDirectory(directory))
 
 
 def train_in_process(name, directory, kill_after):
@@ -151,15 +153,19 @@ def test_a_second_signal_interrupts_at_once(tmp_path, monkeypatch):
 
 def test_checkpoints_follow_the_clock(tmp_path, monkeypatch):
     times, saved = iter(range(0, 10**6, 100)), []
-    monkeypatch.setattr(loop.Loop, "save", lambda self, step: saved.append(step) or setattr(self, "save_time", clock()))
+
+    def save(self, step, state):
+        saved.append(step)
+        self.save_time = clock()
 
     def clock():
         return next(times)
 
-    monkeypatch.setattr(loop, "time", type("Time", (), {"monotonic": staticmethod(clock)}))
+    monkeypatch.setattr(record.Record, "save", save)
+    monkeypatch.setattr(record, "time", type("Time", (), {"monotonic": staticmethod(clock)}))
     task = TASKS["Images"](epochs=1, checkpoint_seconds=150)
     task.steps_per_epoch = 7
-    loop.train(task, loop.make_strategy("one_device"), RunDirectory(tmp_path))
+    loop.train(task, make_strategy("one_device"), RunDirectory(tmp_path))
     assert saved == [2, 4, 6, 7]
 
 

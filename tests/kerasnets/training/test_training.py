@@ -1,252 +1,26 @@
-"""Training: several devices, exact resumption, clipping, the run directory, schedules.
-
-Two devices must be configured before TensorFlow starts, so this file runs itself as a program for them.
-"""
+"""Training: exact resumption, the run directory, optimizers and schedules."""
 
 import functools
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from training_tasks import Characters, CharactersWithDropout, Images, Pairs
 
 from kerasnets.checks import RequestError
 from kerasnets.config.run import Training
-from kerasnets.data.batches import to_dataset, varying_shapes
-from kerasnets.models import CharLSTM, ConvNet, Transformer
+from kerasnets.data.batches import to_dataset
 from kerasnets.run.directory import RunDirectory
-from kerasnets.tasks.losses import cross_entropy
-from kerasnets.training.loop import Trainer, is_best, make_strategy, train
+from kerasnets.training.loop import train
+from kerasnets.training.record import is_best
 from kerasnets.training.schedules import WarmUp, make_optimizer
-from kerasnets.training.step import make_step
-
-STEPS_PER_EPOCH = 3
-
-
-class FakeTask:
-    """A task with random data. The validation number `stop_at` fails, as if the process had been killed."""
-
-    best_metric, best_is = "score", "highest"
-    steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
-    shapes_vary = False
-
-    def __init__(self, stop_at=None, **training):
-        options = {"epochs": 2, "clip_norm": 0.5, "weight_decay": 0.01, "learning_rate": 0.01} | training
-        self.config = SimpleNamespace(seed=3, training=Training(**options))
-        self.stop_at, self.validations = stop_at, 0
-
-    def training_batches(self, start, stop):
-        def batch(step):
-            return self.batch(step, np.random.default_rng([5, step]))
-
-        return to_dataset(varying_shapes(batch) if self.shapes_vary else batch, start, stop)
-
-    def initial_carry(self):
-        return ()
-
-    def validate(self, model):
-        self.validations += 1
-        if self.validations == self.stop_at:
-            raise InterruptedError
-        return {"score": float(sum(np.abs(v.numpy()).sum() for v in model.trainable_variables))}
-
-    def split_sizes(self):
-        return {"train": 8 * STEPS_PER_EPOCH}
-
-
-class Images(FakeTask):
-    """Its network has batch normalization."""
-
-    def model(self):
-        model = ConvNet(3, filters=(4, 5))
-        model.build((None, None, None, 1))
-        return model
-
-    def batch(self, step, rng):
-        pixels = rng.integers(0, 255, (8, 8, 8, 1)) // np.arange(1, 9)[:, None, None, None]  # all different
-        return {"pixels": pixels.astype(np.uint8), "labels": rng.integers(0, 3, 8).astype(np.int32)}
-
-    def loss(self, model, batch, carry, training):
-        losses = cross_entropy(model(batch["pixels"], training=training), batch["labels"], 0.1)
-        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
-
-
-class Characters(FakeTask):
-    """Carries the LSTM's states from step to step."""
-
-    dropout = 0.0
-
-    def model(self):
-        model = CharLSTM(7, width=4, units=6, num_layers=2, dropout=self.dropout)
-        model.build((None, None))
-        return model
-
-    def batch(self, step, rng):
-        tokens = rng.integers(1, 7, (8, 6)).astype(np.int32)
-        return {"inputs": tokens[:, :-1], "targets": tokens[:, 1:]}
-
-    def initial_carry(self):
-        rng = np.random.default_rng(2)  # rows differ, so that a wrong order is detected
-        return [tuple(rng.normal(0, 1, (8, 6)).astype(np.float32) for _ in "hc") for _ in range(2)]
-
-    def loss(self, model, batch, carry, training):
-        logits, states = model.run(batch["inputs"], carry, training=training)
-        losses = cross_entropy(logits, batch["targets"])
-        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
-
-
-class CharactersWithDropout(Characters):
-    dropout = 0.4
-
-
-class Pairs(FakeTask):
-    """Rows have different weights because of padding. Batches have different shapes, and one an odd number of rows."""
-
-    shapes_vary = True
-
-    def model(self):
-        model = Transformer(9, 8, 2, 12, num_blocks=1, dropout=0.0, norm="pre")
-        model.build({"source": (None, None), "target": (None, None)})
-        return model
-
-    def batch(self, step, rng):
-        rows = 7 if step == 1 else 8
-        tokens = rng.integers(1, 9, (rows, 6 + step)).astype(np.int32)
-        tokens[np.arange(6 + step) >= np.linspace(1, 6 + step, rows).round()[:, None]] = 0  # short rows come first
-        return {"source": tokens, "target": tokens}
-
-    def loss(self, model, batch, carry, training):
-        target = batch["target"]
-        logits = model({"source": batch["source"], "target": target[:, :-1]}, training=training)
-        weights = tf.cast(target[:, 1:] != 0, tf.float32)
-        return tf.reduce_sum(weights * cross_entropy(logits, target[:, 1:])), tf.reduce_sum(weights), carry
-
-
-class Averages(Characters):
-    """Ends with the averages in place of the weights."""
-
-    def __init__(self, **training):
-        super().__init__(**{"average_decay": 0.9, "optimizer": "sgd", "learning_rate": 1.0} | training)
-
-
-# Two devices.
-
-
-def three_steps(task, strategy):
-    """-> loss and weight of each step; then the weights and the carry; for each step the rows of each device."""
-    trainer = Trainer(task, strategy, steps=6)
-    # Adam divides by the size of the gradients: a larger epsilon keeps it from scaling rounding errors up.
-    trainer.optimizer.epsilon = 1e-4
-    batches, results, rows = iter(trainer.batches(0)), [], []
-    for _ in range(3):
-        batch = next(batches)
-        rows.append([len(part) for part in strategy.experimental_local_results(next(iter(batch.values())))])
-        loss, weight, trainer.carry = trainer.step(batch, trainer.carry)
-        results.append((float(loss), float(weight)))
-    assert trainer.step.experimental_get_tracing_count() == 1  # one graph for all shapes
-    with trainer.averaged_weights():
-        return results, values(trainer), trainer.collect_carry(), rows
-
-
-def values(trainer):
-    """-> the variables of the model by index and path, without the model's name, which contains a counter."""
-    variables = enumerate(trainer.model.variables)
-    return {f"{n}/{variable.path.partition('/')[2]}": variable.numpy() for n, variable in variables}
-
-
-def clipped_step(strategy):
-    """Run one step of a linear model whose devices have the gradients [3, 0] and [0, 4] of weight 2; -> its weights"""
-
-    class Linear(FakeTask):
-        def loss(self, model, batch, carry, training):
-            return tf.reduce_sum(model(batch["x"])), tf.cast(len(batch["x"]), tf.float32), carry
-
-    with strategy.scope():
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
-        optimizer = keras.optimizers.SGD(1.0)
-        optimizer.build(model.trainable_variables)
-    data = tf.data.Dataset.from_tensors({"x": tf.constant([[3.0, 0], [0, 4]])}).unbatch().batch(2)
-    data = strategy.experimental_distribute_dataset(data)
-    step = make_step(Linear(), model, optimizer, strategy, 0.5, data.element_spec, ())
-    step(next(iter(data)), ())
-    return model.get_weights()[0].ravel().tolist()
-
-
-def difference(ours, theirs):
-    """-> the largest difference between two nestings of arrays."""
-    pairs = zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True)
-    return max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0)
-
-
-def compare_devices():
-    """Print the differences between one device and two, as JSON."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    one, two = make_strategy("one_device"), make_strategy("mirrored")
-    report = {
-        "replicas": [one.num_replicas_in_sync, two.num_replicas_in_sync, make_strategy("auto").num_replicas_in_sync]
-    }
-    for task in (Images, Averages, Characters, Pairs):
-        (losses, weights, carry, _), (losses2, weights2, carry2, rows) = (
-            three_steps(task(), one),
-            three_steps(task(), two),
-        )
-        assert list(weights) == list(weights2)
-        paths = [path for path in weights if "seed_generator" not in path]
-        initial = values(Trainer(task(), one, steps=6))
-        report[task.__name__] = {
-            "losses": np.abs(np.subtract(losses, losses2)).max(axis=0).tolist(),
-            "weights": difference([weights[p] for p in paths], [weights2[p] for p in paths]),
-            # A key's bias shifts all scores equally, so its gradient is zero except for rounding errors.
-            "update": min(difference(weights[p], initial[p]) for p in paths if not p.endswith("key/bias")),
-            "carry": difference(carry, carry2),
-            "rows": rows,
-        }
-    report["clipped"] = [clipped_step(one), clipped_step(two)]
-    print(json.dumps(report))
-
-
-@pytest.fixture(scope="module")
-def devices():
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, __file__]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert process.returncode == 0, process.stderr[-3000:]
-    return json.loads(process.stdout.splitlines()[-1])
-
-
-def test_mirrored_uses_all_devices_and_auto_one_cpu(devices):
-    assert devices["replicas"] == [1, 2, 1]
-
-
-@pytest.mark.parametrize("task", ["Images", "Averages", "Characters", "Pairs"])
-def test_two_devices_compute_the_same_as_one(devices, task):
-    report = devices[task]
-    assert report["update"] > 1e-3  # all weights have changed
-    assert report["losses"][0] < 1e-5
-    assert report["losses"][1] == 0
-    assert report["weights"] < 1e-5
-    assert report["carry"] < 1e-5
-
-
-def test_batches_are_split_over_the_devices(devices):
-    assert devices["Characters"]["rows"] == [[4, 4]] * 3
-    assert devices["Pairs"]["rows"] == [[4, 4], [4, 3], [4, 4]]
-
-
-def test_gradients_are_clipped_after_the_sum(devices):
-    # The mean [1.5, 2] has norm 2.5 and is clipped to 0.5; clipping on each device would give another direction.
-    for weights in devices["clipped"]:
-        np.testing.assert_allclose(weights, [-0.3, -0.4], atol=1e-6)
-
+from kerasnets.training.strategies import make_strategy
+from kerasnets.training.trainer import Trainer
 
 # Resuming.
 
@@ -321,7 +95,7 @@ def test_random_generators_change_in_a_step():
     trainer = Trainer(CharactersWithDropout(), make_strategy("one_device"), 6)
     generators = [v for v in trainer.model.variables if "seed" in v.path]
     before = [v.numpy() for v in generators]
-    trainer.step(next(iter(trainer.batches(0))), trainer.carry)
+    trainer.take_step(next(iter(trainer.batches(0))))
     assert generators
     assert all(np.any(old != v.numpy()) for old, v in zip(before, generators, strict=True))
 
@@ -436,14 +210,14 @@ def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
     trainer = Trainer(Averaged(**options), make_strategy("one_device"), 6)
     averages = None
     for batch in trainer.batches(0):
-        _, _, trainer.carry = trainer.step(batch, trainer.carry)
+        trainer.take_step(batch)
         weights = [v.numpy() for v in trainer.model.trainable_variables]
         averages = weights if averages is None else [(a + w) / 2 for a, w in zip(averages, weights, strict=True)]
     for ours, validated, expected in zip(run.load_model().get_weights(), task.validated, averages, strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
         np.testing.assert_array_equal(validated, ours)
     for variable, expected in zip(trainer.model.trainable_variables, weights, strict=True):
-        with trainer.averaged_weights():
+        with trainer.exported_model():
             pass
         np.testing.assert_array_equal(variable, expected)  # training goes on with the weights themselves
 
@@ -548,8 +322,8 @@ def test_a_batch_without_weight_changes_nothing():
 
     trainer = Trainer(Weightless(weight_decay=0.0), make_strategy("one_device"), 6)
     before = trainer.model.get_weights()
-    loss, weight, _ = trainer.step(next(iter(trainer.batches(0))), trainer.carry)
-    assert float(loss) == float(weight) == 0
+    loss, weight, _ = trainer.take_step(next(iter(trainer.batches(0))))
+    assert loss == weight == 0
     for old, new in zip(before, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -674,7 +448,3 @@ def test_sgd_has_nesterov_momentum():
         velocity = 0.9 * velocity - 0.1 * gradient
         expected = expected + 0.9 * velocity - 0.1 * gradient
     np.testing.assert_allclose(weight, expected, rtol=1e-5)
-
-
-if __name__ == "__main__":
-    compare_devices()
