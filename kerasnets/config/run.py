@@ -31,7 +31,7 @@ class Training(Options):
     """Peak learning rate."""
     schedule: Literal["cosine", "inverse_sqrt", "one_cycle"] = "cosine"
     """Decay of the learning rate after the warm-up: to 0 along a cosine, or with 1/√step; `one_cycle` has a warm-up of
-    its own, 30 % of all steps (Smith & Topin 2018)."""
+    its own, in 0.3 of all steps (Smith & Topin 2018)."""
     warmup_steps: int = 0
     """Warm-up steps, in which the learning rate rises linearly from 0 to its peak."""
     beta_2: float = 0.999

@@ -10,12 +10,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -39,6 +41,7 @@ MANIFESTS = CONFIG / "kubernetes"
 # The oldest release of Kubernetes with stable gRPC probes, and the newest release with schemas.
 KUBERNETES = ("1.27", ".".join(map(str, kubernetes_validate.latest_version().split(".")[:2])))
 HELM_VALUES = "prometheus-adapter.yaml"
+TRAINING = "train.yaml"  # a kind that Kubernetes itself does not know
 MODELS = {"image_classification", "text_generation", "translation"}
 OWN_FLAGS = {flag.name for flag in fields(Flags) if flag.metadata.get("own")}
 
@@ -245,7 +248,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 def manifests() -> Iterator[dict[str, Any]]:
     for path in sorted(MANIFESTS.glob("*.yaml")):
-        if path.name != HELM_VALUES:
+        if path.name not in (HELM_VALUES, TRAINING):
             yield from documents(path)
 
 
@@ -372,7 +375,7 @@ def test_the_kustomization_has_the_patches_as_comments():
 def test_the_kustomization_lists_every_manifest_except_the_job():
     kustomization = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())
     written = {f"kubernetes/{path.name}" for path in MANIFESTS.glob("*.yaml")}
-    assert set(kustomization["resources"]) == written - {"kubernetes/publish.yaml", f"kubernetes/{HELM_VALUES}"}
+    assert set(kustomization["resources"]) == written - {f"kubernetes/{name}" for name in ("publish.yaml", HELM_VALUES, TRAINING)}
     (generator,) = kustomization["configMapGenerator"]
     assert all((CONFIG / name).is_file() for name in generator["files"])
     mounted = {Path(value).name for argument in container()["args"] if (value := argument.split("=")[1])[0] == "/"}
@@ -463,6 +466,60 @@ def test_the_autoscaler_uses_requests_in_progress_and_the_cpu():
     assert metrics["Pods"]["pods"]["metric"]["name"] == rule["name"]["as"]
     assert '__name__=":tensorflow:serving:request_latency_sum"' in rule["seriesQuery"]
     assert rule["metricsQuery"].endswith("/ 1e6")
+
+
+def tf_job_schema() -> dict[str, Any]:
+    """Return the schema of a TFJob of kubeflow.org/v1, without the pods' own (V1TFJobSpec of the operator's API)."""
+
+    def strict(required: list[str], **properties: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    count = {"type": "integer", "minimum": 0}
+    replicas = strict(
+        ["replicas", "restartPolicy", "template"],
+        replicas=count | {"minimum": 1},
+        restartPolicy={"enum": ["Always", "OnFailure", "Never", "ExitCode"]},
+        template=strict(["spec"], metadata={"type": "object"}, spec={"type": "object"}),
+    )
+    policy = strict(
+        [],
+        activeDeadlineSeconds=count,
+        backoffLimit=count,
+        cleanPodPolicy={"enum": ["All", "Running", "None"]},
+        ttlSecondsAfterFinished=count,
+    )
+    spec = strict(["tfReplicaSpecs"], runPolicy=policy, tfReplicaSpecs=strict(["Worker"], Worker=replicas))
+    return strict(
+        ["apiVersion", "kind", "metadata", "spec"],
+        apiVersion={"const": "kubeflow.org/v1"},
+        kind={"const": "TFJob"},
+        metadata=strict(["generateName"], generateName={"type": "string"}),
+        spec=spec,
+    )
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_the_training_job_is_valid(version):
+    (job,) = documents(MANIFESTS / TRAINING)
+    jsonschema.validate(job, tf_job_schema())
+    workers = job["spec"]["tfReplicaSpecs"]["Worker"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "worker"}, "spec": workers["template"]["spec"]}
+    kubernetes_validate.validate(pod, version, strict=True)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(job | {"spec": job["spec"] | {"unknown": 1}}, tf_job_schema())
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == "tensorflow"  # the operator sets TF_CONFIG in this one
+    assert [port["name"] for port in container["ports"]] == ["tfjob-port"]
+
+
+def test_the_training_job_has_options_of_the_program():
+    (job,) = documents(MANIFESTS / TRAINING)
+    (container,) = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    command = [sys.executable, *container["command"][1:], *container["args"], "--help"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    for argument in container["args"][1:]:
+        assert argument.partition("=")[0] in process.stdout
 
 
 def publish(source: Path, target: Path) -> str:
