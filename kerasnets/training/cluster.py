@@ -72,9 +72,8 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     place = task.get("type"), task.get("index", 0)
     index = next((n for n, worker in enumerate(workers) if (worker.kind, worker.number) == place), None)
     if index is None:
-        refuse(
-            f"gives this process the type {place[0]!r} and index {place[1]!r}; it has {', '.join(map(str, workers))}"
-        )
+        known = ", ".join(map(str, workers))
+        refuse(f"gives this process the type {place[0]!r} and the index {place[1]!r}; the cluster has {known}")
     return Cluster(tuple(workers), index)
 
 
