@@ -38,13 +38,14 @@ def make_step(
     def sums(batch, carry, scale):
         """-> [loss, weight, gradients ...] summed over the batch, and the carry."""
         with tf.GradientTape() as tape:
-            loss, weight, carry = task.loss(model, batch, carry, training=True)
+            loss, weight, new_carry = task.loss(model, batch, carry, training=True)
             # A mean stays in float16's range, however large the batch is.
             factor = scale / tf.maximum(weight, 1) if apply_later else 1.0
             scaled = loss * factor
         gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = [tf.convert_to_tensor(g) / factor for g in gradients]  # an embedding's gradient is sparse
-        return [loss, weight, *gradients], carry
+        # With mixed precision layers return float16 or bfloat16.
+        return [loss, weight, *gradients], tf.nest.map_structure(lambda new, x: tf.cast(new, x.dtype), new_carry, carry)
 
     def zeros():
         return [tf.zeros(()), tf.zeros(()), *(tf.zeros(v.shape, v.dtype) for v in variables)]

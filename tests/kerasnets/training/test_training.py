@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import shutil
 from types import SimpleNamespace
 
@@ -10,15 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_tasks import Characters, CharactersWithDropout, Images, Pairs
+from training_tasks import Characters, CharactersWithDropout
 
 from kerasnets.checks import RequestError
-from kerasnets.config.run import Training
 from kerasnets.data.batches import to_dataset
 from kerasnets.run.directory import RunDirectory
 from kerasnets.training.loop import train
 from kerasnets.training.record import is_best
-from kerasnets.training.schedules import WarmUp, make_optimizer
 from kerasnets.training.strategies import make_strategy
 from kerasnets.training.trainer import Trainer
 
@@ -196,7 +193,8 @@ def test_training_ends_without_a_better_validation(tmp_path, monkeypatch):
     assert again.validations == 0
 
 
-def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
+@pytest.mark.parametrize("option", [{"average_decay": 0.5}, {"average_epochs": 2}], ids=str)
+def test_the_average_of_the_weights_is_validated_and_saved(option, tmp_path):
     class Averaged(Characters):
         validated = ()
 
@@ -204,21 +202,23 @@ def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
             self.validated = model.get_weights()
             return super().validate(model)
 
-    options = {"epochs": 2, "average_decay": 0.5}
+    options = {"epochs": 3} | option
     task, run = Averaged(**options), RunDirectory(tmp_path)
     train(task, make_strategy("one_device"), run)
-    trainer = Trainer(Averaged(**options), make_strategy("one_device"), 6)
-    averages = None
+    trainer = Trainer(Averaged(**options), make_strategy("one_device"), 9)
+    history, averages = [], None
     for batch in trainer.batches(0):
         trainer.take_step(batch)
-        weights = [v.numpy() for v in trainer.model.trainable_variables]
-        averages = weights if averages is None else [(a + w) / 2 for a, w in zip(averages, weights, strict=True)]
+        history.append(trainer.weights())
+        averages = [(a + w) / 2 for a, w in zip(averages or history[0], history[-1], strict=True)]
+    if "average_epochs" in option:  # those at the end of the last two epochs
+        averages = [(a + w) / 2 for a, w in zip(history[5], history[8], strict=True)]
     for ours, validated, expected in zip(run.load_model().get_weights(), task.validated, averages, strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
         np.testing.assert_array_equal(validated, ours)
-    for variable, expected in zip(trainer.model.trainable_variables, weights, strict=True):
-        with trainer.exported_model():
-            pass
+    with trainer.exported_model():
+        pass
+    for variable, expected in zip(trainer.weights(), history[-1], strict=True):
         np.testing.assert_array_equal(variable, expected)  # training goes on with the weights themselves
 
 
@@ -393,58 +393,3 @@ def test_metrics_contain_package_versions(tmp_path):
 def test_is_best_compares_with_earlier_validations(best_is, history, value, expected):
     task = SimpleNamespace(best_metric="x", best_is=best_is)
     assert is_best(task, {"x": value}, [{"x": earlier} for earlier in history]) is expected
-
-
-# Schedules.
-
-
-def rates(schedule, warmup_steps, total_steps, steps):
-    return [float(WarmUp(schedule, 2.0, warmup_steps, total_steps)(step)) for step in steps]
-
-
-def test_warm_up_rises_linearly_to_the_peak():
-    for schedule in ("cosine", "inverse_sqrt"):
-        np.testing.assert_allclose(rates(schedule, 4, 20, range(4)), [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
-
-
-def test_cosine_falls_to_zero_at_the_last_step():
-    expected = [2.0, 1 + math.cos(math.pi / 4), 1.0, 0.0, 0.0]
-    np.testing.assert_allclose(rates("cosine", 4, 20, [4, 8, 12, 20, 25]), expected, atol=1e-6)
-    np.testing.assert_allclose(rates("cosine", 0, 10, [0, 5, 10]), [2.0, 1.0, 0.0], atol=1e-6)
-
-
-def test_inverse_square_root_falls_with_the_step():
-    np.testing.assert_allclose(rates("inverse_sqrt", 4, 20, [3, 15, 63]), [2.0, 1.0, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(rates("inverse_sqrt", 0, 20, [0, 3]), [2.0, 1.0], rtol=1e-6)
-
-
-def test_a_schedule_survives_serialization():
-    schedule = WarmUp("cosine", 2.0, 4, 20)
-    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert restored.get_config() == schedule.get_config()
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_weight_decay_excludes_biases_and_normalizations(name):
-    for task in (Images(), Characters(), Pairs()):
-        variables = task.model().trainable_variables
-        optimizer = make_optimizer(Training(optimizer=name, weight_decay=0.1, learning_rate=0.5), steps=10)
-        optimizer.build(variables)
-        for variable in variables:
-            variable.assign(np.ones(variable.shape))
-        optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
-        for variable in variables:
-            excluded = variable.path.rsplit("/", 1)[-1] in ("bias", "gamma", "beta")
-            np.testing.assert_allclose(variable, 1.0 if excluded else 1 - 0.1 * 0.5, rtol=1e-6, err_msg=variable.path)
-
-
-def test_sgd_has_nesterov_momentum():
-    """v = m v - r g; w += m v - r g (Sutskever et al. 2013, in the form of Bengio et al. 2013)."""
-    optimizer = make_optimizer(Training(optimizer="sgd", learning_rate=0.1, momentum=0.9, schedule="cosine"), 10**9)
-    weight, velocity, expected = keras.Variable(np.ones(3, np.float32)), 0.0, np.ones(3)
-    optimizer.build([weight])
-    for gradient in (1.0, -2.0, 0.5):
-        optimizer.apply([tf.fill([3], gradient)], [weight])
-        velocity = 0.9 * velocity - 0.1 * gradient
-        expected = expected + 0.9 * velocity - 0.1 * gradient
-    np.testing.assert_allclose(weight, expected, rtol=1e-5)
