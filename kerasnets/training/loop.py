@@ -57,6 +57,10 @@ class Loop:
     request: StopRequest
     saved_step: int
 
+    @property
+    def is_alone(self) -> bool:
+        return self.trainer.workers.count == 1
+
     def run(self) -> None:
         """Train to the end."""
         trainer, steps_per_epoch, start = self.trainer, self.trainer.task.steps_per_epoch, self.saved_step
@@ -66,7 +70,9 @@ class Loop:
             return
         batches = iter(trainer.batches(start))
         for step in range(start + 1, trainer.steps + 1):
-            save, stop = self.train_step(step, batches)
+            agreed = self.train_step(step, batches)
+            # Alone, a request counts at once; several workers follow the requests that the step has summed.
+            save, stop = self.requests() if self.is_alone else agreed
             end_of_epoch = step % steps_per_epoch == 0
             if end_of_epoch:
                 trainer.end_epoch()
@@ -78,7 +84,7 @@ class Loop:
                 self.validate(step)
                 if self.decide(self.record.has_converged()):
                     break
-        if self.request.received and trainer.workers.count == 1:
+        if self.request.received and self.is_alone:
             self.stop()
 
     def decide(self, value: bool) -> bool:
@@ -90,18 +96,17 @@ class Loop:
         return np.array([self.record.is_due(), self.request.received], np.float32)
 
     def train_step(self, step: int, batches: Any) -> np.ndarray:
-        """-> the requests of all workers. Those of several are made before the step, which sums them."""
+        """-> the sum of all workers' requests before the step."""
         trainer, clock = self.trainer, self.trainer.clock
         batch = clock.time_wait(lambda: next(batches))
-        alone = trainer.workers.count == 1
-        loss, weight, requests = trainer.take_step(batch, NO_REQUESTS if alone else self.requests())
+        loss, weight, requests = trainer.take_step(batch, NO_REQUESTS if self.is_alone else self.requests())
         clock.add(loss * weight, weight)
         if step % STEPS_BETWEEN_LOGS == 0 or step % trainer.task.steps_per_epoch == 0:
             loss, values = clock.report(trainer.task.examples_per_step)
             self.require_finite("loss", loss, step)
             self.record.log_training(step, loss, float(trainer.optimizer.learning_rate), values)
         self.record.show(step, clock.status())
-        return self.requests() if alone else requests
+        return requests
 
     def save(self, step: int) -> None:
         state = self.trainer.state()
@@ -121,7 +126,7 @@ class Loop:
         with self.trainer.exported_model() as model:
             try:
                 # Several workers would leave it at different points: they stop after the next step.
-                with self.request.may_end() if self.trainer.workers.count == 1 else contextlib.nullcontext():
+                with self.request.may_end() if self.is_alone else contextlib.nullcontext():
                     validation = {name: float(value) for name, value in task.validate(model).items()}
             except StopRequested:
                 self.stop()
