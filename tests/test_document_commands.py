@@ -45,6 +45,7 @@ PAGES = [
     "docs/client.md",
     "docs/other_programs.md",
     "docs/benchmarks.md",
+    "docs/scaling.md",
     "docs/production.md",
 ]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
