@@ -153,6 +153,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a prepared run to its end; -> the content of metrics.json."""
     from kerasnets.calibration.temperature import FILE
+    from kerasnets.tasks.datasets import data_errors
     from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import make_strategy
     from kerasnets.training.loop import train as run_loop
@@ -162,7 +163,8 @@ def run_training(
     metrics: dict[str, Any] = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
-    metrics |= run_loop(task, distribution, run_directory, changes)
+    with data_errors():
+        metrics |= run_loop(task, distribution, run_directory, changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
     calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}

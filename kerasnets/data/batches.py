@@ -7,7 +7,7 @@ So training resumes exactly by starting at step s: no iterator state has to be s
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from kerasnets.checks import RequestError
 
 Batch = dict[str, np.ndarray]
+failures: list[RequestError] = []  # of batch functions in datasets; tf.data raises an error of its own for each
 
 
 def generator(*seed: int) -> np.random.Generator:
@@ -44,7 +45,7 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
     return {"pixels": images[indices], "labels": labels[indices]}
 
 
-def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
+def check_text_length(ids: Sized, batch_size: int, length: int) -> None:
     """Raises: RequestError if a text is too short for one step of `text_batch`."""
     if len(ids) - length < batch_size * length:
         raise RequestError(
@@ -53,16 +54,16 @@ def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
         )
 
 
-def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
+def text_steps(ids: Sized, batch_size: int, length: int) -> int:
     """-> the steps per epoch of `text_batch`."""
     check_text_length(ids, batch_size, length)
     return (len(ids) - length) // (batch_size * length)
 
 
-def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
+def text_batch(ids: Any, batch_size: int, length: int, seed: int, step: int) -> Batch:
     """-> inputs, targets int32 [B, T], reset bool [B]: for back-propagation truncated after T characters.
 
-    ids: int32 [N]. The text is cut into B consecutive rows; each step reads the next T characters of each row, so that
+    ids: int32 [N], an array or an `EncodedText`. The text is cut into B consecutive rows; each step reads the next T characters of each row, so that
     states can be carried; `targets` are the characters after `inputs`. At the first step of an epoch `reset` is true:
     the text is cut again, from another offset.
     """
@@ -71,10 +72,10 @@ def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: i
     row = steps * length
     offset = generator(seed, epoch).integers(len(ids) - batch_size * row)
     starts = offset + index * length + np.arange(batch_size)[:, np.newaxis] * row
-    indices = starts + np.arange(length)
+    rows = ids[starts + np.arange(length + 1)].astype(np.int32, copy=False)
     return {
-        "inputs": ids[indices].astype(np.int32, copy=False),
-        "targets": ids[indices + 1].astype(np.int32, copy=False),
+        "inputs": rows[:, :-1],
+        "targets": rows[:, 1:],
         "reset": np.full(batch_size, index == 0),  # one per row, so that it is split over devices
     }
 
@@ -187,9 +188,17 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
         name: tf.TensorSpec([None] * value.ndim if varying else value.shape, value.dtype, name=name)
         for name, value in batch_function(start).items()
     }
-    dataset = tf.data.Dataset.from_generator(
-        lambda: map(batch_function, range(start, stop)), output_signature=signature
-    )
+
+    def generate() -> Iterator[Batch]:
+        for step in range(start, stop):
+            try:
+                batch = batch_function(step)
+            except RequestError as error:
+                failures.append(error)
+                raise
+            yield batch
+
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     options = tf.data.Options()
     # Workers split each batch, since files cannot be sharded.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

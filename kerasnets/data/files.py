@@ -1,9 +1,7 @@
 """The user's own data: a text, pairs of sentences, images in a folder for each class."""
 
-import codecs
 import functools
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +30,7 @@ from kerasnets.data.splits import (
     take_images,
     unzip_pairs,
 )
+from kerasnets.data.text_file import read_text
 
 # Extensions of image files; their content may be any format of the decoder.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
@@ -42,7 +41,7 @@ Size = tuple[int, int]
 
 def text_file(path: str) -> TextSplits:
     """Load one UTF-8 file, split by position: 90, 5 and 5 % of the characters."""
-    return TextSplits(*split_text(_read_text(Path(path)), path), f"the file {Path(path).name}")
+    return TextSplits(*split_text(read_text(Path(path)), path), f"the file {Path(path).name}")
 
 
 def pair_file(path: str) -> PairSplits:
@@ -77,31 +76,10 @@ def _left_out_items(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, .
     return tuple(LeftOut(what, why, len(items), tuple(items)) for (what, why), items in names.items() if items)
 
 
-def _read_text(path: Path) -> str:
-    """-> the text of a file with "\\n" as the end of lines, without byte order marks, which Windows writes at the
-    beginning and which remain where files were joined."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a text file") from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path} is UTF-16, which Windows calls Unicode: save it as UTF-8")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
-    if "\0" in text:
-        raise DataError(
-            f"{path} has null bytes (the first is byte {data.index(0):,}): give a text that is saved as UTF-8"
-        )
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub("^\ufeff", "", text, flags=re.MULTILINE)
-
-
 def _read_pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
     """-> the pairs of a file; append the blank lines to `blank`."""
     pairs, errors = [], []
-    for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(str(read_text(path)).removesuffix("\n").split("\n"), start=1):
         source, tab, target = line.partition("\t")
         if not line.strip():
             blank.append(f"line {number:,} of {path.name}")

@@ -1,10 +1,11 @@
-"""Loaded data: in memory, in three splits; and the rules by which data are split.
+"""Loaded data: in three splits; and the rules by which data are split.
 
-The whole dataset must fit in memory: images as uint8 (CIFAR-10 takes 185 MB), text as str.
+Small data are in memory: images as uint8 (CIFAR-10 takes 185 MB), texts as str. A user's own large files are read when
+their examples are needed, by `TextFile`, `PairFile` and `ImageFiles`, which stand in the place of str, list and array.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -24,11 +25,28 @@ Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
 MAX_NAMES = 3  # names of left-out items in a message
 MAX_CLASSES = 10  # with more, `DataSummary` does not list each class
+BLOCK = 1 << 16  # characters that `blocks` reads at once
 SEED = 0  # the splits of a dataset must not depend on the seed of a training run
 
 
 class DataError(RequestError):
     """Data cannot be found or read. The message is one sentence: the value, the allowed values and a remedy."""
+
+
+class Text(Protocol):
+    """A text: a str, or a `TextFile`. `str(text)` reads its characters."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> "Text": ...
+
+    def count(self, text: str, /) -> int: ...
+
+
+def blocks(text: Text) -> Iterator[str]:
+    """-> the text in parts that fit into memory."""
+    for start in range(0, len(text), BLOCK):
+        yield str(text[start : start + BLOCK])
 
 
 @dataclass(frozen=True)
@@ -143,9 +161,9 @@ class ImageSplits(Columns):
 class TextSplits:
     """Three texts. `parts` gives the range of characters of each in the whole text."""
 
-    train: str
-    validation: str
-    test: str
+    train: Text
+    validation: Text
+    test: Text
     description: str
     left_out: tuple[LeftOut, ...] = ()
     classes: ClassVar[tuple[str, ...]] = ()
@@ -222,12 +240,12 @@ def describe(data: Splits, sizes: dict[str, int], summary: DataSummary) -> dict[
     return sizes | {"description": data.description} | summary.record()
 
 
-def split_text(text: str, name: str) -> tuple[str, str, str]:
+def split_text(text: Text, name: str) -> tuple[Text, Text, Text]:
     """Split a text by position: the first 90 % of the characters, the next 5 %, the last 5 %."""
     if len(text) < 100:
         raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
     first, second = len(text) * 90 // 100, len(text) * 95 // 100
-    if not text[:first].strip():
+    if not any(block.strip() for block in blocks(text[:first])):
         raise DataError(f"{name} has only white space in the first 90 %, the training split: give another text")
     return text[:first], text[first:second], text[second:]
 
