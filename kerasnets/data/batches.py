@@ -31,8 +31,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
-    """-> pixels uint8 [B, Y, X, C], labels int32 [B].
+def image_batch(images: Any, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
+    """-> pixels uint8 [B, Y, X, C], labels int32 [B]. images: an array or `ImageFiles`.
 
     The orders of the epochs are concatenated: the last batch of one is filled from the next, so all batches have the
     same shape and every example occurs equally often.
@@ -42,7 +42,7 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
     indices = np.concatenate(
         [epoch_order(len(labels), seed, int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
     )
-    return {"pixels": images[indices], "labels": labels[indices]}
+    return {"pixels": np.asarray(images[indices]), "labels": labels[indices]}
 
 
 def check_text_length(ids: Sized, batch_size: int, length: int) -> None:

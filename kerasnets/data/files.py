@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kerasnets.data import image_files
+from kerasnets.data.image_files import ImageFiles, Size
 from kerasnets.data.splits import (
     SPLIT_NAMES,
     SPLITS,
@@ -36,7 +39,6 @@ from kerasnets.data.text_file import read_text
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
 MAX_ERRORS = 3  # invalid lines that an error shows
-Size = tuple[int, int]
 
 
 def text_file(path: str) -> TextSplits:
@@ -221,16 +223,21 @@ def _require_known_classes(folder: Path, names: list[str], classes: Sequence[str
 
 def _load_images(
     folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Images:
     """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(scan.images(folder / name))]
     if not files:
         raise DataError(
             f"{folder} has no images: put files ({' '.join(IMAGE_EXTENSIONS)}) into a subfolder for each class"
         )
-    # TensorFlow releases the GIL while it decodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = list(pool.map(functools.partial(_decode_file, size=size), (file for file, _ in files)))
+    paths = [file for file, _ in files]
+    streamed = len(files) * _first_image_size(paths, size) > image_files.MEMORY_LIMIT
+    decoded: list[Any]
+    if streamed:
+        decoded = image_files.examine_all([str(path) for path in paths], size)
+    else:  # TensorFlow releases the GIL while it decodes
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = list(pool.map(functools.partial(_decode_file, size=size), paths))
     errors = [
         f"{scan.name(file)} {error}" for (file, _), error in zip(files, decoded, strict=True) if isinstance(error, str)
     ]
@@ -247,7 +254,15 @@ def _load_images(
                 f"{file} has {image.shape[0]} by {image.shape[1]} pixels, {first.name} has {first_image.shape[0]} by "
                 f"{first_image.shape[1]}: give the size to resize them to"
             )
-    return np.stack([image for _, _, image in read]), np.array([label for _, label, _ in read], np.int32)
+    images = [image for _, _, image in read]
+    labels = np.array([label for _, label, _ in read], np.int32)
+    return (ImageFiles(images, size) if streamed else np.stack(images)), labels
+
+
+def _first_image_size(paths: Sequence[Path], size: Size | None) -> int:
+    """-> the bytes in memory of the first image that can be decoded; 0 if there is none."""
+    images = (_decode_file(path, size) for path in paths)
+    return next((image.size for image in images if isinstance(image, np.ndarray)), 0)
 
 
 def _decode_file(file: Path, size: Size | None) -> np.ndarray | str:
@@ -265,9 +280,6 @@ def _decode_file(file: Path, size: Size | None) -> np.ndarray | str:
 
 def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
     """uint8 [..., Y, X, C] -> uint8 [..., height, width, C], bilinear; shrinking averages all pixels."""
-    import tensorflow as tf
+    from kerasnets.images import batch  # imports TensorFlow
 
-    if pixels.shape[-3:-1] == tuple(size):
-        return pixels
-    resized = tf.image.resize(pixels, size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
+    return pixels if pixels.shape[-3:-1] == tuple(size) else batch.resize(pixels, size).numpy()

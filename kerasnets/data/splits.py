@@ -19,7 +19,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing", "eval"),
 }
-Images = tuple[np.ndarray, np.ndarray]  # images uint8 [N, Y, X, C], labels int32 [N]
+Images = tuple[Any, np.ndarray]  # images uint8 [N, Y, X, C], an array or `ImageFiles`; labels int32 [N]
 Pairs = tuple[list[str], list[str]]  # sources, targets
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
@@ -138,7 +138,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class ImageSplits(Columns):
-    """Images uint8 [N, Y, X, C] and labels int32 [N], indices into `classes`."""
+    """Images uint8 [N, Y, X, C] and labels int32 [N], indices into `classes`. `np.asarray` reads images."""
 
     train: Images
     validation: Images
