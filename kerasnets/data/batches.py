@@ -7,12 +7,13 @@ So training resumes exactly by starting at step s: no iterator state has to be s
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
 
 from kerasnets.checks import RequestError
+from kerasnets.data.token_lists import TokenLists
 
 Batch = dict[str, np.ndarray]
 failures: list[RequestError] = []  # of batch functions in datasets; tf.data raises an error of its own for each
@@ -63,9 +64,9 @@ def text_steps(ids: Sized, batch_size: int, length: int) -> int:
 def text_batch(ids: Any, batch_size: int, length: int, seed: int, step: int) -> Batch:
     """-> inputs, targets int32 [B, T], reset bool [B]: for back-propagation truncated after T characters.
 
-    ids: int32 [N], an array or an `EncodedText`. The text is cut into B consecutive rows; each step reads the next T characters of each row, so that
-    states can be carried; `targets` are the characters after `inputs`. At the first step of an epoch `reset` is true:
-    the text is cut again, from another offset.
+    ids: int32 [N], an array or an `EncodedText`. The text is cut into B consecutive rows; each step reads the next T
+    characters of each row, so that states can be carried; `targets` are the characters after `inputs`. At the first
+    step of an epoch `reset` is true: the text is cut again, from another offset.
     """
     steps = text_steps(ids, batch_size, length)
     epoch, index = divmod(step, steps)
@@ -100,8 +101,8 @@ class LengthBuckets:
 
     def __init__(
         self,
-        sources: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
+        sources: TokenLists,
+        targets: TokenLists,
         budget: int,
         seed: int = 0,
         padding: int = 0,
@@ -111,9 +112,8 @@ class LengthBuckets:
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(f"one target for each source is needed; got {len(sources)} and {len(targets)}")
         self.seed, self.padding = seed, padding
-        self._sources = [np.asarray(ids, np.int32) for ids in sources]
-        self._targets = [np.asarray(ids, np.int32) for ids in targets]
-        lengths = np.array([[len(s), len(t)] for s, t in zip(sources, targets, strict=True)])
+        self._sources, self._targets = sources, targets
+        lengths = np.stack([sources.lengths, targets.lengths], axis=1)
         longest = lengths.max(axis=1)
         bounds = np.unique(np.quantile(longest, self.QUANTILES, method="higher"))
         bucket = np.searchsorted(bounds, longest)
@@ -156,11 +156,11 @@ class LengthBuckets:
             "target": self._pad(self._targets, indices, target),
         }
 
-    def _pad(self, lists: Sequence[np.ndarray], indices: np.ndarray, width: int) -> np.ndarray:
+    def _pad(self, lists: TokenLists, indices: np.ndarray, width: int) -> np.ndarray:
         padded = np.full((len(indices), width), self.padding, np.int32)
-        for row, index in zip(padded, indices, strict=True):
-            if index >= 0:
-                row[: len(lists[index])] = lists[index]
+        rows = np.flatnonzero(indices >= 0)
+        for row, ids in zip(rows, lists.read(indices[rows]), strict=True):
+            padded[row, : len(ids)] = ids
         return padded
 
 

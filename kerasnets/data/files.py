@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasnets.data import image_files
 from kerasnets.data.image_files import ImageFiles, Size
+from kerasnets.data.pair_file import PairFile, complete_splits, split_pairs
 from kerasnets.data.splits import (
     SPLIT_NAMES,
     SPLITS,
@@ -21,24 +22,19 @@ from kerasnets.data.splits import (
     Images,
     ImageSplits,
     LeftOut,
-    Pairs,
     PairSplits,
     TextSplits,
-    add_missing_pair_splits,
     add_missing_splits,
     match_split_names,
-    split_pairs,
     split_text,
     stratified_split,
     take_images,
-    unzip_pairs,
 )
 from kerasnets.data.text_file import read_text
 
 # Extensions of image files; their content may be any format of the decoder.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
-MAX_ERRORS = 3  # invalid lines that an error shows
 
 
 def text_file(path: str) -> TextSplits:
@@ -63,39 +59,15 @@ def pair_file(path: str) -> PairSplits:
                 f"{path} has no file train.tsv: a folder of pairs has train.tsv and perhaps val.tsv, test.tsv"
             )
         names = match_split_names(list(tables), path)
-        loaded: dict[str, Pairs] = {
-            split: unzip_pairs(_read_pairs(tables[name], blank)) for split, name in names.items()
-        }
-        add_missing_pair_splits(loaded, path)
-        train, validation, test = (loaded[name] for name in SPLITS)
+        parts = complete_splits({split: PairFile(tables[name], blank) for split, name in names.items()}, path)
     else:
-        train, validation, test = split_pairs(_read_pairs(location, blank), path)
+        parts = split_pairs(PairFile(location, blank))
     left_out = _left_out_items({("lines", "without anything"): blank, ("files", "of other formats"): others})
-    return PairSplits(train, validation, test, f"the pairs in {location.name}", left_out)
+    return PairSplits(*parts, f"the pairs in {location.name}", left_out)
 
 
 def _left_out_items(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(what, why, len(items), tuple(items)) for (what, why), items in names.items() if items)
-
-
-def _read_pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
-    """-> the pairs of a file; append the blank lines to `blank`."""
-    pairs, errors = [], []
-    for number, line in enumerate(str(read_text(path)).removesuffix("\n").split("\n"), start=1):
-        source, tab, target = line.partition("\t")
-        if not line.strip():
-            blank.append(f"line {number:,} of {path.name}")
-        elif not tab or "\t" in target or not source.strip() or not target.strip():
-            errors.append(f"line {number:,}, {line[:40]!r} with {line.count(chr(9))} tabs")
-        else:
-            pairs.append((source, target))
-    if errors:
-        more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
-        raise DataError(
-            f"{len(errors):,} of {len(errors) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
-            f"{'; '.join(errors[:MAX_ERRORS])}{more}"
-        )
-    return pairs
 
 
 @dataclass
@@ -221,9 +193,7 @@ def _require_known_classes(folder: Path, names: list[str], classes: Sequence[str
         )
 
 
-def _load_images(
-    folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan
-) -> Images:
+def _load_images(folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan) -> Images:
     """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(scan.images(folder / name))]
     if not files:

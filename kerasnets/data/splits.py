@@ -20,7 +20,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "eval"),
 }
 Images = tuple[Any, np.ndarray]  # images uint8 [N, Y, X, C], an array or `ImageFiles`; labels int32 [N]
-Pairs = tuple[list[str], list[str]]  # sources, targets
+Pairs = tuple[Sequence[str], Sequence[str]]  # sources, targets: lists or `Sentences`
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
 MAX_NAMES = 3  # names of left-out items in a message
@@ -258,42 +258,6 @@ def fixed_permutation(count: int) -> np.ndarray:
 def unzip_pairs(pairs: Sequence[tuple[str, str]]) -> Pairs:
     """A list of pairs -> all sources and all targets."""
     return [source for source, _ in pairs], [target for _, target in pairs]
-
-
-def split_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
-    """Shuffle pairs and split them: 90 %, 5 % and 5 % of the distinct sources, but at least one in each.
-
-    All pairs of a source go into one split, so that no scored sentence was trained on.
-    """
-    sources = group_by_source(pairs)
-    if len(sources) < 3:
-        raise DataError(
-            f"{name} has {len(sources)} different sentences to translate: there must be at least 3, one for each split"
-        )
-    order = fixed_permutation(len(sources))
-    held_out = max(1, len(sources) // 20)
-    cuts = np.split(order, [len(sources) - 2 * held_out, len(sources) - held_out])
-    train, validation, test = (unzip_pairs([pair for i in cut for pair in sources[i]]) for cut in cuts)
-    return train, validation, test
-
-
-def group_by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """-> the pairs grouped by source, in the order of the sources' first occurrence."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for pair in pairs:
-        groups.setdefault(pair[0], []).append(pair)
-    return list(groups.values())
-
-
-def add_missing_pair_splits(loaded: dict[str, Pairs], name: str) -> None:
-    """As `add_missing_splits`, with all pairs of a source in one split."""
-    for split in ("test", "validation"):
-        if split not in loaded:
-            sources = group_by_source(list(zip(*loaded["train"], strict=True)))
-            if len(sources) < 2:
-                raise DataError(f"{name} has no {split}, and train has too few sentences to split: add some")
-            for part, indices in zip(("train", split), hold_out(len(sources)), strict=True):
-                loaded[part] = unzip_pairs([pair for i in indices for pair in sources[i]])
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Many image files at once: decoded in parallel within one graph.
 
-    B files
+B files
 """
 
 import functools
