@@ -34,7 +34,9 @@ def builder(name: str, directory: str, is_reachable: Callable[[str], bool]) -> A
     if not is_installed():
         raise DataError(f"{problem}, and the package datasets, which downloads it, is not installed: install datasets")
     if not is_reachable(HOST):
-        raise DataError(f"{problem}, and {HOST} cannot be reached: prepare it where there is a network, and copy {store}")
+        raise DataError(
+            f"{problem}, and {HOST} cannot be reached: prepare it where there is a network, and copy {store}"
+        )
     try:
         made = tfds.builder(name.lower(), data_dir=store)
         made.download_and_prepare()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasnets.data.data_file import FileState
 from kerasnets.data.splits import SPLITS, DataError, Pairs, Text, blocks, fixed_permutation, hold_out, unzip_pairs
 from kerasnets.data.text_file import read_text
 
@@ -24,6 +25,7 @@ class PairFile:
     def __init__(self, path: Path, blank: list[str]):
         """Append descriptions of blank lines to `blank`. Raises: DataError if a line has not the format of a pair."""
         self.path, self.text = path, read_text(path)
+        self.state = FileState.of(path)
         starts, lengths, sources = array.array("q"), array.array("i"), array.array("Q")
         errors, invalid, number = [], 0, 0
         for number, (start, line) in enumerate(split_lines(self.text), start=1):

@@ -58,6 +58,8 @@ class TranslationTask(Task):
 
     def save(self, directory: Path) -> None:
         self.vocabulary.save(directory / FACTS.vocabulary_file)
+        if self.directory is None:  # a new run; an export needs no lengths
+            self._tokenizer.save(directory)
 
     def split_sizes(self) -> dict[str, Any]:
         """As `Task.split_sizes`: train and validation count the used pairs, test all, since pairs that are too long are
@@ -102,7 +104,7 @@ class TranslationTask(Task):
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.vocabulary)
+        return Tokenizer(self.vocabulary, self.directory)
 
     def _tokens(self, split: str) -> tuple[TokenLists, TokenLists]:
         """-> the subwords of all sources and targets."""

@@ -4,23 +4,29 @@ N pairs of a file
 """
 
 import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from kerasnets.data.data_file import FileState
 from kerasnets.data.pair_file import PairFile, Sentences
 from kerasnets.data.token_lists import TokenLists
 from kerasnets.text.subwords import SubwordVocabulary
 
+LENGTHS = "lengths.npz"  # in a run directory
 BLOCK = 2_000  # sentences tokenized at once, where all are
 
 
 class Tokenizer:
     """A vocabulary's subwords of many sentences."""
 
-    def __init__(self, vocabulary: SubwordVocabulary):
+    def __init__(self, vocabulary: SubwordVocabulary, directory: Path | None = None):
+        """Args: directory: of a run, where `save` wrote the lengths of pairs in large files."""
+        self._path = directory and directory / LENGTHS
         self._tokenize = tf.function(vocabulary.tokenize, input_signature=[tf.TensorSpec((None,), tf.string)])
         self._lengths: dict[PairFile, np.ndarray] = {}
 
@@ -42,6 +48,8 @@ class Tokenizer:
 
     def _pair_lengths(self, file: PairFile) -> np.ndarray:
         """-> the number of subwords of both sides of all pairs of a file, int32 [N, 2], computed once."""
+        if file not in self._lengths and (saved := self._load_lengths(file)) is not None:
+            self._lengths[file] = saved
         if file not in self._lengths:
 
             def lengths(start: int) -> np.ndarray:
@@ -52,3 +60,20 @@ class Tokenizer:
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # TensorFlow releases the GIL while it tokenizes
                 self._lengths[file] = np.concatenate(list(pool.map(lengths, range(0, len(file), BLOCK))))
         return self._lengths[file]
+
+    def save(self, directory: Path) -> None:
+        """Write the lengths that have been computed, if any, into a run directory: a run that resumes need not tokenize
+        all pairs again."""
+        if self._lengths:
+            arrays = {f"lengths of {file.path.name}": lengths for file, lengths in self._lengths.items()}
+            states = {f"state of {file.path.name}": list(vars(file.state).values()) for file in self._lengths}
+            np.savez(directory / LENGTHS, **arrays, **states)  # type: ignore[arg-type]
+
+    def _load_lengths(self, file: PairFile) -> np.ndarray | None:
+        """-> the saved lengths of a file that is still the same; None if there are none."""
+        try:
+            with np.load(self._path) as saved:
+                state = FileState(*saved[f"state of {file.path.name}"].tolist())
+                return saved[f"lengths of {file.path.name}"] if state == file.state else None
+        except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile):
+            return None  # there is none, or it is damaged

@@ -33,7 +33,9 @@ class Builder:
         description="texts",
         citation="",
         license="",
-        splits={name: SimpleNamespace(name=name, num_bytes=100, num_examples=len(texts)) for name, texts in TEXTS.items()},
+        splits={
+            name: SimpleNamespace(name=name, num_bytes=100, num_examples=len(texts)) for name, texts in TEXTS.items()
+        },
     )
 
     def download_and_prepare(self, **options):
@@ -52,7 +54,9 @@ def hub(monkeypatch):
     datasets = ModuleType("datasets")
     vars(datasets).update({name: type(name, (Kind,), {}) for name in kinds}, Features=dict, Value=Value)
     datasets.load_dataset_builder = lambda repository, config: Builder()
-    dataset_info = SimpleNamespace(id="Someone/Texts", gated=False, tags=[], card_data={}, description="texts", citation="")
+    dataset_info = SimpleNamespace(
+        id="Someone/Texts", gated=False, tags=[], card_data={}, description="texts", citation=""
+    )
     hub = SimpleNamespace(list_datasets=lambda: [dataset_info], dataset_info=lambda name, token: dataset_info)
     for module in (bridge, huggingface_utils):
         monkeypatch.setattr(module, "hf_datasets", datasets)
@@ -71,7 +75,7 @@ def test_a_dataset_is_downloaded_once(hub, tmp_path, monkeypatch):
 
 
 def test_an_unknown_name(hub, tmp_path):
-    with pytest.raises(DataError, match=r'not listed in Huggingface.*written as huggingface:OWNER__NAME'):
+    with pytest.raises(DataError, match=r"not listed in Huggingface.*written as huggingface:OWNER__NAME"):
         load_text("huggingface:someone__else", str(tmp_path))
 
 

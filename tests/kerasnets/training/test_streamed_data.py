@@ -11,6 +11,7 @@ from small_runs import small_config
 from kerasnets.checks import RequestError
 from kerasnets.config.networks import ConvNetOptions
 from kerasnets.data import data_file, image_files
+from kerasnets.data.pair_file import PairFile
 from kerasnets.data.splits import DataError
 from kerasnets.tasks import make_task
 from kerasnets.tasks.text_generation import task as text_task
@@ -86,6 +87,23 @@ def test_streamed_data_are_the_data_in_memory(name, tmp_path, request):
     assert_equal(*batches)
     model = whole.model()
     assert_equal(*([next(task.validation_logits(model))] for task in (streamed, whole)))
+
+
+def test_lengths_of_pairs_are_kept_for_runs_that_resume(tmp_path, monkeypatch, streaming):
+    path = tmp_path / "pairs.tsv"
+    write_pairs(path)
+    task = make_task("translation", make_config("translation", path))
+    sizes = task.split_sizes()
+    task.save(tmp_path)
+    resumed = make_task("translation", task.config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(PairFile, "read_range", None)  # no pair is read again
+        assert resumed.split_sizes() == sizes
+    (tmp_path / "lengths.npz").write_bytes(b"damaged")
+    assert make_task("translation", task.config, tmp_path).split_sizes() == sizes
+    task.save(tmp_path)
+    path.write_text("".join(reversed(path.read_text("utf-8").splitlines(keepends=True)[:100])), "utf-8")
+    assert make_task("translation", task.config, tmp_path).split_sizes()["train"] == 90
 
 
 def test_a_file_that_shrinks_ends_the_training_and_keeps_its_checkpoint(tmp_path, monkeypatch, streaming):
