@@ -71,9 +71,11 @@ class Tokenizer:
 
     def _load_lengths(self, file: PairFile) -> np.ndarray | None:
         """-> the saved lengths of a file that is still the same; None if there are none."""
+        if self._path is None:
+            return None
         try:
             with np.load(self._path) as saved:
                 state = FileState(*saved[f"state of {file.path.name}"].tolist())
                 return saved[f"lengths of {file.path.name}"] if state == file.state else None
-        except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None  # there is none, or it is damaged
