@@ -33,7 +33,7 @@ from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
 
 EVALUATION_BATCH = 1000
-EXAMPLE_SENTENCES = 100_000  # of the test split in which examples are searched
+EXAMPLE_SENTENCES = 10_000  # of the test split in which examples are searched
 
 
 class TranslationTask(Task):

@@ -38,9 +38,8 @@ class Tokenizer:
         tokens = [
             self._tokenize(tf.constant(sentences[start : start + BLOCK])) for start in range(0, len(sentences), BLOCK)
         ]
-        ids = [block.values.numpy() for block in tokens]
-        lengths = [block.row_lengths().numpy() for block in tokens]
-        return TokenLists.of_array(np.concatenate([[], *ids]).astype(np.int32), np.concatenate([[], *lengths]))
+        ids = np.concatenate([np.zeros(0, np.int32), *(block.values.numpy() for block in tokens)])
+        return TokenLists.of_array(ids, [length for block in tokens for length in block.row_lengths().numpy()])
 
     def _rows(self, sentences: list[str]) -> list[np.ndarray]:
         tokens = self._tokenize(tf.constant(sentences, tf.string))
