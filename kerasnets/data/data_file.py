@@ -9,7 +9,7 @@ from kerasnets.data.splits import DataError
 MEMORY_LIMIT = 64 << 20  # bytes of texts and pairs; larger files are read part by part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileState:
     """The size and the modification time of a file, which reveal a change without reading it."""
 

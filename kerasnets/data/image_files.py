@@ -14,7 +14,7 @@ BLOCK_FILES, BLOCK_BYTES = 256, 32 << 20  # files read before they are decoded t
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file that was decoded once: shape [Y, X, 3] of its image, after resizing, and its state at that time."""
 

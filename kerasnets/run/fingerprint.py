@@ -11,6 +11,7 @@ machines), or if the examples are equal (unused files may appear and disappear).
 """
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -32,6 +33,7 @@ VERBS = {
     "removed": ("was removed", "were removed"),
 }
 MAX_NAMES = 3  # of changed files in a message
+BLOCK = 10_000  # files waiting for a thread, which take a kilobyte each
 Fingerprint = dict[str, Any]
 
 
@@ -98,9 +100,11 @@ def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
         seen.add(real)
     paths = sorted(path for path in paths if path.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
+        blocks = (paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK))
+        descriptions = itertools.chain.from_iterable(pool.map(describe_file, block) for block in blocks)
         return {
             path.relative_to(root).as_posix(): description
-            for path, description in zip(paths, pool.map(describe_file, paths), strict=True)
+            for path, description in zip(paths, descriptions, strict=True)
         }
 
 

@@ -3,6 +3,7 @@
 N pairs of a file
 """
 
+import dataclasses
 import os
 import zipfile
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Tokenizer:
         all pairs again."""
         if self._lengths:
             arrays = {f"lengths of {file.path.name}": lengths for file, lengths in self._lengths.items()}
-            states = {f"state of {file.path.name}": list(vars(file.state).values()) for file in self._lengths}
+            states = {f"state of {file.path.name}": dataclasses.astuple(file.state) for file in self._lengths}
             np.savez(directory / LENGTHS, **arrays, **states)  # type: ignore[arg-type]
 
     def _load_lengths(self, file: PairFile) -> np.ndarray | None:
