@@ -216,6 +216,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a prepared run to its end; -> the content of metrics.json, empty without a run directory."""
     from kerasnets.calibration.temperature import FILE
+    from kerasnets.tasks.datasets import data_errors
     from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import train as run_loop
     from kerasnets.training.precision import check_precision
@@ -225,12 +226,14 @@ def run_training(
     distribution = distribution or make_strategy(strategy)
     check_precision(task.config.training.precision, distribution)
     if run_directory is None:
-        return run_loop(task, distribution, None)
+        with data_errors():
+            return run_loop(task, distribution, None)
     config, run_dir = task.config, run_directory.path
     metrics: dict[str, Any] = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
     print(f"training in {run_dir}", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
-    metrics |= run_loop(task, distribution, run_directory, run.changes)
+    with data_errors():
+        metrics |= run_loop(task, distribution, run_directory, run.changes)
     metrics["replicas"] = distribution.num_replicas_in_sync
     calibration = calibrate(task, run_directory.load_model(), run_dir)
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}

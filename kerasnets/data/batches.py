@@ -7,14 +7,16 @@ So training resumes exactly by starting at step s: no iterator state has to be s
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
 
 from kerasnets.checks import RequestError
+from kerasnets.data.token_lists import TokenLists
 
 Batch = dict[str, np.ndarray]
+failures: list[RequestError] = []  # of batch functions in datasets; tf.data raises an error of its own for each
 
 
 def generator(*seed: int) -> np.random.Generator:
@@ -30,8 +32,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
-    """-> pixels uint8 [B, Y, X, C], labels int32 [B].
+def image_batch(images: Any, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
+    """-> pixels uint8 [B, Y, X, C], labels int32 [B]. images: an array or `ImageFiles`.
 
     The orders of the epochs are concatenated: the last batch of one is filled from the next, so all batches have the
     same shape and every example occurs equally often.
@@ -41,10 +43,10 @@ def image_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
     indices = np.concatenate(
         [epoch_order(len(labels), seed, int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
     )
-    return {"pixels": images[indices], "labels": labels[indices]}
+    return {"pixels": np.asarray(images[indices]), "labels": labels[indices]}
 
 
-def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
+def check_text_length(ids: Sized, batch_size: int, length: int) -> None:
     """Raises: RequestError if a text is too short for one step of `text_batch`."""
     if len(ids) - length < batch_size * length:
         raise RequestError(
@@ -53,28 +55,28 @@ def check_text_length(ids: np.ndarray, batch_size: int, length: int) -> None:
         )
 
 
-def text_steps(ids: np.ndarray, batch_size: int, length: int) -> int:
+def text_steps(ids: Sized, batch_size: int, length: int) -> int:
     """-> the steps per epoch of `text_batch`."""
     check_text_length(ids, batch_size, length)
     return (len(ids) - length) // (batch_size * length)
 
 
-def text_batch(ids: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
+def text_batch(ids: Any, batch_size: int, length: int, seed: int, step: int) -> Batch:
     """-> inputs, targets int32 [B, T], reset bool [B]: for back-propagation truncated after T characters.
 
-    ids: int32 [N]. The text is cut into B consecutive rows; each step reads the next T characters of each row, so that
-    states can be carried; `targets` are the characters after `inputs`. At the first step of an epoch `reset` is true:
-    the text is cut again, from another offset.
+    ids: int32 [N], an array or an `EncodedText`. The text is cut into B consecutive rows; each step reads the next T
+    characters of each row, so that states can be carried; `targets` are the characters after `inputs`. At the first
+    step of an epoch `reset` is true: the text is cut again, from another offset.
     """
     steps = text_steps(ids, batch_size, length)
     epoch, index = divmod(step, steps)
     row = steps * length
     offset = generator(seed, epoch).integers(len(ids) - batch_size * row)
     starts = offset + index * length + np.arange(batch_size)[:, np.newaxis] * row
-    indices = starts + np.arange(length)
+    rows = ids[starts + np.arange(length + 1)].astype(np.int32, copy=False)
     return {
-        "inputs": ids[indices].astype(np.int32, copy=False),
-        "targets": ids[indices + 1].astype(np.int32, copy=False),
+        "inputs": rows[:, :-1],
+        "targets": rows[:, 1:],
         "reset": np.full(batch_size, index == 0),  # one per row, so that it is split over devices
     }
 
@@ -99,8 +101,8 @@ class LengthBuckets:
 
     def __init__(
         self,
-        sources: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
+        sources: TokenLists,
+        targets: TokenLists,
         budget: int,
         seed: int = 0,
         padding: int = 0,
@@ -110,9 +112,8 @@ class LengthBuckets:
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(f"one target for each source is needed; got {len(sources)} and {len(targets)}")
         self.seed, self.padding = seed, padding
-        self._sources = [np.asarray(ids, np.int32) for ids in sources]
-        self._targets = [np.asarray(ids, np.int32) for ids in targets]
-        lengths = np.array([[len(s), len(t)] for s, t in zip(sources, targets, strict=True)])
+        self._sources, self._targets = sources, targets
+        lengths = np.stack([sources.lengths, targets.lengths], axis=1)
         longest = lengths.max(axis=1)
         bounds = np.unique(np.quantile(longest, self.QUANTILES, method="higher"))
         bucket = np.searchsorted(bounds, longest)
@@ -155,11 +156,11 @@ class LengthBuckets:
             "target": self._pad(self._targets, indices, target),
         }
 
-    def _pad(self, lists: Sequence[np.ndarray], indices: np.ndarray, width: int) -> np.ndarray:
+    def _pad(self, lists: TokenLists, indices: np.ndarray, width: int) -> np.ndarray:
         padded = np.full((len(indices), width), self.padding, np.int32)
-        for row, index in zip(padded, indices, strict=True):
-            if index >= 0:
-                row[: len(lists[index])] = lists[index]
+        rows = np.flatnonzero(indices >= 0)
+        for row, ids in zip(rows, lists.read(indices[rows]), strict=True):
+            padded[row, : len(ids)] = ids
         return padded
 
 
@@ -187,9 +188,17 @@ def to_dataset(batch_function: Callable[[int], Batch], start: int, stop: int) ->
         name: tf.TensorSpec([None] * value.ndim if varying else value.shape, value.dtype, name=name)
         for name, value in batch_function(start).items()
     }
-    dataset = tf.data.Dataset.from_generator(
-        lambda: map(batch_function, range(start, stop)), output_signature=signature
-    )
+
+    def generate() -> Iterator[Batch]:
+        for step in range(start, stop):
+            try:
+                batch = batch_function(step)
+            except RequestError as error:
+                failures.append(error)
+                raise
+            yield batch
+
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
     options = tf.data.Options()
     # Workers split each batch, since files cannot be sharded.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -1,17 +1,19 @@
 """The user's own data: a text, pairs of sentences, images in a folder for each class."""
 
-import codecs
 import functools
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kerasnets.data import image_files
+from kerasnets.data.image_files import ImageFiles, Size
+from kerasnets.data.pair_file import PairFile, complete_splits, split_pairs
 from kerasnets.data.splits import (
     SPLIT_NAMES,
     SPLITS,
@@ -20,29 +22,24 @@ from kerasnets.data.splits import (
     Images,
     ImageSplits,
     LeftOut,
-    Pairs,
     PairSplits,
     TextSplits,
-    add_missing_pair_splits,
     add_missing_splits,
     match_split_names,
-    split_pairs,
     split_text,
     stratified_split,
     take_images,
-    unzip_pairs,
 )
+from kerasnets.data.text_file import read_text
 
 # Extensions of image files; their content may be any format of the decoder.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
-MAX_ERRORS = 3  # invalid lines that an error shows
-Size = tuple[int, int]
 
 
 def text_file(path: str) -> TextSplits:
     """Load one UTF-8 file, split by position: 90, 5 and 5 % of the characters."""
-    return TextSplits(*split_text(_read_text(Path(path)), path), f"the file {Path(path).name}")
+    return TextSplits(*split_text(read_text(Path(path)), path), f"the file {Path(path).name}")
 
 
 def pair_file(path: str) -> PairSplits:
@@ -62,60 +59,15 @@ def pair_file(path: str) -> PairSplits:
                 f"{path} has no file train.tsv: a folder of pairs has train.tsv and perhaps val.tsv, test.tsv"
             )
         names = match_split_names(list(tables), path)
-        loaded: dict[str, Pairs] = {
-            split: unzip_pairs(_read_pairs(tables[name], blank)) for split, name in names.items()
-        }
-        add_missing_pair_splits(loaded, path)
-        train, validation, test = (loaded[name] for name in SPLITS)
+        parts = complete_splits({split: PairFile(tables[name], blank) for split, name in names.items()}, path)
     else:
-        train, validation, test = split_pairs(_read_pairs(location, blank), path)
+        parts = split_pairs(PairFile(location, blank))
     left_out = _left_out_items({("lines", "without anything"): blank, ("files", "of other formats"): others})
-    return PairSplits(train, validation, test, f"the pairs in {location.name}", left_out)
+    return PairSplits(*parts, f"the pairs in {location.name}", left_out)
 
 
 def _left_out_items(names: dict[tuple[str, str], list[str]]) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(what, why, len(items), tuple(items)) for (what, why), items in names.items() if items)
-
-
-def _read_text(path: Path) -> str:
-    """-> the text of a file with "\\n" as the end of lines, without byte order marks, which Windows writes at the
-    beginning and which remain where files were joined."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a text file") from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path} is UTF-16, which Windows calls Unicode: save it as UTF-8")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
-    if "\0" in text:
-        raise DataError(
-            f"{path} has null bytes (the first is byte {data.index(0):,}): give a text that is saved as UTF-8"
-        )
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub("^\ufeff", "", text, flags=re.MULTILINE)
-
-
-def _read_pairs(path: Path, blank: list[str]) -> list[tuple[str, str]]:
-    """-> the pairs of a file; append the blank lines to `blank`."""
-    pairs, errors = [], []
-    for number, line in enumerate(_read_text(path).removesuffix("\n").split("\n"), start=1):
-        source, tab, target = line.partition("\t")
-        if not line.strip():
-            blank.append(f"line {number:,} of {path.name}")
-        elif not tab or "\t" in target or not source.strip() or not target.strip():
-            errors.append(f"line {number:,}, {line[:40]!r} with {line.count(chr(9))} tabs")
-        else:
-            pairs.append((source, target))
-    if errors:
-        more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
-        raise DataError(
-            f"{len(errors):,} of {len(errors) + len(pairs):,} lines of {path} are not a source, one tab and a target: "
-            f"{'; '.join(errors[:MAX_ERRORS])}{more}"
-        )
-    return pairs
 
 
 @dataclass
@@ -241,18 +193,21 @@ def _require_known_classes(folder: Path, names: list[str], classes: Sequence[str
         )
 
 
-def _load_images(
-    folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan
-) -> tuple[np.ndarray, np.ndarray]:
+def _load_images(folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan) -> Images:
     """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(scan.images(folder / name))]
     if not files:
         raise DataError(
             f"{folder} has no images: put files ({' '.join(IMAGE_EXTENSIONS)}) into a subfolder for each class"
         )
-    # TensorFlow releases the GIL while it decodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = list(pool.map(functools.partial(_decode_file, size=size), (file for file, _ in files)))
+    paths = [file for file, _ in files]
+    streamed = len(files) * _first_image_size(paths, size) > image_files.MEMORY_LIMIT
+    decoded: list[Any]
+    if streamed:
+        decoded = image_files.examine_all([str(path) for path in paths], size)
+    else:  # TensorFlow releases the GIL while it decodes
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = list(pool.map(functools.partial(_decode_file, size=size), paths))
     errors = [
         f"{scan.name(file)} {error}" for (file, _), error in zip(files, decoded, strict=True) if isinstance(error, str)
     ]
@@ -269,7 +224,15 @@ def _load_images(
                 f"{file} has {image.shape[0]} by {image.shape[1]} pixels, {first.name} has {first_image.shape[0]} by "
                 f"{first_image.shape[1]}: give the size to resize them to"
             )
-    return np.stack([image for _, _, image in read]), np.array([label for _, label, _ in read], np.int32)
+    images = [image for _, _, image in read]
+    labels = np.array([label for _, label, _ in read], np.int32)
+    return (ImageFiles(images, size) if streamed else np.stack(images)), labels
+
+
+def _first_image_size(paths: Sequence[Path], size: Size | None) -> int:
+    """-> the bytes in memory of the first image that can be decoded; 0 if there is none."""
+    images = (_decode_file(path, size) for path in paths)
+    return next((image.size for image in images if isinstance(image, np.ndarray)), 0)
 
 
 def _decode_file(file: Path, size: Size | None) -> np.ndarray | str:
@@ -287,9 +250,6 @@ def _decode_file(file: Path, size: Size | None) -> np.ndarray | str:
 
 def resize(pixels: np.ndarray, size: Size) -> np.ndarray:
     """uint8 [..., Y, X, C] -> uint8 [..., height, width, C], bilinear; shrinking averages all pixels."""
-    import tensorflow as tf
+    from kerasnets.images import batch  # imports TensorFlow
 
-    if pixels.shape[-3:-1] == tuple(size):
-        return pixels
-    resized = tf.image.resize(pixels, size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
+    return pixels if pixels.shape[-3:-1] == tuple(size) else batch.resize(pixels, size).numpy()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasnets.data import hugging_face
 from kerasnets.data.splits import (
     SPLIT_NAMES,
     SPLITS,
@@ -90,6 +91,9 @@ def _builder(name: str, data_dir: str | None, bundled: tuple[str, ...]) -> Any:
             "install tensorflow-datasets"
         ) from error
     directory = data_dir or os.environ.get("TFDS_DATA_DIR") or str(Path.home() / "tensorflow_datasets")
+    if name.startswith(hugging_face.PREFIX):
+        with _suppress_warnings():
+            return hugging_face.builder(name, directory, _reachable)
     importlib.import_module("kerasnets.data.multi30k")  # registers its builder
     try:
         with _suppress_warnings():
@@ -128,7 +132,9 @@ def _unknown_dataset(name: str, directory: str, bundled: tuple[str, ...], tfds_n
 
 def prepared_datasets(directory: str) -> list[str]:
     """-> names of the datasets in a TFDS folder, read from its files only."""
-    return sorted({info.relative_to(directory).parts[0] for info in Path(directory).glob("*/**/dataset_info.json")})
+    paths = [info.relative_to(directory).parts for info in Path(directory).glob("*/**/dataset_info.json")]
+    names = {f"{hugging_face.PREFIX}{path[1]}" if path[0] == hugging_face.FOLDER else path[0] for path in paths}
+    return sorted(names)
 
 
 def _download(builder: Any, name: str, directory: str, bundled: tuple[str, ...]) -> None:

@@ -1,10 +1,11 @@
-"""Loaded data: in memory, in three splits; and the rules by which data are split.
+"""Loaded data: in three splits; and the rules by which data are split.
 
-The whole dataset must fit in memory: images as uint8 (CIFAR-10 takes 185 MB), text as str.
+Small data are in memory: images as uint8 (CIFAR-10 takes 185 MB), texts as str. A user's own large files are read when
+their examples are needed, by `TextFile`, `PairFile` and `ImageFiles`, which stand in the place of str, list and array.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -18,17 +19,34 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing", "eval"),
 }
-Images = tuple[np.ndarray, np.ndarray]  # images uint8 [N, Y, X, C], labels int32 [N]
-Pairs = tuple[list[str], list[str]]  # sources, targets
+Images = tuple[Any, np.ndarray]  # images uint8 [N, Y, X, C], an array or `ImageFiles`; labels int32 [N]
+Pairs = tuple[Sequence[str], Sequence[str]]  # sources, targets: lists or `Sentences`
 Part = TypeVar("Part", Images, Pairs)
 SPLITS = ("train", "validation", "test")
 MAX_NAMES = 3  # names of left-out items in a message
 MAX_CLASSES = 10  # with more, `DataSummary` does not list each class
+BLOCK = 1 << 16  # characters that `blocks` reads at once
 SEED = 0  # the splits of a dataset must not depend on the seed of a training run
 
 
 class DataError(RequestError):
     """Data cannot be found or read. The message is one sentence: the value, the allowed values and a remedy."""
+
+
+class Text(Protocol):
+    """A text: a str, or a `TextFile`. `str(text)` reads its characters."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> "Text": ...
+
+    def count(self, text: str, /) -> int: ...
+
+
+def blocks(text: Text) -> Iterator[str]:
+    """-> the text in parts that fit into memory."""
+    for start in range(0, len(text), BLOCK):
+        yield str(text[start : start + BLOCK])
 
 
 @dataclass(frozen=True)
@@ -120,7 +138,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class ImageSplits(Columns):
-    """Images uint8 [N, Y, X, C] and labels int32 [N], indices into `classes`."""
+    """Images uint8 [N, Y, X, C] and labels int32 [N], indices into `classes`. `np.asarray` reads images."""
 
     train: Images
     validation: Images
@@ -143,9 +161,9 @@ class ImageSplits(Columns):
 class TextSplits:
     """Three texts. `parts` gives the range of characters of each in the whole text."""
 
-    train: str
-    validation: str
-    test: str
+    train: Text
+    validation: Text
+    test: Text
     description: str
     left_out: tuple[LeftOut, ...] = ()
     classes: ClassVar[tuple[str, ...]] = ()
@@ -222,12 +240,12 @@ def describe(data: Splits, sizes: dict[str, int], summary: DataSummary) -> dict[
     return sizes | {"description": data.description} | summary.record()
 
 
-def split_text(text: str, name: str) -> tuple[str, str, str]:
+def split_text(text: Text, name: str) -> tuple[Text, Text, Text]:
     """Split a text by position: the first 90 % of the characters, the next 5 %, the last 5 %."""
     if len(text) < 100:
         raise DataError(f"{name} has {len(text)} characters: a text needs at least 100 to be split in three")
     first, second = len(text) * 90 // 100, len(text) * 95 // 100
-    if not text[:first].strip():
+    if not any(block.strip() for block in blocks(text[:first])):
         raise DataError(f"{name} has only white space in the first 90 %, the training split: give another text")
     return text[:first], text[first:second], text[second:]
 
@@ -240,42 +258,6 @@ def fixed_permutation(count: int) -> np.ndarray:
 def unzip_pairs(pairs: Sequence[tuple[str, str]]) -> Pairs:
     """A list of pairs -> all sources and all targets."""
     return [source for source, _ in pairs], [target for _, target in pairs]
-
-
-def split_pairs(pairs: Sequence[tuple[str, str]], name: str) -> tuple[Pairs, Pairs, Pairs]:
-    """Shuffle pairs and split them: 90 %, 5 % and 5 % of the distinct sources, but at least one in each.
-
-    All pairs of a source go into one split, so that no scored sentence was trained on.
-    """
-    sources = group_by_source(pairs)
-    if len(sources) < 3:
-        raise DataError(
-            f"{name} has {len(sources)} different sentences to translate: there must be at least 3, one for each split"
-        )
-    order = fixed_permutation(len(sources))
-    held_out = max(1, len(sources) // 20)
-    cuts = np.split(order, [len(sources) - 2 * held_out, len(sources) - held_out])
-    train, validation, test = (unzip_pairs([pair for i in cut for pair in sources[i]]) for cut in cuts)
-    return train, validation, test
-
-
-def group_by_source(pairs: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """-> the pairs grouped by source, in the order of the sources' first occurrence."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for pair in pairs:
-        groups.setdefault(pair[0], []).append(pair)
-    return list(groups.values())
-
-
-def add_missing_pair_splits(loaded: dict[str, Pairs], name: str) -> None:
-    """As `add_missing_splits`, with all pairs of a source in one split."""
-    for split in ("test", "validation"):
-        if split not in loaded:
-            sources = group_by_source(list(zip(*loaded["train"], strict=True)))
-            if len(sources) < 2:
-                raise DataError(f"{name} has no {split}, and train has too few sentences to split: add some")
-            for part, indices in zip(("train", split), hold_out(len(sources)), strict=True):
-                loaded[part] = unzip_pairs([pair for i in indices for pair in sources[i]])
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:

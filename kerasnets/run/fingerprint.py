@@ -11,6 +11,7 @@ machines), or if the examples are equal (unused files may appear and disappear).
 """
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -32,23 +33,28 @@ VERBS = {
     "removed": ("was removed", "were removed"),
 }
 MAX_NAMES = 3  # of changed files in a message
+BLOCK = 10_000  # files waiting for a thread, which take a kilobyte each
 Fingerprint = dict[str, Any]
 
 
-def compute(task: Task) -> Fingerprint:
+def compute(task: Task, before: Fingerprint | None = None) -> Fingerprint:
     """Read the data of a task; -> their fingerprint.
 
+    Args: before: an earlier fingerprint. If its files are the same, its hashes of the examples are used, since to
+        compute them reads all data once more.
     Raises: DataError if the data cannot be read.
     """
     data = task.data
     files = list_files(task.config.dataset)
     classes = {"classes": list(data.classes)} if data.classes else {}
+    known = before["splits"] if before and "splits" in before and same_files(before, summary(files)) else {}
     splits = {}
     for name in SPLITS:
         part = getattr(data, name)
         # The pixels of a prepared dataset depend on the machine's decoder; its labels suffice to identify it.
         content = part[1] if classes and files is None else part
-        splits[name] = {"examples": data.count(name), "sha256": digest(content)}
+        sha256 = known[name]["sha256"] if known else digest(content)
+        splits[name] = {"examples": data.count(name), "sha256": sha256}
     return {"dataset": task.config.dataset, **classes, "splits": splits} | summary(files)
 
 
@@ -59,15 +65,20 @@ def summary(files: Mapping[str, Any] | None) -> Fingerprint:
 
 
 def digest(content: Any) -> str:
-    """-> SHA-256 of a text, lists of texts, an array or a tuple of arrays."""
+    """-> SHA-256 of a text, lists of texts, an array or a tuple of arrays; of the bytes of examples that
+    are read from files when they are needed."""
+    columns = content if isinstance(content, tuple) else (content,)
     sha = hashlib.sha256()
-    arrays = content if isinstance(content, tuple) else (content,)
-    if all(isinstance(array, np.ndarray) for array in arrays):
-        for array in arrays:
-            sha.update(f"{array.dtype}{array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).data)
-    else:
+    if isinstance(content, str) or all(isinstance(column, list) for column in columns):
+        columns = ()
         sha.update(json.dumps(content).encode())
+    for column in columns:
+        if isinstance(column, np.ndarray):
+            sha.update(f"{column.dtype}{column.shape}".encode())
+            sha.update(np.ascontiguousarray(column).data)
+        else:
+            for part in column.contents():
+                sha.update(part)
     return sha.hexdigest()
 
 
@@ -89,9 +100,11 @@ def list_files(dataset: str) -> dict[str, dict[str, Any]] | None:
         seen.add(real)
     paths = sorted(path for path in paths if path.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
+        blocks = (paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK))
+        descriptions = itertools.chain.from_iterable(pool.map(describe_file, block) for block in blocks)
         return {
             path.relative_to(root).as_posix(): description
-            for path, description in zip(paths, pool.map(describe_file, paths), strict=True)
+            for path, description in zip(paths, descriptions, strict=True)
         }
 
 
@@ -190,7 +203,8 @@ def load(directory: Path, task: Task) -> Fingerprint:
 
 def check_unchanged(directory: Path, task: Task) -> None:
     """Raises: RequestError if the data have changed since the run began."""
-    if changes := difference(load(directory, task), compute(task), task.facts.unit):
+    before = load(directory, task)
+    if changes := difference(before, compute(task, before), task.facts.unit):
         raise RequestError(
             f"{task.config.dataset} has changed since {directory} was created: {changes}; restore the data, or give "
             "another --run-dir."
@@ -206,7 +220,8 @@ def check_scored(directory: Path, task: Task, split: str) -> str | None:
     Returns: the changes that do not prevent scoring, or None.
     Raises: RequestError if the classes have changed, or both the training split and the scored one.
     """
-    before, now = load(directory, task), compute(task)
+    before = load(directory, task)
+    now = compute(task, before)
     changes, changed = difference(before, now, task.facts.unit), changed_splits(before, now)
     if changes is None or split not in changed:
         return None
@@ -229,6 +244,6 @@ def check_exported(directory: Path, task: Task, always_read: bool) -> str | None
     if not always_read and (files is None or same_files(before, summary(files))):
         return None
     try:
-        return difference(before, compute(task), task.facts.unit)
+        return difference(before, compute(task, before), task.facts.unit)
     except DataError as error:
         return None if always_read else str(error)

@@ -22,7 +22,7 @@ from kerasnets.run.files import (
 from kerasnets.tasks import TASKS
 
 # Files that a run writes before its config.toml, and rewrites if it was interrupted in between.
-FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), EXAMPLES, DATA, lock.FILE}
+FIRST_FILES = {*(facts.vocabulary_file for facts in TASKS.values()), "lengths.npz", EXAMPLES, DATA, lock.FILE}
 # Options on which the batches or the values in a checkpoint depend.
 FIXED = ("batch_size", "optimizer", "momentum", "average_decay", "average_epochs")
 # Options that may change when a run resumes.

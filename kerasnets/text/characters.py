@@ -1,8 +1,7 @@
 """Characters and their ids."""
 
-import collections
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from kerasnets.text import files
 
 REPLACEMENT = "\ufffd"  # Unicode's replacement character
+CODE_POINTS = 0x110000  # of Unicode
 
 
 class CharacterVocabulary(tf.Module):
@@ -33,14 +33,21 @@ class CharacterVocabulary(tf.Module):
         points = np.array([ord(c) for c in listed], np.int32)
         order = np.argsort(points)
         # Sorted code points and their ids; the sentinel keeps every search inside the table.
-        self._points = np.append(points[order], np.int32(0x110000))
+        self._points = np.append(points[order], np.int32(CODE_POINTS))
         self._ids = np.append(order + 1, 0).astype(np.int32)
 
     @classmethod
-    def build(cls, text: str, minimum_count: int = 1) -> Self:
-        """-> the vocabulary of the characters that occur at least `minimum_count` times in `text`, by code point."""
-        counts = collections.Counter(text)
-        return cls(sorted(c for c, n in counts.items() if n >= minimum_count and c != REPLACEMENT))
+    def build(cls, text: str | Iterable[str], minimum_count: int = 1) -> Self:
+        """-> the vocabulary of the characters that occur at least `minimum_count` times, by code point.
+
+        text: as a whole, or in several parts.
+        """
+        counts = np.zeros(CODE_POINTS, np.int64)
+        for part in [text] if isinstance(text, str) else text:
+            part_counts = np.bincount(_code_points(part))
+            counts[: len(part_counts)] += part_counts
+        counts[ord(REPLACEMENT)] = 0
+        return cls([chr(point) for point in np.flatnonzero(counts >= max(1, minimum_count))])
 
     def save(self, path: str | Path) -> None:
         """Write one readable JSON file."""
@@ -71,6 +78,11 @@ class CharacterVocabulary(tf.Module):
 
     def encode_python(self, text: str) -> np.ndarray:
         """text -> int32 [T], without TensorFlow: fast for a whole corpus."""
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int32)
+        points = _code_points(text)
         index = np.searchsorted(self._points, points)
         return np.where(self._points[index] == points, self._ids[index], 0).astype(np.int32)
+
+
+def _code_points(text: str) -> np.ndarray:
+    """-> int32 [T]"""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.int32)

@@ -143,7 +143,7 @@ class ImageClassificationTask(Task):
         pixels, labels = self.data.validation
         for start in range(0, len(labels), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
-            yield self._logits(model)(tf.constant(pixels[part], tf.float32)).numpy(), labels[part]
+            yield self._logits(model)(tf.constant(np.asarray(pixels[part]), tf.float32)).numpy(), labels[part]
 
     @cached_per_model
     def _logits(self, model: keras.Model) -> Callable:
@@ -159,9 +159,10 @@ class ImageClassificationTask(Task):
     def _classifier(self, model: keras.Model) -> Callable:
         return self.signatures(model)["pixels"]
 
-    def _probabilities(self, classify: Callable, pixels: np.ndarray) -> np.ndarray:
+    def _probabilities(self, classify: Callable, pixels: Any) -> np.ndarray:
+        """pixels uint8 [N, Y, X, C], an array or `ImageFiles` -> [N, classes]"""
         size = min(EVALUATION_BATCH, self.max_rows)
-        batches = np.array_split(pixels, range(size, len(pixels), size))
+        batches = (np.asarray(pixels[start : start + size]) for start in range(0, len(pixels), size))
         return np.concatenate(
             [classify(pixels=tf.constant(batch, tf.float32))["probabilities"].numpy() for batch in batches]
         )
@@ -244,7 +245,7 @@ class ImageClassificationTask(Task):
         """-> the first test image of each of up to ten classes, as PNG."""
         images, labels = self.data.test
         indices = [int(np.argmax(labels == label)) for label in range(len(self.classes))][:10]
-        return [{"image_bytes": tf.io.encode_png(images[n]).numpy()} for n in indices]
+        return [{"image_bytes": tf.io.encode_png(image).numpy()} for image in np.asarray(images[indices])]
 
     def requests(self, examples: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         """-> a request for each signature, built from the examples."""

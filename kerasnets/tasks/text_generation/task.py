@@ -14,7 +14,8 @@ import tensorflow as tf
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import check_text_length, text_batch, text_steps, to_dataset
 from kerasnets.data.sources import TextSplits, load_text
-from kerasnets.data.splits import SPLITS
+from kerasnets.data.splits import SPLITS, Text, blocks
+from kerasnets.data.text_file import EncodedText
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
@@ -28,6 +29,7 @@ from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.text.characters import CharacterVocabulary
 
 WINDOW = 256  # characters of a window that is scored from a zero state
+EXAMPLE_CHARACTERS = 10_000_000  # of each split in which examples are searched
 
 
 class TextGenerationTask(Task):
@@ -47,14 +49,14 @@ class TextGenerationTask(Task):
     def vocabulary(self) -> CharacterVocabulary:
         if self.directory is not None:
             return CharacterVocabulary.load(self.directory / FACTS.vocabulary_file)
-        return CharacterVocabulary.build(self.data.train)
+        return CharacterVocabulary.build(blocks(self.data.train))
 
     def save(self, directory: Path) -> None:
         self.vocabulary.save(directory / FACTS.vocabulary_file)
 
     def check(self) -> None:
         super().check()
-        if not self._readable(self.data.validation[1:]):  # the first character is not predicted
+        if not any(map(self._readable, blocks(self.data.validation[1:]))):  # the first character is not predicted
             raise RequestError("the validation text has no character of the training text; give another text.")
         check_text_length(self._training_ids, self.config.training.batch_size, self.config.sequence_length)
 
@@ -62,8 +64,11 @@ class TextGenerationTask(Task):
         return self.config.model.build(vocabulary_size=self.vocabulary.size)
 
     @functools.cached_property
-    def _training_ids(self) -> np.ndarray:
-        return self.vocabulary.encode_python(self.data.train)
+    def _training_ids(self) -> EncodedText:
+        return self._encode(self.data.train)
+
+    def _encode(self, text: Text) -> EncodedText:
+        return EncodedText(text, self.vocabulary.encode_python)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,10 +99,10 @@ class TextGenerationTask(Task):
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """As `evaluate`, but on 16 parts of the text in parallel, for speed."""
-        ids = self.vocabulary.encode_python(self.data.validation)
+        ids = self._encode(self.data.validation)
         return loss_metrics(self._score(model, ids, rows=parallel_parts(ids)))
 
-    def _score(self, model: keras.Model, ids: np.ndarray, rows: int) -> float:
+    def _score(self, model: keras.Model, ids: EncodedText, rows: int) -> float:
         """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried state."""
         states, total, count = model.initial_states(rows), 0.0, 0
         for inputs, targets in windows(ids, rows):
@@ -113,7 +118,7 @@ class TextGenerationTask(Task):
     def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """-> logits [N, V - 1] and target characters [N] of the validation text, read as in `validate`, window by
         window. Id 0, the unknown character, is left out because it is never generated."""
-        ids = self.vocabulary.encode_python(self.data.validation)
+        ids = self._encode(self.data.validation)
         rows = parallel_parts(ids)
         states = model.initial_states(rows)
         for inputs, labels in windows(ids, rows):
@@ -133,7 +138,7 @@ class TextGenerationTask(Task):
         probabilities of `explain`."""
         data = self.data.first(limit)
         text = getattr(data, split)
-        ids = self.vocabulary.encode_python(text)
+        ids = self._encode(text)
         metrics = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
             metrics["window_loss"] = window_loss(signatures["explain"], text)
@@ -141,8 +146,8 @@ class TextGenerationTask(Task):
             raise RequestError(f"the {split} split has {len(ids)} characters; a SavedModel is scored on {WINDOW + 1}.")
         return metrics | {
             "characters": len(ids) - 1,
-            "bytes": len(text.encode()),
-            "unknown_characters": int((ids == 0).sum()),
+            "bytes": sum(len(block.encode()) for block in blocks(text)),
+            "unknown_characters": sum(int((self.vocabulary.encode_python(block) == 0).sum()) for block in blocks(text)),
             "scored": f"{data.parts[split]}, except its first character, which has no context",
         }
 
@@ -169,7 +174,7 @@ class TextGenerationTask(Task):
     def examples(self) -> list[dict[str, Any]]:
         """-> starts of lines with words, spread over the test text or the first other split that has any; otherwise the
         first characters that are not blank."""
-        texts = [getattr(self.data, name) for name in reversed(SPLITS)]
+        texts = [str(getattr(self.data, name)[:EXAMPLE_CHARACTERS]) for name in reversed(SPLITS)]
         line_start = re.compile(r"^[A-Z](?:[a-z]+|(?=\s))(?:[ ,]+[A-Za-z]+){1,4}", re.MULTILINE)
         for text in texts:
             lines = [line for line in dict.fromkeys(line_start.findall(text)) if self._readable(line)]
@@ -214,19 +219,19 @@ class TextGenerationTask(Task):
         return value + signatures["serving_default"](prompt=tf.constant([value.encode()]))["text"][0].numpy().decode()
 
 
-def parallel_parts(ids: np.ndarray) -> int:
+def parallel_parts(ids: EncodedText) -> int:
     """-> the number of parts of a text that `validate` reads in parallel."""
     return min(16, len(ids) // 2)
 
 
-def windows(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def windows(ids: np.ndarray | EncodedText, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Split a text into `rows` equal parts, to be read in parallel; -> for each window, inputs and targets, each
     [rows, at most WINDOW]."""
     length = (len(ids) - 1) // rows
-    inputs, targets = (ids[n : n + rows * length].reshape(rows, length) for n in (0, 1))
     for start in range(0, length, WINDOW):
-        part = np.s_[:, start : start + WINDOW]
-        yield inputs[part], targets[part]
+        stop = min(start + WINDOW, length)
+        part = ids[np.arange(rows)[:, np.newaxis] * length + np.arange(start, stop + 1)]
+        yield part[:, :-1], part[:, 1:]
 
 
 def score(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, states: Any) -> tuple[tf.Tensor, Any]:
@@ -239,13 +244,13 @@ def loss_metrics(loss: float) -> dict[str, float]:
     return {"loss": loss, "bits_per_character": loss / math.log(2)}
 
 
-def window_loss(explain: Callable, text: str) -> float:
+def window_loss(explain: Callable, text: Text) -> float:
     """-> mean loss in nats per character of windows of the text that each start from a zero state; the first character
     of each is not predicted."""
     starts = range(0, len(text) - WINDOW, WINDOW)
-    parts = [text[start : start + WINDOW + 1] for start in starts]
     total = 0.0
-    for first in range(0, len(parts), 64):
-        probability = explain(text=tf.constant(parts[first : first + 64]))["probability"].numpy()
+    for first in range(0, len(starts), 64):
+        parts = [str(text[start : start + WINDOW + 1]) for start in starts[first : first + 64]]
+        probability = explain(text=tf.constant(parts))["probability"].numpy()
         total -= float(np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64).sum())
-    return total / (len(parts) * WINDOW)
+    return total / (len(starts) * WINDOW)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import LengthBuckets, to_dataset
+from kerasnets.data.pair_file import sample
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.data.splits import DataSummary, LeftOut, describe
+from kerasnets.data.token_lists import TokenLists
 from kerasnets.data.word_vectors import WordVectors, read_vectors
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
@@ -25,11 +27,13 @@ from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
+from kerasnets.tasks.translation.tokens import Tokenizer
 from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
 
 EVALUATION_BATCH = 1000
+EXAMPLE_SENTENCES = 10_000  # of the test split in which examples are searched
 
 
 class TranslationTask(Task):
@@ -49,11 +53,13 @@ class TranslationTask(Task):
     def vocabulary(self) -> SubwordVocabulary:
         if self.directory is not None:
             return SubwordVocabulary.load(self.directory / FACTS.vocabulary_file)
-        sources, targets = self.data.train
+        sources, targets = map(sample, self.data.train)
         return SubwordVocabulary.train([*sources, *targets], self.config.vocabulary_size)
 
     def save(self, directory: Path) -> None:
         self.vocabulary.save(directory / FACTS.vocabulary_file)
+        if self.directory is None:  # a new run; an export needs no lengths
+            self._tokenizer.save(directory)
 
     def split_sizes(self) -> dict[str, Any]:
         """As `Task.split_sizes`: train and validation count the used pairs, test all, since pairs that are too long are
@@ -67,12 +73,12 @@ class TranslationTask(Task):
         summary = self.data.summary
         left_out = list(summary.left_out)
         for split, buckets in {"train": self._training, "validation": self._validation}.items():
-            pairs = list(zip(*getattr(self.data, split), strict=True))
-            empty = sum(not (normalize(source) and normalize(target)) for source, target in pairs)
-            long = len(pairs) - len(buckets) - empty
+            sources, targets = self._tokens(split)
+            empty = int(((sources.lengths == 0) | (targets.lengths == 0)).sum())
+            long = len(sources) - len(buckets) - empty
             for count, why in ((long, f"longer than {self.config.max_length} subwords"), (empty, "empty")):
                 if count:
-                    left_out.append(LeftOut("pairs", f"in {split} {why}", count, total=len(pairs)))
+                    left_out.append(LeftOut("pairs", f"in {split} {why}", count, total=len(sources)))
         return DataSummary(summary.text, tuple(left_out))
 
     def model(self) -> keras.Model:
@@ -96,22 +102,40 @@ class TranslationTask(Task):
         scale = width**-0.5 / deviation
         return dataclasses.replace(vectors, rows=vectors.rows * scale)
 
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.vocabulary, self.directory)
+
+    def _tokens(self, split: str) -> tuple[TokenLists, TokenLists]:
+        """-> the subwords of all sources and targets."""
+        if split not in self._tokens_of_splits:
+            sources, targets = map(self._tokenizer.lists, getattr(self.data, split))
+            self._tokens_of_splits[split] = sources, targets
+        return self._tokens_of_splits[split]
+
+    @functools.cached_property
+    def _tokens_of_splits(self) -> dict[str, tuple[TokenLists, TokenLists]]:
+        return {}
+
     def _buckets(self, split: str) -> LengthBuckets:
-        sources, targets = getattr(self.data, split)
+        sources, targets = self._tokens(split)
         start, end = self.vocabulary.START, self.vocabulary.END
         limit = self.config.max_length
-        pairs = [
-            ([*source, end], [start, *target, end])
-            for source, target in zip(self._tokenize(sources), self._tokenize(targets), strict=True)
-            if 0 < len(source) <= limit and 0 < len(target) <= limit
-        ]
-        if not pairs:
+        used = np.flatnonzero(
+            (sources.lengths > 0) & (sources.lengths <= limit) & (targets.lengths > 0) & (targets.lengths <= limit)
+        )
+        if not len(used):
             raise RequestError(f"no {split} pair has 1 to {limit} subwords a side; use a higher --max-length.")
-        budget = min(self.config.training.batch_size, max(len(pairs), 1) * (limit + 2))
-        return LengthBuckets([s for s, _ in pairs], [t for _, t in pairs], budget, self.config.seed)
+        budget = min(self.config.training.batch_size, len(used) * (limit + 2))
+        return LengthBuckets(
+            sources.select(used, after=[end]),
+            targets.select(used, before=[start], after=[end]),
+            budget,
+            self.config.seed,
+        )
 
-    def _tokenize(self, lines: list[str]) -> list[list[int]]:
-        return self.vocabulary.tokenize(tf.constant(lines)).to_list()
+    def _tokenize(self, lines: Sequence[str]) -> list[list[int]]:
+        return self.vocabulary.tokenize(tf.constant(list(lines))).to_list()
 
     @functools.cached_property
     def _training(self) -> LengthBuckets:
@@ -181,7 +205,7 @@ class TranslationTask(Task):
         best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
         from sacrebleu.metrics import BLEU, CHRF
 
-        sources, references = getattr(self.data.first(limit), split)
+        sources, references = map(list, getattr(self.data.first(limit), split))
         lengths = [len(ids) for ids in self._tokenize(sources)]
         used = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
@@ -233,7 +257,7 @@ class TranslationTask(Task):
 
     def examples(self) -> list[dict[str, Any]]:
         """-> test sentences, spread over the split."""
-        texts, limit = [normalize(text) for text in self.data.test[0]], self.config.max_length
+        texts, limit = [normalize(text) for text in self.data.test[0][:EXAMPLE_SENTENCES]], self.config.max_length
         fitting = [s for s, ids in zip(texts, self._tokenize(texts), strict=True) if 0 < len(ids) <= limit]
         sentences = [s for s in fitting if len(s) <= 120] or fitting
         if not sentences:

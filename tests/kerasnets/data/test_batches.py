@@ -14,6 +14,7 @@ from kerasnets.data.batches import (
     text_steps,
     to_dataset,
 )
+from kerasnets.data.token_lists import TokenLists
 
 COUNT, BATCH = 103, 16
 IMAGES = np.arange(COUNT, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones((1, 4, 3, 1), np.uint8)
@@ -27,7 +28,8 @@ def images(step: int, seed: int = 0) -> dict[str, np.ndarray]:
 def buckets(count: int = 500, budget: int = 200, seed: int = 0) -> LengthBuckets:
     random = np.random.default_rng(1)
     lists = [[1 + i] * n for i, n in enumerate(random.geometric(0.1, count) % 40 + 2)]
-    return LengthBuckets(lists, [ids[:-1] + [7] * random.integers(1, 6) for ids in lists], budget, seed)
+    targets = [ids[:-1] + [7] * random.integers(1, 6) for ids in lists]
+    return LengthBuckets(TokenLists.of(lists), TokenLists.of(targets), budget, seed)
 
 
 def texts(step: int, seed: int = 0, count: int = 1000) -> dict[str, np.ndarray]:
@@ -146,7 +148,7 @@ class TestLengthBuckets:
 
     def test_rows_are_the_pairs(self):
         sources, targets = [[5, 2], [6, 6, 6, 2], [7, 2]], [[1, 8, 2], [1, 9, 2], [1, 4, 4, 4, 2]]
-        length_buckets = LengthBuckets(sources, targets, 10)
+        length_buckets = LengthBuckets(TokenLists.of(sources), TokenLists.of(targets), 10)
         found = [
             ([i for i in s if i], [i for i in t if i])
             for step in range(length_buckets.steps_per_epoch)
@@ -169,13 +171,13 @@ class TestLengthBuckets:
         assert length_buckets.padding_waste < 0.25
 
     def test_pair_longer_than_the_budget_has_its_own_batch(self):
-        assert LengthBuckets([[1] * 30], [[1]], 10).shapes == [(1, 30, 1)]
+        assert LengthBuckets(TokenLists.of([[1] * 30]), TokenLists.of([[1]]), 10).shapes == [(1, 30, 1)]
 
     def test_invalid_lists(self):
         with pytest.raises(ValueError, match="got 0 and 0"):
-            LengthBuckets([], [], 10)
+            LengthBuckets(TokenLists.of([]), TokenLists.of([]), 10)
         with pytest.raises(ValueError, match="got 1 and 2"):
-            LengthBuckets([[1]], [[1], [2]], 10)
+            LengthBuckets(TokenLists.of([[1]]), TokenLists.of([[1], [2]]), 10)
 
 
 class TestDataset:
