@@ -250,7 +250,7 @@ class DecoderTransformerOptions(TextOptions):
 
     kind = "decoder_transformer"
     explanation = (
-        "`explain` returns `attention`, [batch, time, blocks, heads, distance]: the weight that each character gives to "
+        "`explain` returns `attention` [batch, time, blocks, heads, distance]: the weight that each character gives to "
         "the one `distance` characters before it (0: to itself)."
     )
 
@@ -363,7 +363,7 @@ class TransformerOptions(TranslationOptions):
 
 
 def check_head_width(options: TransformerOptions | DecoderTransformerOptions) -> None:
-    """Raises: ValueError if the heads cannot share the width, or rotary positions cannot pair the features of a head."""
+    """Raises: ValueError if the heads cannot share the width, or rotary positions cannot pair a head's features."""
     multiple = f"multiple of model.num_heads, which is {options.num_heads}"
     check(options.width % options.num_heads == 0, "model.width", options.width, f"a {multiple}")
     even = options.width // options.num_heads % 2 == 0 or options.positions != "rotary"

@@ -75,9 +75,8 @@ class MultiHeadAttention(MaskedLayer):
 
     def project_unrotated(self, memory):
         """As `project`, but the keys are not rotated: `rotate_keys` can give them any positions later."""
-        return tuple(
-            self.split_heads(linear(as_rows(memory)), ops.shape(memory)[1]) for linear in (self.key, self.value)
-        )
+        rows, length = as_rows(memory), ops.shape(memory)[1]
+        return tuple(self.split_heads(linear(rows), length) for linear in (self.key, self.value))
 
     def rotate_keys(self, keys, start=0):
         """keys [B, G, S, H], whose first position is `start` -> the keys that `attend` takes."""

@@ -34,7 +34,7 @@ class DecoderTransformer(RecurrentSearch, TokenTransformer):
     """
 
     def __init__(self, *arguments, context=256, **kwargs):
-        super().__init__(*arguments, max_length=context, **kwargs)  # the length of the table of learned positions
+        super().__init__(*arguments, **kwargs | {"max_length": context})  # the length of the table of learned positions
         if context < 2:
             raise ValueError(f"context is {context}; it must be 2 or more.")
         self.context = context
@@ -54,7 +54,8 @@ class DecoderTransformer(RecurrentSearch, TokenTransformer):
             after earlier text.
         """
         first, windows = (None, [None] * self.num_blocks) if states is None else self.unpack(states)
-        x, bias, known = *self.embed_in_window(tokens, first, training), []
+        known = []
+        x, bias = self.embed_in_window(tokens, first, training)
         for block, window in zip(self.decoder, windows, strict=True):
             x, keys_and_values = block.read(x, window, bias, training)
             known.append(keys_and_values)
@@ -154,7 +155,8 @@ class DecoderTransformer(RecurrentSearch, TokenTransformer):
 
     def explain_rows(self, tokens):
         """As `explain`, of all rows at once -> logits, weights."""
-        x, bias, weights = *self.embed_in_window(tokens), []
+        weights = []
+        x, bias = self.embed_in_window(tokens)
         for block in self.decoder:
             x, block_weights, _ = block.explain(x, self_bias=bias)
             weights.append(self.by_distance(block_weights))
@@ -164,9 +166,8 @@ class DecoderTransformer(RecurrentSearch, TokenTransformer):
 
     def by_distance(self, weights):
         """weights [B, N, T, T] of each position at each position -> [B, N, T, C], of those at each distance."""
-        sources = ops.expand_dims(ops.arange(ops.shape(weights)[2], dtype="int32"), 1) - ops.arange(
-            self.context, dtype="int32"
-        )
+        positions = ops.expand_dims(ops.arange(ops.shape(weights)[2], dtype="int32"), 1)
+        sources = positions - ops.arange(self.context, dtype="int32")  # [T, C]
         taken = ops.take_along_axis(weights, ops.maximum(sources, 0)[None, None], axis=3)
         return ops.where(sources >= 0, taken, ops.zeros_like(taken))
 

@@ -142,6 +142,10 @@ def test_a_run_is_exported_and_scored_and_predicts(trained, tmp_path):
         outputs = model(image_bytes=tf.constant([example["image_bytes"] for example in examples]))
         assert np.mean(outputs["label"].numpy()[:, 0] == [str(n).encode() for n in range(10)]) >= 0.5
         assert np.all(outputs["score"].numpy() <= 1)
+    elif task == "text_generation":
+        assert metrics["best"]["loss"] < 2.7 and scores["window_loss"] < 2.7
+        outputs = model(prompt=tf.constant([example["prompt"] for example in examples]))
+        assert all(outputs["text"].numpy())
     else:
         assert metrics["best"]["loss"] < 4 and scores["chrf"] > 5
         outputs = model(text=tf.constant([example["text"] for example in examples]))

@@ -58,8 +58,8 @@ FACTS = Facts(
     "characters that are not in the training text are ignored. A request has at most {rows:,} prompts, {bytes:,} "
     "bytes and {characters:,} characters to generate.",
     conditions={
-        "loss": "cross-entropy in nats per character, with the network's states carried through the whole split: those of "
-        "an LSTM depend on all earlier characters, those of a Transformer on the last ones that its blocks attend to",
+        "loss": "cross-entropy in nats per character, with the network's states carried through the whole split: an "
+        "LSTM's depend on all earlier characters, a Transformer's on the last ones, to which its blocks attend",
         "bits_per_character": "the loss in bits",
         "window_loss": "nats per character in windows of 256 characters, each without earlier text",
     },

@@ -25,8 +25,8 @@ MARKS = 65521  # exact in float32 and in JSON's decimal numbers
 
 
 class State(NamedTuple):
-    """started bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: the network's states, nested tensors
-    float32 [B, U]."""
+    """started bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: the network's states,
+    nested, each float32 [B, U]."""
 
     started: tf.Tensor
     token: tf.Tensor

@@ -34,8 +34,8 @@ WINDOW = 256  # characters of a window that is scored without earlier text
 class TextGenerationTask(Task):
     """Train a network that predicts the next character of a plain text; score nats per character.
 
-    A `CharLSTM` is trained by truncated backpropagation with carried states, a `DecoderTransformer` on separate sequences
-    of the text.
+    A `CharLSTM` is trained by truncated backpropagation with carried states, a `DecoderTransformer` on sequences
+    without earlier text.
     """
 
     facts = FACTS
@@ -141,9 +141,9 @@ class TextGenerationTask(Task):
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
-        """-> loss (nats per character) and bits_per_character of one pass over the split with carried states, which need
-        `model`; window_loss, over windows of 256 characters that each start without earlier text, from the calibrated
-        probabilities of `explain`."""
+        """-> loss (nats per character) and bits_per_character of one pass over the split with carried states, which
+        need `model`; window_loss, over windows of 256 characters that each start without earlier text, from the
+        calibrated probabilities of `explain`."""
         data = self.data.first(limit)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
@@ -255,8 +255,8 @@ def loss_metrics(loss: float) -> dict[str, float]:
 
 
 def window_loss(explain: Callable, text: str) -> float:
-    """-> mean loss in nats per character of windows of the text that each start without earlier text; the first character
-    of each is not predicted."""
+    """-> mean loss in nats per character of windows of the text that each start without earlier text; the first
+    character of each is not predicted."""
     starts = range(0, len(text) - WINDOW, WINDOW)
     parts = [text[start : start + WINDOW + 1] for start in starts]
     total = 0.0
