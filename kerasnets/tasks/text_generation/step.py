@@ -61,3 +61,6 @@ def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
     w, b = lstm.block_weights(value(cell.kernel), value(cell.recurrent_kernel), value(cell.bias))
     zeros = tf.zeros([cell.units])  # peephole weights, unused
     return {"w": w, "b": b, "wci": zeros, "wcf": zeros, "wco": zeros}
+
+
+FUSED_STEPS = {"char_lstm": fused_lstm_step}  # by the network's name; the others have `plain_step`

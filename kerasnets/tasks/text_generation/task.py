@@ -25,7 +25,7 @@ from kerasnets.tasks.text_generation.arrays import text_and_states_to_logits, te
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
-from kerasnets.tasks.text_generation.step import fused_lstm_step, plain_step
+from kerasnets.tasks.text_generation.step import FUSED_STEPS, plain_step
 from kerasnets.text.characters import CharacterVocabulary
 
 WINDOW = 256  # characters of a window that is scored without earlier text
@@ -166,7 +166,7 @@ class TextGenerationTask(Task):
         return self._signatures(model).defaults()
 
     def _signatures(self, model: keras.Model) -> TextSignatures:
-        make_step = fused_lstm_step if self.config.model.recurrent else plain_step
+        make_step = FUSED_STEPS.get(self.config.model.kind, plain_step)
         return TextSignatures(model, make_step, self.vocabulary, self.config.max_length, self.temperature)
 
     def tables(self) -> CharacterVocabulary:
