@@ -73,8 +73,8 @@ class TranslationOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class TextOptions(NetworkOptions):
-    """Options of a network for text generation. Its `network` takes the size of the vocabulary; the model has
-    `initial_states`, `run`, `valid_states`, `step`, `explain` and `context`, as `CharLSTM` has.
+    """Options of a network for text generation. Its `network` takes the size of the vocabulary; the model is a
+    `TextNetwork` (`kerasnets.tasks.text_generation.network`).
 
     Attributes:
         explanation: the outputs of the signature `explain` that only this network has, a sentence for the model card.

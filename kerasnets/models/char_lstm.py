@@ -24,7 +24,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
     Returns: logits [B, T, V] in float32.
     """
 
-    context = None  # positions that a step attends to: none, since its states summarize the whole text
+    context = None  # it attends to no positions: its states summarize the whole text
 
     def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, tied=False, **kwargs):
         super().__init__(**kwargs)

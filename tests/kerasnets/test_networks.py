@@ -22,7 +22,10 @@ OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
     "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
-    "decoder_transformer": ["--model.width=32", "--model.context=64", "--training.epochs=2", "--max-length=100"],
+    "decoder_transformer": [
+        *("--model.width=32", "--model.num-blocks=1", "--model.hidden-units=64", "--model.context=24"),
+        *("--training.epochs=2", "--max-length=100"),
+    ],
     "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=1"],
 }
 

@@ -45,9 +45,8 @@ OPTIONS = {name: tf.TensorSpec((None,), value.dtype, name) for name, value in DE
 
 
 class TextSignatures:
-    """Args: model: a `CharLSTM` or another network with its methods `initial_states`, `run`, `valid_states`, `step`,
-    `explain` and its attribute `context`; make_step: from the model its step for generation; limit: maximum characters
-    per call; temperature: of the calibrated probabilities."""
+    """Args: model: a `TextNetwork`; make_step: from the model its step for generation; limit: maximum characters per
+    call; temperature: of the calibrated probabilities."""
 
     def __init__(
         self,

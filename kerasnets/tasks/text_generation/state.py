@@ -38,7 +38,7 @@ class State(NamedTuple):
 class StateLayout:
     """The layout of a stream's state in a row of `size` numbers.
 
-    Args: model: see `TextSignatures`; characters: its vocabulary, which the mark covers as well.
+    Args: model: a `TextNetwork`; characters: its vocabulary, which the mark covers as well.
     """
 
     def __init__(self, model: keras.Model, characters: tuple[str, ...]):

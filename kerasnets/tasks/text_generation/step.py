@@ -11,7 +11,6 @@ from kerasnets.layers.kernels import lstm
 
 UNKNOWN_LOGIT = -1e9  # of id 0
 
-
 Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
 
