@@ -24,11 +24,11 @@ class TextNetwork(Protocol):
     def run(
         self, tokens: tf.Tensor, states: Any = None, valid: tf.Tensor | None = None, training: bool | None = None
     ) -> tuple[tf.Tensor, Any]:
-        """tokens int [B, T]; valid bool [B, T], False = padding at the end -> logits [B, T, V], the states after them."""
+        """tokens int [B, T]; valid bool [B, T], False = padding at the end -> logits [B, T, V], the next states."""
 
     def step(self, token: tf.Tensor, index: Any, memory: Any, cache: Any) -> tuple[tf.Tensor, Any]:
         """As `run` for one character, token int [B], from the states `cache`, whose types it keeps; the other two
-        arguments, of searches, are not used -> logits [B, V], the states after it."""
+        arguments, of searches, are not used -> logits [B, V], the next states."""
 
     def valid_states(self, states: Any) -> tf.Tensor:
         """States of finite numbers -> bool [B], whether `run` may have returned them."""
