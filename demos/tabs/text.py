@@ -14,9 +14,9 @@ from demos.page import selected_sample
 from demos.predictions import ModelClient, PageError, Sampling, continue_text
 
 DESCRIPTION = (
-    "**An LSTM.** The network reads one character at a time. Three *gates* decide what its memory (the *cell*) "
-    "forgets, stores and outputs. The output gives a probability for every possible next character; one is sampled "
-    "and becomes the next input."
+    "**An LSTM or a Transformer.** The network reads one character at a time. In an LSTM, three *gates* decide what "
+    "its memory (the *cell*) forgets, stores and outputs; in a Transformer, *attention* weighs the characters before. "
+    "The output gives a probability for every possible next character; one is sampled and becomes the next input."
 )
 HINT = "Type the beginning of a text and press Enter: its continuation appears here."
 PLACEHOLDER = "The beginning of a text"

@@ -72,6 +72,31 @@ class TranslationOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
+class TextOptions(NetworkOptions):
+    """Options of a network for text generation. Its `network` takes the size of the vocabulary; the model is a
+    `TextNetwork` (`kerasnets.tasks.text_generation.network`).
+
+    Attributes:
+        explanation: the outputs of the signature `explain` that only this network has, a sentence for the model card.
+    """
+
+    explanation = ""
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the states with which the network continues a text."""
+        raise NotImplementedError
+
+    @property
+    def carried(self) -> list[tuple[int, ...]]:
+        """Sizes of the states that training carries from one batch to the next, grouped by layer; empty: none."""
+        return []
+
+    def network(self, vocabulary_size: int) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class ConvNetOptions(ImageOptions):
     """The convolutional network."""
 
@@ -178,11 +203,14 @@ class SequenceGeneratorOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
-class CharLSTMOptions(NetworkOptions):
+class CharLSTMOptions(TextOptions):
     """The character LSTM (N → N)."""
 
     kind = "char_lstm"
     recurrent = True
+    explanation = (
+        "`explain` returns the gates and the cell of every LSTM after each character, [batch, time, layers, units]."
+    )
 
     width: int = 64
     """Width of character embeddings."""
@@ -201,10 +229,66 @@ class CharLSTMOptions(NetworkOptions):
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
+    @property
+    def state_size(self) -> int:
+        return sum(map(sum, self.carried))
+
+    @property
+    def carried(self) -> list[tuple[int, ...]]:
+        return [(self.units, self.units)] * self.num_layers  # h and c
+
     def network(self, vocabulary_size: int) -> Any:
         from kerasnets.models import CharLSTM
 
         model = CharLSTM(vocabulary_size, **vars(self))
+        model.build((None, None))
+        return model
+
+
+@dataclass(frozen=True)
+class DecoderTransformerOptions(TextOptions):
+    """The Transformer's decoder, a language model with a sliding window (GPT)."""
+
+    kind = "decoder_transformer"
+    explanation = (
+        "`explain` returns `attention` [batch, time, blocks, heads, distance]: the weight that each character gives to "
+        "the one `distance` characters before it (0: to itself)."
+    )
+
+    width: int = 128
+    """Width of the embeddings and of every block."""
+    num_heads: int = 4
+    """Attention heads; each is width / num_heads wide."""
+    hidden_units: int = 512
+    """Units of the feed-forward network's hidden layer."""
+    num_blocks: int = 4
+    """Blocks."""
+    context: int = 128
+    """Characters that a block attends to, the current one included; a state has the keys and values of the others."""
+    dropout: float = 0.1
+    """Dropout rate of each sublayer's output."""
+    norm: Literal["post", "pre"] = "pre"
+    """Layer normalization: after the residual sum, as in the paper, or before the sublayer, which learns faster."""
+    activation: Literal["relu", "gelu", "swiglu"] = "gelu"
+    """Activation of the feed-forward network; swiglu adds a third layer to it."""
+    positions: Literal["rotary", "sinusoidal", "learned"] = "rotary"
+    """Positional encoding: rotary (RoPE), of distances alone; sinusoids or a learned table, of positions modulo the
+    context."""
+
+    def check(self) -> None:
+        check_counts(**self.values("width", "num_heads", "hidden_units", "num_blocks"))
+        check(self.context >= 2, "model.context", self.context, "2 or more")
+        check_fractions(**self.values("dropout"))
+        check_head_width(self)
+
+    @property
+    def state_size(self) -> int:
+        return 1 + 2 * self.num_blocks * (self.context - 1) * self.width  # the position; keys and values
+
+    def network(self, vocabulary_size: int) -> Any:
+        from kerasnets.models import DecoderTransformer
+
+        model = DecoderTransformer(vocabulary_size, **vars(self))
         model.build((None, None))
         return model
 
@@ -266,10 +350,7 @@ class TransformerOptions(TranslationOptions):
     def check(self) -> None:
         check_counts(**self.values("width", "num_heads", "hidden_units", "num_blocks"))
         check_fractions(**self.values("dropout"))
-        multiple = f"multiple of model.num_heads, which is {self.num_heads}"
-        check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
-        each = self.width // self.num_heads
-        check(each % 2 == 0 or self.positions != "rotary", "model.width", self.width, f"an even {multiple} (rotary)")
+        check_head_width(self)
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Transformer
@@ -280,3 +361,11 @@ class TransformerOptions(TranslationOptions):
 
     def sequence_limit(self, max_length: int) -> int | None:
         return max_length + 1 if self.positions == "learned" else None  # with the start or the end token
+
+
+def check_head_width(options: TransformerOptions | DecoderTransformerOptions) -> None:
+    """Raises: ValueError if the heads cannot share the width, or rotary positions cannot pair a head's features."""
+    multiple = f"multiple of model.num_heads, which is {options.num_heads}"
+    check(options.width % options.num_heads == 0, "model.width", options.width, f"a {multiple}")
+    even = options.width // options.num_heads % 2 == 0 or options.positions != "rotary"
+    check(even, "model.width", options.width, f"an even {multiple} (rotary)")

@@ -73,6 +73,15 @@ class MultiHeadAttention(MaskedLayer):
         """memory [B, S, D], whose first position is `start` -> keys, values, each [B, G, S, H]."""
         return self.project_rows(as_rows(memory), ops.shape(memory)[1], start)
 
+    def project_unrotated(self, memory):
+        """As `project`, but the keys are not rotated: `rotate_keys` can give them any positions later."""
+        rows, length = as_rows(memory), ops.shape(memory)[1]
+        return tuple(self.split_heads(linear(rows), length) for linear in (self.key, self.value))
+
+    def rotate_keys(self, keys, start=0):
+        """keys [B, G, S, H], whose first position is `start` -> the keys that `attend` takes."""
+        return rotate(keys, start) if self.rotary else keys
+
     def attend(self, query, keys, values, bias=None, causal=False, start=0, training=None):
         """query [B, T, D], whose first position is `start`; keys and values [B, G, S, H] -> [B, T, D].
 
@@ -93,7 +102,7 @@ class MultiHeadAttention(MaskedLayer):
     def project_rows(self, rows, length, start=0):
         """rows [B S, D] of S = `length` positions -> keys, values, each [B, G, S, H]."""
         keys, values = (self.split_heads(linear(rows), length) for linear in (self.key, self.value))
-        return (rotate(keys, start) if self.rotary else keys), values
+        return self.rotate_keys(keys, start), values
 
     def attend_rows(self, rows, length, keys, values, bias=None, causal=False, start=0, training=None):
         """rows [B T, D] of T = `length` positions -> [B T, D]."""

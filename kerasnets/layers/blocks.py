@@ -171,23 +171,26 @@ class DecoderBlock(Block):
 
         return self.decode(x, attend_self, self.cross_attend(self.project(memory), cross_bias, training), training)
 
-    def explain(self, x, memory, cross_mask=None):
-        """As `call` -> [B, T, D], and the weights of self- and cross-attention, [B, N, T, T] and [B, N, T, S]."""
+    def explain(self, x, memory=None, cross_mask=None, self_bias=None):
+        """As `call` -> [B, T, D], and the weights of self- and cross-attention, [B, N, T, T] and [B, N, T, S].
+
+        Without a memory, the weights of the cross-attention are None. self_bias [B|1, 1, T, T]: as in `read`.
+        """
         self_weights = cross_weights = None
         memory, bias = self.project(memory), mask_bias(cross_mask)
 
         def attend_self(y):
             nonlocal self_weights
             keys, values = self.self_attention.project(y)
-            self_weights = self.self_attention.attention_weights(y, keys, causal=True)
-            return self.self_attention.attend(y, keys, values, causal=True)
+            self_weights = self.self_attention.attention_weights(y, keys, self_bias, causal=True)
+            return self.self_attention.attend(y, keys, values, self_bias, causal=True)
 
         def attend_memory(y):
             nonlocal cross_weights
             cross_weights = self.cross_attention.attention_weights(y, memory[0], bias)
             return self.cross_attention.attend(y, *memory, bias)
 
-        return self.decode(x, attend_self, attend_memory), self_weights, cross_weights
+        return self.decode(x, attend_self, None if memory is None else attend_memory), self_weights, cross_weights
 
     def project(self, memory):
         """memory [B, S, D] -> its keys and values [B, G, S, H], the same for every step; None for None."""
@@ -213,16 +216,30 @@ class DecoderBlock(Block):
 
         return self.decode(rows, attend_self, None if memory is None else attend_memory), cache
 
-    def prefill(self, x):
-        """As `call` without a memory: x [B, T, D] -> [B, T, D], and the keys and values of its T positions."""
-        keys = values = None
+    def read(self, x, earlier=None, bias=None, training=None):
+        """As `call` without a memory, for the T positions after W earlier ones, whose keys and values are known.
+
+        Positions count from the first of the W + T, because rotary attention depends only on distances; so the keys
+        are not rotated.
+
+        Args: x [B, T, D]; earlier: keys and values, each [B, G, W, H]; None: there are no earlier positions, and the
+            attention is causal; bias [B|1, 1, T, W + T]: the attention bias (see `mask_bias`), which with earlier
+            positions is all that masks.
+        Returns: [B, T, D]; keys and values of all positions, each [B, G, W + T, H].
+        """
+        known = None
 
         def attend_self(y):
-            nonlocal keys, values
-            keys, values = self.self_attention.project(y)
-            return self.self_attention.attend(y, keys, values, causal=True)
+            nonlocal known
+            known, start = self.self_attention.project_unrotated(y), 0
+            if earlier is not None:
+                start = earlier[0].shape[2]
+                known = tuple(ops.concatenate(pair, axis=2) for pair in zip(earlier, known, strict=True))
+            keys = self.self_attention.rotate_keys(known[0])
+            causal = earlier is None
+            return self.self_attention.attend(y, keys, known[1], bias, causal, start, training=training)
 
-        return self.decode(x, attend_self), (keys, values)
+        return self.decode(x, attend_self, training=training), known
 
     def empty_cache(self, batch, dtype):
         """-> empty keys and values, each [batch, G, 0, H]."""

@@ -24,6 +24,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
     Returns: logits [B, T, V] in float32.
     """
 
+    context = None  # it attends to no positions: its states summarize the whole text
+
     def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, tied=False, **kwargs):
         super().__init__(**kwargs)
         check_counts(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
@@ -60,7 +62,12 @@ class CharLSTM(RecurrentSearch, keras.Model):
         return tied_logits(x, self.embedding) if self.out is None else self.out(x)
 
     def initial_states(self, batch):
-        return self.rnns.start(batch)
+        """-> the states before the first token: (h, c) of each layer, each [B, U]."""
+        return [tuple(states) for states in self.rnns.start(batch)]
+
+    def valid_states(self, states):
+        """States of finite numbers -> bool [B], whether `run` may have returned them: |h| is at most 1."""
+        return ops.all(ops.abs(ops.stack([h for h, _ in states], axis=1)) <= 1, axis=(1, 2))
 
     def start(self, prompt, length):
         """prompt int [B, T], 0 = padding at its end -> memory (empty), cache after the prompt.
@@ -77,8 +84,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
     def explain(self, tokens):
         """Return predictions and gates while the network reads tokens int [B, T] from the zero state.
 
-        Returns: logits [B, T, V] of each token, before it is read; input, forget and output gate and memory cell, each
-        [B, T, L, U], after it. All in float32.
+        Returns: logits [B, T, V] of each token, before it is read; {"input_gate", "forget_gate", "output_gate", "cell":
+            each [B, T, L, U]}, after it. All in float32.
         """
         x, read = ops.cast(self.embedding(tokens), "float32"), []
         for lstm in self.rnns.rnns:
@@ -86,7 +93,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
             x = lstm.cell.read_out(o, c)
             read.append((i, f, o, c))
         before = ops.concatenate([ops.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
-        return self.logits(before), tuple(ops.stack(layers, axis=2) for layers in zip(*read, strict=True))
+        gates = [ops.stack(layers, axis=2) for layers in zip(*read, strict=True)]
+        return self.logits(before), dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), gates, strict=True))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocabulary_size)

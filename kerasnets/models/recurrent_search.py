@@ -1,6 +1,6 @@
-"""The search interface of models whose cache is the states of RNNs.
+"""The search interface of models whose cache has a fixed size: the states of RNNs, or a window of keys and values.
 
-B batch, K hypotheses of a row, U units, J hypotheses that the search continues.
+B batch, K hypotheses of a row, U numbers of a state, J hypotheses that the search continues.
 """
 
 from keras import ops, tree
@@ -9,7 +9,7 @@ from kerasnets.layers.cache import take_hypotheses
 
 
 class RecurrentSearch:
-    """The search interface besides `start` and `step`, for models whose cache is the states of RNNs.
+    """The search interface besides `start` and `step`, for models whose cache is a list of states of fixed sizes.
 
     States are [B, U], or [B, K, U] for K hypotheses of each row.
     """
@@ -28,7 +28,7 @@ class RecurrentSearch:
 
 
 def as_rows(states):
-    """States [B, U] or [B, K, U] -> [B K, U], the shape for an RNN."""
+    """States [B, U] or [B, K, U] -> [B K, U], the shape for one step."""
     return tree.map_structure(lambda state: ops.reshape(state, (-1, state.shape[-1])), states)
 
 

@@ -97,33 +97,6 @@ class TokenTransformer(keras.Model):
         """x [..., D] -> [..., V] in float32."""
         return tied_logits(x, self.embedding)
 
-    def decode_step(self, token, slot, position, kernel, cache, memory=None):
-        """Run a step of either decoder.
-
-        Args: token int [B] or [B, K], at `position` int [B|1, 1]; slot int: cache entry of the first hypothesis; kernel
-            [D, V], of the logits; cache: a `KeyValueCache`; memory: keys and values of the source for each block, and
-            the bias of its padding [B, 1, 1, S]; None if there is no source.
-        Returns: logits [*, V], cache.
-        """
-        tokens = as_hypotheses(token)
-        x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
-        cache, block_caches = cache.begin_step(slot)
-        sources, cross_bias = ([None] * len(self.decoder), None) if memory is None else memory
-        for n, block in enumerate(self.decoder):
-            x, block_caches[n] = block.step(x, position, block_caches[n], sources[n], cross_bias)
-        logits = ops.matmul(apply_norm(x, self.decoder_norm), kernel)
-        if len(token.shape) > 1:
-            logits = ops.reshape(logits, (-1, tokens.shape[1], kernel.shape[-1]))
-        return ops.cast(logits, "float32"), cache.end_step(block_caches)
-
-    def extend(self, cache, positions, writer=None):
-        """-> the cache with capacity for more `positions` of every hypothesis; see `KeyValueCache`."""
-        return cache.extend(positions, writer)
-
-    def reorder(self, cache, parents):
-        """-> the cache of the hypotheses `parents` int [B, J] of each row."""
-        return cache.reorder(parents)
-
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.vocabulary_size)
 
@@ -216,10 +189,25 @@ class Transformer(TokenTransformer):
 
     def step(self, token, index, memory, cache):
         """token int [B], or [B, K] for K hypotheses of each row, at position `index` -> logits [*, V], cache."""
-        kernel, memory = memory
+        kernel, (sources, cross_bias) = memory
         token, position = ops.convert_to_tensor(token), ops.reshape(index, (1, 1))
-        slot = index * as_hypotheses(token).shape[1]
-        return self.decode_step(token, slot, position, kernel, cache, memory)
+        tokens = as_hypotheses(token)
+        x = ops.reshape(self.embed(tokens, start=position), (-1, self.width))  # [B K, D]
+        cache, block_caches = cache.begin_step(index * tokens.shape[1])
+        for n, (block, source) in enumerate(zip(self.decoder, sources, strict=True)):
+            x, block_caches[n] = block.step(x, position, block_caches[n], source, cross_bias)
+        logits = ops.matmul(apply_norm(x, self.decoder_norm), kernel)
+        if len(token.shape) > 1:
+            logits = ops.reshape(logits, (-1, tokens.shape[1], kernel.shape[-1]))
+        return ops.cast(logits, "float32"), cache.end_step(block_caches)
+
+    def extend(self, cache, positions, writer=None):
+        """-> the cache with capacity for more `positions` of every hypothesis; see `KeyValueCache`."""
+        return cache.extend(positions, writer)
+
+    def reorder(self, cache, parents):
+        """-> the cache of the hypotheses `parents` int [B, J] of each row."""
+        return cache.reorder(parents)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape["target"], self.target_vocabulary_size or self.vocabulary_size)

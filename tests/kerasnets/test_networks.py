@@ -22,6 +22,10 @@ OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
     "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
+    "decoder_transformer": [
+        *("--model.width=32", "--model.num-blocks=1", "--model.hidden-units=64", "--model.context=24"),
+        *("--training.epochs=2", "--max-length=100"),
+    ],
     "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=1"],
 }
 
@@ -141,6 +145,10 @@ def test_a_run_is_exported_and_scored_and_predicts(trained, tmp_path):
         outputs = model(image_bytes=tf.constant([example["image_bytes"] for example in examples]))
         assert np.mean(outputs["label"].numpy()[:, 0] == [str(n).encode() for n in range(10)]) >= 0.5
         assert np.all(outputs["score"].numpy() <= 1)
+    elif task == "text_generation":
+        assert metrics["best"]["loss"] < 2.7 and scores["window_loss"] < 2.7
+        outputs = model(prompt=tf.constant([example["prompt"] for example in examples]))
+        assert all(outputs["text"].numpy())
     else:
         assert metrics["best"]["loss"] < 4 and scores["chrf"] > 5
         outputs = model(text=tf.constant([example["text"] for example in examples]))

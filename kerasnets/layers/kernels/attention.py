@@ -121,6 +121,17 @@ def causal_mask(length, sources=None):
     return ops.expand_dims(positions >= ops.expand_dims(ops.arange(sources, dtype="int32"), 0), 0)
 
 
+def window_mask(length, window, sources=None):
+    """-> bool [1, T, S]: a position sees itself and the `window` - 1 before it (Beltagy et al. 2020, section 3.1).
+
+    Args: length T; sources S, T when None; the T positions are the last of the S.
+    """
+    sources = length if sources is None else sources
+    positions = ops.expand_dims(ops.arange(length, dtype="int32") + (sources - length), 1)
+    distance = positions - ops.expand_dims(ops.arange(sources, dtype="int32"), 0)
+    return ops.expand_dims(ops.logical_and(distance >= 0, distance < window), 0)
+
+
 def mask_bias(attention_mask):
     """attention_mask bool [B|1, T|1, S], True = may attend -> float32 [B|1, 1, T|1, S], 0 or MASKED; None for None."""
     if attention_mask is None:

@@ -1,4 +1,4 @@
-"""The network of text generation as a function of arrays (`kerasnets.tasks.arrays`)."""
+"""The networks of text generation as functions of arrays (`kerasnets.tasks.arrays`)."""
 
 import keras
 import tensorflow as tf
@@ -7,7 +7,16 @@ from kerasnets.tasks.arrays import ArrayNetwork, tokens
 
 
 def text_to_logits(model: keras.Model) -> ArrayNetwork:
-    """tokens [B, T], h_N and c_N [B, U] of layer N -> logits [B, T, V], next_h_N, next_c_N"""
+    """tokens [B, T] of a `DecoderTransformer`, without earlier text -> logits [B, T, V]"""
+
+    def call(tokens):
+        return {"logits": model(tokens)}
+
+    return ArrayNetwork(model, call, [tokens("tokens")], False, model.vocabulary_size)
+
+
+def text_and_states_to_logits(model: keras.Model) -> ArrayNetwork:
+    """tokens [B, T], h_N and c_N [B, U] of layer N of a `CharLSTM` -> logits [B, T, V], next_h_N, next_c_N"""
 
     def call(tokens, *states):
         logits, states = model.run(tokens, list(zip(states[::2], states[1::2], strict=True)))

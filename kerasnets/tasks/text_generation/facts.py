@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check_counts
-from kerasnets.config.networks import CharLSTMOptions
+from kerasnets.config.networks import CharLSTMOptions, DecoderTransformerOptions
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
@@ -20,10 +20,11 @@ class TextGeneration(Config):
     """Generation of text, character by character."""
 
     sequence_length: int = 128
-    """Characters per training sequence: backpropagation is truncated there, and the LSTM's state is carried over."""
+    """Characters per training sequence. An LSTM carries its states on from the sequence before, and only truncates
+    backpropagation there; a Transformer sees no earlier characters."""
     max_length: int = 1000
     """Maximum number of characters that one call generates."""
-    model: CharLSTMOptions = field(default_factory=CharLSTMOptions)
+    model: CharLSTMOptions | DecoderTransformerOptions = field(default_factory=CharLSTMOptions)
     """The network."""
 
     def check(self) -> None:
@@ -52,13 +53,14 @@ FACTS = Facts(
     bundled=("pydocs",),
     own_data="file:",
     evaluation_limit=100_000,
-    intended_use="Continues a prompt in the style of its training text, for play and for learning.",
+    intended_use="Continues a prompt in the style of its training text, for play and for learning. {explanation}",
     limits="The text is made up: nothing in it is a fact. One call generates at most {max_length} characters; prompt "
     "characters that are not in the training text are ignored. A request has at most {rows:,} prompts, {bytes:,} "
     "bytes and {characters:,} characters to generate.",
     conditions={
-        "loss": "cross-entropy in nats per character, with the LSTM's state carried through the whole split",
+        "loss": "cross-entropy in nats per character, with the network's states carried through the whole split: an "
+        "LSTM's depend on all earlier characters, a Transformer's on the last ones, to which its blocks attend",
         "bits_per_character": "the loss in bits",
-        "window_loss": "nats per character in windows of 256 characters, each from a zero state",
+        "window_loss": "nats per character in windows of 256 characters, each without earlier text",
     },
 )

@@ -22,7 +22,7 @@ from kerasnets.tasks.requests import (
     row_limit,
 )
 from kerasnets.tasks.text_generation.state import StateLayout
-from kerasnets.tasks.text_generation.step import fused_step
+from kerasnets.tasks.text_generation.step import Step
 from kerasnets.text.characters import CharacterVocabulary
 
 MAX_CONTEXT = 1000  # last characters of a prompt, the only ones that the network reads: bounds the work of a request
@@ -45,10 +45,19 @@ OPTIONS = {name: tf.TensorSpec((None,), value.dtype, name) for name, value in DE
 
 
 class TextSignatures:
-    """Args: model: a `CharLSTM`; limit: maximum characters per call; temperature: of the calibrated probabilities."""
+    """Args: model: a `TextNetwork`; make_step: from the model its step for generation; limit: maximum characters per
+    call; temperature: of the calibrated probabilities."""
 
-    def __init__(self, model: keras.Model, vocabulary: CharacterVocabulary, limit: int, temperature: float):
-        self.model, self.vocabulary, self.limit, self.temperature = model, vocabulary, limit, temperature
+    def __init__(
+        self,
+        model: keras.Model,
+        make_step: Callable[[keras.Model], Step],
+        vocabulary: CharacterVocabulary,
+        limit: int,
+        temperature: float,
+    ):
+        self.model, self.make_step, self.vocabulary = model, make_step, vocabulary
+        self.limit, self.temperature = limit, temperature
         self.layout = StateLayout(model, vocabulary.characters)
         self.max_rows = row_limit(self.layout.size)  # a state is the largest output except those of `explain`
         self.state = tf.TensorSpec((None, self.layout.size), tf.float32, "state")
@@ -104,7 +113,7 @@ class TextSignatures:
         sampling = decoding.Options(*(options[name] for name in decoding.Options._fields))
         positions = state.position[:, tf.newaxis] + tf.range(tf.cast(tf.reduce_max(length), tf.int64))
         random_numbers = decoding.uniform(seed, positions)
-        step = fused_step(self.model)
+        step = self.make_step(self.model)
         tokens, log_probability, cache = decoding.sample(step, (), cache, first, length, sampling, random_numbers, seen)
         last = tf.gather(tokens, length - 1, batch_dims=1)
         position = state.position + tf.cast(length, tf.int64)
@@ -120,7 +129,7 @@ class TextSignatures:
         # Rows that have started may have an invalid prompt: replace it by a valid one.
         ids = self.read(tf.where(started, self.vocabulary.characters[1], prompt))
         last, cache = self.start(ids)
-        cache = [tuple(tf.cast(part, tf.float32) for part in pair) for pair in cache]
+        cache = tf.nest.map_structure(lambda part: tf.cast(part, tf.float32), cache)
         return tf.nest.map_structure(
             lambda old, new: tf.raw_ops.Select(condition=started, x=old, y=new),
             previous,
@@ -168,7 +177,8 @@ class TextSignatures:
         return {"characters": self.vocabulary.pieces(best + 1), "probabilities": probabilities}
 
     def explain(self, text):
-        """-> characters, their calibrated probabilities, gates and cells; "" and zeros after the end of a row."""
+        """-> characters, their calibrated probabilities, and what the network shows of itself (gates and cells, or
+        attention weights); "" and zeros after the end of a row."""
         ids = self.vocabulary.encode(
             require_text(text, "text", 4 * MAX_EXPLAIN_LENGTH, allow_blank=True)
         )  # at most 4 bytes per character in UTF-8
@@ -185,13 +195,12 @@ class TextSignatures:
         with tf.control_dependencies(checks):
             dense = ids.to_tensor()
         valid = tf.sequence_mask(lengths, tf.shape(dense)[1])
-        logits, gates = self.model.explain(dense)
+        logits, explanation = self.model.explain(dense)
         probability = tf.gather(tf.nn.softmax(logits / self.temperature), dense, batch_dims=2)
-        gates = [tf.where(valid[..., tf.newaxis, tf.newaxis], part, 0.0) for part in gates]
-        return {
-            "characters": tf.where(valid, self.vocabulary.pieces(dense), ""),
-            "probability": tf.where(valid, probability, 0.0),
-            **dict(zip(("input_gate", "forget_gate", "output_gate", "cell"), gates, strict=True)),
+        outputs = {"probability": probability} | explanation
+        valid_of = {name: valid[(..., *[tf.newaxis] * (x.shape.rank - 2))] for name, x in outputs.items()}
+        return {"characters": tf.where(valid, self.vocabulary.pieces(dense), "")} | {
+            name: tf.where(valid_of[name], x, 0.0) for name, x in outputs.items()
         }
 
     def start(self, ids):
@@ -199,14 +208,15 @@ class TextSignatures:
         lengths = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1)
         rows, longest = tf.unstack(tf.shape(ids))
         before = tf.where(tf.sequence_mask(lengths - 1, longest), ids, 0)
-        size = tf.maximum(READ_CHUNK // rows, 1)
+        longest_chunk = self.model.context or READ_CHUNK  # attention has a weight for each pair of characters
+        size = tf.clip_by_value(READ_CHUNK // rows, 1, longest_chunk)
 
         def read_chunk(start, cache):
             part = before[:, start : start + size]
             return start + size, self.model.run(part, cache, valid=part != 0)[1]
 
-        cache = [tuple(states) for states in self.model.initial_states(rows)]
-        _, cache = loop(lambda start, _: start < longest, read_chunk, (tf.constant(0), cache))
+        variables = (tf.constant(0), self.model.initial_states(rows))
+        _, cache = loop(lambda start, _: start < longest, read_chunk, variables)
         return tf.gather(ids, lengths - 1, batch_dims=1), cache
 
     def read(self, prompt):

@@ -4,9 +4,9 @@
 1        token      the last character
 2, 3     position   characters written so far, modulo 2^20 and divided by it: index of the random numbers
 4 to     seen       V numbers 0 or 1: characters that have occurred, for the repetition penalty
-then     h, c       of each LSTM, U numbers each
+then     states     of the network (`initial_states`): h and c of each LSTM, or a window of keys and values
 
-B batch, L LSTMs, U units, V vocabulary
+B batch, U numbers of a state, V vocabulary
 """
 
 import zlib
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasnets.config.networks import TextOptions
 from kerasnets.tasks.requests import require
 
 PAGE = 2**20
@@ -24,41 +25,44 @@ MARKS = 65521  # exact in float32 and in JSON's decimal numbers
 
 
 class State(NamedTuple):
-    """started bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: (h, c) per layer, each [B, U]."""
+    """started bool [B]; token int32 [B]; position int64 [B]; seen bool [B, V]; cache: the network's states,
+    nested, each float32 [B, U]."""
 
     started: tf.Tensor
     token: tf.Tensor
     position: tf.Tensor
     seen: tf.Tensor
-    cache: list[tuple[tf.Tensor, tf.Tensor]]
+    cache: Any
 
 
 class StateLayout:
     """The layout of a stream's state in a row of `size` numbers.
 
-    Args: model: a `CharLSTM`; characters: its vocabulary, which the mark covers as well.
+    Args: model: a `TextNetwork`; characters: its vocabulary, which the mark covers as well.
     """
 
     def __init__(self, model: keras.Model, characters: tuple[str, ...]):
-        self.vocabulary, self.units, self.layers = model.vocabulary_size, model.units, model.num_layers
-        self.size = state_size(self.vocabulary, model)
+        self.model, self.vocabulary = model, model.vocabulary_size
+        self.states = model.initial_states(1)
+        self.sizes = [part.shape[-1] for part in tf.nest.flatten(self.states)]
+        self.size = HEAD + self.vocabulary + sum(self.sizes)
         checksum = zlib.crc32("".join(characters).encode())
         for variable in model.variables:
             checksum = zlib.crc32(np.ascontiguousarray(variable.numpy()).tobytes(), checksum)
         self.mark = 1 + checksum % MARKS
 
-    def pack(self, token: tf.Tensor, position: tf.Tensor, seen: tf.Tensor, cache: list) -> tf.Tensor:
+    def pack(self, token: tf.Tensor, position: tf.Tensor, seen: tf.Tensor, cache: Any) -> tf.Tensor:
         """-> state float32 [B, size]."""
         page, offset = position // PAGE, position % PAGE
         head = [tf.cast(x, tf.float32) for x in (tf.fill(tf.shape(token), self.mark), token, offset, page)]
-        states = [part for pair in cache for part in pair]
-        return tf.concat([tf.stack(head, axis=1), tf.cast(seen, tf.float32), *states], axis=1)
+        return tf.concat([tf.stack(head, axis=1), tf.cast(seen, tf.float32), *tf.nest.flatten(cache)], axis=1)
 
     def unpack(self, state: tf.Tensor) -> State:
         """state float32 [B, size], zeros or from `pack` -> its parts; anything else is INVALID_ARGUMENT."""
         state = tf.ensure_shape(state, [None, self.size])
         started = tf.reduce_any(state != 0, axis=1)  # NaN too
-        head, seen, *parts = tf.split(state, [HEAD, self.vocabulary, *[self.units] * 2 * self.layers], axis=1)
+        head, seen, *parts = tf.split(state, [HEAD, self.vocabulary, *self.sizes], axis=1)
+        cache = tf.nest.pack_sequence_as(self.states, parts)
         mark, token, offset, page = tf.unstack(head, axis=1)
         valid = (
             (mark == self.mark)
@@ -67,18 +71,18 @@ class StateLayout:
             & is_integer(page, 0, PAGE)
             & tf.reduce_all((seen == 0) | (seen == 1), axis=1)
             & tf.reduce_all(tf.math.is_finite(state), axis=1)
-            & tf.reduce_all(tf.abs(tf.stack(parts[::2])) <= 1, axis=[0, 2])  # outputs of an LSTM
+            & self.model.valid_states(cache)
         )
         message = "is not a state of this model; give the state that the previous call returned, or zeros to start"
         with tf.control_dependencies([require(~started | valid, "state", message)]):
             token = tf.cast(token, tf.int32)
         position = tf.cast(page, tf.int64) * PAGE + tf.cast(offset, tf.int64)
-        return State(started, token, position, seen != 0, list(zip(parts[::2], parts[1::2], strict=True)))
+        return State(started, token, position, seen != 0, cache)
 
 
-def state_size(vocabulary: int, network: Any) -> int:
-    """-> size of a state; `network` is the model or its options: units and num_layers."""
-    return HEAD + vocabulary + 2 * network.num_layers * network.units
+def state_size(vocabulary: int, options: TextOptions) -> int:
+    """-> size of the state of a network with these options."""
+    return HEAD + vocabulary + options.state_size
 
 
 def is_integer(x: tf.Tensor, minimum: int, stop: int) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The step of a `CharLSTM` for generating text: `model.step` in fewer and larger operations."""
+"""The step of a network for generating text, which never generates the unknown character, id 0."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,23 @@ from keras import ops
 
 from kerasnets.layers.kernels import lstm
 
-UNKNOWN_LOGIT = -1e9  # the logit of id 0, the unknown character, which is never generated
+UNKNOWN_LOGIT = -1e9  # of id 0
+
+Step = Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]
 
 
-def fused_step(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor, Any, Any], tuple[tf.Tensor, Any]]:
-    """-> `model.step` of a CharLSTM in float32, for tokens int [B], with the probability of id 0 set to zero.
+def plain_step(model: keras.Model) -> Step:
+    """-> `model.step`, for tokens int [B], with the probability of id 0 set to zero."""
+
+    def step(token, index, memory, cache):
+        logits, cache = model.step(token, index, memory, cache)
+        return logits + UNKNOWN_LOGIT * tf.one_hot(0, model.vocabulary_size), cache
+
+    return step
+
+
+def fused_lstm_step(model: keras.Model) -> Step:
+    """-> the same for a `CharLSTM`, in float32 and in fewer and larger operations.
 
     For a few rows, a step takes as long as the dispatch of its operations and one pass over the weights. So each LSTM
     is one kernel of TensorFlow, with [x, h] · [W; U] as one product, and the weights are read and rearranged here: call
@@ -48,3 +60,6 @@ def block_weights(cell: keras.layers.Layer) -> dict[str, tf.Tensor]:
     w, b = lstm.block_weights(value(cell.kernel), value(cell.recurrent_kernel), value(cell.bias))
     zeros = tf.zeros([cell.units])  # peephole weights, unused
     return {"w": w, "b": b, "wci": zeros, "wcf": zeros, "wco": zeros}
+
+
+FUSED_STEPS = {"char_lstm": fused_lstm_step}  # by the network's name; the others have `plain_step`

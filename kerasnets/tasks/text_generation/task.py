@@ -22,18 +22,23 @@ from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, row_limit
-from kerasnets.tasks.text_generation.arrays import text_to_logits
+from kerasnets.tasks.text_generation.arrays import text_and_states_to_logits, text_to_logits
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
+from kerasnets.tasks.text_generation.step import FUSED_STEPS, plain_step
 from kerasnets.text.characters import CharacterVocabulary
 
-WINDOW = 256  # characters of a window that is scored from a zero state
+WINDOW = 256  # characters of a window that is scored without earlier text
 EXAMPLE_CHARACTERS = 10_000_000  # of each split in which examples are searched
 
 
 class TextGenerationTask(Task):
-    """Train a `CharLSTM` on a plain text by truncated backpropagation with carried states; score nats per character."""
+    """Train a network that predicts the next character of a plain text; score nats per character.
+
+    A `CharLSTM` is trained by truncated backpropagation with carried states, a `DecoderTransformer` on sequences
+    without earlier text.
+    """
 
     facts = FACTS
     best_metric = "loss"
@@ -86,16 +91,20 @@ class TextGenerationTask(Task):
 
         return to_dataset(batch, start, stop)
 
-    def initial_carry(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        shape = self.config.training.batch_size, self.config.model.units
-        return [(np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(self.config.model.num_layers)]
+    def initial_carry(self) -> Any:
+        rows = self.config.training.batch_size
+        carried = self.config.model.carried
+        return [tuple(np.zeros((rows, size), np.float32) for size in sizes) for sizes in carried] or ()
 
     def loss(self, model: keras.Model, batch: Any, carry: Any, training: bool) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        keep = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from zero states
-        states = [(h * keep, c * keep) for h, c in carry]
-        logits, states = model.run(batch["inputs"], states, training=training)
+        if carry:
+            keep = tf.cast(~batch["reset"], tf.float32)[:, tf.newaxis]  # an epoch starts from zero states
+            states = tf.nest.map_structure(lambda state: state * keep, carry)
+            logits, carry = model.run(batch["inputs"], states, training=training)
+        else:
+            logits = model(batch["inputs"], training=training)
         losses = cross_entropy(logits, batch["targets"], self.config.training.label_smoothing)
-        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), states
+        return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """As `evaluate`, but on 16 parts of the text in parallel, for speed."""
@@ -103,7 +112,11 @@ class TextGenerationTask(Task):
         return loss_metrics(self._score(model, ids, rows=parallel_parts(ids)))
 
     def _score(self, model: keras.Model, ids: EncodedText, rows: int) -> float:
-        """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried state."""
+        """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried states.
+
+        Every character but the first of a part is predicted from all earlier ones of the part by an LSTM. A Transformer
+        of L blocks and context C attends to the last C characters in each block, so that L (C - 1) + 1 can count.
+        """
         states, total, count = model.initial_states(rows), 0.0, 0
         for inputs, targets in windows(ids, rows):
             loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
@@ -133,9 +146,9 @@ class TextGenerationTask(Task):
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
-        """-> loss (nats per character) and bits_per_character of one pass over the split with carried state, which need
-        `model`; window_loss, over windows of 256 characters that each start from a zero state, from the calibrated
-        probabilities of `explain`."""
+        """-> loss (nats per character) and bits_per_character of one pass over the split with carried states, which
+        need `model`; window_loss, over windows of 256 characters that each start without earlier text, from the
+        calibrated probabilities of `explain`."""
         data = self.data.first(limit)
         text = getattr(data, split)
         ids = self._encode(text)
@@ -158,18 +171,20 @@ class TextGenerationTask(Task):
         return self._signatures(model).defaults()
 
     def _signatures(self, model: keras.Model) -> TextSignatures:
-        return TextSignatures(model, self.vocabulary, self.config.max_length, self.temperature)
+        make_step = FUSED_STEPS.get(self.config.model.kind, plain_step)
+        return TextSignatures(model, make_step, self.vocabulary, self.config.max_length, self.temperature)
 
     def tables(self) -> CharacterVocabulary:
         return self.vocabulary
 
     def array_network(self, model: keras.Model) -> ArrayNetwork:
-        return text_to_logits(model)
+        return text_and_states_to_logits(model) if self.config.model.recurrent else text_to_logits(model)
 
     @property
     def card_values(self) -> dict[str, Any]:
         rows = row_limit(state_size(self.vocabulary.size, self.config.model))
-        return {"rows": rows, "bytes": MAX_BYTES, "characters": MAX_CHARACTERS}
+        limits = {"rows": rows, "bytes": MAX_BYTES, "characters": MAX_CHARACTERS}
+        return limits | {"explanation": self.config.model.explanation}
 
     def examples(self) -> list[dict[str, Any]]:
         """-> starts of lines with words, spread over the test text or the first other split that has any; otherwise the
@@ -245,8 +260,8 @@ def loss_metrics(loss: float) -> dict[str, float]:
 
 
 def window_loss(explain: Callable, text: Text) -> float:
-    """-> mean loss in nats per character of windows of the text that each start from a zero state; the first character
-    of each is not predicted."""
+    """-> mean loss in nats per character of windows of the text that each start without earlier text; the first
+    character of each is not predicted."""
     starts = range(0, len(text) - WINDOW, WINDOW)
     total = 0.0
     for first in range(0, len(starts), 64):

@@ -79,6 +79,7 @@ BLOCKS = {"width": 8, "num_heads": 2, "hidden_units": 12, "num_blocks": 2}
 MODELS = {
     "char_lstm": lambda **o: language_model(CharLSTM, width=4, units=6, num_layers=2, **o),
     "decoder rotary": lambda **o: language_model(DecoderTransformer, **BLOCKS, positions="rotary", **o),
+    "decoder window": lambda **o: language_model(DecoderTransformer, **BLOCKS, positions="learned", context=3, **o),
     "seq2seq": lambda **o: translator(Seq2SeqLSTM(VOCABULARY, 8, 6, **o)),
     "transformer post": lambda **o: translator(Transformer(VOCABULARY, **BLOCKS, norm="post", **o)),
     "transformer pre": lambda **o: translator(Transformer(VOCABULARY, **BLOCKS, norm="pre", **o)),

@@ -10,7 +10,7 @@ from layer_checks import assert_close, check_layer, normal, randomize, tensors, 
 
 from kerasnets.layers import DecoderBlock, EncoderBlock
 from kerasnets.layers.cache import KeyValueCache
-from kerasnets.layers.kernels.attention import mask_bias
+from kerasnets.layers.kernels.attention import causal_mask, mask_bias, window_mask
 
 BLOCK = {
     "num_heads": 4,
@@ -144,22 +144,24 @@ def empty_cache(block, batch):
 
 
 @pytest.mark.parametrize("options", STEPS)
-def test_decoder_block_continues_each_row_after_its_prompt(options):
-    """The first prompt has three positions, the second two; padding after it is masked."""
+def test_decoder_block_reads_in_parts_as_in_one_call(options):
     block = randomized(DecoderBlock(2, 12, **STEPS[options]), (None, None, 8))
-    x, lengths = normal(2, 6, 8), np.array([3, 2])
-    prompt = x[:, :3].copy()
-    prompt[1, 2] = 9.0
-    expected = block(x)
-    y, keys_and_values = block.prefill(tf.constant(prompt))
-    cache = KeyValueCache([keys_and_values], tf.sequence_mask(lengths, 3)[:, tf.newaxis]).extend(3)
-    assert_close([y[0], y[1, :2]], [expected[0, :3], expected[1, :2]], 1e-5)
-    for t in range(3):
-        positions = lengths + t
-        cache, (block_cache,) = cache.begin_step(3 + t)
-        y, block_cache = block.step(tf.gather(x, positions, axis=1, batch_dims=1), positions[:, None], block_cache)
-        cache = cache.end_step([block_cache])
-        assert_close(y, tf.gather(expected, positions, axis=1, batch_dims=1), 1e-5)
+    x, earlier = normal(2, 9, 8), None
+    for start, stop in [(0, 4), (4, 5), (5, 9)]:
+        bias = mask_bias(causal_mask(stop - start, stop)) if start else None
+        y, earlier = block.read(tf.constant(x[:, start:stop]), earlier, bias)
+        assert_close(y, block(x)[:, start:stop], 1e-5)
+        assert {keys.shape[2] for keys in earlier} == {stop}
+
+
+def test_decoder_block_explains_its_self_attention_without_a_memory():
+    block = randomized(DecoderBlock(2, 12, rotary=True), (None, None, 8))
+    x, bias = normal(2, 6, 8), mask_bias(window_mask(6, 3))
+    y, weights, cross_weights = block.explain(x, self_bias=bias)
+    assert_close(y, block.read(x, bias=bias)[0], 1e-5)
+    assert cross_weights is None
+    np.testing.assert_allclose(tf.reduce_sum(weights, axis=-1), 1, atol=1e-5)
+    assert np.all((weights.numpy() > 0) == window_mask(6, 3).numpy()[:, np.newaxis])
 
 
 @pytest.mark.parametrize("options", STEPS)

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, randomize
 
-from kerasnets import decoding
-from kerasnets.models import DecoderTransformer, EncoderTransformer, Transformer
+from kerasnets.models import EncoderTransformer, Transformer
 from kerasnets.tasks.presets import load_preset
 
 OPTIONS = {
@@ -18,7 +17,7 @@ OPTIONS = {
     "swiglu": {"activation": "swiglu"},
     "untied": {"target_vocabulary_size": 13},
 }
-HALVES = [name for name in OPTIONS if name != "untied"]
+ENCODER = [name for name in OPTIONS if name != "untied"]
 NORMS = ["post", "pre"]
 
 
@@ -29,8 +28,8 @@ def transformer(options="post"):
     return model
 
 
-def half(cls, options="post"):
-    model = cls(11, width=8, num_heads=2, hidden_units=12, num_blocks=2, **OPTIONS[options])
+def encoder(options="post"):
+    model = EncoderTransformer(11, width=8, num_heads=2, hidden_units=12, num_blocks=2, **OPTIONS[options])
     model.build((None, None))
     randomize(model)
     return model
@@ -147,50 +146,12 @@ def test_separate_vocabularies_have_separate_embeddings():
     assert model({"source": ids(2, 4), "target": np.full((2, 3), 12)}).shape == (2, 3, 13)
 
 
-# The decoder only.
-
-
-@pytest.mark.parametrize("options", HALVES)
-def test_decoder_does_not_see_future_positions(options):
-    model, tokens = half(DecoderTransformer, options), ids(2, 6)
-    changed = tokens.copy()
-    changed[:, 3:] = changed[:, 3:] % 10 + 1
-    np.testing.assert_array_equal(model(changed)[:, :3], model(tokens)[:, :3])
-    assert np.all(np.abs(model(changed)[:, 3:] - model(tokens)[:, 3:]).max(axis=-1) > 1e-3)
-
-
-@pytest.mark.parametrize("options", HALVES)
-def test_decoder_steps_equal_one_call(options):
-    """Prompts of four tokens, two and none; each continues after its last token."""
-    model, tokens, lengths = half(DecoderTransformer, options), ids(3, 9), np.array([4, 2, 0])
-    expected = model(tokens)
-    prompt = np.where(np.arange(4) < lengths[:, None], tokens[:, :4], 0)
-    memory, cache = model.start(prompt, 5)
-    for index in range(5):
-        logits, cache = model.step(tokens[range(3), lengths + index], tf.constant(index), memory, cache)
-        assert_close(logits, expected.numpy()[range(3), lengths + index], 1e-5)
-
-
-def test_decoder_greedy_search_equals_a_loop_without_a_cache():
-    model, prompt = half(DecoderTransformer, "rotary"), ids(2, 3)
-    text = prompt
-    for _ in range(4):
-        text = np.concatenate([text, np.argmax(model(text)[:, -1:], axis=-1)], axis=1)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)])
-    def write(prompt):
-        limits = tf.fill([tf.shape(prompt)[0]], 4)
-        return decoding.greedy(model, *model.start(prompt[:, :-1], 0), prompt[:, -1], -1, limits)[0]
-
-    np.testing.assert_array_equal(write(prompt), text[:, 3:])
-
-
 # The encoder only.
 
 
-@pytest.mark.parametrize("options", HALVES)
+@pytest.mark.parametrize("options", ENCODER)
 def test_encoder_sees_every_token_except_padding(options):
-    model, tokens = half(EncoderTransformer, options), ids(2, 6)
+    model, tokens = encoder(options), ids(2, 6)
     expected = model(tokens)
     assert_close(model(np.pad(tokens, [(0, 0), (0, 3)]))[:, :6], expected, 1e-5)
     changed = tokens.copy()
@@ -236,7 +197,7 @@ def test_presets_have_the_parameter_counts_of_the_paper(preset, millions):
         (lambda: Transformer(5, positions="learned", max_length=0), "max_length is 0"),
         (lambda: Transformer(5, target_vocabulary_size=0), "target_vocabulary_size is 0"),
         (lambda: Transformer(5, 4, 2, activation="none").build({}), "activation is 'none'"),
-        (lambda: DecoderTransformer(5, 6, 2, positions="rotary").build({}), "width of a head is 3"),
+        (lambda: EncoderTransformer(5, 6, 2, positions="rotary").build({}), "width of a head is 3"),
         (lambda: EncoderTransformer(-5), "vocabulary_size is -5"),
     ],
 )

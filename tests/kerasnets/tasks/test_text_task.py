@@ -17,7 +17,7 @@ from kerasnets.evaluate import evaluate
 from kerasnets.models import CharLSTM
 from kerasnets.tasks.text_generation.facts import TextGeneration
 from kerasnets.tasks.text_generation.signatures import DEFAULTS
-from kerasnets.tasks.text_generation.step import UNKNOWN_LOGIT, fused_step
+from kerasnets.tasks.text_generation.step import UNKNOWN_LOGIT, fused_lstm_step
 from kerasnets.tasks.text_generation.task import TextGenerationTask
 from kerasnets.text.characters import CharacterVocabulary
 
@@ -61,7 +61,7 @@ def test_the_fused_step_equals_the_step_of_the_model(options, policy):
     model.build((None, None))
     for variable in model.variables:
         variable.assign(tf.random.stateless_normal(variable.shape, (1, len(variable.shape)), stddev=0.7))
-    fused, token = fused_step(model), tf.constant([3, 0, 10])
+    fused, token = fused_lstm_step(model), tf.constant([3, 0, 10])
     states = [tuple(tf.random.stateless_normal((3, 6), (n, 5)) for _ in range(2)) for n in range(3)]
     expected, expected_cache = model.step(
         token, 0, ((), ()), [tuple(tf.cast(x, model.compute_dtype) for x in s) for s in states]
