@@ -10,6 +10,7 @@ from kerasnets.models.sequence_generator import SequenceGenerator
 from kerasnets.models.sequence_tagger import SequenceTagger
 from kerasnets.models.transformer import Transformer
 from kerasnets.models.transformer_halves import DecoderTransformer, EncoderTransformer
+from kerasnets.models.vision_transformer import VisionTransformer
 
 __all__ = [
     "CharLSTM",
@@ -22,6 +23,7 @@ __all__ = [
     "SequenceGenerator",
     "SequenceTagger",
     "Transformer",
+    "VisionTransformer",
     "describe",
     "to_fully_convolutional",
 ]

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check
-from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
+from kerasnets.config.networks import (
+    ConvNetOptions,
+    SequenceClassifierOptions,
+    SequenceGeneratorOptions,
+    VisionTransformerOptions,
+)
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
@@ -27,7 +32,9 @@ class ImageClassification(Config):
     """Whether to flip training images horizontally at random; unsuitable for digits or letters."""
     image_size: int | None = None
     """Rows and columns to which all images are resized; required if their sizes differ."""
-    model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions = field(default_factory=ConvNetOptions)
+    model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions | VisionTransformerOptions = field(
+        default_factory=ConvNetOptions
+    )
     """The network."""
 
     def check(self) -> None:

@@ -226,7 +226,7 @@ class ImageClassificationTask(Task):
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X], 0..1, for the best class; feature maps [B, y, x, n]."""
-        if not self.config.model.convolutional:
+        if not self.config.model.has_feature_maps:
             return gradient_times_input(model, pixels)
         if self.spells:
             return grad_cam(model.encoder, functools.partial(self.spelling.logits_of_vector, model), pixels)
