@@ -22,6 +22,10 @@ OTHERS = [(task, kind) for task in TASKS for kind in list(TASKS[task].networks)[
 SMALL = {
     "sequence_classifier": ["--model.units=64", "--training.epochs=15"],
     "sequence_generator": ["--model.filters=[16,32]", "--model.units=32", "--training.epochs=6"],
+    "vision_transformer": [
+        *("--model.patch-size=2", "--model.width=32", "--model.num-blocks=2", "--model.dropout=0"),
+        *("--training.epochs=12", "--training.batch-size=32"),
+    ],
     "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=1"],
 }
 

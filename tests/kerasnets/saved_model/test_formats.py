@@ -17,6 +17,7 @@ from kerasnets.models import (
     SequenceClassifier,
     SequenceGenerator,
     Transformer,
+    VisionTransformer,
 )
 from kerasnets.saved_model import artifacts, formats
 from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
@@ -51,14 +52,15 @@ NETWORKS = {
     "residual": lambda: image_network(ConvNet(3, (4, 6), residual_blocks=1, norm="pre")),
     "rows": lambda: image_network(SequenceClassifier(3, PixelRows(), units=6, num_layers=2)),
     "spelling": spelling_network,
+    "patches": lambda: image_network(VisionTransformer(3, 2, 8, 2, 12, 1)),
     "characters": lambda: text_to_logits(build(CharLSTM(11, 5, 6, num_layers=2), TOKENS)),
     "rotary": lambda: pair_network(Transformer(11, 8, 2, 12, 1, activation="swiglu", positions="rotary")),
     "learned": lambda: pair_network(Transformer(11, 8, 2, 12, 1, positions="learned", max_length=9), max_length=9),
     "attention": lambda: pair_network(Seq2SeqLSTM(11, 5, 6)),
 }
 CASES = [  # each takes seconds
-    *((name, "onnx") for name in ("plain", "rows", "spelling", "rotary", "attention")),
-    *((name, "litert") for name in ("residual", "characters", "learned")),
+    *((name, "onnx") for name in ("plain", "rows", "spelling", "patches", "rotary", "attention")),
+    *((name, "litert") for name in ("residual", "patches", "characters", "learned")),
 ]
 
 
