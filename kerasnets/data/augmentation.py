@@ -5,6 +5,8 @@ Each function draws all its numbers from the given generator, so that a batch st
     B images of Y × X pixels with C channels, uint8 [B, Y, X, C]
 """
 
+import math
+
 import numpy as np
 
 from kerasnets.data.batches import Batch
@@ -34,10 +36,10 @@ def random_crops(pixels: np.ndarray, smallest: float, random: np.random.Generato
     """
     count, rows, columns, channels = pixels.shape
     area = random.uniform(smallest, 1.0, count)
-    aspect = np.exp(random.uniform(*np.log(ASPECTS), count))
+    aspect = np.exp(random.uniform(math.log(ASPECTS[0]), math.log(ASPECTS[1]), count))
     height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
-    down = interpolation(rows, np.minimum(height, 1.0), random.random(count))
-    right = interpolation(columns, np.minimum(width, 1.0), random.random(count))
+    down = interpolation(rows, np.minimum(height, 1.0), random.random((count,)))
+    right = interpolation(columns, np.minimum(width, 1.0), random.random((count,)))
     crops = down @ pixels.reshape(count, rows, -1).astype(np.float32)
     crops = crops.reshape(count, rows, columns, channels).swapaxes(1, 2)  # so that one product has all rows
     crops = right @ crops.reshape(count, columns, -1)
