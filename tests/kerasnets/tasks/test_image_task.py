@@ -282,6 +282,19 @@ def test_explain_of_every_network(preset, tmp_path):
 # Files.
 
 
+def test_unreadable_images_are_recorded_as_left_out(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for n in range(4):
+            (tmp_path / name / f"{n}.png").write_bytes(PNG)
+    (tmp_path / "cat" / "4.png").write_bytes(PNG[:1000])
+    options = {"dataset": f"folder:{tmp_path}", "model": ConvNetOptions(filters=(4,))}
+    with pytest.raises(RequestError, match=r"1 of 9 images in .*: cat/4\.png is broken .* --skip-unreadable"):
+        ImageClassificationTask(ImageClassification(**options)).check()
+    sizes = ImageClassificationTask(ImageClassification(**options, skip_unreadable=True)).split_sizes()
+    assert (sizes["train"], sizes["left_out"]) == (4, {"files unreadable": 1})
+
+
 def test_formats_and_numbers_of_channels_give_equal_pixels(signatures, loaded):
     gray = np.zeros((16, 16, 1), np.uint8)
     gray[2:14, 6:10] = 255
