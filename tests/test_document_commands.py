@@ -55,7 +55,7 @@ SHORT = {
     "text_generation": ["--training.epochs=1", "--model.units=32", "--training.batch-size=128"],
     "translation": ["--training.epochs=1", "--vocabulary-size=600", "--max-length=40", "--model.width=48"],
 }
-ELSEWHERE = {"runs/rows", "runs/spelled", "small_digits", "portable_digits", "runs/small"}
+ELSEWHERE = {"runs/patches", "runs/rows", "runs/spelled", "small_digits", "portable_digits", "runs/small"}
 PROGRAM = re.compile(r"(?:echo (.+) \| )?python -m (kerasnets\.(?:train|evaluate|export|predict|describe)) ?(.*)")
 NOT_RUN = ("source ", "docker ", "kubectl ", ".venv-beam/", "saved_model_cli ")
 

@@ -94,7 +94,9 @@ def python(copy, *arguments):
 
 def test_help_lists_the_new_network_and_task(extended):
     process = python(extended, "-m", "kerasnets.train", "--help")
-    assert "conv_net, sequence_classifier, sequence_generator, perceptron" in process.stdout, process.stderr
+    assert "conv_net, sequence_classifier, sequence_generator, vision_transformer, perceptron" in process.stdout, (
+        process.stderr
+    )
     assert re.search(r"language +quick \(default: quick\)", process.stdout)
     process = python(extended, "-m", "kerasnets.train", "image_classification", "--model=perceptron", "--help")
     assert "Units of the hidden layer." in " ".join(process.stdout.split()), process.stderr

@@ -48,11 +48,12 @@ class ImageOptions(NetworkOptions):
 
     Attributes:
         spells: whether the network writes the name of the class; otherwise it returns a logit for each class.
-        convolutional: whether it has feature maps, `ConvNet.feature_maps`, for Grad-CAM.
+        has_feature_maps: whether the network, or its encoder, has `feature_maps` and `classify_maps`, for Grad-CAM (see
+            `ConvNet`).
     """
 
     spells = False
-    convolutional = False
+    has_feature_maps = False
 
     def network(self, shape: Shape, classes: int, characters: int) -> Any:
         raise NotImplementedError
@@ -101,7 +102,7 @@ class ConvNetOptions(ImageOptions):
     """The convolutional network."""
 
     kind = "conv_net"
-    convolutional = True
+    has_feature_maps = True
 
     filters: tuple[int, ...] = (32, 64, 128)
     """Filters of each stage; every stage (with residual blocks: except the first) halves the image."""
@@ -171,7 +172,7 @@ class SequenceGeneratorOptions(ImageOptions):
 
     kind = "sequence_generator"
     recurrent = True
-    convolutional = True
+    has_feature_maps = True
     spells = True
 
     filters: tuple[int, ...] = (32, 64)
@@ -199,6 +200,48 @@ class SequenceGeneratorOptions(ImageOptions):
         encoder = ConvNet(self.width, self.filters)  # its "classes" are the features of the vector
         model = SequenceGenerator(characters, encoder, self.width, self.units, self.num_layers, self.dropout)
         model.build({"given": (None, *shape), "target": (None, None)})
+        return model
+
+
+@dataclass(frozen=True)
+class VisionTransformerOptions(ImageOptions):
+    """The Vision Transformer, which reads an image as a sequence of patches."""
+
+    kind = "vision_transformer"
+    has_feature_maps = True
+
+    patch_size: int = 4
+    """Rows and columns of a patch; they divide those of the images. Memory grows with the square of the patches."""
+    width: int = 128
+    """Width of the patch embeddings and of every block."""
+    num_heads: int = 4
+    """Attention heads; each is width / num_heads wide."""
+    hidden_units: int = 256
+    """Units of the feed-forward network's hidden layer."""
+    num_blocks: int = 6
+    """Blocks of the encoder."""
+    dropout: float = 0.1
+    """Dropout rate of the patch embeddings and of each sublayer's output."""
+    norm: Literal["post", "pre"] = "pre"
+    """Layer normalization: before the sublayer, as in the paper, or after the residual sum."""
+    activation: Literal["relu", "gelu", "swiglu"] = "gelu"
+    """Activation of the feed-forward network; swiglu adds a third layer to it."""
+    positions: Literal["learned", "sinusoidal"] = "learned"
+    """Positional encoding of the patches: a learned table, as in the paper, or sinusoids."""
+
+    def check(self) -> None:
+        check_counts(**self.values("patch_size", "width", "num_heads", "hidden_units", "num_blocks"))
+        check_fractions(**self.values("dropout"))
+        multiple = f"multiple of model.num_heads, which is {self.num_heads}"
+        check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
+        even = self.positions != "sinusoidal" or self.width % 2 == 0
+        check(even, "model.width", self.width, f"an even {multiple} (sinusoidal)")
+
+    def network(self, shape: Shape, classes: int, characters: int) -> Any:
+        from kerasnets.models import VisionTransformer
+
+        model = VisionTransformer(classes, **vars(self))
+        model.build((None, *shape))
         return model
 
 

@@ -35,6 +35,7 @@ from kerasnets.data.text_file import read_text
 # Extensions of image files; their content may be any format of the decoder.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".dib", ".webp")
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", ".ds_store", "__macosx")  # files and folders of operating systems
+MAX_ERRORS = 3  # invalid lines or images that an error shows
 
 
 def text_file(path: str) -> TextSplits:
@@ -126,11 +127,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def image_folder(path: str, size: Size | None = None) -> ImageSplits:
+def image_folder(path: str, size: Size | None = None, skip_unreadable: bool = False) -> ImageSplits:
     """Load images in a folder for each class, and in its subfolders, as uint8 with three channels.
 
     PATH/CLASS/* is split 80, 10 and 10 % of each class. Beside PATH/train/CLASS/* there may be a folder for validation
-    and one for test (`SPLIT_NAMES`); a missing one is held out from train. size: (height, width) of the result.
+    and one for test (`SPLIT_NAMES`); a missing one is held out from train.
+
+    Args: size: (height, width) of the result; skip_unreadable: whether to leave out images that cannot be read.
+    Raises: DataError for a folder of another structure, and for unreadable images.
     """
     root = Path(path)
     if not root.is_dir():
@@ -150,11 +154,21 @@ def image_folder(path: str, size: Size | None = None) -> ImageSplits:
             parts = [(pixels[i], labels[i]) for i in stratified_split(labels, classes)]
     except DataError as error:
         raise DataError(str(DataSummary(str(error), scan.left_out()))) from error  # the left-out files may be the cause
+    if scan.unreadable and not skip_unreadable:
+        raise DataError(_unreadable_images(path, scan.unreadable, sum(len(labels) for _, labels in parts)))
     train, validation, test = parts
     shapes = {part[0].shape[1:] for part in parts}
     if len(shapes) > 1:
         raise DataError(f"the images in {path} differ in size: give the size to resize them to")
     return ImageSplits(train, validation, test, tuple(classes), f"the images in {root.name}", scan.left_out())
+
+
+def _unreadable_images(path: str, errors: list[str], readable: int) -> str:
+    more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
+    return (
+        f"{len(errors):,} of {len(errors) + readable:,} images in {path} cannot be read: "
+        f"{'; '.join(errors[:MAX_ERRORS])}{more}: repair or remove them, or leave them out with --skip-unreadable"
+    )
 
 
 def _split_folders(scan: _FolderScan, names: dict[str, str], size: Size | None) -> tuple[list[str], list[Images]]:
@@ -194,7 +208,7 @@ def _require_known_classes(folder: Path, names: list[str], classes: Sequence[str
 
 
 def _load_images(folder: Path, classes: Sequence[str], size: Size | None, scan: _FolderScan) -> Images:
-    """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name. Unreadable files are left out."""
+    """-> pixels uint8 [N, Y, X, 3], labels int32 [N], sorted by class and name, without unreadable files."""
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(scan.images(folder / name))]
     if not files:
         raise DataError(
@@ -211,11 +225,9 @@ def _load_images(folder: Path, classes: Sequence[str], size: Size | None, scan: 
     errors = [
         f"{scan.name(file)} {error}" for (file, _), error in zip(files, decoded, strict=True) if isinstance(error, str)
     ]
-    if 2 * len(errors) > len(files):
-        raise DataError(
-            f"{len(errors):,} of {len(files):,} images in {folder} cannot be read ({errors[0]}): repair or remove them"
-        )
     scan.unreadable += errors
+    if len(errors) == len(files):
+        raise DataError(f"none of the {len(files):,} images in {folder} can be read: repair or replace them")
     read = [(*file, image) for file, image in zip(files, decoded, strict=True) if not isinstance(image, str)]
     (first, _, first_image), *_ = read
     for file, _, image in read:

@@ -21,18 +21,24 @@ __all__ = [
 ]
 
 
-def load_images(dataset: str, data_dir: str | None = None, size: tuple[int, int] | None = None) -> ImageSplits:
+def load_images(
+    dataset: str,
+    data_dir: str | None = None,
+    size: tuple[int, int] | None = None,
+    skip_unreadable: bool = False,
+) -> ImageSplits:
     """Load images, each with a class.
 
     Args:
         dataset: "digits", "folder:PATH" (a subfolder for each class) or a TFDS name.
         data_dir: folder of TFDS datasets (default: TFDS_DATA_DIR, or TFDS's own folder).
         size: (height, width) to which images are resized; required if their sizes differ.
+        skip_unreadable: whether to leave out the images of a folder that cannot be read; otherwise they are an error.
     """
     if dataset == "digits":
         return bundled.digits(size)
     if dataset.startswith("folder:"):
-        return files.image_folder(dataset.removeprefix("folder:"), size)
+        return files.image_folder(dataset.removeprefix("folder:"), size, skip_unreadable)
     return prepared.images(dataset, data_dir, ("digits",), size)
 
 

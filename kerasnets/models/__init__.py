@@ -11,6 +11,7 @@ from kerasnets.models.sequence_classifier import PixelRows, SequenceClassifier
 from kerasnets.models.sequence_generator import SequenceGenerator
 from kerasnets.models.sequence_tagger import SequenceTagger
 from kerasnets.models.transformer import Transformer
+from kerasnets.models.vision_transformer import VisionTransformer
 
 __all__ = [
     "CharLSTM",
@@ -23,6 +24,7 @@ __all__ = [
     "SequenceGenerator",
     "SequenceTagger",
     "Transformer",
+    "VisionTransformer",
     "describe",
     "to_fully_convolutional",
 ]

@@ -153,10 +153,12 @@ def converter_workarounds() -> Iterator[None]:
     """Work around bugs of the converters while a graph is traced and converted.
 
     Keras's `scan` keeps the carry in arrays of one element, which tf2onnx mistakes for outputs: the loop fails. And of
-    two consecutive reshapes tf2onnx removes the first, even if the second one's shape is computed from its result.
+    two consecutive reshapes tf2onnx removes the first, even if the second one's shape is computed from its result. It
+    has no erfc, in which TensorFlow writes GELU.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(keras.ops, "scan", scan))
+        stack.enter_context(mock.patch.object(keras.ops, "gelu", gelu))
         if importlib.util.find_spec("tf2onnx"):
             from tf2onnx import optimizer
 
@@ -179,3 +181,8 @@ def scan(f: Callable, init: Any, xs: tf.Tensor, reverse: bool = False) -> tuple[
 
     _, carry, arrays = tf.while_loop(lambda step, *_: step < steps, body, (0, carry, arrays))
     return tuple(tf.nest.pack_sequence_as(init, values) for values in (carry, [array.stack() for array in arrays]))
+
+
+def gelu(x: tf.Tensor, approximate: bool = True) -> tf.Tensor:
+    """`keras.ops.gelu`, the exact one by erf."""
+    return tf.nn.gelu(x, approximate=True) if approximate else 0.5 * x * (1 + tf.math.erf(x / 2**0.5))

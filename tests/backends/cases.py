@@ -104,6 +104,7 @@ MODELS = {
     },
     "EncoderTransformer": Case(lambda: models.EncoderTransformer(9, 8, 2, 12, 2), {"tokens": tokens(B, T)}),
     "DecoderTransformer": Case(lambda: models.DecoderTransformer(9, 8, 2, 12, 2), {"tokens": tokens(B, T)}),
+    "VisionTransformer": Case(lambda: models.VisionTransformer(3, 4, 8, 2, 12, 2, 0.1), {"pixels": IMAGES}),
 }
 
 

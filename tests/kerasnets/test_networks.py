@@ -26,6 +26,10 @@ SMALL = {
         *("--model.width=32", "--model.num-blocks=1", "--model.hidden-units=64", "--model.context=24"),
         *("--training.epochs=2", "--max-length=100"),
     ],
+    "vision_transformer": [
+        *("--model.patch-size=2", "--model.width=32", "--model.num-blocks=2", "--model.dropout=0"),
+        *("--training.epochs=12", "--training.batch-size=32"),
+    ],
     "seq2seq_lstm": ["--model.width=48", "--model.units=64", "--training.epochs=1"],
 }
 

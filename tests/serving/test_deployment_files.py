@@ -375,7 +375,9 @@ def test_the_kustomization_has_the_patches_as_comments():
 def test_the_kustomization_lists_every_manifest_except_the_job():
     kustomization = yaml.safe_load((CONFIG / "kustomization.yaml").read_text())
     written = {f"kubernetes/{path.name}" for path in MANIFESTS.glob("*.yaml")}
-    assert set(kustomization["resources"]) == written - {f"kubernetes/{name}" for name in ("publish.yaml", HELM_VALUES, TRAINING)}
+    assert set(kustomization["resources"]) == written - {
+        f"kubernetes/{name}" for name in ("publish.yaml", HELM_VALUES, TRAINING)
+    }
     (generator,) = kustomization["configMapGenerator"]
     assert all((CONFIG / name).is_file() for name in generator["files"])
     mounted = {Path(value).name for argument in container()["args"] if (value := argument.split("=")[1])[0] == "/"}

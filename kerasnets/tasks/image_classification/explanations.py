@@ -4,20 +4,34 @@ B images of Y × X pixels with C channels, K maps of Y' × X'
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import tensorflow as tf
 
-from kerasnets.models import ConvNet, SequenceClassifier
+from kerasnets.models import SequenceClassifier
+
+
+class FeatureMapNetwork(Protocol):
+    """A network whose last feature maps have positions in the image: those of convolutions, or of patches."""
+
+    def feature_maps(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """pixels [B, Y, X, C] -> feature maps of the first and of the last block, without dropout."""
+
+    def classify_maps(self, maps: tf.Tensor) -> tf.Tensor:
+        """Last feature maps [B, Y', X', K] -> the network's outputs."""
 
 
 def grad_cam(
-    network: ConvNet, classify: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor
+    network: FeatureMapNetwork, classify: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Grad-CAM (Selvaraju et al. 2017, section 3): the positive part of the sum of the last convolution's maps A, each
+    """Grad-CAM (Selvaraju et al. 2017, section 3): the positive part of the sum of the last feature maps A, each
     weighted by the mean gradient of the best class's logit y.
 
         α_k = mean of ∂y / ∂A_k over its positions         equation 1
         heatmap = relu(Σ_k α_k A_k)                        equation 2
+
+    For a Vision Transformer, whose maps are averaged before the last layer, the sum is each patch's share of the logit,
+    up to a factor (Zhou et al. 2016: CAM). Unlike attention rollout (Abnar & Zuidema 2020) it depends on the class.
 
     Args: classify: network output -> logits [B, classes]; pixels [B, Y, X, C].
     Returns: logits; heatmap [B, Y, X], 0..1, with maximum 1 in every image with positive evidence; the first block's

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check
-from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
+from kerasnets.config.networks import (
+    ConvNetOptions,
+    SequenceClassifierOptions,
+    SequenceGeneratorOptions,
+    VisionTransformerOptions,
+)
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
@@ -25,14 +30,31 @@ class ImageClassification(Config):
     """Maximum random shift of training images in pixels, vertically and horizontally."""
     flip: bool = False
     """Whether to flip training images horizontally at random; unsuitable for digits or letters."""
+    crop: float = 1.0
+    """Smallest area of a random crop of training images, as a share of the image; the crop is resized to the whole size
+    (Szegedy et al. 2015). 1: no crop."""
+    cutout: int = 0
+    """Side in pixels of a gray square at a random place of training images (DeVries & Taylor 2017). 0: no square."""
+    mixup: float = 0.0
+    """α of mixup, which mixes training images, and their labels, in pairs with weights from Beta(α, α) (Zhang et al.
+    2018). 0: no mixing."""
+    skip_unreadable: bool = False
+    """Whether to leave out the images of a folder that cannot be read; otherwise they are an error."""
     image_size: int | None = None
     """Rows and columns to which all images are resized; required if their sizes differ."""
-    model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions = field(default_factory=ConvNetOptions)
+    model: ConvNetOptions | SequenceClassifierOptions | SequenceGeneratorOptions | VisionTransformerOptions = field(
+        default_factory=ConvNetOptions
+    )
     """The network."""
 
     def check(self) -> None:
         super().check()
         check(self.augmentation >= 0, "augmentation", self.augmentation, "0 or more")
+        check(0 < self.crop <= 1, "crop", self.crop, "more than 0 and at most 1")
+        check(self.cutout >= 0, "cutout", self.cutout, "0 or more")
+        check(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        allowed = f"0 with the network {self.model.kind}, which spells one class"
+        check(not (self.mixup and self.model.spells), "mixup", self.mixup, allowed)
         check(self.image_size is None or self.image_size >= 1, "image_size", self.image_size, "1 or more")
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.calibration.bins import expected_calibration_error
-from kerasnets.checks import RequestError
-from kerasnets.data.batches import image_batch, to_dataset
+from kerasnets.checks import RequestError, check
+from kerasnets.data.augmentation import cutout, mixup, random_crops, shift_and_flip
+from kerasnets.data.batches import Batch, image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
@@ -43,8 +44,9 @@ class ImageClassificationTask(Task):
     @functools.cached_property
     def data(self) -> ImageSplits:
         check_dataset(FACTS, self.config.dataset)
-        size = self.config.image_size
-        data = load_images(self.config.dataset, self.config.data_dir, None if size is None else (size, size))
+        config = self.config
+        size = None if config.image_size is None else (config.image_size, config.image_size)
+        data = load_images(config.dataset, config.data_dir, size, config.skip_unreadable)
         return data if self.directory is None else align_labels(data, self.classes)
 
     @functools.cached_property
@@ -96,6 +98,11 @@ class ImageClassificationTask(Task):
         """pixels [B, Y, X, C] -> [B, classes], without dropout."""
         return self.spelling.logits(model, pixels) if self.spells else model(pixels, training=False)
 
+    def check(self) -> None:
+        super().check()
+        side = min(self.shape[:2])
+        check(self.config.cutout < side, "cutout", self.config.cutout, f"less than {side}, the side of the images")
+
     @property
     def steps_per_epoch(self) -> int:
         return max(1, len(self.data.train[1]) // self.examples_per_step)
@@ -108,24 +115,22 @@ class ImageClassificationTask(Task):
         images, labels = self.data.train
         seed = self.config.seed
 
-        def batch(step: int) -> dict[str, np.ndarray]:
-            examples = image_batch(images, labels, self.examples_per_step, seed, step)
-            random = np.random.default_rng((seed, step))
-            return examples | {"pixels": self.augment(examples["pixels"], random)}
+        def batch(step: int) -> Batch:
+            return self.augment(image_batch(images, labels, self.examples_per_step, seed, step), step)
 
         return to_dataset(batch, start, stop)
 
-    def augment(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """uint8 [B, Y, X, C] -> images shifted at random by up to `augmentation` pixels, with black borders, and, if
-        `flip` is set, flipped horizontally with probability 1/2."""
-        shift, (count, rows, columns, _) = self.config.augmentation, pixels.shape
-        padded = np.pad(pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-        down, right = random.integers(0, 2 * shift + 1, (2, count, 1))
-        y = (down + np.arange(rows))[:, :, np.newaxis]
-        x = (right + np.arange(columns))[:, np.newaxis, :]
-        if self.config.flip:
-            x = np.where(random.random((count, 1, 1)) < 0.5, x[:, :, ::-1], x)
-        return padded[np.arange(count)[:, np.newaxis, np.newaxis], y, x]
+    def augment(self, batch: Batch, step: int) -> Batch:
+        """-> the batch of a step with the random changes of the options `augmentation` to `mixup`."""
+        config, pixels = self.config, batch["pixels"]
+        random = np.random.default_rng((config.seed, step))
+        if config.crop < 1:
+            pixels = random_crops(pixels, config.crop, random)
+        pixels = shift_and_flip(pixels, config.augmentation, config.flip, random)
+        if config.cutout:
+            pixels = cutout(pixels, config.cutout, random)
+        batch = batch | {"pixels": pixels}
+        return mixup(batch, config.mixup, random) if config.mixup else batch
 
     def initial_carry(self) -> tuple:
         return ()
@@ -135,7 +140,11 @@ class ImageClassificationTask(Task):
         if self.spells:
             losses = self.spelling.losses(model, pixels, labels, smoothing, training)
         else:
-            losses = cross_entropy(model(pixels, training=training), labels, smoothing)
+            logits = model(pixels, training=training)
+            losses = cross_entropy(logits, labels, smoothing)
+            if "other_labels" in batch:  # mixup
+                weight = batch["label_weight"]
+                losses = weight * losses + (1 - weight) * cross_entropy(logits, batch["other_labels"], smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
     def validation_logits(self, model: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -227,7 +236,7 @@ class ImageClassificationTask(Task):
 
     def explain(self, model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """pixels [B, Y, X, C] -> logits; heatmap [B, Y, X], 0..1, for the best class; feature maps [B, y, x, n]."""
-        if not self.config.model.convolutional:
+        if not self.config.model.has_feature_maps:
             return gradient_times_input(model, pixels)
         if self.spells:
             return grad_cam(model.encoder, functools.partial(self.spelling.logits_of_vector, model), pixels)

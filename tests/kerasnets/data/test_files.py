@@ -214,12 +214,28 @@ class TestImages:
         assert data.train[0].shape[1:] == (8, 9, 3)
         assert np.array_equal(data.train[0][:, 3, 3, 0] >= 200, data.train[1] == 1)
 
-    def test_most_are_unreadable(self, photos):
-        whole = (photos / "cat" / "01.png").read_bytes()
-        for n in range(25):
-            (photos / "cat" / f"broken{n:02}.png").write_bytes(whole[:40])
-        with pytest.raises(DataError, match=r"25 of 49 images .* cannot be read \(cat/broken00\.png is broken or cut"):
-            load_images(f"folder:{photos}")
+    def test_unreadable_images_are_counted_and_named(self, photos, tmp_path):
+        photos.rename(tmp_path / "train")
+        for path in ("train/cat/a.png", "train/cat/b.png", "train/dog/c.png", "test/cat/d.png"):
+            write_image(tmp_path / path, 0)
+            (tmp_path / path).write_bytes((tmp_path / path).read_bytes()[:40])
+        write_image(tmp_path / "test" / "cat" / "e.png", 0)
+        with pytest.raises(DataError) as error:
+            load_images(f"folder:{tmp_path}")
+        broken = "is broken or cut off and cannot be decoded"
+        assert str(error.value) == (
+            f"4 of 29 images in {tmp_path} cannot be read: test/cat/d.png {broken}; train/cat/a.png {broken}; "
+            f"train/cat/b.png {broken}; and 1 more: repair or remove them, or leave them out with --skip-unreadable"
+        )
+        data = load_images(f"folder:{tmp_path}", skip_unreadable=True)
+        assert [len(labels) for _, labels in (data.train, data.validation, data.test)] == [22, 2, 1]
+        assert data.summary.record()["left_out"] == {"files unreadable": 4}
+
+    def test_none_is_readable(self, photos):
+        for file in photos.rglob("*.png"):
+            file.write_bytes(b"")
+        with pytest.raises(DataError, match=r"none of the 24 images .* can be read: .*; 24 files left out: 24 unread"):
+            load_images(f"folder:{photos}", skip_unreadable=True)
 
     def test_left_out_files_are_counted(self, photos):
         (photos / "readme.txt").write_text("x")
@@ -230,7 +246,7 @@ class TestImages:
         (photos / "cat" / ".photo.png").write_text("x")
         (photos / "dog" / "empty.jpg").touch()
         (photos / "dog" / "gone.jpg").symlink_to("nowhere.jpg")
-        data = load_images(f"folder:{photos}")
+        data = load_images(f"folder:{photos}", skip_unreadable=True)
         assert str(data.summary) == (
             "24 images in 2 classes (cat 12, dog 12); 9 files left out: "
             "4 of other formats (cat/a.tif, cat/b.heic, cat/c.txt and 1 more), 2 unreadable (dog/empty.jpg is not a "
@@ -255,13 +271,13 @@ class TestImages:
         assert load_images(f"folder:{photos}").summary.text == "26 images in 2 classes (cat 14, dog 12)"
 
     def test_format_is_read_from_the_content(self, photos):
-        """The extension does not matter; files that a server rejects are left out."""
+        """The extension does not matter; files that a server rejects are unreadable."""
         image = Image.new("RGBA", (5, 6))
         for name, kind in (("a.jpg", "WEBP"), ("b.webp", "PNG"), ("c.jfif", "GIF")):
             image.convert("RGB").convert("P" if kind == "GIF" else "RGB").save(photos / "cat" / name, kind)
         image.convert("P").save(photos / "dog" / "palette.bmp")
         image.save(photos / "dog" / "clear.png")
-        data = load_images(f"folder:{photos}")
+        data = load_images(f"folder:{photos}", skip_unreadable=True)
         assert data.summary.text == "28 images in 2 classes (cat 15, dog 13)"
         assert (
             data.summary.left_out[0]

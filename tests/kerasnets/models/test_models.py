@@ -6,7 +6,14 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, normal, randomize
 
-from kerasnets.models import CharLSTM, ConvNet, DecoderTransformer, EncoderTransformer, Transformer
+from kerasnets.models import (
+    CharLSTM,
+    ConvNet,
+    DecoderTransformer,
+    EncoderTransformer,
+    Transformer,
+    VisionTransformer,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -47,6 +54,13 @@ def half(cls, **options):
     return model
 
 
+def vision_transformer(**options):
+    model = VisionTransformer(3, patch_size=2, width=8, num_heads=2, hidden_units=12, num_blocks=2, **options)
+    model.build((None, 8, 8, 1))
+    randomize(model)
+    return model
+
+
 def ids(*shape, vocabulary=7, seed=0):
     return np.random.default_rng(seed).integers(1, vocabulary, shape).astype(np.int32)
 
@@ -65,6 +79,7 @@ MODELS = {
     "transformer untied": (lambda: transformer(target_vocabulary_size=13, positions="rotary", dropout=0.3), pairs),
     "encoder": (lambda: half(EncoderTransformer, positions="learned", max_length=9, dropout=0.3), lambda: ids(2, 6)),
     "decoder": (lambda: half(DecoderTransformer, positions="rotary", dropout=0.3), lambda: ids(2, 6)),
+    "vision_transformer": (lambda: vision_transformer(dropout=0.3), lambda: normal(2, 8, 8, 1, scale=99.0)),
 }
 
 
@@ -93,6 +108,7 @@ def test_logits_are_float32_under_half_policies(name):
         "transformer untied": lambda: transformer(target_vocabulary_size=13, dtype="mixed_float16"),
         "encoder": lambda: half(EncoderTransformer, positions="learned", max_length=9, dtype="mixed_float16"),
         "decoder": lambda: half(DecoderTransformer, positions="rotary", dtype="mixed_bfloat16"),
+        "vision_transformer": lambda: vision_transformer(positions="sinusoidal", dtype="mixed_float16"),
     }[name]()
     logits = with_policy(make_inputs())
     assert logits.dtype == tf.float32

@@ -18,6 +18,7 @@ from kerasnets.models import (
     SequenceClassifier,
     SequenceGenerator,
     Transformer,
+    VisionTransformer,
 )
 from kerasnets.saved_model import artifacts, formats
 from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
@@ -52,6 +53,7 @@ NETWORKS = {
     "residual": lambda: image_network(ConvNet(3, (4, 6), residual_blocks=1, norm="pre")),
     "rows": lambda: image_network(SequenceClassifier(3, PixelRows(), units=6, num_layers=2)),
     "spelling": spelling_network,
+    "patches": lambda: image_network(VisionTransformer(3, 2, 8, 2, 12, 1)),
     "characters": lambda: text_and_states_to_logits(build(CharLSTM(11, 5, 6, num_layers=2), TOKENS)),
     "window": lambda: text_to_logits(build(DecoderTransformer(11, 8, 2, 12, 2, positions="rotary", context=4), TOKENS)),
     "rotary": lambda: pair_network(Transformer(11, 8, 2, 12, 1, activation="swiglu", positions="rotary")),
@@ -59,8 +61,8 @@ NETWORKS = {
     "attention": lambda: pair_network(Seq2SeqLSTM(11, 5, 6)),
 }
 CASES = [  # each takes seconds
-    *((name, "onnx") for name in ("plain", "rows", "spelling", "rotary", "attention", "window")),
-    *((name, "litert") for name in ("residual", "characters", "learned", "window")),
+    *((name, "onnx") for name in ("plain", "rows", "spelling", "patches", "rotary", "attention", "window")),
+    *((name, "litert") for name in ("residual", "patches", "characters", "learned", "window")),
 ]
 
 

@@ -1,6 +1,8 @@
 """Image classification: outputs of the signatures, explanations, and error messages for invalid images."""
 
+import hashlib
 import io
+import json
 import random
 import struct
 
@@ -11,7 +13,14 @@ import tensorflow as tf
 from PIL import Image
 from rejected_requests import assert_rejected
 
-from kerasnets.config.networks import ConvNetOptions, SequenceClassifierOptions, SequenceGeneratorOptions
+from kerasnets.checks import RequestError
+from kerasnets.config.networks import (
+    ConvNetOptions,
+    SequenceClassifierOptions,
+    SequenceGeneratorOptions,
+    VisionTransformerOptions,
+)
+from kerasnets.config.run import Training
 from kerasnets.images import decoder, gif, headers
 from kerasnets.models import ConvNet
 from kerasnets.run.examples import load
@@ -86,12 +95,83 @@ def test_rows_of_a_batch_are_independent(signatures, loaded, digits):
                 assert value.numpy() == pytest.approx(batch[output].numpy()[4:5], abs=1e-5), name
 
 
-def test_augmentation_shifts_and_flips_only(loaded):
+def image_task(directory, shape=(8, 8, 1), **options):
+    """-> a task without data."""
+    metadata = {"classes": ["cat", "bird", "ship"], "shape": shape}
+    (directory / "classes.json").write_text(json.dumps(metadata), "utf-8")
+    return ImageClassificationTask(ImageClassification(**options), directory)
+
+
+# Augmentation.
+
+
+def test_augmentation_shifts_only_by_default(tmp_path):
     pixels = np.zeros((200, 8, 8, 1), np.uint8)
     pixels[:, 3, 4] = 255
-    shifted = loaded.task.augment(pixels, np.random.default_rng(0))
-    positions = {tuple(np.argwhere(p[:, :, 0])[0]) for p in shifted}
+    batch = {"pixels": pixels, "labels": np.arange(200, dtype=np.int32)}
+    shifted = image_task(tmp_path, augmentation=1).augment(batch, 0)
+    assert list(shifted) == ["pixels", "labels"] and shifted["labels"] is batch["labels"]
+    positions = {tuple(np.argwhere(p[:, :, 0])[0]) for p in shifted["pixels"]}
     assert positions == {(y, x) for y in (2, 3, 4) for x in (3, 4, 5)}
+
+
+def test_batches_without_new_options_stay_bit_equal(tmp_path):
+    """Trained runs resume with the same batches, hence the hash of those of an earlier version."""
+    pixels = np.arange(16 * 8 * 8, dtype=np.int64).astype(np.uint8).reshape(16, 8, 8, 1)
+    task = image_task(tmp_path, augmentation=2, flip=True, seed=5)
+    sha = hashlib.sha256()
+    for step in range(3):
+        sha.update(np.ascontiguousarray(task.augment({"pixels": pixels}, step)["pixels"]).data)
+    assert sha.hexdigest() == "2e3de76094565c24566290251ba4caa543b90550f81d5037ee34c5cec99afa97"
+
+
+ALL_AUGMENTATIONS = {"augmentation": 2, "flip": True, "crop": 0.3, "cutout": 3, "mixup": 0.4}
+
+
+def test_augmented_batches_depend_on_the_seed_and_the_step(tmp_path):
+    batch = {"pixels": np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), np.uint8), "labels": np.arange(9)}
+    task, other = (image_task(tmp_path, **ALL_AUGMENTATIONS, seed=seed) for seed in (3, 4))
+    backward = {step: task.augment(batch, step) for step in reversed(range(4))}
+    for step, expected in backward.items():
+        for name, column in image_task(tmp_path, **ALL_AUGMENTATIONS, seed=3).augment(batch, step).items():
+            assert np.array_equal(column, expected[name]), name
+    for different in (backward[1], other.augment(batch, 0)):
+        assert not np.array_equal(different["pixels"], backward[0]["pixels"])
+        assert not np.array_equal(different["label_weight"], backward[0]["label_weight"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_mixup_is_the_cross_entropy_with_the_mixed_targets(smoothing, tmp_path):
+    training = Training(label_smoothing=smoothing)
+    task = image_task(tmp_path, mixup=0.4, training=training, model=ConvNetOptions(filters=(4,)))
+    random = np.random.default_rng(0)
+    batch = {"pixels": random.integers(0, 256, (9, 8, 8, 1), np.uint8), "labels": np.arange(9, dtype=np.int32) % 3}
+    batch, model = task.augment(batch, 0), task.model()
+    tensors = {name: tf.constant(column) for name, column in batch.items()}
+    loss, weight, _ = task.loss(model, tensors, (), training=False)
+    one_hot, share = np.eye(3), batch["label_weight"][:, np.newaxis]
+    targets = share * one_hot[batch["labels"]] + (1 - share) * one_hot[batch["other_labels"]]
+    losses = keras.losses.categorical_crossentropy(
+        targets, model(batch["pixels"]), from_logits=True, label_smoothing=smoothing
+    )
+    assert float(loss) == pytest.approx(float(np.sum(losses)), rel=1e-5) and float(weight) == 9
+    # Halves of a batch, as on two devices, give the sums of the whole.
+    halves = [{name: column[part] for name, column in tensors.items()} for part in (slice(0, 4), slice(4, 9))]
+    sums = [task.loss(model, half, (), training=False)[:2] for half in halves]
+    assert np.sum(sums, axis=0) == pytest.approx([float(loss), 9], rel=1e-5)
+
+
+def test_invalid_augmentations(tmp_path):
+    for options, message in (
+        ({"crop": 0.0}, "crop is 0.0; it must be more than 0 and at most 1"),
+        ({"cutout": -1}, "cutout is -1; it must be 0 or more"),
+        ({"mixup": -0.1}, "mixup is -0.1; it must be 0 or more"),
+        ({"mixup": 0.2, "model": SequenceGeneratorOptions()}, "mixup is 0.2; it must be 0 with .*sequence_generator"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            ImageClassification(**options)
+    with pytest.raises(RequestError, match="cutout is 8; it must be less than 8, the side of the images"):
+        image_task(tmp_path, cutout=8, model=ConvNetOptions(filters=(4,))).check()
 
 
 # Explanations.
@@ -171,7 +251,7 @@ def test_grad_cam_finds_the_bright_pixels_that_decide():
     assert np.all(heat[2].numpy() == 0)  # no evidence for any class, and no NaN
 
 
-@pytest.mark.parametrize("preset", ["resnet20", "wide", "lenet", "spelling", "rows"])
+@pytest.mark.parametrize("preset", ["resnet20", "wide", "lenet", "transformer", "spelling", "rows"])
 def test_explain_of_every_network(preset, tmp_path):
     """Small networks of the presets' kinds; their rows are independent."""
     models = {
@@ -180,18 +260,18 @@ def test_explain_of_every_network(preset, tmp_path):
         "lenet": ConvNetOptions(
             filters=(4, 6), kernel_size=5, padding="valid", norm="none", head="flatten", hidden=(9,)
         ),
+        "transformer": VisionTransformerOptions(width=8, num_heads=2, hidden_units=12, num_blocks=2),
         "spelling": SequenceGeneratorOptions(filters=(4, 8), width=6, units=8),
         "rows": SequenceClassifierOptions(units=8),
     }
-    (tmp_path / "classes.json").write_text('{"classes": ["cat", "bird", "ship"], "shape": [28, 20, 3]}')
-    task = ImageClassificationTask(ImageClassification(model=models[preset]), tmp_path)
+    task = image_task(tmp_path, (28, 20, 3), model=models[preset])
     explain = task.signatures(task.model())["explain"]
     files = [PNG, JPEG, encoded(Image.new("RGB", (20, 28)), "PNG")]
     batch = explain(image_bytes=tf.constant(files))
     heat, first = batch["heatmap"].numpy(), batch["feature_maps"].numpy()
     assert heat.shape == (3, 28, 20) and np.all((heat >= 0) & (heat <= 1))
     assert set(heat.max(axis=(1, 2)).round(5)) <= {0.0, 1.0} and np.isfinite(first).all()
-    shapes = {"lenet": (24, 16, 4), "rows": (28, 1, 8)}
+    shapes = {"lenet": (24, 16, 4), "transformer": (7, 5, 8), "rows": (28, 1, 8)}
     assert first.shape == (3, *shapes.get(preset, (28, 20, 4)))
     alone = explain(image_bytes=tf.constant(files[1:2]))
     assert alone["heatmap"].numpy() == pytest.approx(heat[1:2], abs=1e-3)
@@ -200,6 +280,19 @@ def test_explain_of_every_network(preset, tmp_path):
 
 
 # Files.
+
+
+def test_unreadable_images_are_recorded_as_left_out(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for n in range(4):
+            (tmp_path / name / f"{n}.png").write_bytes(PNG)
+    (tmp_path / "cat" / "4.png").write_bytes(PNG[:1000])
+    options = {"dataset": f"folder:{tmp_path}", "model": ConvNetOptions(filters=(4,))}
+    with pytest.raises(RequestError, match=r"1 of 9 images in .*: cat/4\.png is broken .* --skip-unreadable"):
+        ImageClassificationTask(ImageClassification(**options)).check()
+    sizes = ImageClassificationTask(ImageClassification(**options, skip_unreadable=True)).split_sizes()
+    assert (sizes["train"], sizes["left_out"]) == (4, {"files unreadable": 1})
 
 
 def test_formats_and_numbers_of_channels_give_equal_pixels(signatures, loaded):
