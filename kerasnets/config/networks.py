@@ -194,10 +194,16 @@ class CharLSTMOptions(NetworkOptions):
     """Dropout rate of each LSTM's output."""
     tied: bool = False
     """Whether the output layer shares the embedding's weights; width and units must then be equal."""
+    variational: bool = False
+    """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
+    recurrent_weight_dropout: float = 0.0
+    """Share of the LSTMs' recurrent weights that are zero in a batch: DropConnect, as in AWD-LSTM (Merity et al. 2018)."""
+    word_dropout: float = 0.0
+    """Share of the characters of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "units", "num_layers"))
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "recurrent_weight_dropout", "word_dropout"))
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
@@ -226,11 +232,17 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     """Attention to the source: additive (Bahdanau), multiplicative (Luong), or none."""
     dropout: float = 0.2
     """Dropout rate of the embeddings and of each LSTM's output."""
+    variational: bool = False
+    """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
+    recurrent_weight_dropout: float = 0.0
+    """Share of the LSTMs' recurrent weights that are zero in a batch: DropConnect, as in AWD-LSTM (Merity et al. 2018)."""
+    word_dropout: float = 0.0
+    """Share of the words of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "units", "num_layers"))
         check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "recurrent_weight_dropout", "word_dropout"))
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Seq2SeqLSTM
@@ -262,10 +274,16 @@ class TransformerOptions(TranslationOptions):
     """Activation of the feed-forward network; swiglu adds a third layer to it."""
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """Positional encoding: sinusoids as in the paper, a learned table, or rotary (RoPE), in queries and keys."""
+    attention_dropout: float = 0.0
+    """Dropout rate of the attention weights (tensor2tensor, the code of Vaswani et al. 2017)."""
+    feed_forward_dropout: float = 0.0
+    """Dropout rate of the feed-forward network's hidden layer (tensor2tensor's relu_dropout)."""
+    word_dropout: float = 0.0
+    """Share of the words of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "num_heads", "hidden_units", "num_blocks"))
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "attention_dropout", "feed_forward_dropout", "word_dropout"))
         multiple = f"multiple of model.num_heads, which is {self.num_heads}"
         check(self.width % self.num_heads == 0, "model.width", self.width, f"a {multiple}")
         each = self.width // self.num_heads
