@@ -197,7 +197,7 @@ class CharLSTMOptions(NetworkOptions):
     variational: bool = False
     """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
     recurrent_weight_dropout: float = 0.0
-    """Share of the LSTMs' recurrent weights that are zero in a batch: DropConnect, as in AWD-LSTM (Merity et al. 2018)."""
+    """Share of the LSTMs' recurrent weights that a batch zeroes: DropConnect (Merity et al. 2018, AWD-LSTM)."""
     word_dropout: float = 0.0
     """Share of the characters of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
@@ -235,7 +235,7 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     variational: bool = False
     """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
     recurrent_weight_dropout: float = 0.0
-    """Share of the LSTMs' recurrent weights that are zero in a batch: DropConnect, as in AWD-LSTM (Merity et al. 2018)."""
+    """Share of the LSTMs' recurrent weights that a batch zeroes: DropConnect (Merity et al. 2018, AWD-LSTM)."""
     word_dropout: float = 0.0
     """Share of the words of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 

@@ -30,7 +30,7 @@ class WordDropout(MaskedLayer):
     def call(self, x, tokens, training=None):
         if not (training and self.rate):
             return x
-        # One draw for each position, not for each word of the vocabulary; all positions of a word use that of the first.
+        # One draw for each position, not for each word of the vocabulary. All positions of a word use its first draw.
         same = ops.equal(ops.expand_dims(tokens, 2), ops.expand_dims(tokens, 1))  # [B, T, T]
         first = ops.argmax(ops.cast(same, "int32"), axis=-1)
         mask = self.drop(ops.ones(ops.shape(tokens), dtype=self.compute_dtype), training=True)

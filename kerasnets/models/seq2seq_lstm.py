@@ -79,9 +79,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         )
         self.drop_words = WordDropout(self.word_dropout, dtype=policy, name="drop_words")
         options = {"recurrent_weight_dropout": self.recurrent_weight_dropout, "dtype": policy}
-        encoder = [
-            Bidirectional(LSTM(self.units // 2, **options), dtype=policy, name=f"encoder_{n}") for n in layers
-        ]
+        encoder = [Bidirectional(LSTM(self.units // 2, **options), dtype=policy, name=f"encoder_{n}") for n in layers]
         decoder = [LSTM(self.units, **options, name=f"decoder_{n}") for n in layers]
         self.encoder = StackedRNN(encoder, self.dropout, self.variational, dtype=policy, name="encoder")
         self.decoder = StackedRNN(decoder, self.dropout, self.variational, dtype=policy, name="decoder")

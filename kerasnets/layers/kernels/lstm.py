@@ -50,8 +50,8 @@ def lstm(projected, kernel, states, valid=None, truncate=None):
 def run_lstm(cell, x, states, valid=None, truncate=None, stock=None, kernel=None):
     """Run a plain `LSTMCell` over time by the fastest method.
 
-    Args: x [T, B, D]; stock: from `stock_lstm`; kernel: used in place of the cell's recurrent kernel (`dropped_kernel`),
-        which `stock` cannot; None: the cell's; the others as in `plain_lstm`.
+    Args: x [T, B, D]; stock: from `stock_lstm`; kernel: a recurrent kernel in place of the cell's (`dropped_kernel`),
+        which `stock` cannot use; None: the cell's; the others as in `plain_lstm`.
     Returns: h of every step [T, B, U]; the last states (h, c).
     """
     if stock is not None and valid is None and truncate is None and kernel is None:

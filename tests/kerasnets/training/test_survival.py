@@ -11,13 +11,13 @@ import threading
 import pytest
 import tensorflow as tf
 from small_runs import ROOT
-from test_training import Averages, CharactersWithDropout, Images, Pairs, assert_same_run, run_files
+from test_training import Averages, CharactersWithDropout, Images, PairsWithDropout, assert_same_run, run_files
 
 from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped
 from kerasnets.training import loop
 
-TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, Pairs)}
+TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, PairsWithDropout)}
 KILLS = int(os.environ.get("KERASNETS_KILLS", "2"))
 # Processes that have imported TensorFlow; none has run an operation before it was forked.
 PROCESSES = multiprocessing.get_context("forkserver")
