@@ -37,10 +37,7 @@ class Cell(MaskedLayer):
         self.output_size: int = units
         self.state_size: tuple[int, ...] = (units,)
         self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
-        # In the dtype of the weights: the mask is applied before the cast.
-        self.drop_weights = keras.layers.Dropout(
-            recurrent_weight_dropout, dtype=self.dtype_policy.variable_dtype, name="drop_weights"
-        )
+        self.drop_weights = keras.layers.Dropout(recurrent_weight_dropout, dtype=self.dtype_policy, name="drop_weights")
 
     def call(self, x, states, training=None, x_mask=None):
         """Run one step. In training it draws new masks for both dropouts; `RNN` uses one per sequence.

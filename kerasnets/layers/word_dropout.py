@@ -32,7 +32,8 @@ class WordDropout(MaskedLayer):
             return x
         # One draw for each position, not for each word of the vocabulary. All positions of a word use its first draw.
         same = ops.equal(ops.expand_dims(tokens, 2), ops.expand_dims(tokens, 1))  # [B, T, T]
-        first = ops.argmax(ops.cast(same, "int32"), axis=-1)
+        length = ops.shape(tokens)[1]
+        first = ops.min(ops.where(same, ops.arange(length, dtype="int32"), length), axis=-1)  # [B, T]
         mask = self.drop(ops.ones(ops.shape(tokens), dtype=self.compute_dtype), training=True)
         return x * ops.expand_dims(ops.take_along_axis(mask, first, axis=1), -1)
 

@@ -30,8 +30,8 @@ class Translation(Config):
     """Exponent α of subword sampling: training segments each sentence anew in every epoch (Kudo 2018); 0.1 to 0.5 are
     usual, smaller values vary more; 0: always the most probable segmentation."""
     r_drop: float = 0.0
-    """Weight α of the divergence between two passes with different dropout, such as 5 (R-Drop: Liang et al. 2021), which
-    take twice the time; 0: one pass."""
+    """Weight α of the divergence between two passes with different dropout, such as 5 (R-Drop: Liang et al. 2021); two
+    passes take twice the time; 0: one pass."""
     model: TransformerOptions | Seq2SeqLSTMOptions = field(default_factory=TransformerOptions)
     """The network."""
 
