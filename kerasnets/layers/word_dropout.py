@@ -25,7 +25,9 @@ class WordDropout(MaskedLayer):
         super().__init__(**kwargs)
         check_fractions(rate=rate)
         self.rate = rate
-        self.drop = keras.layers.Dropout(rate, dtype=self.dtype_policy, name="drop")
+
+    def build(self, x_shape, tokens_shape):
+        self.drop = keras.layers.Dropout(self.rate, dtype=self.dtype_policy, name="drop")
 
     def call(self, x, tokens, training=None):
         if not (training and self.rate):
@@ -37,7 +39,7 @@ class WordDropout(MaskedLayer):
         mask = self.drop(ops.ones(ops.shape(tokens), dtype=self.compute_dtype), training=True)
         return x * ops.expand_dims(ops.take_along_axis(mask, first, axis=1), -1)
 
-    def compute_output_shape(self, x_shape, tokens_shape=None):
+    def compute_output_shape(self, x_shape, tokens_shape):
         return x_shape
 
     def get_config(self):

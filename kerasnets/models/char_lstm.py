@@ -58,6 +58,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
         self.rnns = StackedRNN(rnns, self.dropout, self.variational, dtype=policy, name="rnns")
         self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
         self.embedding.build(input_shape)
+        self.drop_words.build((*input_shape, self.width), input_shape)
         self.rnns.build((*input_shape, self.width))
         if self.out is not None:
             self.out.build((*input_shape, self.units))

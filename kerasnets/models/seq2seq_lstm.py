@@ -91,6 +91,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         self.combine = keras.layers.Dense(self.width, activation="tanh", use_bias=False, dtype=policy, name="combine")
         self.drop = keras.layers.Dropout(self.dropout, dtype=policy, name="drop")
         self.embedding.build((None, None))
+        self.drop_words.build((None, None, self.width), (None, None))
         self.encoder.build((None, None, self.width))
         self.decoder.build((None, None, self.width))
         outputs = (None, None, self.units)

@@ -60,6 +60,7 @@ class TokenTransformer(keras.Model):
         """Build the embedding, the positions and the dropouts of the inputs."""
         self.embedding = self.build_embedding("embedding", vocabulary_size)
         self.drop_words = WordDropout(self.word_dropout, dtype=self.dtype_policy, name="drop_words")
+        self.drop_words.build((None, None, self.width), (None, None))
         self.position = None  # rotary positions are inside the attention
         if self.positions == "sinusoidal":
             self.position = PositionalEncoding(dtype=self.dtype_policy, name="positions")
