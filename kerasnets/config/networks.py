@@ -265,10 +265,16 @@ class CharLSTMOptions(TextOptions):
     """Dropout rate of each LSTM's output."""
     tied: bool = False
     """Whether the output layer shares the embedding's weights; width and units must then be equal."""
+    variational: bool = False
+    """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
+    recurrent_weight_dropout: float = 0.0
+    """Share of the LSTMs' recurrent weights that a batch zeroes: DropConnect (Merity et al. 2018, AWD-LSTM)."""
+    word_dropout: float = 0.0
+    """Share of the characters of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "units", "num_layers"))
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "recurrent_weight_dropout", "word_dropout"))
         allowed = f"the same as model.units, which is {self.units}, since model.tied is True"
         check(not self.tied or self.width == self.units, "model.width", self.width, allowed)
 
@@ -353,11 +359,17 @@ class Seq2SeqLSTMOptions(TranslationOptions):
     """Attention to the source: additive (Bahdanau), multiplicative (Luong), or none."""
     dropout: float = 0.2
     """Dropout rate of the embeddings and of each LSTM's output."""
+    variational: bool = False
+    """Whether the dropout of an LSTM's output is the same at every step of a batch (Gal & Ghahramani 2016)."""
+    recurrent_weight_dropout: float = 0.0
+    """Share of the LSTMs' recurrent weights that a batch zeroes: DropConnect (Merity et al. 2018, AWD-LSTM)."""
+    word_dropout: float = 0.0
+    """Share of the words of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "units", "num_layers"))
         check(self.units % 2 == 0, "model.units", self.units, "even, half of them for each direction")
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "recurrent_weight_dropout", "word_dropout"))
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:
         from kerasnets.models import Seq2SeqLSTM
@@ -389,10 +401,16 @@ class TransformerOptions(TranslationOptions):
     """Activation of the feed-forward network; swiglu adds a third layer to it."""
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
     """Positional encoding: sinusoids as in the paper, a learned table, or rotary (RoPE), in queries and keys."""
+    attention_dropout: float = 0.0
+    """Dropout rate of the attention weights (tensor2tensor, the code of Vaswani et al. 2017)."""
+    feed_forward_dropout: float = 0.0
+    """Dropout rate of the feed-forward network's hidden layer (tensor2tensor's relu_dropout)."""
+    word_dropout: float = 0.0
+    """Share of the words of each sequence whose embeddings are zero (Gal & Ghahramani 2016)."""
 
     def check(self) -> None:
         check_counts(**self.values("width", "num_heads", "hidden_units", "num_blocks"))
-        check_fractions(**self.values("dropout"))
+        check_fractions(**self.values("dropout", "attention_dropout", "feed_forward_dropout", "word_dropout"))
         check_head_width(self)
 
     def network(self, vocabulary_size: int, max_length: int) -> Any:

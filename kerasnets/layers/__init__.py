@@ -26,6 +26,7 @@ from kerasnets.layers.recurrent_attention import AdditiveAttention, Multiplicati
 from kerasnets.layers.residual import Residual
 from kerasnets.layers.rnn import LSTM, RNN
 from kerasnets.layers.stacked_rnn import Bidirectional, StackedRNN
+from kerasnets.layers.word_dropout import WordDropout
 
 __all__ = [
     "LSTM",
@@ -49,4 +50,5 @@ __all__ = [
     "ResidualBlock",
     "SimpleRNNCell",
     "StackedRNN",
+    "WordDropout",
 ]

@@ -1,5 +1,6 @@
 """The Transformer's blocks: Vaswani et al. 2017, section 3.   B batch, T target, S source, D width, N heads."""
 
+import functools
 from typing import Any
 
 import keras
@@ -17,7 +18,9 @@ register = keras.saving.register_keras_serializable("kerasnets")
 class Block(MaskedLayer):
     """Base class of the encoder's and the decoder's blocks: their arguments, and a Residual around each sublayer.
 
-    As in the paper, dropout applies to the output of each sublayer, before the sum (section 5.4).
+    As in the paper, dropout applies to the output of each sublayer, before the sum (section 5.4). The authors' library,
+    tensor2tensor, also has attention_dropout, on the attention weights, and feed_forward_dropout (its `relu_dropout`),
+    on the hidden layer of the feed-forward.
     """
 
     def __init__(
@@ -29,16 +32,20 @@ class Block(MaskedLayer):
         activation="relu",
         num_key_value_heads=None,
         rotary=False,
+        attention_dropout=0.0,
+        feed_forward_dropout=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_heads, self.hidden_units, self.dropout, self.norm = num_heads, hidden_units, dropout, norm
         self.activation, self.num_key_value_heads, self.rotary = activation, num_key_value_heads, rotary
+        self.attention_dropout, self.feed_forward_dropout = attention_dropout, feed_forward_dropout
 
     def build_attention(self, name, x_shape, memory_shape=None):
         """-> an attention layer, rotary only in self-attention: distances are defined only within one sequence."""
         attention = MultiHeadAttention(
             self.num_heads,
+            self.attention_dropout,
             num_key_value_heads=self.num_key_value_heads,
             rotary=self.rotary and memory_shape is None,
             dtype=self.dtype_policy,
@@ -48,7 +55,13 @@ class Block(MaskedLayer):
         return attention
 
     def build_feed_forward(self, x_shape):
-        feed_forward = FeedForward(self.hidden_units, self.activation, dtype=self.dtype_policy, name="feed_forward")
+        feed_forward = FeedForward(
+            self.hidden_units,
+            self.activation,
+            self.feed_forward_dropout,
+            dtype=self.dtype_policy,
+            name="feed_forward",
+        )
         feed_forward.build(x_shape)
         return feed_forward
 
@@ -56,6 +69,11 @@ class Block(MaskedLayer):
         residual = Residual(self.norm, self.dropout, dtype=self.dtype_policy, name=name)
         residual.build(x_shape)
         return residual
+
+    def feed(self, x, training=None):
+        """x [B, T, D] -> [B, T, D], one feed-forward sublayer later."""
+        feed_forward = functools.partial(self.feed_forward, training=training)
+        return self.feed_forward_residual(x, sublayer=feed_forward, training=training)
 
     def compute_output_shape(self, x_shape):
         return x_shape
@@ -69,6 +87,8 @@ class Block(MaskedLayer):
             "activation": self.activation,
             "num_key_value_heads": self.num_key_value_heads,
             "rotary": self.rotary,
+            "attention_dropout": self.attention_dropout,
+            "feed_forward_dropout": self.feed_forward_dropout,
         }
 
 
@@ -79,7 +99,8 @@ class EncoderBlock(Block):
     Args:
         num_heads N; hidden_units of the feed-forward; dropout; norm, "post" or "pre";
         activation of the feed-forward, "relu", "gelu" or "swiglu";
-        num_key_value_heads, rotary: see `MultiHeadAttention`.
+        num_key_value_heads, rotary: see `MultiHeadAttention`;
+        attention_dropout, feed_forward_dropout: see `Block`.
     Call: x [B, S, D]; attention_mask bool [B|1, S|1, S], True = may attend (padding is False); mask or x_mask bool
         [B, S], Keras's mask (see masking.py).
     Returns: [B, S, D].
@@ -94,7 +115,7 @@ class EncoderBlock(Block):
     def encode(self, x, attend, training=None):
         """x [B, S, D], attend: [B, S, D] -> [B, S, D] -> [B, S, D]."""
         x = self.attention_residual(x, sublayer=attend, training=training)
-        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+        return self.feed(x, training)
 
     def call(self, x, attention_mask=None, training=None, mask=None, x_mask=None):
         valid = merge_masks(mask, x_mask)
@@ -149,7 +170,7 @@ class DecoderBlock(Block):
         x = self.self_residual(x, sublayer=attend_self, training=training)
         if attend_memory is not None:
             x = self.cross_residual(x, sublayer=attend_memory, training=training)
-        return self.feed_forward_residual(x, sublayer=self.feed_forward, training=training)
+        return self.feed(x, training)
 
     def cross_attend(self, memory, cross_bias, training=None):
         """memory: result of `project` -> a function [B, T, D] -> [B, T, D] that attends to it; None for None."""

@@ -5,6 +5,8 @@ the output. A step has two halves:
 
     project(x)                  the products with x, which do not need the previous step: all steps at once
     advance(projected, states)  the rest of the step -> states
+
+In training, `advance` also takes `dropout_mask` and `dropped_kernel`, which are drawn once for all steps of a call.
 """
 
 import keras
@@ -17,27 +19,33 @@ register = keras.saving.register_keras_serializable("kerasnets")
 
 
 class Cell(MaskedLayer):
-    """Base class of the cells: units, recurrent dropout, and a step composed of its two halves.
+    """Base class of the cells: units, two kinds of dropout, and a step composed of its two halves.
 
     Recurrent dropout zeroes a share of the outputs that enter the next step, the same ones at every step of a
     sequence (Gal & Ghahramani 2016, section 3): a mask that changed at each step would erase the memory.
+    Recurrent weight dropout zeroes a share of the recurrent kernel U, the same weights at every step and for all
+    sequences of a batch: DropConnect, the "weight-dropped LSTM" (Merity et al. 2018, section 2: AWD-LSTM). It needs no
+    work inside the loop over time.
     """
 
-    def __init__(self, units, recurrent_dropout=0.0, **kwargs):
+    def __init__(self, units, recurrent_dropout=0.0, recurrent_weight_dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         check_counts(units=units)
-        check_fractions(recurrent_dropout=recurrent_dropout)
+        check_fractions(recurrent_dropout=recurrent_dropout, recurrent_weight_dropout=recurrent_weight_dropout)
         self.units, self.recurrent_dropout = units, recurrent_dropout
+        self.recurrent_weight_dropout = recurrent_weight_dropout
         self.output_size: int = units
         self.state_size: tuple[int, ...] = (units,)
         self.drop = keras.layers.Dropout(recurrent_dropout, dtype=self.dtype_policy, name="drop")
+        self.drop_weights = keras.layers.Dropout(recurrent_weight_dropout, dtype=self.dtype_policy, name="drop_weights")
 
     def call(self, x, states, training=None, x_mask=None):
-        """Run one step. In training it draws a new mask for the recurrent dropout; `RNN` uses one per sequence.
+        """Run one step. In training it draws new masks for both dropouts; `RNN` uses one per sequence.
 
         x_mask bool [B] is Keras's mask (see masking.py): the states of padding rows do not change.
         """
-        after = self.advance(self.project(x), states, self.dropout_mask(ops.shape(x)[0], training))
+        mask, kernel = self.dropout_mask(ops.shape(x)[0], training), self.dropped_kernel(training)
+        after = self.advance(self.project(x), states, mask, kernel)
         if x_mask is not None:
             after = tuple(ops.where(ops.expand_dims(x_mask, 1), *pair) for pair in zip(after, states, strict=True))
         return after[0], after
@@ -48,6 +56,12 @@ class Cell(MaskedLayer):
             return None
         return self.drop(ops.ones((batch, self.output_size), dtype=self.compute_dtype), training=True)
 
+    def dropped_kernel(self, training=None):
+        """-> the recurrent kernel with a share of its weights zero, for a whole sequence; or None."""
+        if not (training and self.recurrent_weight_dropout):
+            return None
+        return self.drop_weights(ops.convert_to_tensor(self.recurrent_kernel), training=True)
+
     def get_initial_state(self, batch_size=None):
         return tuple(ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in self.state_size)
 
@@ -56,7 +70,11 @@ class Cell(MaskedLayer):
         return states[0], states
 
     def get_config(self):
-        return super().get_config() | {"units": self.units, "recurrent_dropout": self.recurrent_dropout}
+        return super().get_config() | {
+            "units": self.units,
+            "recurrent_dropout": self.recurrent_dropout,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
+        }
 
 
 @register
@@ -67,7 +85,7 @@ class SimpleRNNCell(Cell):
 
     W starts Glorot-uniform, U orthogonal, b zero, as in `keras.layers.SimpleRNNCell`, whose weights can be loaded.
 
-    Args: units U; recurrent_dropout, a share of h.
+    Args: units U; recurrent_dropout, a share of h; recurrent_weight_dropout, a share of U (see `Cell`).
     Call: x [B, D]; states: (h,), [B, U].
     Returns: h [B, U], (h,).
     """
@@ -80,10 +98,11 @@ class SimpleRNNCell(Cell):
     def project(self, x):
         return [ops.matmul(x, self.kernel) + self.bias]
 
-    def advance(self, projected, states, mask=None):
+    def advance(self, projected, states, mask=None, kernel=None):
         (h,) = states
         h = h if mask is None else h * mask
-        return (ops.tanh(projected[0] + ops.matmul(h, self.recurrent_kernel)),)
+        kernel = self.recurrent_kernel if kernel is None else kernel
+        return (ops.tanh(projected[0] + ops.matmul(h, ops.cast(kernel, h.dtype))),)
 
 
 @register
@@ -101,7 +120,7 @@ class LSTMCell(Cell):
 
     Args:
         units U.
-        recurrent_dropout: a share of h.
+        recurrent_dropout: a share of h; recurrent_weight_dropout: a share of U (see `Cell`).
         peepholes: the gates see the cell (Gers & Schmidhuber 2000): i and f also sum p ⊙ c_{t-1}, and o sums p ⊙ c_t.
         layer_norm: W x_t, U h_{t-1} and c_t are layer-normalized where they are used (Ba et al. 2016, eq. 20 to 22).
         projection: width P of h_t = R (o ⊙ tanh(c_t)), smaller than U (Sak et al. 2014, section 2); None: h is [B, U].
@@ -112,8 +131,17 @@ class LSTMCell(Cell):
     # `keras.layers.LSTM` checks these attributes before it runs a cell with cuDNN.
     activation, recurrent_activation, dropout = keras.activations.tanh, keras.activations.sigmoid, 0.0
 
-    def __init__(self, units, recurrent_dropout=0.0, peepholes=False, layer_norm=False, projection=None, **kwargs):
-        super().__init__(units, recurrent_dropout, **kwargs)
+    def __init__(
+        self,
+        units,
+        recurrent_dropout=0.0,
+        peepholes=False,
+        layer_norm=False,
+        projection=None,
+        recurrent_weight_dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(units, recurrent_dropout, recurrent_weight_dropout, **kwargs)
         if projection is not None and projection < 1:
             raise ValueError(f"projection is {projection}; it must be 1 or more, or None for no projection.")
         self.peepholes, self.layer_norm, self.projection = peepholes, layer_norm, projection
@@ -122,7 +150,8 @@ class LSTMCell(Cell):
 
     @property
     def plain(self):
-        """Whether the cell has only the four equations, so that a loop specialized for them can run it."""
+        """Whether the cell has only the four equations, so that a loop specialized for them can run it. Recurrent
+        weight dropout changes none of them."""
         return not (self.recurrent_dropout or self.peepholes or self.layer_norm or self.projection)
 
     def build(self, x_shape):
@@ -167,11 +196,11 @@ class LSTMCell(Cell):
         # Four products, not one: they run in parallel, and the result needs no split.
         return [ops.matmul(x, part) for part in ops.split(kernel, 4, axis=-1)]
 
-    def gates(self, projected, states, mask=None):
+    def gates(self, projected, states, mask=None, kernel=None):
         """projected and the previous states -> i, f, g, o and the new cell c, each [..., U]."""
         h, c = states
         h = h if mask is None else h * mask
-        recurrent = self.gate_products(h, self.recurrent_kernel, "recurrent")
+        recurrent = self.gate_products(h, self.recurrent_kernel if kernel is None else kernel, "recurrent")
         i, f, g, o = (x + y for x, y in zip(projected, recurrent, strict=True))
         if self.peepholes:
             i, f = i + self.peephole[0] * c, f + self.peephole[1] * c
@@ -180,9 +209,9 @@ class LSTMCell(Cell):
         o = ops.sigmoid(o + self.peephole[2] * c) if self.peepholes else ops.sigmoid(o)
         return i, f, g, o, c
 
-    def advance(self, projected, states, mask=None):
+    def advance(self, projected, states, mask=None, kernel=None):
         """-> h [B, P], c [B, U] one step later."""
-        *_, o, c = self.gates(projected, states, mask)
+        *_, o, c = self.gates(projected, states, mask, kernel)
         return self.read_out(o, c), c
 
     def read_out(self, o, c):

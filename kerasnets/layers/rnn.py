@@ -88,14 +88,14 @@ class RNN(RecurrentLayer):
     def run(self, x, states, valid, training):
         """x [T, B, D], valid [T, B, 1], 1 or 0, or None -> outputs [T, B, P], states."""
         projected = self.cell.project(x)
-        mask = self.cell.dropout_mask(ops.shape(x)[1], training)
+        mask, kernel = self.cell.dropout_mask(ops.shape(x)[1], training), self.cell.dropped_kernel(training)
 
         def advance(states, t):
             before = states
             if self.truncate is not None:
                 cut = (t % self.truncate == 0) & (t > 0)
                 before = tuple(ops.where(cut, ops.stop_gradient(s), s) for s in states)
-            after = self.cell.advance([part[t] for part in projected], before, mask)
+            after = self.cell.advance([part[t] for part in projected], before, mask, kernel)
             if valid is not None:
                 is_valid = valid[t] > 0
                 after = tuple(ops.where(is_valid, new, old) for new, old in zip(after, before, strict=True))
@@ -136,8 +136,8 @@ class LSTM(RNN):
 
     The kernel `run_lstm` runs a cell that has only the four equations, with the results of the general loop.
 
-    Args: units U; recurrent_dropout, peepholes, layer_norm, projection: see `LSTMCell`; reverse, truncate, stateful:
-        see `RNN`.
+    Args: units U; recurrent_dropout, peepholes, layer_norm, projection, recurrent_weight_dropout: see `LSTMCell`;
+        reverse, truncate, stateful: see `RNN`.
     Call: x [B, T, D]; states: h [B, P] and c [B, U]; valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: h of every step [B, T, P]; the last states (h, c).
     """
@@ -152,9 +152,10 @@ class LSTM(RNN):
         reverse=False,
         truncate=None,
         stateful=False,
+        recurrent_weight_dropout=0.0,
         **kwargs,
     ):
-        options = recurrent_dropout, peepholes, layer_norm, projection
+        options = recurrent_dropout, peepholes, layer_norm, projection, recurrent_weight_dropout
         cell = LSTMCell(units, *options, dtype=kwargs.get("dtype"), name="cell")
         super().__init__(cell, reverse, truncate, stateful, **kwargs)
 
@@ -164,7 +165,8 @@ class LSTM(RNN):
 
     def run(self, x, states, valid, training):
         if self.cell.plain:
-            return run_lstm(self.cell, x, states, valid, self.truncate, self.stock)
+            kernel = self.cell.dropped_kernel(training)
+            return run_lstm(self.cell, x, states, valid, self.truncate, self.stock, kernel)
         return super().run(x, states, valid, training)
 
     def gates(self, x, states=None):
@@ -192,7 +194,7 @@ class LSTM(RNN):
     def get_config(self):
         config = super().get_config()
         del config["cell"]
-        names = ("units", "recurrent_dropout", "peepholes", "layer_norm", "projection")
+        names = ("units", "recurrent_dropout", "peepholes", "layer_norm", "projection", "recurrent_weight_dropout")
         return config | {name: getattr(self.cell, name) for name in names}
 
     @classmethod

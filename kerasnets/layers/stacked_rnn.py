@@ -64,20 +64,24 @@ class StackedRNN(RecurrentLayer):
         rnns: from bottom to top, each an `RNN` or `Bidirectional`.
         dropout: share of each RNN's output that training sets to zero, including the top one's; never between steps
             (Zaremba et al. 2014).
+        variational: whether dropout zeroes the same features at every step of a call, and draws new ones for the next
+            call (Gal & Ghahramani 2016, section 4); otherwise it draws new ones at every step.
     Call: x [B, T, D]; states: those of each RNN (zeros when None); valid, mask, x_mask bool [B, T]: see `RNN`.
     Returns: outputs of the top RNN [B, T, P]; the last states of each.
     """
 
-    def __init__(self, rnns, dropout=0.0, **kwargs):
+    def __init__(self, rnns, dropout=0.0, variational=False, **kwargs):
         super().__init__(**kwargs)
         if not rnns or not all(isinstance(rnn, RNN | Bidirectional) for rnn in rnns):
             raise ValueError(
                 f"rnns is {[describe_rnn(rnn) for rnn in rnns]}; it must be a list of one or more RNN or Bidirectional."
             )
         check_fractions(dropout=dropout)
-        self.rnns, self.dropout = list(rnns), dropout
+        self.rnns, self.dropout, self.variational = list(rnns), dropout, variational
+        noise_shape = (None, 1, None) if variational else None
         self.drops = [
-            keras.layers.Dropout(dropout, dtype=self.dtype_policy, name=f"drop_{n}") for n in range(len(rnns))
+            keras.layers.Dropout(dropout, noise_shape, dtype=self.dtype_policy, name=f"drop_{n}")
+            for n in range(len(rnns))
         ]
 
     def build(self, x_shape):
@@ -121,7 +125,7 @@ class StackedRNN(RecurrentLayer):
 
     def get_config(self):
         rnns = [keras.saving.serialize_keras_object(rnn) for rnn in self.rnns]
-        return super().get_config() | {"rnns": rnns, "dropout": self.dropout}
+        return super().get_config() | {"rnns": rnns, "dropout": self.dropout, "variational": self.variational}
 
     @classmethod
     def from_config(cls, config):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasnets.checks import check_counts
-from kerasnets.layers import LSTM, StackedRNN
+from kerasnets.layers import LSTM, StackedRNN, WordDropout
 from kerasnets.layers.tied_logits import tied_logits
 from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 
@@ -19,6 +19,9 @@ class CharLSTM(RecurrentSearch, keras.Model):
         vocabulary_size V; width D of the embedding; units U of each LSTM; num_layers L.
         dropout: on the inputs of every LSTM but the first and of the softmax, never between steps
             (Zaremba et al. 2014).
+        variational: whether this dropout is the same at every step of a call (see `StackedRNN`).
+        recurrent_weight_dropout: DropConnect of the LSTMs' recurrent kernels (see `LSTMCell`).
+        word_dropout: share of the characters of each sequence whose embeddings are zero (see `WordDropout`).
         tied: whether the embedding is the softmax's matrix too (Press & Wolf 2017), which requires width = units.
     Call: tokens int [B, T].
     Returns: logits [B, T, V] in float32.
@@ -26,21 +29,38 @@ class CharLSTM(RecurrentSearch, keras.Model):
 
     context = None  # it attends to no positions: its states summarize the whole text
 
-    def __init__(self, vocabulary_size, width=64, units=256, num_layers=2, dropout=0.0, tied=False, **kwargs):
+    def __init__(
+        self,
+        vocabulary_size,
+        width=64,
+        units=256,
+        num_layers=2,
+        dropout=0.0,
+        tied=False,
+        variational=False,
+        recurrent_weight_dropout=0.0,
+        word_dropout=0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_counts(vocabulary_size=vocabulary_size, width=width, num_layers=num_layers)
         if tied and width != units:
             raise ValueError(f"tied is True and width is {width}; it must be the same as units, which is {units}.")
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
         self.num_layers, self.dropout, self.tied = num_layers, dropout, tied
+        self.variational, self.word_dropout = variational, word_dropout
+        self.recurrent_weight_dropout = recurrent_weight_dropout
 
     def build(self, input_shape):
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(self.vocabulary_size, self.width, dtype=policy, name="embedding")
-        rnns = [LSTM(self.units, dtype=policy, name=f"lstm_{n}") for n in range(self.num_layers)]
-        self.rnns = StackedRNN(rnns, self.dropout, dtype=policy, name="rnns")
+        self.drop_words = WordDropout(self.word_dropout, dtype=policy, name="drop_words")
+        options = {"recurrent_weight_dropout": self.recurrent_weight_dropout, "dtype": policy}
+        rnns = [LSTM(self.units, **options, name=f"lstm_{n}") for n in range(self.num_layers)]
+        self.rnns = StackedRNN(rnns, self.dropout, self.variational, dtype=policy, name="rnns")
         self.out = None if self.tied else keras.layers.Dense(self.vocabulary_size, dtype="float32", name="out")
         self.embedding.build(input_shape)
+        self.drop_words.build((*input_shape, self.width), input_shape)
         self.rnns.build((*input_shape, self.width))
         if self.out is not None:
             self.out.build((*input_shape, self.units))
@@ -54,7 +74,8 @@ class CharLSTM(RecurrentSearch, keras.Model):
         Args: states, one (h, c) per layer, each [B, U]; valid bool [B, T], False = padding, which changes no state.
         Returns: logits [B, T, V], states.
         """
-        x, states = self.rnns(self.embedding(tokens), states=states, valid=valid, training=training)
+        x = self.drop_words(self.embedding(tokens), tokens, training=training)
+        x, states = self.rnns(x, states=states, valid=valid, training=training)
         return self.logits(x), states
 
     def logits(self, x):
@@ -107,4 +128,7 @@ class CharLSTM(RecurrentSearch, keras.Model):
             "num_layers": self.num_layers,
             "dropout": self.dropout,
             "tied": self.tied,
+            "variational": self.variational,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
+            "word_dropout": self.word_dropout,
         }

@@ -5,7 +5,14 @@ import keras
 from keras import ops
 
 from kerasnets.checks import check_counts
-from kerasnets.layers import LSTM, AdditiveAttention, Bidirectional, MultiplicativeAttention, StackedRNN
+from kerasnets.layers import (
+    LSTM,
+    AdditiveAttention,
+    Bidirectional,
+    MultiplicativeAttention,
+    StackedRNN,
+    WordDropout,
+)
 from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
 from kerasnets.models.recurrent_search import RecurrentSearch, as_hypotheses, as_rows
 
@@ -31,13 +38,26 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         vocabulary_size V; width D of the embedding; units U of each LSTM of the decoder, even, half of them for each
             direction of the encoder; num_layers of encoder and decoder;
         attention: "additive" (Bahdanau), "multiplicative" (Luong) or "none" (only the last states reach the decoder);
-        dropout: share of the embeddings, of each LSTM's output and of h̃ that training sets to zero.
+        dropout: share of the embeddings, of each LSTM's output and of h̃ that training sets to zero;
+        variational: whether the dropout of the LSTMs' outputs is the same at every step (see `StackedRNN`);
+        recurrent_weight_dropout: DropConnect of the LSTMs' recurrent kernels (see `LSTMCell`);
+        word_dropout: share of the words of each sentence whose embeddings are zero (see `WordDropout`).
     Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.
     """
 
     def __init__(
-        self, vocabulary_size, width=128, units=256, num_layers=1, attention="multiplicative", dropout=0.0, **kwargs
+        self,
+        vocabulary_size,
+        width=128,
+        units=256,
+        num_layers=1,
+        attention="multiplicative",
+        dropout=0.0,
+        variational=False,
+        recurrent_weight_dropout=0.0,
+        word_dropout=0.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         check_counts(vocabulary_size=vocabulary_size, width=width, units=units, num_layers=num_layers)
@@ -47,6 +67,8 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
             raise ValueError(f"attention is {attention!r}; it must be one of {', '.join(ATTENTIONS)}.")
         self.vocabulary_size, self.width, self.units = vocabulary_size, width, units
         self.num_layers, self.attention, self.dropout = num_layers, attention, dropout
+        self.variational, self.word_dropout = variational, word_dropout
+        self.recurrent_weight_dropout = recurrent_weight_dropout
 
     def build(self, input_shape):
         policy, layers = self.dtype_policy, range(self.num_layers)
@@ -55,12 +77,12 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size, self.width, embeddings_initializer=initializer, dtype=policy, name="embedding"
         )
-        encoder = [
-            Bidirectional(LSTM(self.units // 2, dtype=policy), dtype=policy, name=f"encoder_{n}") for n in layers
-        ]
-        decoder = [LSTM(self.units, dtype=policy, name=f"decoder_{n}") for n in layers]
-        self.encoder = StackedRNN(encoder, self.dropout, dtype=policy, name="encoder")
-        self.decoder = StackedRNN(decoder, self.dropout, dtype=policy, name="decoder")
+        self.drop_words = WordDropout(self.word_dropout, dtype=policy, name="drop_words")
+        options = {"recurrent_weight_dropout": self.recurrent_weight_dropout, "dtype": policy}
+        encoder = [Bidirectional(LSTM(self.units // 2, **options), dtype=policy, name=f"encoder_{n}") for n in layers]
+        decoder = [LSTM(self.units, **options, name=f"decoder_{n}") for n in layers]
+        self.encoder = StackedRNN(encoder, self.dropout, self.variational, dtype=policy, name="encoder")
+        self.decoder = StackedRNN(decoder, self.dropout, self.variational, dtype=policy, name="decoder")
         self.look = {
             "additive": lambda: AdditiveAttention(self.units, dtype=policy, name="look"),
             "multiplicative": lambda: MultiplicativeAttention(dtype=policy, name="look"),
@@ -69,6 +91,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         self.combine = keras.layers.Dense(self.width, activation="tanh", use_bias=False, dtype=policy, name="combine")
         self.drop = keras.layers.Dropout(self.dropout, dtype=policy, name="drop")
         self.embedding.build((None, None))
+        self.drop_words.build((None, None, self.width), (None, None))
         self.encoder.build((None, None, self.width))
         self.decoder.build((None, None, self.width))
         outputs = (None, None, self.units)
@@ -93,7 +116,8 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
         return (keys, encoded, ops.expand_dims(valid, 1)), states
 
     def embed(self, tokens, training=None):
-        return self.drop(self.embedding(tokens), training=training)
+        x = self.drop_words(self.embedding(tokens), tokens, training=training)
+        return self.drop(x, training=training)
 
     def logits(self, h, memory, training=None):
         """h [B, T, U], memory from `encode` -> [B, T, V]."""
@@ -150,4 +174,7 @@ class Seq2SeqLSTM(RecurrentSearch, keras.Model):
             "num_layers": self.num_layers,
             "attention": self.attention,
             "dropout": self.dropout,
+            "variational": self.variational,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
+            "word_dropout": self.word_dropout,
         }

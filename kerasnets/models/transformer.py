@@ -4,7 +4,14 @@ import keras
 from keras import ops
 
 from kerasnets.checks import check_counts
-from kerasnets.layers import DecoderBlock, EncoderBlock, LayerNormalization, LearnedPositions, PositionalEncoding
+from kerasnets.layers import (
+    DecoderBlock,
+    EncoderBlock,
+    LayerNormalization,
+    LearnedPositions,
+    PositionalEncoding,
+    WordDropout,
+)
 from kerasnets.layers.cache import KeyValueCache
 from kerasnets.layers.kernels.attention import mask_bias
 from kerasnets.layers.tied_logits import tied_logits, tied_logits_kernel
@@ -32,6 +39,9 @@ class TokenTransformer(keras.Model):
         activation="relu",
         positions="sinusoidal",
         max_length=None,
+        attention_dropout=0.0,
+        feed_forward_dropout=0.0,
+        word_dropout=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -43,10 +53,14 @@ class TokenTransformer(keras.Model):
         self.vocabulary_size, self.width, self.num_heads = vocabulary_size, width, num_heads
         self.hidden_units, self.num_blocks, self.dropout, self.norm = hidden_units, num_blocks, dropout, norm
         self.activation, self.positions, self.max_length = activation, positions, max_length
+        self.attention_dropout, self.feed_forward_dropout = attention_dropout, feed_forward_dropout
+        self.word_dropout = word_dropout
 
     def build_input_layers(self, vocabulary_size):
-        """Build the embedding, the positions and the dropout of the inputs."""
+        """Build the embedding, the positions and the dropouts of the inputs."""
         self.embedding = self.build_embedding("embedding", vocabulary_size)
+        self.drop_words = WordDropout(self.word_dropout, dtype=self.dtype_policy, name="drop_words")
+        self.drop_words.build((None, None, self.width), (None, None))
         self.position = None  # rotary positions are inside the attention
         if self.positions == "sinusoidal":
             self.position = PositionalEncoding(dtype=self.dtype_policy, name="positions")
@@ -69,9 +83,14 @@ class TokenTransformer(keras.Model):
         """-> the blocks of one side, "encoder" or "decoder", and the normalization after them."""
         cls = {"encoder": EncoderBlock, "decoder": DecoderBlock}[side]
         arguments = (self.num_heads, self.hidden_units, self.dropout, self.norm, self.activation)
-        rotary, shape = self.positions == "rotary", (None, None, self.width)
-        policy = self.dtype_policy
-        blocks = [cls(*arguments, rotary=rotary, dtype=policy, name=f"{side}_{n}") for n in range(self.num_blocks)]
+        shape, policy = (None, None, self.width), self.dtype_policy
+        options = {
+            "rotary": self.positions == "rotary",
+            "attention_dropout": self.attention_dropout,
+            "feed_forward_dropout": self.feed_forward_dropout,
+            "dtype": policy,
+        }
+        blocks = [cls(*arguments, **options, name=f"{side}_{n}") for n in range(self.num_blocks)]
         for block in blocks:
             block.build(*[shape] * (1 + with_memory))
         if self.norm == "post":
@@ -83,7 +102,7 @@ class TokenTransformer(keras.Model):
 
     def embed(self, tokens, embedding=None, start=0, training=None):
         """tokens int [B, T], whose first position is `start` -> [B, T, D]."""
-        x = (embedding or self.embedding)(tokens) * self.width**0.5
+        x = self.drop_words((embedding or self.embedding)(tokens), tokens, training=training) * self.width**0.5
         if self.position is not None:
             x = self.position(x, start=start)
         return self.drop(x, training=training)
@@ -103,6 +122,7 @@ class TokenTransformer(keras.Model):
     def get_config(self):
         names = ["vocabulary_size", "width", "num_heads", "hidden_units", "num_blocks", "dropout"]
         names += ["norm", "activation", "positions", "max_length"]
+        names += ["attention_dropout", "feed_forward_dropout", "word_dropout"]
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
@@ -119,6 +139,7 @@ class Transformer(TokenTransformer):
         norm: "post", as in the paper, or "pre" (see `Residual`); activation: "relu", "gelu", "swiglu" (`FeedForward`);
         positions: "sinusoidal", "learned" or "rotary"; max_length: maximum length of a sequence with learned positions
             (see `LearnedPositions`); the others have no maximum;
+        attention_dropout, feed_forward_dropout: see `EncoderBlock`; word_dropout: see `WordDropout`;
         target_vocabulary_size: for languages with separate vocabularies; vocabulary_size is then the source's.
     Call: {"source": int [B, S], "target": int [B, T], which begins with the start token}.
     Returns: logits [B, T, V] in float32 for the token after each target position.

@@ -1,4 +1,4 @@
-"""Cross-entropy with label smoothing."""
+"""Cross-entropy with label smoothing, and the divergence of predictions."""
 
 import tensorflow as tf
 
@@ -33,3 +33,13 @@ def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, smoothing: float = 0.0)
 
     flat = rows(tf.reshape(logits, (-1, classes)), tf.reshape(targets, (-1,)))
     return tf.reshape(flat, tf.shape(targets))
+
+
+def symmetric_divergence(logits: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """The mean of both Kullback-Leibler divergences, ½ KL(P ‖ Q) + ½ KL(Q ‖ P) = ½ Σ (P - Q)(log P - log Q).
+
+    Args: logits of P and of Q, float32 [..., V].
+    Returns: float32 [...], in nats.
+    """
+    p, q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
+    return tf.reduce_sum((tf.exp(p) - tf.exp(q)) * (p - q), axis=-1) / 2

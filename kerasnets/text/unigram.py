@@ -59,12 +59,13 @@ class Unigram:
         ids: list[int] = []
         end = len(text)
         while end > 0:
-            ids[:0] = self._spell(text[start[end] : end])
+            ids[:0] = self.spell(text[start[end] : end])
             end = start[end]
         return ids
 
     def _score(self, text: str) -> int:
         return self.scores.get(text, BYTE_SCORE if len(text) == 1 else IMPOSSIBLE)
 
-    def _spell(self, text: str) -> list[int]:
+    def spell(self, text: str) -> list[int]:
+        """-> the id of a piece, or those of the bytes of a character that no piece covers."""
         return [self.ids[text]] if text in self.scores else [FIRST_BYTE + b for b in text.encode()]

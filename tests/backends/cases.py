@@ -39,7 +39,13 @@ IMAGES = normal(B, 8, 8, 2, scale=99.0)
 PAIRS = {"source": tokens(B, T), "target": tokens(B, 4, seed=1)}
 MASK = normal(B, T, T, seed=2) > -0.5
 MEMORY = normal(B, 4, D, seed=3)
-ALL_OPTIONS = {"recurrent_dropout": 0.3, "peepholes": True, "layer_norm": True, "projection": 3}
+ALL_OPTIONS = {
+    "recurrent_dropout": 0.3,
+    "peepholes": True,
+    "layer_norm": True,
+    "projection": 3,
+    "recurrent_weight_dropout": 0.3,
+}
 
 LAYERS = {
     "ConvBlock": Case(lambda: layers.ConvBlock(3, pool_size=2, dropout=0.3), IMAGE),
@@ -73,7 +79,10 @@ LAYERS = {
     "Linear": Case(lambda: layers.Linear(4), sequence()),
     "PositionalEncoding": Case(layers.PositionalEncoding, sequence(), {"start": 3}),
     "LearnedPositions": Case(lambda: layers.LearnedPositions(9), sequence()),
-    "EncoderBlock": Case(lambda: layers.EncoderBlock(2, 8, 0.3), sequence(attention_mask=MASK)),
+    "WordDropout": Case(lambda: layers.WordDropout(0.3), sequence(tokens=tokens(B, T))),
+    "EncoderBlock": Case(
+        lambda: layers.EncoderBlock(2, 8, 0.3, feed_forward_dropout=0.3), sequence(attention_mask=MASK)
+    ),
     "DecoderBlock": Case(lambda: layers.DecoderBlock(2, 8, 0.3, "pre"), sequence(memory=MEMORY)),
 }
 
@@ -82,6 +91,10 @@ MODELS = {
     "ConvNet residual": Case(lambda: models.ConvNet(3, (4, 6), residual_blocks=1), {"pixels": IMAGES}),
     "ConvNet flat": Case(lambda: models.ConvNet(3, (4,), norm="none", head="flatten", hidden=(5,)), {"pixels": IMAGES}),
     "CharLSTM": Case(lambda: models.CharLSTM(9, 4, 5, dropout=0.3), {"tokens": tokens(B, T)}),
+    "CharLSTM regularized": Case(
+        lambda: models.CharLSTM(9, 4, 5, dropout=0.3, variational=True, recurrent_weight_dropout=0.3, word_dropout=0.3),
+        {"tokens": tokens(B, T)},
+    ),
     "CharLSTM tied": Case(lambda: models.CharLSTM(9, 5, 5, tied=True), {"tokens": tokens(B, T)}),
     "SequenceTagger": Case(
         lambda: models.SequenceTagger(3, keras.layers.Embedding(9, 4), 5), {"sequence": tokens(B, T)}

@@ -47,16 +47,18 @@ def lstm(projected, kernel, states, valid=None, truncate=None):
     return lstm_with_gradient(truncate)(*projected, kernel, *states, *([] if valid is None else [valid]))
 
 
-def run_lstm(cell, x, states, valid=None, truncate=None, stock=None):
+def run_lstm(cell, x, states, valid=None, truncate=None, stock=None, kernel=None):
     """Run a plain `LSTMCell` over time by the fastest method.
 
-    Args: x [T, B, D]; stock: from `stock_lstm`; the others as in `plain_lstm`.
+    Args: x [T, B, D]; stock: from `stock_lstm`; kernel: a recurrent kernel in place of the cell's (`dropped_kernel`),
+        which `stock` cannot use; None: the cell's; the others as in `plain_lstm`.
     Returns: h of every step [T, B, U]; the last states (h, c).
     """
-    if stock is not None and valid is None and truncate is None:
+    if stock is not None and valid is None and truncate is None and kernel is None:
         outputs, *states = stock(ops.transpose(x, (1, 0, 2)), initial_state=list(states))
         return ops.transpose(outputs, (1, 0, 2)), tuple(states)
-    hs, cs = lstm(cell.project(x), ops.cast(cell.recurrent_kernel, x.dtype), states, valid, truncate)
+    kernel = ops.cast(cell.recurrent_kernel if kernel is None else kernel, x.dtype)
+    hs, cs = lstm(cell.project(x), kernel, states, valid, truncate)
     return hs, (hs[-1], cs[-1])
 
 

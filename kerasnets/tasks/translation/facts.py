@@ -1,10 +1,11 @@
 """The facts of translation."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kerasnets.checks import check_counts
+from kerasnets.checks import check, check_counts
 from kerasnets.config.networks import Seq2SeqLSTMOptions, TransformerOptions
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
@@ -25,12 +26,23 @@ class Translation(Config):
     """Maximum number of subwords in a sentence; longer training pairs are left out, longer requests are rejected."""
     embeddings: str | None = None
     """File of word vectors (text format of word2vec or GloVe), which initialize the embeddings of whole words."""
+    subword_sampling: float = 0.0
+    """Exponent α of subword sampling: training segments each sentence anew in every epoch (Kudo 2018); 0.1 to 0.5 are
+    usual, smaller values vary more; 0: always the most probable segmentation."""
+    r_drop: float = 0.0
+    """Weight α of the divergence between two passes with different dropout, such as 5 (R-Drop: Liang et al. 2021); two
+    passes take twice the time; 0: one pass."""
     model: TransformerOptions | Seq2SeqLSTMOptions = field(default_factory=TransformerOptions)
     """The network."""
 
     def check(self) -> None:
         super().check()
         check_counts(**self.values("vocabulary_size", "max_length"))
+        for name, value in self.values("subword_sampling", "r_drop").items():
+            check(0 <= value < math.inf, name, value, "0 or more")
+        rates = [rate for name, rate in vars(self.model).items() if name.endswith("dropout")]
+        allowed = "0, since the network has no dropout: both passes would be equal"
+        check(not self.r_drop or any(rates), "r_drop", self.r_drop, allowed)
 
 
 def make(config: Translation, directory: Path | None = None) -> Task:

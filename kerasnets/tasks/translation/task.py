@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasnets.checks import RequestError
-from kerasnets.data.batches import LengthBuckets, to_dataset
+from kerasnets.data.batches import Batch, LengthBuckets, to_dataset, varying_shapes
 from kerasnets.data.pair_file import sample
 from kerasnets.data.sources import PairSplits, load_pairs
 from kerasnets.data.splits import DataSummary, LeftOut, describe
@@ -22,13 +22,14 @@ from kerasnets.data.word_vectors import WordVectors, read_vectors
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
-from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.losses import cross_entropy, symmetric_divergence
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.tokens import Tokenizer
 from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
+from kerasnets.text.sampling import SubwordSampler
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
 
@@ -158,7 +159,20 @@ class TranslationTask(Task):
         """Any number will do: rows of zeros are padding."""
 
     def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
-        return to_dataset(self._training.batch, start, stop)
+        return to_dataset(self._training_batch if self.config.subword_sampling else self._training.batch, start, stop)
+
+    @varying_shapes
+    def _training_batch(self, step: int) -> Batch:
+        """-> the batch of a step, its sentences segmented anew as a function of the seed and the step."""
+        limit = self.config.max_length
+        return {
+            side: self._sampler.sample_rows(rows, limit, f"{self.config.seed} {step} {side}")
+            for side, rows in self._training.batch(step).items()
+        }
+
+    @functools.cached_property
+    def _sampler(self) -> SubwordSampler:
+        return SubwordSampler(self.vocabulary.model, self.config.subword_sampling)
 
     def initial_carry(self) -> tuple:
         return ()
@@ -168,8 +182,13 @@ class TranslationTask(Task):
         inputs, targets = batch["target"][:, :-1], batch["target"][:, 1:]
         logits = model({"source": batch["source"], "target": inputs}, training=training)
         valid = tf.cast(targets != self.vocabulary.PAD, tf.float32)
-        losses = cross_entropy(logits, targets, smoothing) * valid
-        return tf.reduce_sum(losses), tf.reduce_sum(valid), carry
+        losses = cross_entropy(logits, targets, smoothing)
+        if training and self.config.r_drop:
+            # R-Drop (Liang et al. 2021, eq. 4), halved, so that the loss is a mean of both passes.
+            others = model({"source": batch["source"], "target": inputs}, training=training)
+            losses += cross_entropy(others, targets, smoothing)
+            losses = (losses + self.config.r_drop * symmetric_divergence(logits, others)) / 2
+        return tf.reduce_sum(losses * valid), tf.reduce_sum(valid), carry
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """-> loss in nats per subword, the end token counted."""

@@ -20,6 +20,8 @@ BLOCK = {
     "activation": "swiglu",
     "num_key_value_heads": 2,
     "rotary": True,
+    "attention_dropout": 0.2,
+    "feed_forward_dropout": 0.3,
 }
 
 
@@ -181,9 +183,10 @@ def test_hypotheses_share_a_cache_and_see_only_their_entries(options):
             cache = cache.reorder(tf.constant([[1, 1, 1]]))
 
 
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "feed_forward_dropout"])
 @pytest.mark.parametrize("cls", [EncoderBlock, DecoderBlock])
-def test_blocks_drop_in_training_only(cls):
-    block = cls(2, 12, dropout=0.5)
+def test_blocks_drop_in_training_only(cls, rate):
+    block = cls(2, 12, **{rate: 0.5})
     x = tf.constant(normal(2, 5, 6))
     inputs = [x] if cls is EncoderBlock else [x, x]
     assert_close(block(*inputs), block(*inputs, training=False), 0)

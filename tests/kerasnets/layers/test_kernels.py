@@ -160,6 +160,23 @@ def test_attention_weights_reproduce_the_output(causal):
     np.testing.assert_allclose(outputs, attention(*arrays, bias, causal), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 9, 129])
+def test_attention_with_dropped_weights_equals_its_definition(length, causal, dtype):
+    keep = np.float32(normal(2, 2, length, length, seed=9) > 0) * 2
+
+    def plain(queries, keys, values):
+        bias = causal_bias(queries, keys) if causal else 0.0
+        weights = tf.nn.softmax(queries @ tf.linalg.matrix_transpose(keys) + bias)
+        return (weights * keep) @ values
+
+    def fast(*arrays):
+        return attention(*arrays, causal=causal, drop=lambda weights: weights * tf.cast(keep, weights.dtype))
+
+    check_equal(fast, plain, attention_arrays(length), dtype)
+
+
 # LSTM.
 
 

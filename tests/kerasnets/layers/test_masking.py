@@ -94,6 +94,7 @@ def test_every_layer_is_tested():
         "Residual",
         "SimpleRNNCell",
         "LSTMCell",
+        "WordDropout",
     }
     tested = {type(make()).__name__ for make, _ in SEQUENCES.values()} | POSITIONS.keys() | elsewhere | IMAGES
     assert set(layers.__all__) <= tested

@@ -20,7 +20,14 @@ def randomized(layer, *shapes):
 # Layer checks.
 
 
-ALL_OPTIONS = {"units": 5, "recurrent_dropout": 0.5, "peepholes": True, "layer_norm": True, "projection": 4}
+ALL_OPTIONS = {
+    "units": 5,
+    "recurrent_dropout": 0.5,
+    "peepholes": True,
+    "layer_norm": True,
+    "projection": 4,
+    "recurrent_weight_dropout": 0.4,
+}
 
 
 def sequence(b, t):
@@ -45,7 +52,8 @@ def one_step(width):
 
 
 def test_simple_rnn_cell_passes_layer_checks(tmp_path):
-    check_layer(SimpleRNNCell, {"units": 4, "recurrent_dropout": 0.5}, one_step([4]), tmp_path)
+    arguments = {"units": 4, "recurrent_dropout": 0.5, "recurrent_weight_dropout": 0.4}
+    check_layer(SimpleRNNCell, arguments, one_step([4]), tmp_path)
 
 
 def test_lstm_cell_passes_layer_checks(tmp_path):
@@ -76,7 +84,7 @@ def test_stacked_rnn_passes_layer_checks(tmp_path):
     def rnns():
         return [Bidirectional(LSTM(2), name="first"), LSTM(4, name="second")]
 
-    check_layer(StackedRNN, {"rnns": rnns, "dropout": 0.3}, sequence, tmp_path)
+    check_layer(StackedRNN, {"rnns": rnns, "dropout": 0.3, "variational": True}, sequence, tmp_path)
 
 
 def test_lstm_passes_layer_checks(tmp_path):
@@ -411,9 +419,53 @@ def test_recurrent_dropout_uses_one_mask_per_sequence(make):
     assert np.abs(rnn(x, start, training=True)[0] - rnn(x, start)[0]).max() > 1e-2
     seen = []
     advance = rnn.cell.advance
-    rnn.cell.advance = lambda projected, states, mask=None: seen.append(mask) or advance(projected, states, mask)
+    rnn.cell.advance = lambda projected, states, mask, *kernel: seen.append(mask) or advance(projected, states, mask)
     rnn(x, start, training=True)
     assert len(seen) >= 1 and all(mask is seen[0] for mask in seen) and seen[0] is not None
+
+
+@pytest.mark.parametrize("valid", [None, np.array([[True] * 6, [True] * 4 + [False] * 2])], ids=["whole", "padded"])
+@pytest.mark.parametrize("make", [LSTM, lambda *a, **k: RNN(SimpleRNNCell(*a, **k))], ids=["lstm", "simple"])
+def test_dropped_recurrent_weights_equal_a_cell_with_these_weights(make, valid):
+    """Outputs and gradients; the same weights at every step and for every sequence."""
+    rnn = randomized(make(4, recurrent_weight_dropout=0.5), (None, None, 3))
+    same = randomized(make(4), (None, None, 3))
+    kernel = np.asarray(rnn.cell.dropped_kernel(training=True))
+    whole = rnn.cell.recurrent_kernel.numpy()
+    assert 0.1 < np.mean(kernel == 0) < 0.9
+    assert_close(kernel, 2 * whole * (kernel != 0))
+    x = tf.constant(normal(2, 6, 3))
+    same.set_weights([rnn.cell.kernel.numpy(), kernel, rnn.cell.bias.numpy()])
+    rnn.cell.dropped_kernel = lambda training: rnn.cell.recurrent_kernel * tf.constant(2 * np.float32(kernel != 0))
+
+    def gradients(layer):
+        variables = [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
+        return value_and_gradients(lambda: layer(x, valid=valid, training=True), variables)
+
+    (ours, (d_kernel, d_recurrent, d_bias)), (theirs, expected) = gradients(rnn), gradients(same)
+    assert_close(ours, theirs, 1e-6)
+    assert_close([d_kernel, d_bias], [expected[0], expected[2]])
+    assert_close(d_recurrent, expected[1] * 2 * np.float32(kernel != 0))
+
+
+def test_each_call_drops_other_recurrent_weights():
+    rnn = randomized(LSTM(8, recurrent_weight_dropout=0.5), (None, None, 3))
+    x, states = tf.zeros((1, 2, 3)), (normal(1, 8), normal(1, 8, seed=1))
+    outputs = [np.asarray(rnn(x, states, training=True)[0]) for _ in range(2)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("rnn", [lambda: LSTM(40), lambda: Bidirectional(LSTM(20))], ids=["forward", "both"])
+def test_variational_dropout_zeroes_the_same_features_at_every_step_of_a_call(rnn):
+    stack = randomized(StackedRNN([rnn()], dropout=0.5, variational=True), (None, None, 2))
+    x = tf.constant(normal(3, 6, 2))
+    calls = [np.asarray(stack(x, training=True)[0] == 0) for _ in range(2)]
+    for zero in calls:
+        assert (zero == zero[:, :1]).all() and 0.3 < zero.mean() < 0.7
+        assert (zero[0] != zero[1]).any()
+    assert (calls[0] != calls[1]).any()
+    by_step = randomized(StackedRNN([rnn()], dropout=0.5), (None, None, 2))(x, training=True)[0] == 0
+    assert (by_step != by_step[:, :1]).numpy().any()
 
 
 def test_gates_are_float32_under_every_policy():
@@ -456,6 +508,7 @@ def stateful_of_two(x):
         (lambda: LSTM(-2), "units is -2"),
         (lambda: SimpleRNNCell(-1), "units is -1"),
         (lambda: LSTM(2, recurrent_dropout=1.0), r"recurrent_dropout is 1\.0"),
+        (lambda: LSTM(2, recurrent_weight_dropout=-1), "recurrent_weight_dropout is -1"),
         (lambda: LSTM(2, projection=0), "projection is 0"),
         (lambda: LSTM(2, truncate=0), "truncate is 0"),
         (lambda: LSTM(2, stateful=True).build((None, None, 3)), "stateful is True and the batch size is None"),

@@ -1,4 +1,4 @@
-"""Cross-entropy with label smoothing."""
+"""Cross-entropy with label smoothing, and the divergence of predictions."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close
 
-from kerasnets.tasks.losses import cross_entropy
+from kerasnets.tasks.losses import cross_entropy, symmetric_divergence
 
 
 def log_softmax(logits):
@@ -59,3 +59,13 @@ def test_cross_entropy_in_a_graph_of_unknown_shape():
     assert_close(
         tf.reduce_sum(gradient, axis=-1), np.zeros((2, 3)), 1e-6
     )  # predicted and target probabilities both sum to 1
+
+
+def test_symmetric_divergence_equals_that_of_keras():
+    logits, others = (np.random.default_rng(seed).normal(0, 3, (2, 3, 7)).astype(np.float32) for seed in (0, 1))
+    p, q = tf.nn.softmax(logits), tf.nn.softmax(others)
+    expected = (keras.losses.kl_divergence(p, q) + keras.losses.kl_divergence(q, p)) / 2
+    assert_close(symmetric_divergence(logits, others), expected, 1e-4)
+    assert_close(symmetric_divergence(others, logits), expected, 1e-4)
+    assert_close(symmetric_divergence(logits, logits), np.zeros((2, 3)), 1e-6)
+    assert np.isfinite(symmetric_divergence(1e3 * logits, others)).all()

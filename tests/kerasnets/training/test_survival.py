@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 from small_runs import ROOT
 from test_training import assert_same_run, run_files
-from training_tasks import Averages, CharactersWithDropout, Images, Pairs
+from training_tasks import Averages, CharactersWithDropout, Images, PairsWithDropout
 
 from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped
 from kerasnets.training import loop, record
 from kerasnets.training.strategies import make_strategy
 
-TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, Pairs)}
+TASKS = {task.__name__: task for task in (Averages, CharactersWithDropout, Images, PairsWithDropout)}
 KILLS = int(os.environ.get("KERASNETS_KILLS", "2"))
 # Processes that have imported TensorFlow; none has run an operation before it was forked.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -1,6 +1,7 @@
 """Small tasks with random data, for tests of the training loop."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -67,10 +68,10 @@ class Images(FakeTask):
 class Characters(FakeTask):
     """Carries the LSTM's states from step to step."""
 
-    dropout = 0.0
+    dropouts: ClassVar[dict[str, float]] = {}
 
     def model(self):
-        model = CharLSTM(7, width=4, units=6, num_layers=2, dropout=self.dropout)
+        model = CharLSTM(7, width=4, units=6, num_layers=2, **self.dropouts)
         model.build((None, None))
         return model
 
@@ -89,16 +90,22 @@ class Characters(FakeTask):
 
 
 class CharactersWithDropout(Characters):
-    dropout = 0.4
+    dropouts: ClassVar[dict[str, float]] = {
+        "dropout": 0.4,
+        "variational": True,
+        "recurrent_weight_dropout": 0.3,
+        "word_dropout": 0.2,
+    }
 
 
 class Pairs(FakeTask):
     """Rows have different weights because of padding. Batches have different shapes, and one an odd number of rows."""
 
     shapes_vary = True
+    dropouts: ClassVar[dict[str, float]] = {"dropout": 0.0}
 
     def model(self):
-        model = Transformer(9, 8, 2, 12, num_blocks=1, dropout=0.0, norm="pre")
+        model = Transformer(9, 8, 2, 12, num_blocks=1, norm="pre", **self.dropouts)
         model.build({"source": (None, None), "target": (None, None)})
         return model
 
@@ -116,6 +123,15 @@ class Pairs(FakeTask):
         logits = model({"source": batch["source"], "target": target[:, :-1]}, training=training)
         weights = tf.cast(target[:, 1:] != 0, tf.float32)
         return tf.reduce_sum(weights * cross_entropy(logits, target[:, 1:])), tf.reduce_sum(weights), carry
+
+
+class PairsWithDropout(Pairs):
+    dropouts: ClassVar[dict[str, float]] = {
+        "dropout": 0.1,
+        "attention_dropout": 0.2,
+        "feed_forward_dropout": 0.3,
+        "word_dropout": 0.2,
+    }
 
 
 class Averages(Characters):
