@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kerasnets.checks import RequestError
 from kerasnets.run.interrupts import interrupts_deferred
+from kerasnets.tasks import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,8 +59,11 @@ def write_json(path: Path, value: object) -> None:
 
 def write_figure(path: Path, figure: Figure) -> None:
     """Write a picture in the format that the file's suffix names."""
+    figures.add_fonts(figure)
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:], dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box in the picture says so
+        figure.savefig(content, format=path.suffix[1:], dpi=110)
     write(path, content.getvalue())
 
 

@@ -20,15 +20,45 @@ SEQUENTIAL, DIVERGING = "viridis", "PuOr"
 BLUE, ORANGE = "#0072B2", "#D55E00"  # distinguishable with any colour vision (Okabe & Ito 2008)
 LARGE = 10.0  # of activations
 SMALL = 8  # font size of labels
-MONOSPACE = "DejaVu Sans Mono"  # comes with Matplotlib
+FONT, MONOSPACE = "DejaVu Sans", "DejaVu Sans Mono"  # come with Matplotlib
 SYMBOLS = {"\n": "↵", "\t": "→", "\r": "←", " ": "·"}
 
 
 def new_figure(width: float, height: float) -> Figure:
     """-> an empty figure of this size in inches that fits its parts into itself."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+
+
+def add_fonts(figure: Figure) -> None:
+    """Let texts use installed fonts for the characters that Matplotlib's own font lacks, such as Chinese ones.
+
+    A character that no font has is drawn as a box.
+    """
+    from matplotlib import font_manager
+    from matplotlib.text import Text
+
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    missing = {ord(c) for text in texts for c in text.get_text()} - glyphs(font_manager.findfont(FONT))
+    families = []
+    for font in font_manager.fontManager.ttflist:
+        if missing and "Last Resort" not in font.name and (found := missing & glyphs(font.fname)):
+            families.append(font.name)
+            missing -= found
+    for text in texts if families else []:
+        text.set_fontfamily([*text.get_fontfamily(), FONT, *families])
+
+
+def glyphs(path: str) -> set[int]:
+    """-> the code points that a font file has; none if Matplotlib cannot read it."""
+    from matplotlib import font_manager
+
+    try:
+        return set(font_manager.get_font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return set()
 
 
 def label(text: str, length: int | None = None) -> str:

@@ -35,7 +35,7 @@ def draw_explanation(image: np.ndarray, pixels: np.ndarray, outputs: Mapping[str
     whole.set_title("image", fontsize=11)
     whole.set_xlabel(f"{image.shape[1]} × {image.shape[0]} pixels")
     draw_image(explained, pixels.mean(axis=-1, keepdims=True))
-    colours = transparent("plasma")
+    colours = fading("plasma")
     heat = explained.imshow(outputs["heatmap"][row], cmap=colours, vmin=0, vmax=1, interpolation="bilinear")
     explained.set_title(f"evidence for {label(outputs['label'][row][0].decode(), MAX_NAME // 2)}", fontsize=11)
     rows, columns = pixels.shape[:2]
@@ -46,7 +46,7 @@ def draw_explanation(image: np.ndarray, pixels: np.ndarray, outputs: Mapping[str
     return figure
 
 
-def transparent(name: str) -> Any:
+def fading(name: str) -> Any:
     """-> a colour map that is the more transparent, the lower the value."""
     import matplotlib
     from matplotlib.colors import ListedColormap
@@ -82,15 +82,16 @@ def draw_feature_maps(axes: Axes, maps: np.ndarray) -> None:
     maps = maps[..., :MAX_MAPS]
     lowest = maps.min(axis=(0, 1))
     scaled = (maps - lowest) / np.maximum(maps.max(axis=(0, 1)) - lowest, 1e-12)
+    count = f"{total}" if total <= MAX_MAPS else f"the first {MAX_MAPS} of {total}"
     if x == 1:
         axes.imshow(scaled[:, 0], cmap="viridis", aspect="auto", interpolation="nearest")
         axes.set_xlabel("unit")
         axes.set_ylabel("row of the image")
-        axes.set_title("outputs after each row of the image, each unit scaled to its own range", fontsize=11)
+        title = f"outputs of {count} units after each row of the image, each scaled to its own range, bright = high"
+        axes.set_title(title, fontsize=11)
         return
     axes.imshow(tile(scaled), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
-    count = f"{total}" if total <= MAX_MAPS else f"the first {MAX_MAPS} of {total}"
     title = f"first block: {count} feature maps of {x} × {y}, each scaled to its own range, bright = high"
     axes.set_title(title, fontsize=11)
 

@@ -1,6 +1,6 @@
 """Pictures of how a network reads a text.
 
-T characters, L layers or blocks, U units, N heads
+T characters, L layers or blocks, U units, N heads, C characters of context
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def draw_reading(outputs: Mapping[str, np.ndarray], row: int = 0) -> Figure:
     other outputs, by their shape:
 
         [T, L, U]       gates and cells: those units of the last layer that change most, over time
-        [L, N, T, T]    attention weights of the last block, mean over its heads
+        [T, L, N, C]    attention weights by distance: those of the last block, mean over its heads
     """
     characters = [c.decode() for c in outputs["characters"][row] if c]
     length = len(characters)
     others = {name: value[row] for name, value in outputs.items() if name not in ("characters", "probability")}
     activations = {name: value[:length, -1] for name, value in others.items() if value.ndim == 3}
-    attention = {name: value[-1].mean(axis=0)[:length, :length] for name, value in others.items() if value.ndim == 4}
+    attention = {name: value[:length, -1].mean(axis=1) for name, value in others.items() if value.ndim == 4}
 
     heights = [0.5 + LINE * -(-length // COLUMNS)] + [1.6] * len(activations) + [7.0] * len(attention)
     figure = new_figure(13, sum(heights) + 0.6)
@@ -52,10 +52,20 @@ def draw_reading(outputs: Mapping[str, np.ndarray], row: int = 0) -> Figure:
     for name, weights in attention.items():
         panel = next(panels)
         title = f"{name.replace('_', ' ')} of the last block, mean over its heads"
-        draw_attention(panel, weights, names, names, title)
+        draw_attention(panel, by_position(weights), names, names, title)
         panel.set_xlabel("character that is attended to")
         panel.set_ylabel("character that attends")
     return figure
+
+
+def by_position(weights: np.ndarray) -> np.ndarray:
+    """weights [T, C] of the character t - d at the position t, by their distance d -> [T, T], by their position."""
+    length, context = weights.shape
+    matrix = np.zeros((length, length), weights.dtype)
+    for distance in range(min(length, context)):
+        positions = np.arange(distance, length)
+        matrix[positions, positions - distance] = weights[positions, distance]
+    return matrix
 
 
 def changing_units(activations: list[np.ndarray]) -> list[int]:
