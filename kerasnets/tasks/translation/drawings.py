@@ -50,7 +50,9 @@ def draw_explanation(outputs: Mapping[str, np.ndarray], row: int = 0) -> Figure:
     small_rows = -(-len(heads) // HEADS_PER_ROW) if len(heads) > 1 else 0
 
     width = max(8.5, 4.5 + CELL * len(source)) if heads else 8.5
-    heights = [max(3.5, 2.5 + CELL * len(target))] + [HEAD * small_rows] * bool(small_rows)
+    heights = [max(3.5, 2.5 + CELL * len(target))]
+    if small_rows:
+        heights.append(HEAD * small_rows)
     figure = new_figure(width, sum(heights) + 0.5)
     title = f"Translation: {label(outputs['translation'][row].decode(), int(8 * width))}"
     figure.suptitle(title + (f" (the first {MAX_SUBWORDS} subwords)" if longest > MAX_SUBWORDS else ""), fontsize=12)
