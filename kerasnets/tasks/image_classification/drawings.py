@@ -29,7 +29,7 @@ def draw_explanation(image: np.ndarray, pixels: np.ndarray, outputs: Mapping[str
     """
     names = [label(name.decode(), MAX_NAME) for name in outputs["label"][row]]
     figure = new_figure(11, 8.5)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.25))[:, 0]
     whole, explained, bars = upper.subplots(1, 3, width_ratios=(1, 1.2, 1.1))
     draw_image(whole, image)
     whole.set_title("image", fontsize=11)

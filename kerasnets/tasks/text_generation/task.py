@@ -141,7 +141,7 @@ class TextGenerationTask(Task):
         data = self.data.first(limit)
         text = getattr(data, split)
         ids = self.vocabulary.encode_python(text)
-        metrics = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
+        metrics: dict[str, Any] = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
             losses = window_losses(signatures["explain"], text)
             metrics["window_loss"] = float(losses.mean())
