@@ -3,16 +3,24 @@
 `export` copies some of them into `assets.extra` of a SavedModel, where they are checked in the same way.
 """
 
+from __future__ import annotations
+
 import importlib
+import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasnets.checks import RequestError
 from kerasnets.run.interrupts import interrupts_deferred
+from kerasnets.tasks import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONFIG, MODEL, METRICS = "config.toml", "model.keras", "metrics.json"
 EXAMPLES, DATA = "examples.json", "data.json"
@@ -26,12 +34,13 @@ REMEDIES = {
 }
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that it is never incomplete, even after a failure."""
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file (text as UTF-8) under a temporary name and rename it, so that it is never incomplete, even after a
+    failure."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())  # otherwise a power failure may keep the new name without its content
         os.replace(partial, path)
@@ -46,6 +55,16 @@ def is_partial(name: str) -> bool:
 
 def write_json(path: Path, value: object) -> None:
     write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a picture in the format that the file's suffix names."""
+    figures.add_fonts(figure)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box in the picture says so
+        figure.savefig(content, format=path.suffix[1:], dpi=110)
+    write(path, content.getvalue())
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # programs read the facts of tasks before they import TensorF
     import keras
     import numpy as np
     import tensorflow as tf
+    from matplotlib.figure import Figure
 
     from kerasnets.data.splits import DataSummary, Splits
     from kerasnets.tasks.arrays import ArrayNetwork
@@ -144,8 +145,15 @@ class Task(Protocol):
     ) -> Metrics:
         """-> all metrics on a split, computed with the signatures of a model or of a SavedModel.
 
+        "worst_examples", if present, are dictionaries with the same keys, the worst first; their first value is their
+        score.
+
         Args: model: None for a SavedModel; limit: use only this many units from the start of the split; None: all.
         """
+
+    def evaluation_figures(self, metrics: Metrics) -> dict[str, Figure]:
+        """-> pictures for people by name, drawn from the metrics of `evaluate` and the name of the split, "split"."""
+        return {}
 
     # Export.
 
@@ -180,3 +188,10 @@ class Task(Protocol):
 
     def predict(self, signatures: Signatures, value: str) -> str:
         """-> the line that `kerasnets.predict` prints for one input, a text or a path."""
+
+    def draw_explanation(self, signatures: Signatures, value: str) -> Figure:
+        """-> a picture of what the signature `explain` returns for an input of `predict`.
+
+        Raises: RequestError if the task has no such picture.
+        """
+        raise RequestError(f"{self.name} has no explanations to draw; run the command without --explain.")

@@ -16,7 +16,7 @@ import pytest
 from small_runs import ROOT, TASKS, small_config
 
 from kerasnets.checks import RequestError
-from kerasnets.evaluate import evaluate, table
+from kerasnets.evaluate import evaluate, format_example, table
 from kerasnets.predict import main as predict_program
 from kerasnets.predict import predict
 from kerasnets.run import config_file
@@ -100,18 +100,29 @@ def test_evaluation_of_a_run(runs, evaluate_run, task):
     metrics = evaluate_run(task)
     assert json.loads((runs[task] / "evaluation-test.json").read_text()) == metrics
     lines = table(metrics)
+    files = sorted(path.name for path in runs[task].glob("*-test.*"))
+    page = (runs[task] / "worst-test.md").read_text("utf-8")
+    assert page.count("\n## ") == len(metrics["worst_examples"]) > 3
+    printed = [format_example(example) in lines for example in metrics["worst_examples"]]
+    assert printed[:3] == [True] * 3 and not any(printed[3:])
     if task == "image_classification":
         confusion = np.array(metrics["confusion_matrix"])
         assert confusion.sum() == metrics["examples"]
         assert confusion.trace() / confusion.sum() == pytest.approx(metrics["accuracy"])
         assert "confusion matrix" in lines
+        assert files == ["confusion-test.png", "evaluation-test.json", "worst-test.md", "worst-test.png"]
     elif task == "text_generation":
         assert metrics["bits_per_character"] == pytest.approx(metrics["loss"] / np.log(2))
         assert re.match(r"characters [\d,]+ to [\d,]+ of [\d,]+", metrics["scored"])
         assert metrics["window_loss"] > 0
+        losses = [example["loss"] for example in metrics["worst_examples"]]
+        assert losses == sorted(losses, reverse=True) and losses[0] > metrics["window_loss"]
+        assert files == ["evaluation-test.json", "worst-test.md"]
     else:
         assert 0 <= metrics["bleu"] <= 100 and 0 < metrics["chrf"] <= 100
         assert "tok:13a" in metrics["bleu_signature"] and "case:mixed" in metrics["bleu_signature"]
+        assert sum(b["sentences"] for b in metrics["length_bins"]) == metrics["sentences"]
+        assert files == ["evaluation-test.json", "lengths-test.png", "worst-test.md"]
 
 
 @pytest.mark.parametrize("task", ["image_classification", "translation"])
@@ -119,7 +130,7 @@ def test_a_saved_model_scores_as_its_run(evaluate_run, models_dir, task):
     of_run, of_export = evaluate_run(task), evaluate(models_dir / task / "1", "test")
     name = "accuracy" if task == "image_classification" else "bleu"
     assert of_export[name] == of_run[name]
-    assert not (models_dir / task / "1" / "evaluation-test.json").exists()
+    assert not list((models_dir / task / "1").glob("*-test.*"))
 
 
 def test_evaluation_counts_sentences_that_the_model_rejects(runs, monkeypatch):
@@ -131,6 +142,7 @@ def test_evaluation_counts_sentences_that_the_model_rejects(runs, monkeypatch):
     loaded.task.data = PairSplits(pairs, pairs, pairs, "three pairs")
     metrics = loaded.task.evaluate(loaded.signatures, "test", loaded.model)
     assert metrics["sentences"] == 3 and metrics["refused"] == 2
+    assert [example["source"] for example in metrics["worst_examples"]] == ["twenty-three"]
     assert loaded.task.examples() == [{"text": "twenty-three"}]
 
 
@@ -146,6 +158,38 @@ def test_predictions(runs, models_dir, tmp_path):
     assert list(predict(models_dir / "text_generation" / "1", ["The "])) == [prediction]
     assert len(list(predict(runs["translation"], ["twenty-three", "Monday"]))) == 2
     assert tf.config.list_physical_devices("CPU")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_explanations_of_runs_and_saved_models(runs, models_dir, task, tmp_path, capsys):
+    value = "twenty-three"
+    if task == "image_classification":
+        image = tmp_path / "digit.png"
+        image.write_bytes(load(runs[task] / "examples.json")[3]["image_bytes"])
+        value = str(image)
+    first_bytes = {"a.png": b"\x89PNG", "a.svg": b"<?xml", "b.PDF": b"%PDF"}
+    for path, name in zip((runs[task], models_dir / task / "1", models_dir / task / "1"), first_bytes, strict=True):
+        picture = tmp_path / "pictures" / name
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_text("an older picture")
+        predict_program([str(path), value, f"--explain={picture}"])
+        assert picture.read_bytes().startswith(first_bytes[name])
+        assert capsys.readouterr().out == f"{next(predict(path, [value]))}\n"
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == set(first_bytes)
+
+
+def test_a_rejected_input_leaves_the_older_picture(models_dir, tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_text("an older picture")
+    for task, value, reason in (
+        ("translation", "one " * 1000, "the input ('one one .*: it is"),
+        ("text_generation", "", "the input ('') is rejected: it is empty"),
+        ("image_classification", str(picture), "is rejected: it is not a PNG"),
+        ("image_classification", "no such file", "the input is rejected: no such file cannot be read"),
+    ):
+        with pytest.raises(RequestError, match=reason.replace("(", r"\(").replace(")", r"\)")):
+            predict_program([str(models_dir / task / "1"), value, f"--explain={picture}"])
+    assert picture.read_text() == "an older picture"
 
 
 def test_rejected_inputs_do_not_stop_the_others(runs, models_dir, tmp_path, monkeypatch, capsys):
@@ -202,6 +246,9 @@ WRONG = {
     "heads": (["kerasnets.train", "translation", "--model.num-heads", "5"], "multiple of model.num_heads"),
     "no run": (["kerasnets.evaluate", "nowhere"], "there is no directory nowhere"),
     "not a run": (["kerasnets.predict", "tests"], "neither a SavedModel nor a run directory"),
+    "two pictures": (["kerasnets.predict", "tests", "a", "b", "--explain=a.png"], "draws one input, and 2 are given"),
+    "no picture": (["kerasnets.predict", "tests", "a", "--explain=a.tar"], "'a.tar'; its suffix must be one of .eps, "),
+    "no folder": (["kerasnets.predict", "tests", "a", "--explain=no/a.png"], "there is no directory no; create it"),
     "no split": (["kerasnets.evaluate", "nowhere", "--split", "dev"], "choose one of test, train, validation"),
     "no model": (["kerasnets.export", "tests"], "has no config.toml"),
 }

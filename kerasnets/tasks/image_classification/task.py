@@ -1,11 +1,13 @@
 """Image classification."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,17 +18,22 @@ from kerasnets.checks import RequestError, check
 from kerasnets.data.augmentation import cutout, mixup, random_crops, shift_and_flip
 from kerasnets.data.batches import Batch, image_batch, to_dataset
 from kerasnets.data.sources import ImageSplits, load_images
+from kerasnets.images import decoder
 from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
-from kerasnets.tasks.image_classification import image_files
+from kerasnets.tasks.image_classification import drawings, image_files
 from kerasnets.tasks.image_classification.arrays import image_and_name_to_logits, image_to_logits
+from kerasnets.tasks.image_classification.confusion import confusion_metrics, worst_images
 from kerasnets.tasks.image_classification.explanations import grad_cam, gradient_times_input
 from kerasnets.tasks.image_classification.facts import FACTS, ImageClassification
 from kerasnets.tasks.image_classification.spelling import Spelling
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.tasks.protocol import Signatures, Task
+from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import require, require_rows, row_limit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TOP_CLASSES = 5  # in the responses of `serving_default` and `explain`
 EVALUATION_BATCH = 500
@@ -179,21 +186,21 @@ class ImageClassificationTask(Task):
     def evaluate(
         self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
-        """-> accuracy, loss (nats), ece (expected calibration error), the confusion matrix (rows: true class, columns:
-        predicted class) and each class's recall."""
+        """-> accuracy, loss (nats), ece (expected calibration error), `confusion_metrics` and `worst_images`."""
         pixels, labels = getattr(self.data.first(limit), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
-        predicted = probabilities.argmax(axis=-1)
-        confusion = np.zeros((len(self.classes), len(self.classes)), int)
-        np.add.at(confusion, (labels, predicted), 1)
-        recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
         return measure(probabilities, labels) | {
             "ece": expected_calibration_error(probabilities, labels),
             "examples": len(labels),
             "classes": self.classes,
-            "class_accuracy": [round(float(x), 4) for x in recall],
-            "confusion_matrix": confusion.tolist(),
+            **confusion_metrics(probabilities, labels, self.classes),
+            "worst_examples": worst_images(probabilities, labels, self.classes),
         }
+
+    def evaluation_figures(self, metrics: Metrics) -> dict[str, Figure]:
+        images, _ = getattr(self.data, metrics["split"])
+        worst = images[[example["index"] for example in metrics["worst_examples"]]]
+        return {"confusion": drawings.draw_confusion(metrics), "worst": drawings.draw_worst(worst, metrics)}
 
     def signatures(self, model: keras.Model) -> dict[str, Any]:
         shape, classes, temperature = self.shape, tf.constant(self.classes), self.temperature
@@ -268,13 +275,23 @@ class ImageClassificationTask(Task):
 
     def predict(self, signatures: Signatures, value: str) -> str:
         """The path of an image -> its best classes."""
-        try:
-            data = Path(value).read_bytes()
-        except OSError as error:
-            raise RequestError(f"{value} cannot be read ({error.strerror}); give the path of an image.") from None
-        answer = signatures["serving_default"](image_bytes=tf.constant([data]))
+        answer = signatures["serving_default"](image_bytes=tf.constant([read_file(value)]))
         best = zip(answer["label"][0].numpy(), answer["score"][0].numpy(), strict=True)
         return f"{value}\t" + "  ".join(f"{label.decode()} {score:.3f}" for label, score in best)
+
+    def draw_explanation(self, signatures: Signatures, value: str) -> Figure:
+        """The path of an image -> its heat map, feature maps and classes."""
+        file = tf.constant([read_file(value)])
+        outputs = {name: output.numpy() for name, output in signatures["explain"](image_bytes=file).items()}
+        image = decoder.decode(decoder.examine(file)[0][0]).numpy()
+        return drawings.draw_explanation(image, self.decode(file)[0].numpy(), outputs)
+
+
+def read_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}); give the path of an image.") from None
 
 
 def align_labels(data: ImageSplits, classes: list[str]) -> ImageSplits:

@@ -1,11 +1,13 @@
 """Text generation, character by character."""
 
+from __future__ import annotations
+
 import functools
 import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,14 +25,19 @@ from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, row_limit
 from kerasnets.tasks.text_generation.arrays import text_and_states_to_logits, text_to_logits
+from kerasnets.tasks.text_generation.drawings import draw_reading
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.tasks.text_generation.step import FUSED_STEPS, plain_step
 from kerasnets.text.characters import CharacterVocabulary
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WINDOW = 256  # characters of a window that is scored without earlier text
 EXAMPLE_CHARACTERS = 10_000_000  # of each split in which examples are searched
+WORST = 20  # windows with the highest loss
 
 
 class TextGenerationTask(Task):
@@ -148,13 +155,15 @@ class TextGenerationTask(Task):
     ) -> dict[str, Any]:
         """-> loss (nats per character) and bits_per_character of one pass over the split with carried states, which
         need `model`; window_loss, over windows of 256 characters that each start without earlier text, from the
-        calibrated probabilities of `explain`."""
+        calibrated probabilities of `explain`, and the windows where it is highest."""
         data = self.data.first(limit)
         text = getattr(data, split)
         ids = self._encode(text)
-        metrics = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
+        metrics: dict[str, Any] = {} if model is None else loss_metrics(self._score(model, ids, rows=1))
         if len(ids) > WINDOW:
-            metrics["window_loss"] = window_loss(signatures["explain"], text)
+            losses = window_losses(signatures["explain"], text)
+            metrics["window_loss"] = float(losses.mean())
+            metrics["worst_examples"] = worst_windows(losses, text)
         elif model is None:
             raise RequestError(f"the {split} split has {len(ids)} characters; a SavedModel is scored on {WINDOW + 1}.")
         return metrics | {
@@ -233,6 +242,11 @@ class TextGenerationTask(Task):
         """A prompt -> the prompt with its continuation."""
         return value + signatures["serving_default"](prompt=tf.constant([value.encode()]))["text"][0].numpy().decode()
 
+    def draw_explanation(self, signatures: Signatures, value: str) -> Figure:
+        """A text -> how the network reads it."""
+        outputs = signatures["explain"](text=tf.constant([value.encode()]))
+        return draw_reading({name: output.numpy() for name, output in outputs.items()})
+
 
 def parallel_parts(ids: EncodedText) -> int:
     """-> the number of parts of a text that `validate` reads in parallel."""
@@ -259,13 +273,27 @@ def loss_metrics(loss: float) -> dict[str, float]:
     return {"loss": loss, "bits_per_character": loss / math.log(2)}
 
 
-def window_loss(explain: Callable, text: Text) -> float:
-    """-> mean loss in nats per character of windows of the text that each start without earlier text; the first
-    character of each is not predicted."""
+def window_losses(explain: Callable, text: Text) -> np.ndarray:
+    """-> mean loss in nats per character of each window of the text, float64 [windows], each without earlier text; its
+    first character is not predicted."""
     starts = range(0, len(text) - WINDOW, WINDOW)
-    total = 0.0
+    losses = []
     for first in range(0, len(starts), 64):
         parts = [str(text[start : start + WINDOW + 1]) for start in starts[first : first + 64]]
         probability = explain(text=tf.constant(parts))["probability"].numpy()
-        total -= float(np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64).sum())
-    return total / (len(starts) * WINDOW)
+        logs = np.log(np.maximum(probability[:, 1:], np.finfo(np.float32).tiny), dtype=np.float64)
+        losses.append(-logs.mean(axis=1))
+    return np.concatenate(losses)
+
+
+def worst_windows(losses: np.ndarray, text: Text) -> list[dict[str, Any]]:
+    """-> the windows with the highest loss, in nats per character, by the position of their first character."""
+    starts = np.argsort(-losses, kind="stable")[:WORST] * WINDOW
+    return [
+        {
+            "loss": round(float(losses[start // WINDOW]), 4),
+            "position": int(start),
+            "passage": str(text[int(start) : int(start) + WINDOW + 1]),
+        }
+        for start in starts
+    ]

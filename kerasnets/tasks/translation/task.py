@@ -1,12 +1,14 @@
 """Translation of sentences into another language."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,15 +25,20 @@ from kerasnets.tasks.arrays import ArrayNetwork
 from kerasnets.tasks.datasets import check_dataset
 from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy, symmetric_divergence
-from kerasnets.tasks.protocol import Signatures, Task
+from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
+from kerasnets.tasks.translation import drawings
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
+from kerasnets.tasks.translation.lengths import score_lengths, worst_translations
 from kerasnets.tasks.translation.tokens import Tokenizer
 from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
 from kerasnets.text.sampling import SubwordSampler
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATION_BATCH = 1000
 EXAMPLE_SENTENCES = 10_000  # of the test split in which examples are searched
@@ -221,15 +228,17 @@ class TranslationTask(Task):
         self, signatures: Signatures, split: str, model: keras.Model | None = None, limit: int | None = None
     ) -> dict[str, Any]:
         """-> bleu and chrf (sacreBLEU) of the greedy translations of `serving_default`; beam_bleu and beam_chrf of the
-        best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores."""
+        best hypotheses of `beam_search` with length penalty 1; sacreBLEU's signatures of both scores; `score_lengths`,
+        and the `worst_translations` of `serving_default` among the sentences that it does not refuse."""
         from sacrebleu.metrics import BLEU, CHRF
 
         sources, references = map(list, getattr(self.data.first(limit), split))
         lengths = [len(ids) for ids in self._tokenize(sources)]
         used = [n for n, length in enumerate(lengths) if 0 < length <= self.config.max_length]
         bleu, chrf, scores, rows = BLEU(), CHRF(), {}, self._evaluation_rows
+        found: dict[str, list[str]] = {}
         for prefix, translate in (("", self._greedy), ("beam_", self._beams)):
-            translations = [""] * len(sources)
+            found[prefix] = translations = [""] * len(sources)
             for start in range(0, len(used), rows):
                 batch = used[start : start + rows]
                 results = translate(signatures, tf.constant([normalize(sources[n]) for n in batch]))
@@ -243,7 +252,14 @@ class TranslationTask(Task):
             "sentences": len(sources),
             "refused": len(sources) - len(used),  # empty or too long for the model: scored as empty translations
             "direction": f"{self.config.source} to {self.config.target}",
+            "length_bins": score_lengths(lengths, found, references),
+            "worst_examples": worst_translations(
+                *([column[n] for n in used] for column in (sources, references, found[""]))
+            ),
         }
+
+    def evaluation_figures(self, metrics: Metrics) -> dict[str, Figure]:
+        return {"lengths": drawings.draw_lengths(metrics["length_bins"], metrics["direction"])}
 
     @property
     def _evaluation_rows(self) -> int:
@@ -296,6 +312,11 @@ class TranslationTask(Task):
     def predict(self, signatures: Signatures, value: str) -> str:
         """A sentence -> its translation."""
         return signatures["serving_default"](text=tf.constant([value.encode()]))["translation"][0].numpy().decode()
+
+    def draw_explanation(self, signatures: Signatures, value: str) -> Figure:
+        """A sentence -> the attention of its translation."""
+        outputs = signatures["explain"](text=tf.constant([value.encode()]))
+        return drawings.draw_explanation({name: output.numpy() for name, output in outputs.items()})
 
 
 def whole_words(vocabulary: SubwordVocabulary) -> list[str | None]:
