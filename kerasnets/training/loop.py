@@ -9,7 +9,7 @@ the sums of the next log entry.
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,9 +21,10 @@ from kerasnets.checks import RequestError
 from kerasnets.run.directory import RunDirectory
 from kerasnets.run.interrupts import Stopped, StopRequest, StopRequested
 from kerasnets.tasks.protocol import Metrics, Task
+from kerasnets.training.best import best_of, best_validation, is_best
 from kerasnets.training.checkpoints import Checkpoints, State
 from kerasnets.training.clock import Clock
-from kerasnets.training.progress import Progress
+from kerasnets.training.display import Display
 from kerasnets.training.schedules import make_optimizer
 from kerasnets.training.step import make_step
 
@@ -129,16 +130,15 @@ def train(task: Task, strategy: tf.distribute.Strategy, run: RunDirectory, chang
     steps = task.config.training.epochs * task.steps_per_epoch
     trainer = Trainer(task, strategy, steps)
     checkpoints = Checkpoints(run.path / "checkpoints", trainer.state())
-    writer = tf.summary.create_file_writer(str(run.path / "logs"))
-    with contextlib.closing(checkpoints), contextlib.closing(writer), StopRequest() as request:
+    with contextlib.closing(checkpoints), StopRequest() as request:
         start, state = checkpoints.restore()
         if state is not None:
             trainer.restore(state)
         resume(run, trainer, start)
         if changes:
             run.log("options", step=start, **changes)
-        with contextlib.closing(Progress(start, steps)) as progress:
-            Loop(trainer, run, checkpoints, writer, progress, request).run(start)
+        with contextlib.closing(Display(task, run, start, steps)) as display:
+            Loop(trainer, run, checkpoints, display, request).run(start)
         checkpoints.wait()
     return summary(task, trainer, run)
 
@@ -171,8 +171,7 @@ class Loop:
     trainer: Trainer
     run_directory: RunDirectory
     checkpoints: Checkpoints
-    writer: tf.summary.SummaryWriter
-    progress: Progress
+    display: Display
     request: StopRequest
 
     def run(self, start: int) -> None:
@@ -206,13 +205,12 @@ class Loop:
         clock.add(float(loss) * float(weight), float(weight))
         if step % STEPS_BETWEEN_LOGS == 0 or step % trainer.task.steps_per_epoch == 0:
             rate = float(trainer.optimizer.learning_rate)
-            loss, values = clock.report(trainer.task.examples_per_step)
+            loss, timings = clock.report(trainer.task.examples_per_step, trainer.task.weight_unit)
             self.require_finite("loss", loss, step)
-            self.run_directory.log("training", step=step, loss=loss, learning_rate=rate, **values)
-            with self.writer.as_default(step=step):
-                tf.summary.scalar("training/loss", loss)
-                tf.summary.scalar("training/learning_rate", rate)
-        self.progress.update(step, clock.status())
+            entry = {"loss": loss, "learning_rate": rate, **timings}
+            self.run_directory.log("training", step=step, **entry)
+            self.display.training(step, entry)
+        self.display.step(step, clock)
 
     def save(self, step: int) -> None:
         # The last step can break the weights after its loss was computed; a checkpoint must be fit to resume from.
@@ -254,14 +252,11 @@ class Loop:
                 self.require_finite(name, value, step)
             if is_best(task, validation, run.best_candidates()):
                 run.save_model(model)
-        clock.exclude_pause()
+            samples = self.display.take_samples(step, model)
         epoch = step // task.steps_per_epoch
         run.log("validation", step=step, epoch=epoch, seconds=clock.seconds(), **validation)
-        with self.writer.as_default(step=step):
-            for name, value in validation.items():
-                tf.summary.scalar(f"validation/{name}", value)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in validation.items())
-        self.progress.write(f"epoch {epoch}/{task.config.training.epochs}  {values}")
+        self.display.validation(step, epoch, validation, samples)
+        clock.exclude_pause()
 
     def require_finite(self, name: str, value: float, step: int) -> None:
         """Raises: FloatingPointError if a value is NaN or infinite after `step`."""
@@ -277,21 +272,10 @@ class Loop:
         )
 
 
-def best_of(task: Task) -> Callable:
-    """-> the function that selects the best of several values of the task's metric."""
-    return max if task.best_is == "highest" else min
-
-
-def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
-    values = [entry[task.best_metric] for entry in history]
-    return not values or best_of(task)(validation[task.best_metric], *values) == validation[task.best_metric]
-
-
 def summary(task: Task, trainer: Trainer, run: RunDirectory) -> Metrics:
     history = run.history("validation")
     steps = history[-1]["step"]
-    # Of equal values the last, as in `is_best`.
-    best = best_of(task)(reversed(run.best_candidates()), key=lambda entry: entry[task.best_metric])
+    best = best_validation(task, run)
     training = run.history("training")
     seconds = sum(entry["step_seconds"] for entry in training)
     wait_seconds = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)

@@ -21,12 +21,14 @@ from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, row_limit
+from kerasnets.tasks.samples import Samples
 from kerasnets.tasks.text_generation.arrays import text_to_logits
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.text.characters import CharacterVocabulary
 
+SAMPLES, SAMPLE_LENGTH = 2, 150  # of `samples`: the number of prompts, and the characters that follow each
 WINDOW = 256  # characters of a window that is scored from a zero state
 
 
@@ -36,6 +38,7 @@ class TextGenerationTask(Task):
     facts = FACTS
     best_metric = "loss"
     best_is = "lowest"
+    weight_unit = "characters"
     config: TextGeneration
 
     @functools.cached_property
@@ -104,6 +107,24 @@ class TextGenerationTask(Task):
             loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
             total, count = total + float(loss), count + targets.size
         return total / count
+
+    def samples(self, model: keras.Model) -> Samples:
+        """-> continuations of the first examples, with the default temperature and fixed seeds."""
+        prompts = self._sample_prompts
+        length = np.array([min(SAMPLE_LENGTH, self.config.max_length)], np.int32)
+        seed = np.arange(len(prompts), dtype=np.int64)
+        options = self.defaults(model)["generate"] | {"length": length, "seed": seed}
+        texts = self._generate(model)(tf.constant(prompts), **options)["text"].numpy()
+        rows = [{"prompt": prompt, "generated": text.decode()} for prompt, text in zip(prompts, texts, strict=True)]
+        return Samples(f"continuations of prompts, with temperature {options['temperature'].item():.1f}", rows)
+
+    @functools.cached_property
+    def _sample_prompts(self) -> list[str]:
+        return [example["prompt"] for example in self.examples()[:SAMPLES]]
+
+    @cached_per_model
+    def _generate(self, model: keras.Model) -> Callable:
+        return self.signatures(model)["generate"]
 
     @cached_per_model
     def _losses(self, model: keras.Model) -> Callable:

@@ -24,7 +24,9 @@ from kerasnets.data.batches import to_dataset, varying_shapes
 from kerasnets.models import CharLSTM, ConvNet, Transformer
 from kerasnets.run.directory import RunDirectory
 from kerasnets.tasks.losses import cross_entropy
-from kerasnets.training.loop import Trainer, is_best, make_strategy, train
+from kerasnets.tasks.samples import Samples
+from kerasnets.training.best import is_best
+from kerasnets.training.loop import Trainer, make_strategy, train
 from kerasnets.training.schedules import WarmUp, make_optimizer
 from kerasnets.training.step import make_step
 
@@ -36,6 +38,7 @@ class FakeTask:
 
     best_metric, best_is = "score", "highest"
     steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
+    weight_unit, padding = "rows", 0.25
     shapes_vary = False
 
     def __init__(self, stop_at=None, **training):
@@ -57,6 +60,11 @@ class FakeTask:
         if self.validations == self.stop_at:
             raise InterruptedError
         return {"score": float(sum(np.abs(v.numpy()).sum() for v in model.trainable_variables))}
+
+    def samples(self, model):
+        batch = next(iter(self.training_batches(0, 1)))
+        loss, *_ = self.loss(model, batch, self.initial_carry(), training=False)
+        return Samples("losses", [{"loss": f"{loss:.1f}"}], np.zeros((1, 4, 4, 1), np.uint8))
 
     def split_sizes(self):
         return {"train": 8 * STEPS_PER_EPOCH}
@@ -253,7 +261,7 @@ def test_gradients_are_clipped_after_the_sum(devices):
 
 def run_files(path):
     """-> the log without timings, the weights of model.keras, and the newest checkpoint."""
-    timings = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
+    timings = {"seconds", "step_seconds", "examples_per_second", "rows_per_second", "data_wait"}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
     log = [{key: value for key, value in entry.items() if key not in timings} for entry in log]
     model = RunDirectory(path).load_model()
