@@ -63,8 +63,8 @@ class Clock:
             "seconds": self.seconds(),
             "step_seconds": round(seconds, 3),
             "examples_per_second": round(self.count * examples_per_step / seconds, 1),
-            f"{weight_unit}_per_second": round(self.weight_per_second, 1),
-            "data_wait": round(self.data_wait, 4),
+            f"{weight_unit}_per_second": round(self.weight / seconds, 1),
+            "data_wait": round(self.wait_seconds / seconds, 4),
         }
         loss = self.loss
         self.reset()
