@@ -206,7 +206,7 @@ def complete_help(action: argparse.Action, default: Any) -> None:
     """Add the default to an option's help, and shorten the placeholder of its value: "--training.epochs EPOCHS"."""
     if default is not None and "(default" not in str(action.help):
         text = to_text(default).replace("%", "%%")  # argparse formats the help
-        action.help = f"{str(action.help).rstrip('.')} (default: {text})."
+        action.help = f"{action.help} Default: {text}."
     if action.metavar is None:
         action.metavar = action.dest.rpartition(".")[2].upper()
 

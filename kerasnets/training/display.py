@@ -39,7 +39,8 @@ class Display:
         """Show the progress after a step."""
         padding = f" ({self.task.padding:.0%} padding)" if self.task.padding else ""
         rate = f"{clock.weight_per_second:,.0f} {self.task.weight_unit}/s{padding}"
-        parts = (f"loss {clock.loss:.4f}", self.last_validation, rate, f"data wait {clock.data_wait:.0%}")
+        # A narrow terminal cuts the end off.
+        parts = (f"loss {clock.loss:.4f}", rate, self.last_validation, f"data wait {clock.data_wait:.0%}")
         self.progress.update(step, "  ".join(filter(None, parts)))
 
     def training(self, step: int, values: Metrics) -> None:

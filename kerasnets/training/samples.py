@@ -67,7 +67,7 @@ def to_markdown(samples: Samples) -> str:
 
 
 def draw_images(samples: Samples) -> np.ndarray:
-    """-> the images of the samples as one picture uint8 [Y, X, 3], each below its fields except its number."""
+    """-> the images of the samples as one picture uint8 [Y, X, 3], each below its fields."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -228,7 +228,7 @@ def test_help_shows_the_values_of_the_preset(capsys):
     help_text = " ".join(capsys.readouterr().out.split())
     epochs = load_preset("image_classification", "quick").training.epochs
     assert help_text.startswith("usage: python -m kerasnets.train [options] Trains.")
-    assert f"--training.epochs EPOCHS Passes over the training data (default: {epochs})." in help_text
+    assert f"--training.epochs EPOCHS Passes over the training data. Default: {epochs}." in help_text
     assert "required if their sizes differ." in help_text  # there is no default
     assert help_text.count("(default: the value of TFDS_DATA_DIR).") == 1
 

@@ -194,7 +194,7 @@ def test_samples_are_shown_after_each_epoch_but_not_too_often(seconds, expected,
     assert read_summaries(tmp_path / "logs")["samples"][::2] == expected
     printed = capsys.readouterr().err
     assert printed.count("losses\n  loss\n") == len(expected)
-    assert "rows/s (25% padding)  data wait " in printed
+    assert "rows/s (25% padding)  data wait " in printed or "rows/s (25% padding)  validation score " in printed
 
 
 def test_samples_do_not_change_the_training(tmp_path, monkeypatch):
