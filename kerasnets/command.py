@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from kerasnets.checks import RequestError
+from kerasnets.config.origins import to_text
 from kerasnets.config.run import Config
 from kerasnets.config.values import flatten
 
@@ -184,8 +185,12 @@ class Options:
         self.config = config
         self.parser.add_class_arguments(type(config), as_group=True, skip={"model"})
         self.parser.add_class_arguments(type(config.model), "model", as_group=True)
-        self.parser.set_defaults(flatten(config))
+        self.parser.usage = "%(prog)s [options]"  # a list of them would fill the screen
+        values = flatten(config)
+        self.parser.set_defaults(values)
         for action in self.parser._actions:
+            if action.dest in values:
+                complete_help(action, values[action.dest])
             if (
                 action.metavar == "CONFIG"
             ):  # jsonargparse's options for partial configuration files, which presets replace
@@ -201,11 +206,25 @@ class Options:
         return values
 
 
+def complete_help(action: argparse.Action, default: Any) -> None:
+    """Add the default to an option's help, and shorten the placeholder of its value: "--training.epochs EPOCHS"."""
+    if default is not None and "(default" not in str(action.help):
+        text = to_text(default).replace("%", "%%")  # argparse formats the help
+        action.help = f"{action.help} Default: {text}."
+    if action.metavar is None:
+        action.metavar = action.dest.rpartition(".")[2].upper()
+
+
 def replace_fields(config: Any, values: Mapping[str, Any]) -> Any:
     """-> a dataclass of the same class with these values, whose types jsonargparse has already converted."""
     fields = {name: values[name] for name in vars(config)}
     nested = {n: replace_fields(vars(config)[n], value) for n, value in fields.items() if isinstance(value, dict)}
     return dataclasses.replace(config, **fields | nested)
+
+
+def option_names(arguments: list[str]) -> set[str]:
+    """["--training.batch-size=64", "--seed", "1"] -> {"training.batch_size", "seed"}"""
+    return {underscores(a)[2:].partition("=")[0] for a in arguments if a.startswith("--")}
 
 
 def underscores(argument: str) -> str:

@@ -2,19 +2,17 @@
 
 import contextlib
 import dataclasses
-import itertools
 import re
-import resource
 import sys
 import tempfile
-import time
 from argparse import SUPPRESS
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasnets.checks import RequestError, choose
-from kerasnets.command import Options, run, start_tensorflow
+from kerasnets.command import Options, option_names, run, start_tensorflow
+from kerasnets.config.origins import HEADER, Setting, format_settings, trace_settings
 from kerasnets.config.run import STRATEGIES, Config
 from kerasnets.run import config_file, lock
 from kerasnets.run.examples import request_body
@@ -22,7 +20,7 @@ from kerasnets.run.files import CONFIG, EXAMPLES, check_json, write
 from kerasnets.run.interrupts import Stopped
 from kerasnets.run.resume import RESUMABLE, apply_overrides, check_resumable, parse_overrides
 from kerasnets.tasks import TASKS, Task, get_facts
-from kerasnets.tasks.presets import load_preset, presets
+from kerasnets.tasks.presets import load_preset, presets, read_preset
 from kerasnets.training.cluster import Cluster, cluster_for
 
 if TYPE_CHECKING:
@@ -42,6 +40,7 @@ def main(arguments: list[str]) -> None:
         return print_overview(arguments)
     preset, _ = pop_option(arguments, "--preset")
     facts, defaults = get_facts(task_name), load_preset(task_name, preset)
+    given = option_names(arguments)
     kind, arguments = pop_option(arguments, "--model")
     networks = facts.networks
     infix = ""  # in the name of the run directory
@@ -54,7 +53,7 @@ def main(arguments: list[str]) -> None:
         "--preset",
         default=preset or facts.default_preset,
         help=f"configuration to start from: {', '.join(presets(task_name))} (default: {facts.default_preset}); other "
-        "options override its values",
+        "options override its values, which are the defaults below",
     )
     options.add(
         "--run-dir",
@@ -70,7 +69,8 @@ def main(arguments: list[str]) -> None:
     options.add(
         "--dry-run",
         action="store_true",
-        help="run three steps, a validation and an export; print the network's size, the time and the memory",
+        help="print all options and their origins; run a few steps, a validation and an export; print the network's "
+        "size, the estimated time of the whole run, and the memory",
     )
     options.add(
         "--resume-with",
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
     default = Path("runs") / task_name / f"{args.preset}-{infix}{re.sub('[/:]', '_', args.config.dataset)}"
     run_dir, overrides = Path(args.run_dir or default), parse_overrides(args.resume_with or "")
     try:
-        train(task_name, args.preset, args.config, run_dir, args.strategy, args.dry_run, overrides)
+        train(task_name, args.preset, args.config, run_dir, args.strategy, args.dry_run, overrides, given)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
 
@@ -122,11 +122,13 @@ def train(
     strategy: str = "auto",
     dry_run: bool = False,
     resume_with: Mapping[str, str] | None = None,
+    given: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train a task, or resume its run, and write all files of the run directory.
 
-    Args: resume_with: new values for options in RESUMABLE of a run that has begun.
-    Returns: the content of metrics.json.
+    Args: resume_with: new values for options in RESUMABLE of a run that has begun; given: names of the options on the
+        command line, to print where values come from.
+    Returns: the content of metrics.json; of a dry run, its table.
     Raises: Stopped after the first SIGINT or SIGTERM during the training. RequestError if the directory holds another
         run or one with other data, if one of its files is damaged, or if another training runs in it; DataError if the
         data cannot be read; FloatingPointError if the loss is not finite.
@@ -134,18 +136,26 @@ def train(
     choose("strategy", strategy, STRATEGIES)
     resume_with = resume_with or {}
     config = apply_overrides(config, resume_with)
+    settings = trace_settings(config, preset, read_preset(task_name, preset), given, resume_with)
     cluster = cluster_for(strategy)
     if dry_run:
         if cluster is not None:
             raise RequestError(
                 "--dry-run tries one machine; give --strategy mirrored or one_device, without TF_CONFIG."
             )
+        print(f"{format_settings([HEADER, *settings])}\n", flush=True)
         with tempfile.TemporaryDirectory() as directory:
-            return try_out(task_name, preset, config, Path(directory), strategy)
+            task, run_directory = prepare(task_name, preset, config, Path(directory) / "run")
+            from kerasnets.dry_run import try_out
+
+            return try_out(task, run_directory, strategy, Path(directory) / "models")
     with contextlib.ExitStack() as stack:
 
         def open_this() -> OpenRun:
-            return open_run(task_name, preset, config, run_dir, resume_with, stack)
+            run = open_run(task_name, preset, config, run_dir, resume_with, stack)
+            if run.metrics is None:
+                print_settings(preset, settings)
+            return run
 
         if cluster is None:
             run = open_this()
@@ -188,6 +198,14 @@ def open_run(
     return OpenRun(task, run_directory, changes)
 
 
+def print_settings(preset: str, settings: list[Setting]) -> None:
+    """Print the options that differ from those of the preset."""
+    chosen = [setting for setting in settings if setting.is_chosen]
+    print(f"preset {preset}{', and:' if chosen else ''}", file=sys.stderr)
+    if chosen:
+        print(format_settings(chosen), file=sys.stderr)
+
+
 def train_on_workers(
     cluster: Cluster, open_chief: Callable[[], OpenRun], task_name: str, preset: str, config: Config, strategy: str
 ) -> dict[str, Any]:
@@ -220,6 +238,7 @@ def run_training(
     from kerasnets.training.calibrate import calibrate
     from kerasnets.training.loop import train as run_loop
     from kerasnets.training.precision import check_precision
+    from kerasnets.training.progress import format_time
     from kerasnets.training.strategies import make_strategy
 
     task, run_directory = run.task, run.directory
@@ -230,7 +249,7 @@ def run_training(
             return run_loop(task, distribution, None)
     config, run_dir = task.config, run_directory.path
     metrics: dict[str, Any] = {"task": task.name, "preset": preset, "dataset": config.dataset, "seed": config.seed}
-    print(f"training in {run_dir}", file=sys.stderr)
+    print(f"training in {run_dir}; the first step builds the graph, which takes longer", file=sys.stderr)
     (run_dir / FILE).unlink(missing_ok=True)  # validation during training uses uncalibrated logits
     with data_errors():
         metrics |= run_loop(task, distribution, run_directory, run.changes)
@@ -239,7 +258,9 @@ def run_training(
     metrics["calibration"] = {name: getattr(calibration, name) for name in ("temperature", "ece_before", "ece_after")}
     run_directory.finish(metrics)
     best = "  ".join(f"{name} {value:.4f}" for name, value in metrics["best"].items() if name not in ("step", "epoch"))
-    print(f"{run_dir}: best validation {best}, after {metrics['seconds']:.0f} s", file=sys.stderr)
+    print(f"best validation, of epoch {metrics['best']['epoch']}: {best}", file=sys.stderr)
+    time = format_time(metrics["seconds"])
+    print(f"trained in {time}; next: python -m kerasnets.evaluate {run_dir}, or kerasnets.export", file=sys.stderr)
     return metrics
 
 
@@ -279,40 +300,6 @@ def prepare(
         fingerprint.write(run_dir, fingerprint.compute(task))
         config_file.save(run_dir / CONFIG, task_name, preset, config)  # last: a run exists once it has this file
     return task, run_directory
-
-
-def try_out(task_name: str, preset: str, config: Config, directory: Path, strategy: str) -> dict[str, str]:
-    """Run three steps, a validation and a verified export; print their time and memory."""
-    task, run_directory = prepare(task_name, preset, config, directory / "run")
-    from kerasnets.export import export
-    from kerasnets.training.precision import check_precision
-    from kerasnets.training.strategies import make_strategy
-    from kerasnets.training.trainer import Trainer
-
-    distribution = make_strategy(strategy)
-    check_precision(config.training.precision, distribution)
-    steps = task.steps_per_epoch * config.training.epochs
-    trainer = Trainer(task, distribution, steps)
-    seconds = []
-    for batch in itertools.islice(trainer.batches(0), 3):
-        start = time.monotonic()
-        trainer.take_step(batch)
-        seconds.append(time.monotonic() - start)
-    validation = task.validate(trainer.model)
-    run_directory.save_model(trainer.model)
-    export(run_directory.path, directory / "models")
-    table: dict[str, str] = {
-        "parameters": f"{trainer.model.count_params():,}",
-        "steps": f"{steps:,} ({task.steps_per_epoch:,} per epoch)",
-        "first step": f"{seconds[0]:.1f} s",
-        "later steps": f"{min(seconds[1:], default=seconds[0]):.3f} s",
-        "estimated training": f"{steps * seconds[-1] / 60:.0f} min, without validations",
-        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB",
-        **{f"validation {name}": f"{value:.4f} (untrained)" for name, value in validation.items()},
-    }
-    for name, value in table.items():
-        print(f"{name:22}{value}")
-    return table
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "sentencepiec
 
 
 class RunDirectory:
-    """The files of one run: config.toml, data.json, log.jsonl, checkpoints/, logs/, model.keras, metrics.json.
+    """The files of one run: config.toml, data.json, log.jsonl, curves.png, checkpoints/, logs/, model.keras,
+    metrics.json.
 
     `log.jsonl` has one JSON object per line, each with its step and kind: "training" (averages since the last such
     line), "validation", "options" (changed options: [before, after]) or "model" (model.keras was lost and rewritten

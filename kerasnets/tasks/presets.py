@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from kerasnets.checks import choose
 from kerasnets.config.run import Config
@@ -17,6 +18,10 @@ def presets(task_name: str) -> list[str]:
 
 def load_preset(task_name: str, name: str | None = None) -> Config:
     """-> the configuration of a preset (default: the task's default preset)."""
-    facts = get_facts(task_name)
-    name = choose(f"preset of {task_name}", name or facts.default_preset, presets(task_name))
-    return from_dict(facts.config, tomllib.loads((PRESETS / task_name / f"{name}.toml").read_text("utf-8")))
+    return from_dict(get_facts(task_name).config, read_preset(task_name, name))
+
+
+def read_preset(task_name: str, name: str | None = None) -> dict[str, Any]:
+    """-> the values in the file of a preset (default: the task's default preset), without those that are defaults."""
+    name = choose(f"preset of {task_name}", name or get_facts(task_name).default_preset, presets(task_name))
+    return tomllib.loads((PRESETS / task_name / f"{name}.toml").read_text("utf-8"))

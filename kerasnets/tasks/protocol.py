@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # programs read the facts of tasks before they import TensorF
 
     from kerasnets.data.splits import DataSummary, Splits
     from kerasnets.tasks.arrays import ArrayNetwork
+    from kerasnets.tasks.samples import Samples
 
     Batch = Mapping[str, tf.Tensor]
 
@@ -36,6 +37,7 @@ class Task(Protocol):
         config: its configuration, a `facts.config`.
         directory: that of a run or of an export's extra files, with the vocabulary or the classes; None: untrained.
         best: name of the validation metric that selects the best weights, by its lowest or highest value (`best_is`).
+        weight_unit: what the weight of `loss` counts, in the plural: images, characters, tokens.
     """
 
     facts: Facts
@@ -43,6 +45,7 @@ class Task(Protocol):
     directory: Path | None
     best_metric: str
     best_is: Literal["lowest", "highest"]
+    weight_unit: str = "examples"
 
     def __init__(self, config: Config, directory: Path | None = None) -> None:
         self.config, self.directory = config, directory
@@ -111,6 +114,11 @@ class Task(Protocol):
                 f"training.accumulation ({self.config.training.accumulation})."
             )
 
+    @property
+    def padding(self) -> float:
+        """Share of padding in the training batches, 0 to 1."""
+        return 0.0
+
     def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
         """-> the batches of steps `start` to `stop`; each depends on the seed and its step alone."""
 
@@ -125,6 +133,13 @@ class Task(Protocol):
 
     def validate(self, model: keras.Model) -> Metrics:
         """-> metrics on the validation split that are fast to compute."""
+
+    def samples(self, model: keras.Model) -> Samples | None:
+        """-> what the model does with a few validation examples, for people to read; None: nothing to show.
+
+        Called during training: it must be fast, and must change neither weights nor random states.
+        """
+        return None
 
     @functools.cached_property
     def temperature(self) -> float:

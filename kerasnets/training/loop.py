@@ -102,10 +102,11 @@ class Loop:
         loss, weight, requests = trainer.take_step(batch, NO_REQUESTS if self.is_alone else self.requests())
         clock.add(loss * weight, weight)
         if step % STEPS_BETWEEN_LOGS == 0 or step % trainer.task.steps_per_epoch == 0:
-            loss, values = clock.report(trainer.task.examples_per_step)
+            loss, timings = clock.report(trainer.task.examples_per_step, trainer.task.weight_unit)
             self.require_finite("loss", loss, step)
-            self.record.log_training(step, loss, float(trainer.optimizer.learning_rate), values)
-        self.record.show(step, clock.status())
+            rate = float(trainer.optimizer.learning_rate)
+            self.record.log_training(step, {"loss": loss, "learning_rate": rate, **timings})
+        self.record.show(step, clock)
         return requests
 
     def save(self, step: int) -> None:

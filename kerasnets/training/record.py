@@ -1,4 +1,4 @@
-"""What a training writes: its log, TensorBoard's files, checkpoints, model.keras, and its progress for a person.
+"""What a training writes: its log, checkpoints, model.keras, and what a person sees (`Display`).
 
 Only the chief writes; the other workers have the same interface without effect (`Unrecorded`).
 """
@@ -6,18 +6,18 @@ Only the chief writes; the other workers have the same interface without effect 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import keras
-import tensorflow as tf
 
 from kerasnets.checks import RequestError
 from kerasnets.run.directory import RunDirectory
-from kerasnets.tasks.protocol import Metrics, Task
+from kerasnets.tasks.protocol import Metrics
+from kerasnets.training.best import best_of, best_validation, is_best
 from kerasnets.training.checkpoints import Checkpoints, State
-from kerasnets.training.progress import Progress
+from kerasnets.training.clock import Clock
+from kerasnets.training.display import Display
 from kerasnets.training.trainer import Trainer
 
 
@@ -59,10 +59,10 @@ class Unrecorded:
         """Whether none of the last `patience` validations is better than the best one before them."""
         return False
 
-    def show(self, step: int, status: str) -> None:
-        """Show the progress."""
+    def show(self, step: int, clock: Clock) -> None:
+        """Show the progress after a step."""
 
-    def log_training(self, step: int, loss: float, rate: float, values: Metrics) -> None:
+    def log_training(self, step: int, values: Metrics) -> None:
         """Log the steps since the last entry."""
 
     def log_validation(self, step: int, seconds: float, validation: Metrics, model: keras.Model) -> None:
@@ -76,15 +76,12 @@ class Record(Unrecorded):
         """state: an example of the states to save."""
         self.trainer, self.task, self.run = trainer, trainer.task, run
         self.checkpoints = Checkpoints(run.path / "checkpoints", state)
-        self.writer = tf.summary.create_file_writer(str(run.path / "logs"))
         self.save_time = time.monotonic()
-        self.progress: Progress | None = None
+        self.resources = contextlib.ExitStack()
+        self.resources.callback(self.checkpoints.close)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        with contextlib.ExitStack() as stack:
-            for resource in (self.checkpoints, self.writer, self.progress):
-                if resource is not None:
-                    stack.callback(resource.close)
+        self.resources.close()
 
     def restore(self) -> tuple[int, State | None]:
         return self.checkpoints.restore()
@@ -110,7 +107,9 @@ class Record(Unrecorded):
                 print("model.keras was damaged or missing; it now has the weights of that step.", file=sys.stderr)
         if changes:
             run.log("options", step=start, **changes)
-        self.progress = Progress(start, self.trainer.steps)
+        self.display = self.resources.enter_context(
+            contextlib.closing(Display(self.task, run, start, self.trainer.steps))
+        )
 
     def is_due(self) -> bool:
         return time.monotonic() - self.save_time >= self.task.config.training.checkpoint_seconds
@@ -137,32 +136,26 @@ class Record(Unrecorded):
         best = best_of(self.task)
         return best(scores[:-patience]) == best(scores)
 
-    def show(self, step: int, status: str) -> None:
-        self.progress.update(step, status)
+    def show(self, step: int, clock: Clock) -> None:
+        self.display.step(step, clock)
 
-    def log_training(self, step: int, loss: float, rate: float, values: Metrics) -> None:
-        self.run.log("training", step=step, loss=loss, learning_rate=rate, **values)
-        with self.writer.as_default(step=step):
-            tf.summary.scalar("training/loss", loss)
-            tf.summary.scalar("training/learning_rate", rate)
+    def log_training(self, step: int, values: Metrics) -> None:
+        self.run.log("training", step=step, **values)
+        self.display.training(step, values)
 
     def log_validation(self, step: int, seconds: float, validation: Metrics, model: keras.Model) -> None:
         if is_best(self.task, validation, self.run.best_candidates()):
             self.run.save_model(model)
+        samples = self.display.take_samples(step, model)
         epoch = step // self.task.steps_per_epoch
         self.run.log("validation", step=step, epoch=epoch, seconds=seconds, **validation)
-        with self.writer.as_default(step=step):
-            for name, value in validation.items():
-                tf.summary.scalar(f"validation/{name}", value)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in validation.items())
-        self.progress.write(f"epoch {epoch}/{self.task.config.training.epochs}  {values}")
+        self.display.validation(step, epoch, validation, samples)
 
     def summary(self) -> Metrics:
         """-> the metrics of the training itself for `metrics.json`."""
         history, task = self.run.history("validation"), self.task
         steps = history[-1]["step"]
-        # Of equal values the last, as in `is_best`.
-        best = best_of(task)(reversed(self.run.best_candidates()), key=lambda entry: entry[task.best_metric])
+        best = best_validation(task, self.run)
         training = self.run.history("training")
         seconds = sum(entry["step_seconds"] for entry in training)
         wait_seconds = sum(entry["data_wait"] * entry["step_seconds"] for entry in training)
@@ -176,13 +169,3 @@ class Record(Unrecorded):
             "best": {name: value for name, value in best.items() if name not in ("kind", "seconds")},
             "last": {name: value for name, value in history[-1].items() if name not in ("kind", "seconds")},
         }
-
-
-def best_of(task: Task) -> Callable[..., Any]:
-    """-> the function that selects the best of several values of the task's metric."""
-    return max if task.best_is == "highest" else min
-
-
-def is_best(task: Task, validation: Metrics, history: list[Metrics]) -> bool:
-    values = [entry[task.best_metric] for entry in history]
-    return not values or best_of(task)(validation[task.best_metric], *values) == validation[task.best_metric]

@@ -48,7 +48,7 @@ def test_files_and_metrics_of_a_run_directory(runs, task):
     )
     assert metrics["splits"]["left_out"] == {}
     assert {path.name for path in run.iterdir()} >= {
-        "config.toml", "metrics.json", "log.jsonl", "checkpoints", "logs", "model.keras", "examples.json",
+        "config.toml", "metrics.json", "log.jsonl", "checkpoints", "logs", "model.keras", "examples.json", "curves.png",
     }  # fmt: skip
     values = tomllib.loads((run / "config.toml").read_text())
     assert values["task"] == task
@@ -302,8 +302,11 @@ def test_a_dry_run_includes_an_export_and_leaves_no_files(tmp_path, capsys, monk
     printed, errors = capsys.readouterr()
     assert "read 1,797 images in 10 classes (0 178, 1 182, " in errors
     assert "train 1,445, validation 176, test 176" in errors
-    for line in ("parameters", "later steps", "memory", "exported and verified", "validation accuracy"):
+    for line in ("parameters", "later steps", "peak memory", "exported and verified", "validation accuracy"):
         assert line in printed
+    assert re.search(r"^training.epochs +12 +command line$", printed, re.MULTILINE)
+    assert re.search(r"^training.batch_size +64 +preset quick$", printed, re.MULTILINE)
+    assert re.search(r"^estimated run +\d+:\d\d: \d+:\d\d for 12 epochs, \d+:\d\d for their", printed, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 

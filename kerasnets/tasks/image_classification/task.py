@@ -31,12 +31,15 @@ from kerasnets.tasks.image_classification.spelling import Spelling
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import require, require_rows, row_limit
+from kerasnets.tasks.samples import Samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOP_CLASSES = 5  # in the responses of `serving_default` and `explain`
 EVALUATION_BATCH = 500
+SAMPLED_IMAGES = 1000  # validation images among which `samples` looks for misclassified ones
+MAX_SAMPLES = 8
 MAX_REQUEST_PIXELS = 1_000_000  # of all images, at the model's size: bounds the memory of the feature maps
 
 
@@ -46,6 +49,7 @@ class ImageClassificationTask(Task):
     facts = FACTS
     best_metric = "accuracy"
     best_is = "highest"
+    weight_unit = "images"
     config: ImageClassification
 
     @functools.cached_property
@@ -170,6 +174,26 @@ class ImageClassificationTask(Task):
         pixels, labels = self.data.validation
         probabilities = self._probabilities(self._classifier(model), pixels)
         return measure(probabilities, labels)
+
+    def samples(self, model: keras.Model) -> Samples:
+        """-> misclassified images among the first of the validation split, those with the surest predictions."""
+        pixels, labels = (part[:SAMPLED_IMAGES] for part in self.data.validation)
+        probabilities = self._probabilities(self._classifier(model), pixels)
+        predictions, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        wrong = np.flatnonzero(predictions != labels)
+        shown = wrong[np.argsort(-scores[wrong], kind="stable")][:MAX_SAMPLES]
+        rows = [
+            {
+                "image": str(n),
+                "label": self.classes[labels[n]],
+                "prediction": self.classes[predictions[n]],
+                "probability": f"{scores[n]:.2f}",
+            }
+            for n in shown
+        ]
+        which = ", the surest predictions first:" if rows else ""
+        title = f"{len(wrong)} of the first {len(labels):,} validation images are misclassified{which}"
+        return Samples(title, rows, pixels[shown])
 
     @cached_per_model
     def _classifier(self, model: keras.Model) -> Callable:

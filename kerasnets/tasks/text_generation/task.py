@@ -24,6 +24,7 @@ from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, row_limit
+from kerasnets.tasks.samples import Samples
 from kerasnets.tasks.text_generation.arrays import text_and_states_to_logits, text_to_logits
 from kerasnets.tasks.text_generation.drawings import draw_reading
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
@@ -35,6 +36,7 @@ from kerasnets.text.characters import CharacterVocabulary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SAMPLES, SAMPLE_LENGTH = 2, 150  # of `samples`: the number of prompts, and the characters that follow each
 WINDOW = 256  # characters of a window that is scored without earlier text
 EXAMPLE_CHARACTERS = 10_000_000  # of each split in which examples are searched
 WORST = 20  # windows with the highest loss
@@ -50,6 +52,7 @@ class TextGenerationTask(Task):
     facts = FACTS
     best_metric = "loss"
     best_is = "lowest"
+    weight_unit = "characters"
     config: TextGeneration
 
     @functools.cached_property
@@ -129,6 +132,24 @@ class TextGenerationTask(Task):
             loss, states = self._losses(model)(tf.constant(inputs), tf.constant(targets), states)
             total, count = total + float(loss), count + targets.size
         return total / count
+
+    def samples(self, model: keras.Model) -> Samples:
+        """-> continuations of the first examples, with the default temperature and fixed seeds."""
+        prompts = self._sample_prompts
+        length = np.array([min(SAMPLE_LENGTH, self.config.max_length)], np.int32)
+        seed = np.arange(len(prompts), dtype=np.int64)
+        options = self.defaults(model)["generate"] | {"length": length, "seed": seed}
+        texts = self._generate(model)(tf.constant(prompts), **options)["text"].numpy()
+        rows = [{"prompt": prompt, "generated": text.decode()} for prompt, text in zip(prompts, texts, strict=True)]
+        return Samples(f"continuations of prompts, with temperature {options['temperature'].item():.1f}", rows)
+
+    @functools.cached_property
+    def _sample_prompts(self) -> list[str]:
+        return [example["prompt"] for example in self.examples()[:SAMPLES]]
+
+    @cached_per_model
+    def _generate(self, model: keras.Model) -> Callable:
+        return self.signatures(model)["generate"]
 
     @cached_per_model
     def _losses(self, model: keras.Model) -> Callable:

@@ -27,6 +27,7 @@ from kerasnets.tasks.graphs import cached_per_model
 from kerasnets.tasks.losses import cross_entropy, symmetric_divergence
 from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
+from kerasnets.tasks.samples import Samples
 from kerasnets.tasks.translation import drawings
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 1000
 EXAMPLE_SENTENCES = 10_000  # of the test split in which examples are searched
+SAMPLES, SAMPLE_LENGTH = 3, 90  # of `samples`: the number of sentences, and their maximum number of characters
 
 
 class TranslationTask(Task):
@@ -50,6 +52,7 @@ class TranslationTask(Task):
     facts = FACTS
     best_metric = "loss"
     best_is = "lowest"
+    weight_unit = "tokens"
     config: Translation
 
     @functools.cached_property
@@ -165,6 +168,11 @@ class TranslationTask(Task):
     def check_split(self, parts: int) -> None:
         """Any number will do: rows of zeros are padding."""
 
+    @property
+    def padding(self) -> float:
+        """Share of padding among all tokens, of sources and targets."""
+        return self._training.padding_waste
+
     def training_batches(self, start: int, stop: int) -> tf.data.Dataset:
         return to_dataset(self._training_batch if self.config.subword_sampling else self._training.batch, start, stop)
 
@@ -202,6 +210,32 @@ class TranslationTask(Task):
         batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
         results = [self._losses(model)(batch) for batch in batches]
         return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+
+    def samples(self, model: keras.Model) -> Samples | None:
+        """-> greedy translations of a few validation sentences."""
+        pairs = self._sample_pairs
+        if not pairs:
+            return None
+        sources = tf.constant([source for source, _ in pairs])
+        translations = self._translate(model)(text=sources)["translation"].numpy()
+        rows = [
+            {"source": source, "translation": translation.decode(), "reference": reference}
+            for (source, reference), translation in zip(pairs, translations, strict=True)
+        ]
+        return Samples("translations of validation sentences", rows)
+
+    @functools.cached_property
+    def _sample_pairs(self) -> list[tuple[str, str]]:
+        """-> pairs that fit into a line, spread over the validation split."""
+        pairs = [(normalize(source), reference) for source, reference in zip(*self.data.validation, strict=True)]
+        short = [pair for pair in pairs if max(map(len, pair)) <= SAMPLE_LENGTH] or pairs
+        chosen = [short[n * len(short) // SAMPLES] for n in range(SAMPLES)] if len(short) > SAMPLES else short
+        lengths = [len(ids) for ids in self._tokenize([source for source, _ in chosen])]
+        return [pair for pair, length in zip(chosen, lengths, strict=True) if 0 < length <= self.config.max_length]
+
+    @cached_per_model
+    def _translate(self, model: keras.Model) -> Callable:
+        return self.signatures(model)["serving_default"]
 
     @cached_per_model
     def _losses(self, model: keras.Model) -> Callable:

@@ -10,11 +10,13 @@ import tomllib
 import pytest
 
 from kerasnets.checks import RequestError
-from kerasnets.command import Options, with_dashes
-from kerasnets.config.values import from_dict, to_dict
+from kerasnets.command import Options, option_names, with_dashes
+from kerasnets.config.networks import Seq2SeqLSTMOptions
+from kerasnets.config.origins import HEADER, Setting, format_settings, trace_settings
+from kerasnets.config.values import flatten, from_dict, to_dict
 from kerasnets.run.config_file import load, save
 from kerasnets.tasks import TASKS
-from kerasnets.tasks.presets import PRESETS, load_preset, presets
+from kerasnets.tasks.presets import PRESETS, load_preset, presets, read_preset
 from kerasnets.train import train
 
 ALL_PRESETS = sorted((path.parent.name, path.stem) for path in PRESETS.glob("*/*.toml"))
@@ -218,6 +220,71 @@ def test_help_contains_the_docstrings_of_the_fields(capsys):
     assert "_" not in "".join(word for word in help_text.split() if word.startswith("--"))
     assert "Peak learning rate." in help_text
     assert "Number of subwords in the vocabulary that both languages share." in help_text
+
+
+def test_help_shows_the_values_of_the_preset(capsys):
+    with pytest.raises(SystemExit):
+        parse("image_classification", "--help")
+    help_text = " ".join(capsys.readouterr().out.split())
+    epochs = load_preset("image_classification", "quick").training.epochs
+    assert help_text.startswith("usage: python -m kerasnets.train [options] Trains.")
+    assert f"--training.epochs EPOCHS Passes over the training data. Default: {epochs}." in help_text
+    assert "required if their sizes differ." in help_text  # there is no default
+    assert help_text.count("(default: the value of TFDS_DATA_DIR).") == 1
+
+
+# Origins of values.
+
+
+def origins(task, preset, config, **options):
+    """-> {option: (value, origin)}"""
+    settings = trace_settings(config, preset, read_preset(task, preset), **options)
+    return {name: (value, origin) for name, value, origin in settings}
+
+
+def test_each_value_has_an_origin(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/data")
+    config = load_preset("translation", "quick")
+    config = dataclasses.replace(config, seed=5, training=dataclasses.replace(config.training, patience=2))
+    found = origins("translation", "quick", config, given={"dataset", "seed"}, resumed={"training.patience"})
+    assert {*found} == {*flatten(config), "model"}
+    assert found["dataset"] == ("cldr", "command line")  # given, though it is the preset's value
+    assert found["seed"] == ("5", "command line")
+    assert found["training.patience"] == ("2", "--resume-with")
+    assert found["data_dir"] == ("/data", "TFDS_DATA_DIR")
+    assert found["model"] == ("transformer", "default")
+    assert found["model.width"] == ("96", "preset quick")
+    assert found["model.positions"] == ("sinusoidal", "default")
+    assert found["embeddings"] == ("none", "default")
+    changed = origins("translation", "quick", dataclasses.replace(config, max_length=7))
+    assert changed["max_length"] == ("7", "command line")
+
+
+def test_values_of_a_preset_do_not_count_for_another_network():
+    config = dataclasses.replace(load_preset("translation", "quick"), model=Seq2SeqLSTMOptions(units=2))
+    found = origins("translation", "quick", config)
+    assert found["model"] == ("seq2seq_lstm", "command line")
+    assert found["model.width"] == ("128", "default")
+    assert found["model.units"] == ("2", "command line")
+    assert found["training.epochs"] == ("6", "preset quick")
+    assert origins("translation", "lstm", load_preset("translation", "lstm"))["model"] == (
+        "seq2seq_lstm",
+        "preset lstm",
+    )
+
+
+def test_settings_are_a_table():
+    settings = [HEADER, Setting("model.filters", "[32, 64]", "preset quick"), Setting("seed", "0", "default")]
+    assert format_settings(settings).splitlines() == [
+        "option         value     from",
+        "model.filters  [32, 64]  preset quick",
+        "seed           0         default",
+    ]
+
+
+def test_names_of_options_are_those_of_the_fields():
+    names = option_names(["translation", "--training.batch-size=64", "--seed", "1", "--flip=a=b"])
+    assert names == {"training.batch_size", "seed", "flip"}
 
 
 def test_only_option_names_get_dashes():

@@ -14,8 +14,8 @@ from training_tasks import Characters, CharactersWithDropout
 from kerasnets.checks import RequestError
 from kerasnets.data.batches import to_dataset
 from kerasnets.run.directory import RunDirectory
+from kerasnets.training.best import is_best
 from kerasnets.training.loop import train
-from kerasnets.training.record import is_best
 from kerasnets.training.strategies import make_strategy
 from kerasnets.training.trainer import Trainer
 
@@ -24,7 +24,7 @@ from kerasnets.training.trainer import Trainer
 
 def run_files(path):
     """-> the log without timings, the weights of model.keras, and the newest checkpoint."""
-    timings = {"seconds", "step_seconds", "examples_per_second", "data_wait"}
+    timings = {"seconds", "step_seconds", "examples_per_second", "rows_per_second", "data_wait"}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
     log = [{key: value for key, value in entry.items() if key not in timings} for entry in log]
     model = RunDirectory(path).load_model()

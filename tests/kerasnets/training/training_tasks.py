@@ -11,6 +11,7 @@ from kerasnets.data.batches import to_dataset, varying_shapes
 from kerasnets.models import CharLSTM, ConvNet, Transformer
 from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Task
+from kerasnets.tasks.samples import Samples
 
 STEPS_PER_EPOCH = 3
 
@@ -20,6 +21,7 @@ class FakeTask:
 
     best_metric, best_is = "score", "highest"
     steps_per_epoch, examples_per_step = STEPS_PER_EPOCH, 8
+    weight_unit, padding = "rows", 0.25
     shapes_vary = False
 
     def __init__(self, stop_at=None, **training):
@@ -43,6 +45,11 @@ class FakeTask:
         if self.validations == self.stop_at:
             raise InterruptedError
         return {"score": float(sum(np.abs(v.numpy()).sum() for v in model.trainable_variables))}
+
+    def samples(self, model):
+        batch = next(iter(self.training_batches(0, 1)))
+        loss, *_ = self.loss(model, batch, self.initial_carry(), training=False)
+        return Samples("losses", [{"loss": f"{loss:.1f}"}], np.zeros((1, 4, 4, 1), np.uint8))
 
     def split_sizes(self):
         return {"train": 8 * STEPS_PER_EPOCH}
