@@ -1,21 +1,26 @@
 """The devices and machines of a training: TensorFlow's distribution strategies, and sums over the workers."""
 
-import os
 import re
+import signal
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
+from tensorflow.python.eager import context
 
 from kerasnets.checks import RequestError
-from kerasnets.training.cluster import VARIABLE, Cluster, cluster_for, read_cluster
+from kerasnets.training.cluster import VARIABLE, Cluster, Worker, cluster_for, read_cluster
 
 SECONDS_TO_CONNECT = 600  # a cluster may have to start machines
-SECONDS_TO_ANSWER = 2
+SECONDS_BETWEEN_CALLS, SECONDS_TO_ANSWER = 1, 2
 # What a collective operation raises when another process has ended or stopped to answer.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
@@ -32,8 +37,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     """
     cluster = cluster_for(name)
     if cluster is not None:
-        with expected(cluster):
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        return connect(cluster)
     gpus = tf.config.list_logical_devices("GPU")
     devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
@@ -77,35 +81,57 @@ class Workers:
         return self.sum(parts).reshape(-1, *np.shape(array)[1:])
 
 
-@contextmanager
-def expected(cluster: Cluster) -> Iterator[None]:
-    """Wait for the other workers in the block, and end the process with status 2 if one of them does not come.
-
-    TensorFlow would wait for an hour or for ever, in a call that cannot be interrupted.
-    """
-    print(f"{cluster.this}: waiting for the other {len(cluster.workers) - 1}", file=sys.stderr)
-    timer = threading.Timer(SECONDS_TO_CONNECT, give_up, [cluster])
-    timer.daemon = True
-    timer.start()
+def connect(cluster: Cluster) -> tf.distribute.Strategy:
+    """Wait for all workers -> the strategy. Raises: RequestError if one does not come, or if a port is taken."""
+    print(f"{cluster.this}: waiting for {' and '.join(map(str, others(cluster)))}", file=sys.stderr)
+    if cluster.index == 0:
+        wait_for_workers(cluster)  # the others open their ports before they look for the chief
+    else:
+        limit_wait(cluster)
     try:
-        yield
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.UnknownError as error:  # "Could not start gRPC server"
         raise RequestError(
             f"{cluster.this} cannot listen on its port ({error.message}); give it a free one in {VARIABLE}."
         ) from None
-    finally:
-        timer.cancel()
+    except tf.errors.DeadlineExceededError:
+        refuse_to_wait([cluster.workers[0]])
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
+    return strategy
 
 
-def give_up(cluster: Cluster) -> None:
-    silent = [str(worker) for worker in cluster.workers if worker is not cluster.this and not answers(worker.address)]
-    who = f"{', '.join(silent)} did not answer" if silent else "not all workers began to train"
-    print(
-        f"error: {who} within {SECONDS_TO_CONNECT} s; start a worker at each address of {VARIABLE}, or correct it.",
-        file=sys.stderr,
-        flush=True,
+def others(cluster: Cluster) -> list[Worker]:
+    return [worker for worker in cluster.workers if worker is not cluster.this]
+
+
+def wait_for_workers(cluster: Cluster) -> None:
+    """Wait until the ports of all other workers are open: TensorFlow's chief would wait for an hour, in a call that
+    nothing can interrupt. Raises: RequestError after `SECONDS_TO_CONNECT`."""
+    end = time.monotonic() + SECONDS_TO_CONNECT
+    while silent := [worker for worker in others(cluster) if not answers(worker.address)]:
+        if time.monotonic() > end:
+            refuse_to_wait(silent)
+        time.sleep(SECONDS_BETWEEN_CALLS)
+
+
+def limit_wait(cluster: Cluster) -> None:
+    """Limit the time that TensorFlow waits for the chief, to `SECONDS_TO_CONNECT` instead of an hour. It has no public
+    function for this; apart from the time these are the values that `MultiWorkerMirroredStrategy` sets itself."""
+    kinds = Counter(worker.kind for worker in cluster.workers)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{cluster.workers[0].kind}/replica:0/task:0",
+        coordinated_jobs=[CoordinatedJob(name=kind, num_tasks=count) for kind, count in kinds.items()],
+        cluster_register_timeout_in_ms=1000 * SECONDS_TO_CONNECT,
     )
-    os._exit(2)
+
+
+def refuse_to_wait(silent: list[Worker]) -> NoReturn:
+    raise RequestError(
+        f"{' and '.join(map(str, silent))} did not answer within {SECONDS_TO_CONNECT} s; start a worker at each address "
+        f"of {VARIABLE}, or correct it."
+    )
 
 
 def answers(address: str) -> bool:
@@ -125,8 +151,7 @@ def lost_worker_named(cluster: Cluster) -> Iterator[None]:
         yield
     except LOST as error:
         named = re.findall(r"/job:(\w+)(?:/replica:0)?/task:(\d+)", error.message)
-        others = [worker for worker in cluster.workers if worker is not cluster.this]
-        lost = [str(worker) for worker in others if (worker.kind, str(worker.number)) in named]
+        lost = [str(worker) for worker in others(cluster) if (worker.kind, str(worker.number)) in named]
         raise ConnectionError(
             f"{' and '.join(lost) or 'another worker'} was lost, so training stops; start all workers again with the "
             "same command, and it resumes from the last checkpoint."

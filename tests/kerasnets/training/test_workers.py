@@ -159,10 +159,10 @@ def test_workers_stop_together_notice_a_lost_one_and_resume(tmp_path):
     assert f"resuming from step {stop.replace(',', '')} " in text
     assert re.search(r"error: worker 1 \(127.0.0.1:\d+\) was lost, so training stops; start all workers again", text)
     # Started again, they train to the end; only the chief has written anything.
-    group = Group(tmp_path, [train("--resume-with=training.epochs=1")] * 2)
+    group = Group(tmp_path, [train("--training.batch-size=32")] * 2)
     results = group.end()
     assert [status for status, _ in results] == [2, 2], results
-    assert "training.epochs is 1; it must be" in results[0][1]
+    assert "holds a run with other options (training.batch_size was 64 and is now 32)" in results[0][1]
     assert "worker 0" in results[1][1] and "could not start to train; the output there says why" in results[1][1]
     epochs = max(entry["epoch"] for entry in log(group) if entry["kind"] == "validation") + 1
     group = Group(tmp_path, [train(f"--resume-with=training.epochs={epochs}")] * 2)
@@ -191,9 +191,13 @@ def test_workers_must_have_the_same_options(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_come_is_named(tmp_path):
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_worker_that_does_not_come_is_named(missing, tmp_path):
     program = START.format(module="strategies", name="SECONDS_TO_CONNECT", value=2)
-    group = Group(tmp_path, [["-c", program, *train()[2:]], ["-c", "pass"]])
-    status, text = group.end()[0]
+    commands = [["-c", program, *train()[2:]]] * 2
+    commands[missing] = ["-c", "pass"]
+    status, text = Group(tmp_path, commands).end()[1 - missing]
     assert status == 2
-    assert re.search(r"error: worker 1 \(127.0.0.1:\d+\) did not answer within 2 s; start a worker at each", text)
+    assert re.search(
+        rf"error: worker {missing} \(127.0.0.1:\d+\) did not answer within 2 s; start a worker at each", text
+    )
