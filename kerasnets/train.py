@@ -151,15 +151,15 @@ def train(
             return try_out(task, run_directory, strategy, Path(directory) / "models")
     with contextlib.ExitStack() as stack:
 
-        def open_this() -> OpenRun:
+        def open_this() -> OpenRun | dict[str, Any]:
             run = open_run(task_name, preset, config, run_dir, resume_with, stack)
-            if run.metrics is None:
+            if isinstance(run, OpenRun):
                 print_settings(preset, settings)
             return run
 
         if cluster is None:
             run = open_this()
-            return run.metrics or run_training(preset, run, strategy)
+            return run_training(preset, run, strategy) if isinstance(run, OpenRun) else run
         return train_on_workers(cluster, open_this, task_name, preset, config, strategy)
 
 
@@ -167,13 +167,11 @@ def train(
 class OpenRun:
     """A run that is ready to be trained."""
 
-    task: Task | None = None
+    task: Task
     directory: "RunDirectory | None" = None
     """None on a worker that is not the chief."""
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options that differ from the earlier part of the run, {name: [before, after]}."""
-    metrics: dict[str, Any] | None = None
-    """The content of metrics.json if the run is finished already."""
 
 
 def open_run(
@@ -183,12 +181,15 @@ def open_run(
     run_dir: Path,
     resume_with: Mapping[str, str],
     stack: contextlib.ExitStack,
-) -> OpenRun:
-    """Read the data, and open a run directory or write its first files; `stack` keeps its lock."""
+) -> OpenRun | dict[str, Any]:
+    """Read the data, and open a run directory or write its first files; `stack` keeps its lock.
+
+    Returns: the run, or the content of metrics.json if it is finished.
+    """
     metrics, changes = check_resumable(run_dir, task_name, preset, config, resume_with)
     if metrics:
         print(f"{run_dir} is finished; remove it or give another --run-dir to train again.", file=sys.stderr)
-        return OpenRun(metrics=metrics)
+        return metrics
     if (run_dir / CONFIG).exists():  # otherwise `prepare` creates the directory, after all checks
         stack.enter_context(lock.locked(run_dir))
     task, run_directory = prepare(task_name, preset, config, run_dir, stack)
@@ -207,7 +208,12 @@ def print_settings(preset: str, settings: list[Setting]) -> None:
 
 
 def train_on_workers(
-    cluster: Cluster, open_chief: Callable[[], OpenRun], task_name: str, preset: str, config: Config, strategy: str
+    cluster: Cluster,
+    open_chief: Callable[[], OpenRun | dict[str, Any]],
+    task_name: str,
+    preset: str,
+    config: Config,
+    strategy: str,
 ) -> dict[str, Any]:
     """Train as one of several workers; -> the content of metrics.json on the chief."""
     start_tensorflow(with_devices=False)
@@ -221,8 +227,8 @@ def train_on_workers(
     workers = Workers(distribution)
     with lost_worker_named(cluster):
         run = agree(workers, cluster, open_chief if workers.is_chief else lambda: OpenRun(make_task(task_name, config)))
-        if workers.from_chief(np.array(run.metrics is not None)):
-            return run.metrics or {}
+        if workers.from_chief(np.array(isinstance(run, dict))):
+            return run if isinstance(run, dict) else {}
         require_same(workers, cluster, run.task)
         metrics = run_training(preset, run, strategy, distribution)
         workers.sum(np.array(0))  # the others wait for the chief

@@ -80,7 +80,7 @@ def extended(tmp_path_factory):
     shutil.copytree(ROOT / "kerasnets", copy / "kerasnets", ignore=shutil.ignore_patterns("__pycache__"))
     applied = apply_examples(copy)
     assert applied == [
-        *("perceptron.py", "networks.py", "facts.py", "facts.py"),
+        *("perceptron.py", "image_networks.py", "facts.py", "facts.py"),
         *("facts.py", "task.py", "quick.toml", "__init__.py"),
     ]
     return copy

@@ -1,7 +1,8 @@
 """The configuration of a run: its data, its network and its training.
 
 A run directory's `config.toml` contains all of it, which suffices to repeat the run. Each task adds its own options in
-its `facts.py`; those of the networks are in `networks.py`.
+its `facts.py`; those of the networks are in `image_networks.py` and
+`text_networks.py`.
 """
 
 from dataclasses import dataclass, field

@@ -83,12 +83,14 @@ def cluster_for(strategy: str) -> Cluster | None:
     Raises: RequestError if the strategy and TF_CONFIG disagree.
     """
     cluster = read_cluster()
-    several = cluster is not None and len(cluster.workers) > 1
-    if strategy == "multi_worker" and cluster is None:
+    if cluster is None and strategy == "multi_worker":
         raise RequestError(
             f"--strategy multi_worker needs the environment variable {VARIABLE}, which names the machines; set it on "
             "each of them (docs/training.md shows how), or use --strategy mirrored for the GPUs of this machine."
         )
+    if cluster is None:
+        return None
+    several = len(cluster.workers) > 1
     if several and strategy not in ("auto", "multi_worker"):
         raise RequestError(
             f"{VARIABLE} names {len(cluster.workers)} workers, and --strategy {strategy} would train on each of them "

@@ -35,8 +35,8 @@ def train(
     """
     steps = task.config.training.epochs * task.steps_per_epoch
     trainer = Trainer(task, strategy, steps)
-    state = trainer.state()
-    record = Unrecorded() if run is None else Record(trainer, run, state)
+    first = trainer.state()
+    record = Unrecorded() if run is None else Record(trainer, run, first)
     with record, StopRequest() as request:
         start, state = record.restore()
         start = int(trainer.workers.from_chief(np.array(start)))

@@ -6,7 +6,6 @@ Only the chief writes; the other workers have the same interface without effect 
 import contextlib
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 import keras
@@ -80,7 +79,7 @@ class Record(Unrecorded):
         self.resources = contextlib.ExitStack()
         self.resources.callback(self.checkpoints.close)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(self, *error: object) -> None:
         self.resources.close()
 
     def restore(self) -> tuple[int, State | None]:

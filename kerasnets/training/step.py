@@ -21,11 +21,12 @@ def make_step(
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     specs: Sequence[Any],
-) -> Callable:
-    """-> a graph from (batch, carry, requests, scale) to (loss, weight, carry, requests, gradients).
+) -> tuple[Callable, Callable]:
+    """-> a graph from (batch, carry, requests, scale) to (loss, weight, carry, requests, gradients), and one that
+    applies gradients.
 
-    It applies the gradients, and then the result has none; with float16, whose gradients may overflow, it leaves this
-    to its attribute `apply`, a graph from gradients to nothing.
+    The first one applies them itself, and then returns none; with float16, whose gradients may overflow, it leaves this
+    to the second one.
 
     Args: specs: type specs of batch and carry. requests float32 [R]: see `Trainer.take_step`; their sum over the
         devices is returned. scale float32: of the loss while gradients are computed (`LossScale`).
@@ -77,8 +78,7 @@ def make_step(
         per_replica = strategy.experimental_local_results
         return per_replica(loss)[0], per_replica(weight)[0], carry, per_replica(requests)[0], gradients
 
-    step.apply = tf.function(lambda gradients: strategy.run(replica_apply, (gradients,)))
-    return step
+    return step, tf.function(lambda gradients: strategy.run(replica_apply, (gradients,)))
 
 
 def in_parts(

@@ -129,8 +129,8 @@ def limit_wait(cluster: Cluster) -> None:
 
 def refuse_to_wait(silent: list[Worker]) -> NoReturn:
     raise RequestError(
-        f"{' and '.join(map(str, silent))} did not answer within {SECONDS_TO_CONNECT} s; start a worker at each address "
-        f"of {VARIABLE}, or correct it."
+        f"{' and '.join(map(str, silent))} did not answer within {SECONDS_TO_CONNECT} s; start a worker at each "
+        f"address of {VARIABLE}, or correct it."
     )
 
 

@@ -46,7 +46,7 @@ class Trainer:
         self.epochs, kept = 0, options.average_epochs
         self.last_weights = [np.zeros((kept, *v.shape), np.float32) for v in self.model.trainable_variables if kept]
         specs = self.batches(0).element_spec, tf.nest.map_structure(tf.type_spec_from_value, self.carry)
-        self.step = make_step(task, self.model, self.optimizer, strategy, specs)
+        self.step, self.apply = make_step(task, self.model, self.optimizer, strategy, specs)
 
     def batches(self, start: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """-> the batches from step `start` on, each split over the devices."""
@@ -99,13 +99,13 @@ class Trainer:
     def take_step(self, batch: Any, requests: np.ndarray = NO_REQUESTS) -> tuple[float, float, np.ndarray]:
         """Train on a batch -> its mean loss, its weight, and the sum of the requests float32 [R] of all devices."""
         scale = tf.constant(self.loss_scale.scale)
-        loss, weight, self.carry, requests, gradients = self.step(batch, self.carry, tf.constant(requests), scale)
+        loss, weight, self.carry, sums, gradients = self.step(batch, self.carry, tf.constant(requests), scale)
         if gradients:
             finite = bool(self.are_finite(self.strategy.experimental_local_results(gradients)[0]))
             self.loss_scale.update(finite)
             if finite:
-                self.step.apply(gradients)
-        return float(loss), float(weight), requests.numpy()
+                self.apply(gradients)
+        return float(loss), float(weight), sums.numpy()
 
     @staticmethod
     @tf.function
@@ -168,7 +168,8 @@ class Trainer:
 
     def restore_from_chief(self, state: State | None) -> None:
         """Restore the state that the chief has read; None on the other workers."""
+        own = self.state()  # of the same shapes and types
+        values = own if state is None else state
         if self.workers.count > 1:
-            own = self.state() if state is None else (self.state(), state)[1]
-            state = {name: [self.workers.from_chief(np.asarray(x)) for x in values] for name, values in own.items()}
-        self.restore(state)
+            values = {name: [self.workers.from_chief(np.asarray(x)) for x in part] for name, part in values.items()}
+        self.restore(values)

@@ -107,7 +107,7 @@ def test_a_full_disk_has_its_own_message(error, where):
         ("raise splits.DataError('no data')", 2),
         ("load_preset('translation', 'huge')", 2),
         ("values.from_dict(run_config.Training, {'epochs': 0})", 2),
-        ("networks.ConvNetOptions(filters=(1, 1)).build(shape=(2, 2, 1), classes=1, characters=1)", 2),
+        ("image_networks.ConvNetOptions(filters=(1, 1)).build(shape=(2, 2, 1), classes=1, characters=1)", 2),
         ("checks.check_counts(units=0)", 1),  # an error of the code, not of the request
         ("raise KeyError('x')", 1),
     ],
@@ -116,7 +116,7 @@ def test_status_2_means_a_wrong_request(statement, status):
     program = f"""
 import sys
 from kerasnets import checks, command
-from kerasnets.config import networks, run as run_config, values
+from kerasnets.config import image_networks, run as run_config, values
 from kerasnets.data import splits
 from kerasnets.tasks.presets import load_preset
 

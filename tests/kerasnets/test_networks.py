@@ -10,7 +10,8 @@ import pytest
 from kerasnets import train as training_program
 from kerasnets.checks import RequestError
 from kerasnets.command import Options
-from kerasnets.config.networks import ConvNetOptions, Seq2SeqLSTMOptions, SequenceClassifierOptions
+from kerasnets.config.image_networks import ConvNetOptions, SequenceClassifierOptions
+from kerasnets.config.text_networks import Seq2SeqLSTMOptions
 from kerasnets.config.values import from_dict, to_dict
 from kerasnets.run.config_file import load, save
 from kerasnets.tasks import TASKS

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check
-from kerasnets.config.networks import (
+from kerasnets.config.image_networks import (
     ConvNetOptions,
     SequenceClassifierOptions,
     SequenceGeneratorOptions,

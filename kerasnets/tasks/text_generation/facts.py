@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check_counts
-from kerasnets.config.networks import CharLSTMOptions, DecoderTransformerOptions
 from kerasnets.config.run import Config
+from kerasnets.config.text_networks import CharLSTMOptions, DecoderTransformerOptions
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
 

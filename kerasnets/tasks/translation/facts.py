@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasnets.checks import check, check_counts
-from kerasnets.config.networks import Seq2SeqLSTMOptions, TransformerOptions
 from kerasnets.config.run import Config
+from kerasnets.config.text_networks import Seq2SeqLSTMOptions, TransformerOptions
 from kerasnets.tasks.facts import Facts
 from kerasnets.tasks.protocol import Task
 

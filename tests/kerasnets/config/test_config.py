@@ -11,8 +11,8 @@ import pytest
 
 from kerasnets.checks import RequestError
 from kerasnets.command import Options, option_names, with_dashes
-from kerasnets.config.networks import Seq2SeqLSTMOptions
 from kerasnets.config.origins import HEADER, Setting, format_settings, trace_settings
+from kerasnets.config.text_networks import Seq2SeqLSTMOptions
 from kerasnets.config.values import flatten, from_dict, to_dict
 from kerasnets.run.config_file import load, save
 from kerasnets.tasks import TASKS

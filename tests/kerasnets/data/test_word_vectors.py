@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import TransformerOptions
+from kerasnets.config.text_networks import TransformerOptions
 from kerasnets.data.word_vectors import VectorsError, read_vectors
 from kerasnets.tasks.translation.facts import Translation
 from kerasnets.tasks.translation.task import TranslationTask

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from layer_checks import assert_close, randomize
 
-from kerasnets.config.networks import DecoderTransformerOptions
+from kerasnets.config.text_networks import DecoderTransformerOptions
 from kerasnets.models import DecoderTransformer
 from kerasnets.models.transformer import apply_norm
 

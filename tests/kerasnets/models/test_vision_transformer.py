@@ -7,7 +7,7 @@ import tensorflow as tf
 from layer_checks import assert_close, normal, randomize
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import VisionTransformerOptions
+from kerasnets.config.image_networks import VisionTransformerOptions
 from kerasnets.layers import PositionalEncoding
 from kerasnets.models import VisionTransformer, describe
 from kerasnets.tasks.image_classification.explanations import grad_cam

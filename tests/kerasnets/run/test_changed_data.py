@@ -10,7 +10,7 @@ from PIL import Image
 from small_runs import small_config
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import ConvNetOptions
+from kerasnets.config.image_networks import ConvNetOptions
 from kerasnets.describe import describe
 from kerasnets.evaluate import evaluate
 from kerasnets.export import export, report_changes

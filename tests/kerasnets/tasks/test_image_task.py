@@ -14,7 +14,7 @@ from PIL import Image
 from rejected_requests import assert_rejected
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import (
+from kerasnets.config.image_networks import (
     ConvNetOptions,
     SequenceClassifierOptions,
     SequenceGeneratorOptions,

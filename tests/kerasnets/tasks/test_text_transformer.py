@@ -8,7 +8,7 @@ import tensorflow as tf
 from layer_checks import assert_close, randomize
 from rejected_requests import assert_rejected
 
-from kerasnets.config.networks import CharLSTMOptions, DecoderTransformerOptions
+from kerasnets.config.text_networks import CharLSTMOptions, DecoderTransformerOptions
 from kerasnets.data.sources import TextSplits
 from kerasnets.tasks.text_generation import signatures as signatures_module
 from kerasnets.tasks.text_generation.facts import TextGeneration

@@ -9,7 +9,7 @@ from rejected_requests import assert_rejected
 from search_reference import log_softmax, reference_beam_search, reference_greedy
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import Seq2SeqLSTMOptions
+from kerasnets.config.text_networks import Seq2SeqLSTMOptions
 from kerasnets.data.splits import PairSplits
 from kerasnets.run.examples import load
 from kerasnets.tasks import make_task

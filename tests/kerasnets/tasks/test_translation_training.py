@@ -9,8 +9,8 @@ import tensorflow as tf
 from layer_checks import assert_close, normal
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import TransformerOptions
 from kerasnets.config.run import Training
+from kerasnets.config.text_networks import TransformerOptions
 from kerasnets.data import cldr
 from kerasnets.data.splits import PairSplits
 from kerasnets.tasks.losses import cross_entropy, symmetric_divergence

@@ -62,8 +62,8 @@ def clipped_step(strategy):
         optimizer.build(model.trainable_variables)
     data = tf.data.Dataset.from_tensors({"x": tf.constant([[3.0, 0], [0, 4]])}).unbatch().batch(2)
     data = strategy.experimental_distribute_dataset(data)
-    step = make_step(Linear(), model, optimizer, strategy, (data.element_spec, ()))
-    step(next(iter(data)), (), tf.zeros(2))
+    step, _ = make_step(Linear(), model, optimizer, strategy, (data.element_spec, ()))
+    step(next(iter(data)), (), tf.zeros(2), 1.0)
     return model.get_weights()[0].ravel()
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from small_runs import small_config
 
 from kerasnets.checks import RequestError
-from kerasnets.config.networks import ConvNetOptions
+from kerasnets.config.image_networks import ConvNetOptions
 from kerasnets.data import data_file, image_files
 from kerasnets.data.pair_file import PairFile
 from kerasnets.data.splits import DataError
