@@ -227,8 +227,11 @@ def train_on_workers(
     workers = Workers(distribution)
     with lost_worker_named(cluster):
         run = agree(workers, cluster, open_chief if workers.is_chief else lambda: OpenRun(make_task(task_name, config)))
-        if workers.from_chief(np.array(isinstance(run, dict))):
-            return run if isinstance(run, dict) else {}
+        finished = workers.from_chief(np.array(isinstance(run, dict)))
+        if isinstance(run, dict):
+            return run
+        if finished:
+            return {}
         require_same(workers, cluster, run.task)
         metrics = run_training(preset, run, strategy, distribution)
         workers.sum(np.array(0))  # the others wait for the chief
