@@ -52,9 +52,9 @@ def interpolation(size: int, share: np.ndarray, offset: np.ndarray) -> np.ndarra
     """
     start = offset * (1 - share)
     centers = (start[:, np.newaxis] + share[:, np.newaxis] * (np.arange(size) + 0.5) / size) * size - 0.5
-    centers = np.clip(centers, 0, size - 1)  # outside the centers of the first and the last pixel
-    distances = np.abs(centers[:, :, np.newaxis] - np.arange(size))
-    return np.maximum(1 - distances, 0).astype(np.float32)
+    centers = np.clip(centers, 0, size - 1).astype(np.float32)  # as far as the centers of the outermost pixels
+    distances = np.abs(centers[:, :, np.newaxis] - np.arange(size, dtype=np.float32))
+    return np.maximum(1 - distances, 0)
 
 
 def cutout(pixels: np.ndarray, side: int, random: np.random.Generator) -> np.ndarray:
