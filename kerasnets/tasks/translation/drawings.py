@@ -99,6 +99,8 @@ def draw_heads(figure: SubFigure, heads: Sequence[np.ndarray], rows: int) -> Non
         image = panel.imshow(weights, cmap=SEQUENTIAL, norm=norm, aspect="auto", interpolation="nearest")
         panel.set_title(f"head {n + 1}", fontsize=10)
         panel.tick_params(labelsize=SMALL)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, ax=panels, label="weight", pad=0.01, fraction=0.02)
     figure.supxlabel("position of the source subword", fontsize=10)
     figure.supylabel("target subword", fontsize=10)
