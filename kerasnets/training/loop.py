@@ -128,7 +128,9 @@ class Loop:
             try:
                 # Several workers would leave it at different points: they stop after the next step.
                 with self.request.may_end() if self.is_alone else contextlib.nullcontext():
-                    validation = {name: float(value) for name, value in task.validate(model).items()}
+                    validation = {
+                        name: float(value) for name, value in task.validate(model, self.trainer.workers).items()
+                    }
             except StopRequested:
                 self.stop()
             for name, value in validation.items():

@@ -32,6 +32,7 @@ from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import require, require_rows, row_limit
 from kerasnets.tasks.samples import Samples
+from kerasnets.tasks.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,10 +171,12 @@ class ImageClassificationTask(Task):
         """-> `logits` as a graph function, traced once."""
         return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
 
-    def validate(self, model: keras.Model) -> dict[str, float]:
-        pixels, labels = self.data.validation
-        probabilities = self._probabilities(self._classifier(model), pixels)
-        return measure(probabilities, labels)
+    def validate(self, model: keras.Model, workers: Workers = ALONE) -> dict[str, float]:
+        pixels, labels = (part[workers.index :: workers.count] for part in self.data.validation)
+        sums = np.zeros(3)
+        if len(labels):
+            sums = score(self._probabilities(self._classifier(model), pixels), labels)
+        return means(workers.sum(sums))
 
     def samples(self, model: keras.Model) -> Samples:
         """-> misclassified images among the first of the validation split, those with the surest predictions."""
@@ -213,7 +216,7 @@ class ImageClassificationTask(Task):
         """-> accuracy, loss (nats), ece (expected calibration error), `confusion_metrics` and `worst_images`."""
         pixels, labels = getattr(self.data.first(limit), split)
         probabilities = self._probabilities(signatures["pixels"], pixels)
-        return measure(probabilities, labels) | {
+        return means(score(probabilities, labels)) | {
             "ece": expected_calibration_error(probabilities, labels),
             "examples": len(labels),
             "classes": self.classes,
@@ -351,8 +354,14 @@ def example_message(file: bytes) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature={"image_bytes": value})).SerializeToString()
 
 
-def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """probabilities [N, classes], labels [N] -> accuracy; loss in nats."""
+def score(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """probabilities [N, classes], labels [N] -> number of correct images, summed loss in nats, N."""
     correct = probabilities.argmax(axis=-1) == labels
     true_class = probabilities[np.arange(len(labels)), labels]
-    return {"accuracy": float(correct.mean()), "loss": float(-np.log(np.maximum(true_class, 1e-12)).mean())}
+    return np.array([correct.sum(), -np.log(np.maximum(true_class, 1e-12)).sum(dtype=np.float64), len(labels)])
+
+
+def means(sums: np.ndarray) -> dict[str, float]:
+    """-> accuracy; loss in nats per image."""
+    correct, loss, count = map(float, sums)
+    return {"accuracy": correct / count, "loss": loss / count}

@@ -34,6 +34,7 @@ from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.lengths import score_lengths, worst_translations
 from kerasnets.tasks.translation.tokens import Tokenizer
 from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
+from kerasnets.tasks.workers import ALONE, Workers
 from kerasnets.text.sampling import SubwordSampler
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
@@ -205,11 +206,16 @@ class TranslationTask(Task):
             losses = (losses + self.config.r_drop * symmetric_divergence(logits, others)) / 2
         return tf.reduce_sum(losses * valid), tf.reduce_sum(valid), carry
 
-    def validate(self, model: keras.Model) -> dict[str, float]:
+    def validate(self, model: keras.Model, workers: Workers = ALONE) -> dict[str, float]:
         """-> loss in nats per subword, the end token counted."""
-        batches = to_dataset(self._validation.batch, 0, self._validation.steps_per_epoch)
-        results = [self._losses(model)(batch) for batch in batches]
-        return {"loss": float(sum(loss for loss, _ in results) / sum(weight for _, weight in results))}
+        own = range(workers.index, self._validation.steps_per_epoch, workers.count)
+        batch = varying_shapes(lambda n: self._validation.batch(own[n]))
+        losses = self._losses(model)
+        sums = np.zeros(2)
+        for each in to_dataset(batch, 0, len(own)) if own else ():
+            sums += [float(value) for value in losses(each)]
+        loss, weight = workers.sum(sums)
+        return {"loss": float(loss / weight)}
 
     def samples(self, model: keras.Model) -> Samples | None:
         """-> greedy translations of a few validation sentences."""
