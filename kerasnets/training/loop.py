@@ -128,11 +128,10 @@ class Loop:
             try:
                 # Several workers would leave it at different points: they stop after the next step.
                 with self.request.may_end() if self.is_alone else contextlib.nullcontext():
-                    validation = {
-                        name: float(value) for name, value in task.validate(model, self.trainer.workers).items()
-                    }
+                    scores = task.validate(model, self.trainer.workers)
             except StopRequested:
                 self.stop()
+            validation = {name: float(value) for name, value in scores.items()}
             for name, value in validation.items():
                 if not np.isfinite(value):
                     self.saved_step = int(self.trainer.workers.from_chief(np.array(self.record.discard(step))))
