@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasnets.config.run import Training
+from kerasnets.training.adamw import AdamW
 
 # Matrices that Muon leaves to AdamW beside embeddings: of the output layer, and those that are lists of vectors.
 NOT_MUON = [r"^[^/]+/out/", r"/(table|peephole)$"]
@@ -89,6 +90,6 @@ def make_optimizer(config: Training, steps: int) -> keras.optimizers.Optimizer:
             **options,
         )
     else:
-        optimizer = keras.optimizers.AdamW(beta_2=config.beta_2, epsilon=1e-8, **options)
+        optimizer = AdamW(beta_2=config.beta_2, epsilon=1e-8, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -41,10 +41,12 @@ def make_step(
         with tf.GradientTape() as tape:
             loss, weight, new_carry = task.loss(model, batch, carry, training=True)
             # A mean stays in float16's range, however large the batch is.
-            factor = scale / tf.maximum(weight, 1) if apply_later else 1.0
-            scaled = loss * factor
+            factor = scale / tf.maximum(weight, 1)
+            scaled = loss * factor if apply_later else loss
         gradients = tape.gradient(scaled, [v.value for v in variables])
-        gradients = [tf.convert_to_tensor(g) / factor for g in gradients]  # an embedding's gradient is sparse
+        gradients = [tf.convert_to_tensor(g) for g in gradients]  # an embedding's gradient is sparse
+        if apply_later:
+            gradients = [g / factor for g in gradients]
         # With mixed precision layers return float16 or bfloat16.
         return [loss, weight, *gradients], tf.nest.map_structure(lambda new, x: tf.cast(new, x.dtype), new_carry, carry)
 
@@ -58,18 +60,17 @@ def make_step(
         # Summed requests must be a tensor of the device's own, not one that comes from outside.
         loss, weight, *gradients, requests = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*totals, requests + 0])
         # A batch without targets has the gradient 0, not a division by zero.
-        gradients = [tf.math.divide_no_nan(g, tf.cast(weight, g.dtype)) for g in gradients]
+        scale = tf.math.divide_no_nan(1.0, weight)
         if options.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm)
+            norm = scale * tf.linalg.global_norm(gradients)
+            scale *= options.clip_norm / tf.maximum(norm, options.clip_norm)
+        # Every device has the gradients of the whole batch already; Keras's optimizer sums over devices once more.
+        scale /= strategy.num_replicas_in_sync
+        gradients = [g * scale for g in gradients]
         if not apply_later:
-            replica_apply(gradients)
+            optimizer.apply(gradients, variables)
             gradients = []
         return tf.math.divide_no_nan(loss, weight), weight, carry, requests, gradients
-
-    def replica_apply(gradients):
-        # Every device has the gradients of the whole batch already; Keras's optimizer sums over devices once more.
-        share = 1 / strategy.num_replicas_in_sync
-        optimizer.apply([g * share for g in gradients], variables)
 
     @tf.function(input_signature=[*specs, tf.TensorSpec([None]), tf.TensorSpec([])])  # one graph for all batch shapes
     def step(batch, carry, requests, scale):
@@ -78,7 +79,7 @@ def make_step(
         per_replica = strategy.experimental_local_results
         return per_replica(loss)[0], per_replica(weight)[0], carry, per_replica(requests)[0], gradients
 
-    return step, tf.function(lambda gradients: strategy.run(replica_apply, (gradients,)))
+    return step, tf.function(lambda gradients: strategy.run(optimizer.apply, (gradients, variables)))
 
 
 def in_parts(

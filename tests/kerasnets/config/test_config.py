@@ -295,7 +295,7 @@ def test_only_option_names_get_dashes():
 
 
 def test_the_error_for_an_unknown_strategy_lists_the_choices(tmp_path):
-    with pytest.raises(RequestError, match="no strategy 'tpu'; choose one of auto, mirrored, one_device"):
+    with pytest.raises(RequestError, match="no strategy 'tpu'; choose one of auto, mirrored, multi_worker, one_device"):
         train("translation", "quick", load_preset("translation", "quick"), tmp_path / "run", strategy="tpu")
     assert not (tmp_path / "run").exists()
 

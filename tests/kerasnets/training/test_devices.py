@@ -169,7 +169,7 @@ def test_auto_is_one_device_on_a_cpu():
 
 
 def test_a_batch_that_cannot_be_split_is_refused():
-    with pytest.raises(RequestError, match=r"batch_size is 100; it must be divisible by 3, .* accumulation \(3\)"):
+    with pytest.raises(RequestError, match=r"batch_size is 100; it must be divisible by 3, .*accumulation \(3\)"):
         Trainer(Images(batch_size=100, accumulation=3), make_strategy("one_device"), STEPS)
 
 

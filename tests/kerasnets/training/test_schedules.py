@@ -87,3 +87,23 @@ def test_muon_updates_hidden_matrices_by_orthogonal_steps():
             steps = np.linalg.svd(variable.numpy() - old, compute_uv=False)
             expected = 0.1 * 0.2 * np.sqrt(max(variable.shape))  # the step size of Liu et al. 2025, equation 4
             assert np.all((steps > 0.5 * expected) & (steps < 1.5 * expected)), variable.path
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_adamw_has_the_numbers_of_keras(average_decay):
+    options = Training(weight_decay=0.1, learning_rate=0.01, beta_2=0.98, average_decay=average_decay)
+    ours, model = make_optimizer(options, 10), Pairs().model()
+    config = ours.get_config() | {"learning_rate": ours._learning_rate}
+    theirs, other = keras.optimizers.AdamW(**config), Pairs().model()
+    theirs.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    other.set_weights(model.get_weights())
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        gradients = [tf.constant(rng.normal(size=v.shape), tf.float32) for v in model.trainable_variables]
+        ours.apply(gradients, model.trainable_variables)
+        theirs.apply(gradients, other.trainable_variables)
+    for optimizer, variables in ((ours, model.trainable_variables), (theirs, other.trainable_variables)):
+        if average_decay:
+            optimizer.finalize_variable_values(variables)
+    for weight, expected in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)

@@ -164,7 +164,7 @@ def test_workers_stop_together_notice_a_lost_one_and_resume(tmp_path):
     assert [status for status, _ in results] == [2, 2], results
     assert "holds a run with other options (training.batch_size was 64 and is now 32)" in results[0][1]
     assert "worker 0" in results[1][1] and "could not start to train; the output there says why" in results[1][1]
-    epochs = max(entry["epoch"] for entry in log(group) if entry["kind"] == "validation") + 1
+    epochs = max((entry["epoch"] for entry in log(group) if entry["kind"] == "validation"), default=0) + 1
     group = Group(tmp_path, [train(f"--resume-with=training.epochs={epochs}")] * 2)
     results = group.end()
     assert [status for status, _ in results] == [0, 0], results
