@@ -1,10 +1,10 @@
 """The learning curves of a run, `curves.png`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kerasnets.run.files import write_figure
 from kerasnets.tasks.protocol import Metrics
 
 FILE = "curves.png"
@@ -57,7 +57,7 @@ def draw_curves(
     panel.set_xlim(left=0)
     panel.xaxis.get_major_locator().set_params(integer=len(validation) > 1)
     figure.align_ylabels()
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def label(panel: Any, name: str) -> None:
@@ -65,13 +65,3 @@ def label(panel: Any, name: str) -> None:
     panel.grid(alpha=0.3)
     panel.tick_params(labelsize=SIZE + 1)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write the picture under a temporary name and rename it, so that a viewer never reads half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

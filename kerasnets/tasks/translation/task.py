@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVALUATION_BATCH = 1000
-EXAMPLE_SENTENCES = 10_000  # of the test split in which examples are searched
+EXAMPLE_SENTENCES = 10_000  # of a split, in which examples are searched
 SAMPLES, SAMPLE_LENGTH = 3, 90  # of `samples`: the number of sentences, and their maximum number of characters
 
 
@@ -237,7 +237,8 @@ class TranslationTask(Task):
     @functools.cached_property
     def _sample_pairs(self) -> list[tuple[str, str]]:
         """-> pairs that fit into a line, spread over the validation split."""
-        pairs = [(normalize(source), reference) for source, reference in zip(*self.data.validation, strict=True)]
+        columns = (part[:EXAMPLE_SENTENCES] for part in self.data.validation)
+        pairs = [(normalize(source), reference) for source, reference in zip(*columns, strict=True)]
         short = [pair for pair in pairs if max(map(len, pair)) <= SAMPLE_LENGTH] or pairs
         chosen = [short[n * len(short) // SAMPLES] for n in range(SAMPLES)] if len(short) > SAMPLES else short
         lengths = [len(ids) for ids in self._tokenize([source for source, _ in chosen])]
@@ -249,7 +250,8 @@ class TranslationTask(Task):
         start, end = self.vocabulary.START, self.vocabulary.END
 
         def search(source: tf.Tensor, limits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return decoding.greedy(model, *model.start(source, 0), start, end, limits)
+            memory, cache = model.start(source, 0)
+            return decoding.greedy(model, memory, cache, start, end, limits)
 
         return tf.function(search, reduce_retracing=True)
 
