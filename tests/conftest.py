@@ -52,6 +52,8 @@ SLOWEST = (
     "test_translation_task.py",
     "test_sequence_models.py",
     "test_compression.py",
+    "test_devices.py",
+    "test_workers.py",
     "test_training.py",
     "test_survival.py",
     "test_survival_hostile.py",
