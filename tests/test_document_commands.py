@@ -52,7 +52,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = ("8500", "8501", "7860")
 SHORT = {
     "image_classification": ["--training.epochs=1"],
-    "text_generation": ["--training.epochs=1", "--model.units=32", "--training.batch-size=128"],
+    "text_generation": ["--training.epochs=1", "--training.batch-size=128"],
     "translation": ["--training.epochs=1", "--vocabulary-size=600", "--max-length=40", "--model.width=48"],
 }
 ELSEWHERE = {"runs/patches", "runs/rows", "runs/spelled", "small_digits", "portable_digits", "runs/small"}
@@ -102,10 +102,12 @@ class Shell:
                     return
                 arguments += ["--dry-run", "--data-dir", self.data_dir]
             arguments += SHORT[arguments[0]]
+            if arguments[0] == "text_generation":
+                arguments += ["--model.width=32" if "decoder_transformer" in arguments else "--model.units=32"]
             if arguments[0] == "translation":
                 arguments += ["--model.units=48" if "seq2seq_lstm" in arguments else "--model.num-blocks=1"]
         printed = io.StringIO()
-        export = patch("kerasnets.export.export") if "--dry-run" in arguments else nullcontext()
+        export = patch("kerasnets.dry_run.export") if "--dry-run" in arguments else nullcontext()
         verify = patch("kerasnets.export.verify", verify_here)
         with export, verify, patch("sys.stdin", io.StringIO(f"{standard_input}\n")), redirect_stdout(printed):
             try:
