@@ -211,7 +211,7 @@ REAL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_other_networks_train_on_real_data(name, data_dir, capsys):
-    with patch("kerasnets.export.export") as export:  # tests with bundled data export the same networks
+    with patch("kerasnets.dry_run.export") as export:  # tests with bundled data export the same networks
         training_program.main([*REAL[name], f"--data-dir={data_dir}", "--dry-run"])
     printed = capsys.readouterr().out
     assert "later steps" in printed and "validation loss" in printed
