@@ -83,7 +83,8 @@ class Workers:
 
 def connect(cluster: Cluster) -> tf.distribute.Strategy:
     """Wait for all workers -> the strategy. Raises: RequestError if one does not come, or if a port is taken."""
-    print(f"{cluster.this}: waiting for {' and '.join(map(str, others(cluster)))}", file=sys.stderr)
+    if others(cluster):
+        print(f"{cluster.this}: waiting for {' and '.join(map(str, others(cluster)))}", file=sys.stderr)
     if cluster.index == 0:
         wait_for_workers(cluster)  # the others open their ports before they look for the chief
     else:
