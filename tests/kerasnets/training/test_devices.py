@@ -112,7 +112,8 @@ def results(tmp_path_factory):
         configs = [{"TF_CONFIG": cluster(ports, int(variant))} if variant in "01" else {} for variant in group]
         processes = [start(directory, variant, **config) for variant, config in zip(group, configs, strict=True)]
         for process in processes:
-            assert process.wait(300) == 0, process.stderr.read()[-3000:]
+            errors = process.communicate(timeout=600)[1]
+            assert process.returncode == 0, errors[-3000:]
     return {tuple(path.stem.split()): dict(np.load(path)) for path in directory.iterdir()}
 
 
