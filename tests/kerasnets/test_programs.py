@@ -236,7 +236,7 @@ WRONG = {
         ["kerasnets.train", "translation", "--preset", "huge"],
         "choose one of base, big, lstm, quick, tiny",
     ),
-    "unknown strategy": (["kerasnets.train", "translation", "--strategy=tpu"], "auto, mirrored, multi_worker, one_device"),
+    "unknown strategy": (["kerasnets.train", "translation", "--strategy=tpu"], "mirrored, multi_worker, one_device"),
     "unknown option": (["kerasnets.train", "translation", "--model.layers", "2"], "unrecognized arguments"),
     "wrong type": (["kerasnets.train", "translation", "--seed", "first"], "seed"),
     "out of range": (["kerasnets.train", "translation", "--training.epochs", "0"], "must be 1 or more"),
