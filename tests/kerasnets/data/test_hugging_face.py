@@ -87,5 +87,5 @@ def test_without_the_package(tmp_path, monkeypatch):
 
 def test_without_a_network(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(prepared, "_reachable", lambda host: False)
-    with pytest.raises(DataError, match=r"huggingface\.co cannot be reached: prepare the dataset where"):
+    with pytest.raises(DataError, match=r"huggingface\.co cannot be reached: prepare it where"):
         load_text("huggingface:someone__texts", str(tmp_path))

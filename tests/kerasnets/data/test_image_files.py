@@ -34,10 +34,10 @@ def load_both(photos, monkeypatch):
     monkeypatch.setattr(image_files, "BLOCK_FILES", 7)
 
     def load(size=(8, 8)) -> tuple[ImageSplits, ImageSplits]:
-        whole = load_images(f"folder:{photos}", size=size)
+        whole = load_images(f"folder:{photos}", size=size, skip_unreadable=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(image_files, "MEMORY_LIMIT", 100)
-            return load_images(f"folder:{photos}", size=size), whole
+            return load_images(f"folder:{photos}", size=size, skip_unreadable=True), whole
 
     return load
 

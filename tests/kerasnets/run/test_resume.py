@@ -34,7 +34,7 @@ def test_overrides_accept_dashes_and_underscores(config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model.width=3", "no option for --resume-with 'model.width'; choose one of training.beta_2"),
+        ("model.width=3", "no option for --resume-with 'model.width'; choose one of training.accumulation"),
         ("training.batch_size=3", "no option for --resume-with 'training.batch_size'"),
         ("training.learning_rate", "training.learning_rate is ''; it must be of type float"),
         ("training.warmup_steps=1.5", "training.warmup_steps is '1.5'; it must be of type int"),
