@@ -53,7 +53,7 @@ SLOWEST = (
     "test_sequence_models.py",
     "test_compression.py",
     "test_devices.py",
-    "test_workers.py",
+    "test_multi_worker.py",
     "test_training.py",
     "test_survival.py",
     "test_survival_hostile.py",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from kerasnets.checks import check_counts
-from kerasnets.layers import LocallyConnected2D
+from kerasnets.layers import LocallyConnected2D, WordDropout
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Walk:
         return tuple(shape)
 
     def is_shown(self, layer):
-        return bool(self.shapes(layer)) and not isinstance(layer, keras.layers.Dropout)
+        return bool(self.shapes(layer)) and not isinstance(layer, keras.layers.Dropout | WordDropout)
 
     def row(self, layer):
         parameters = sum(math.prod(v.shape) for v in layer.weights if id(v) not in self.counted)
