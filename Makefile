@@ -27,9 +27,11 @@ demo: .venv/demo-installed  ## train all three tasks quickly, export, serve, ope
 test: .venv/installed  ## all tests, slow ones too, in two processes; a file runs in one process, in the given order
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# The server is under load for so long.
+SOAK_SECONDS ?= 600
 soak: .venv/installed  ## trainings killed 20 times; the server under load for ten minutes, then with batching
 	KERASNETS_KILLS=5 $(BIN)/python -m pytest -m slow tests/kerasnets/training/test_survival.py
-	KERASNETS_SOAK_SECONDS=600 $(BIN)/python -m pytest -rP tests/serving/survival/test_survival_soak.py
+	KERASNETS_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -rP tests/serving/survival/test_survival_soak.py
 
 test-backends: .venv/installed .venv-backends/installed  ## layers and models on JAX and PyTorch, without TensorFlow
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 KERAS_BACKEND=jax .venv-backends/bin/python -m pytest tests/backends

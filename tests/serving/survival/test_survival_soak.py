@@ -1,6 +1,6 @@
 """All kinds of clients send requests for minutes while versions change: no failed request, wrong answer or leak.
 
-The run takes KERASNETS_SOAK_SECONDS, the one with batching a third of it; `make soak`, which CI runs, sets 600 s;
+The run takes KERASNETS_SOAK_SECONDS, the one with batching a third of it; `make soak` sets 600 s, CI 240 s;
 `make test` takes 45 s.
 """
 
