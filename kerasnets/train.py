@@ -221,10 +221,10 @@ def train_on_workers(
 
     from kerasnets.tasks import make_task
     from kerasnets.training.agreement import agree, require_same
-    from kerasnets.training.strategies import Workers, lost_worker_named, make_strategy
+    from kerasnets.training.strategies import WorkerGroup, lost_worker_named, make_strategy
 
     distribution = make_strategy(strategy)  # before TensorFlow computes anything
-    workers = Workers(distribution)
+    workers = WorkerGroup(distribution)
     with lost_worker_named(cluster):
         run = agree(workers, cluster, open_chief if workers.is_chief else lambda: OpenRun(make_task(task_name, config)))
         finished = workers.from_chief(np.array(isinstance(run, dict)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from kerasnets.checks import RequestError
 from kerasnets.config.run import Config
 from kerasnets.tasks.facts import Facts
-from kerasnets.tasks.workers import ALONE, Workers
+from kerasnets.tasks.share import WHOLE, Share
 
 if TYPE_CHECKING:  # programs read the facts of tasks before they import TensorFlow
     import keras
@@ -132,8 +132,8 @@ class Task(Protocol):
 
     # Scores.
 
-    def validate(self, model: keras.Model, workers: Workers = ALONE) -> Metrics:
-        """-> metrics on the validation split that are fast to compute, the same on all workers that share the work."""
+    def validate(self, model: keras.Model, share: Share = WHOLE) -> Metrics:
+        """-> metrics on the validation split that are fast to compute, the same on all workers that have a share of it."""
 
     def samples(self, model: keras.Model) -> Samples | None:
         """-> what the model does with a few validation examples, for people to read; None: nothing to show.

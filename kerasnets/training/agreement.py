@@ -15,12 +15,12 @@ from kerasnets.config.values import flatten
 from kerasnets.run.directory import PACKAGES
 from kerasnets.tasks.protocol import Task
 from kerasnets.training.cluster import Cluster
-from kerasnets.training.strategies import Workers
+from kerasnets.training.strategies import WorkerGroup
 
 T = TypeVar("T")
 
 
-def agree(workers: Workers, cluster: Cluster, prepare: Callable[[], T]) -> T:
+def agree(workers: WorkerGroup, cluster: Cluster, prepare: Callable[[], T]) -> T:
     """-> the result of `prepare`, if it succeeds on all workers.
 
     Raises: its error where it fails, and RequestError on the other workers.
@@ -37,7 +37,7 @@ def agree(workers: Workers, cluster: Cluster, prepare: Callable[[], T]) -> T:
     return result
 
 
-def require_same(workers: Workers, cluster: Cluster, task: Task) -> None:
+def require_same(workers: WorkerGroup, cluster: Cluster, task: Task) -> None:
     """Raises: RequestError if options, program, packages or data differ between the chief and another worker."""
     facts = {
         "options": {name: value for name, value in flatten(task.config).items() if name != "data_dir"},

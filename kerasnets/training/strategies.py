@@ -45,7 +45,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy(devices[0])
 
 
-class Workers:
+class WorkerGroup:
     """The processes of a training: one on each machine, each with all weights; the first one is the chief.
 
     All of them take the same steps, so what only one of them knows has to be told to the others at the same step.

@@ -14,7 +14,7 @@ from kerasnets.training.clock import Clock
 from kerasnets.training.precision import LossScale, precision
 from kerasnets.training.schedules import make_optimizer
 from kerasnets.training.step import make_step
-from kerasnets.training.strategies import Workers
+from kerasnets.training.strategies import WorkerGroup
 
 NO_REQUESTS = np.zeros(2, np.float32)
 
@@ -25,7 +25,7 @@ class Trainer:
     def __init__(self, task: Task, strategy: tf.distribute.Strategy, steps: int):
         """Raises: RequestError if batches cannot be split over the devices."""
         self.task, self.strategy, self.steps = task, strategy, steps
-        self.workers = Workers(strategy)
+        self.workers = WorkerGroup(strategy)
         self.local = strategy.num_replicas_in_sync // self.workers.count
         """Devices of this worker."""
         self.parts = strategy.num_replicas_in_sync * task.config.training.accumulation

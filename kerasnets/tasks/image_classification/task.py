@@ -32,7 +32,7 @@ from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import require, require_rows, row_limit
 from kerasnets.tasks.samples import Samples
-from kerasnets.tasks.workers import ALONE, Workers
+from kerasnets.tasks.share import WHOLE, Share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,12 +171,12 @@ class ImageClassificationTask(Task):
         """-> `logits` as a graph function, traced once."""
         return tf.function(functools.partial(self.logits, model), reduce_retracing=True)
 
-    def validate(self, model: keras.Model, workers: Workers = ALONE) -> dict[str, float]:
-        pixels, labels = (part[workers.index :: workers.count] for part in self.data.validation)
+    def validate(self, model: keras.Model, share: Share = WHOLE) -> dict[str, float]:
+        pixels, labels = (part[share.index :: share.count] for part in self.data.validation)
         sums = np.zeros(3)
         if len(labels):
             sums = score(self._probabilities(self._classifier(model), pixels), labels)
-        return means(workers.sum(sums))
+        return means(share.sum(sums))
 
     def samples(self, model: keras.Model) -> Samples:
         """-> misclassified images among the first of the validation split, those with the surest predictions."""

@@ -25,13 +25,13 @@ from kerasnets.tasks.losses import cross_entropy
 from kerasnets.tasks.protocol import Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, row_limit
 from kerasnets.tasks.samples import Samples
+from kerasnets.tasks.share import WHOLE, Share
 from kerasnets.tasks.text_generation.arrays import text_and_states_to_logits, text_to_logits
 from kerasnets.tasks.text_generation.drawings import draw_reading
 from kerasnets.tasks.text_generation.facts import FACTS, TextGeneration
 from kerasnets.tasks.text_generation.signatures import MAX_CHARACTERS, TextSignatures
 from kerasnets.tasks.text_generation.state import state_size
 from kerasnets.tasks.text_generation.step import FUSED_STEPS, plain_step
-from kerasnets.tasks.workers import ALONE, Workers
 from kerasnets.text.characters import CharacterVocabulary
 
 if TYPE_CHECKING:
@@ -117,23 +117,23 @@ class TextGenerationTask(Task):
         losses = cross_entropy(logits, batch["targets"], self.config.training.label_smoothing)
         return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32), carry
 
-    def validate(self, model: keras.Model, workers: Workers = ALONE) -> dict[str, float]:
+    def validate(self, model: keras.Model, share: Share = WHOLE) -> dict[str, float]:
         """As `evaluate`, but on 16 parts of the text in parallel, for speed."""
         ids = self._encode(self.data.validation)
-        return loss_metrics(self._score(model, ids, parallel_parts(ids), workers))
+        return loss_metrics(self._score(model, ids, parallel_parts(ids), share))
 
-    def _score(self, model: keras.Model, ids: EncodedText, rows: int, workers: Workers = ALONE) -> float:
+    def _score(self, model: keras.Model, ids: EncodedText, rows: int, share: Share = WHOLE) -> float:
         """-> mean loss in nats per character of `rows` equal parts of the text, each read once with carried states.
 
         Every character but the first of a part is predicted from all earlier ones of the part by an LSTM. A Transformer
         of L blocks and context C attends to the last C characters in each block, so that L (C - 1) + 1 can count.
         """
-        own = range(workers.index, rows, workers.count)
+        own = range(share.index, rows, share.count)
         states, total, count = model.initial_states(len(own)), 0.0, 0
         for inputs, targets in windows(ids, rows) if own else ():
             loss, states = self._losses(model)(tf.constant(inputs[own]), tf.constant(targets[own]), states)
             total, count = total + float(loss), count + targets[own].size
-        total, count = workers.sum(np.array([total, count]))
+        total, count = share.sum(np.array([total, count]))
         return float(total / count)
 
     def samples(self, model: keras.Model) -> Samples:

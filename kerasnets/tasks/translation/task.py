@@ -29,13 +29,13 @@ from kerasnets.tasks.losses import cross_entropy, symmetric_divergence
 from kerasnets.tasks.protocol import Metrics, Signatures, Task
 from kerasnets.tasks.requests import MAX_BYTES, MAX_ROWS
 from kerasnets.tasks.samples import Samples
+from kerasnets.tasks.share import WHOLE, Share
 from kerasnets.tasks.translation import drawings
 from kerasnets.tasks.translation.arrays import pair_to_logits
 from kerasnets.tasks.translation.facts import FACTS, Translation
 from kerasnets.tasks.translation.lengths import score_lengths, worst_translations
 from kerasnets.tasks.translation.tokens import Tokenizer
 from kerasnets.tasks.translation.translator import MAX_SEARCH_SUBWORDS, Translator, max_bytes
-from kerasnets.tasks.workers import ALONE, Workers
 from kerasnets.text.sampling import SubwordSampler
 from kerasnets.text.subwords import SubwordVocabulary
 from kerasnets.text.units import PUNCTUATION, SPACE, normalize
@@ -207,15 +207,15 @@ class TranslationTask(Task):
             losses = (losses + self.config.r_drop * symmetric_divergence(logits, others)) / 2
         return tf.reduce_sum(losses * valid), tf.reduce_sum(valid), carry
 
-    def validate(self, model: keras.Model, workers: Workers = ALONE) -> dict[str, float]:
+    def validate(self, model: keras.Model, share: Share = WHOLE) -> dict[str, float]:
         """-> loss in nats per subword, the end token counted."""
-        own = range(workers.index, self._validation.steps_per_epoch, workers.count)
+        own = range(share.index, self._validation.steps_per_epoch, share.count)
         batch = varying_shapes(lambda n: self._validation.batch(own[n]))
         losses = self._losses(model)
         sums = np.zeros(2)
         for each in to_dataset(batch, 0, len(own)) if own else ():
             sums += [float(value) for value in losses(each)]
-        loss, weight = workers.sum(sums)
+        loss, weight = share.sum(sums)
         return {"loss": float(loss / weight)}
 
     def samples(self, model: keras.Model) -> Samples | None:

@@ -139,10 +139,10 @@ def test_a_nan_loss_ends_training_with_a_remedy(tmp_path):
 
 def test_infinite_weights_are_not_saved(tmp_path):
     class InfiniteWeight(Characters):
-        def validate(self, model, workers):
+        def validate(self, model, share):
             if self.validations == 1:
                 model.trainable_variables[-1].assign(np.full(model.trainable_variables[-1].shape, np.inf))
-            return super().validate(model, workers) | {"score": 1.0}  # the metric does not show it
+            return super().validate(model, share) | {"score": 1.0}  # the metric does not show it
 
         def loss(self, *arguments, **options):
             loss, weight, carry = super().loss(*arguments, **options)
@@ -156,8 +156,8 @@ def test_infinite_weights_are_not_saved(tmp_path):
 
 def test_a_validation_that_is_not_finite_removes_its_checkpoint(tmp_path):
     class InfiniteScore(Characters):
-        def validate(self, model, workers):
-            scores = super().validate(model, workers)
+        def validate(self, model, share):
+            scores = super().validate(model, share)
             return {"score": np.nan} if self.validations == 2 else scores
 
     run = RunDirectory(tmp_path)
@@ -179,8 +179,8 @@ def test_a_failed_first_epoch_writes_no_model(tmp_path):
 class Settled(Characters):
     """Scores that fall after the second validation."""
 
-    def validate(self, model, workers):
-        super().validate(model, workers)
+    def validate(self, model, share):
+        super().validate(model, share)
         return {"score": [1.0, 2.0, 1.5, 1.9, 2.0, 3.0][self.validations - 1]}
 
 
@@ -198,9 +198,9 @@ def test_the_average_of_the_weights_is_validated_and_saved(option, tmp_path):
     class Averaged(Characters):
         validated = ()
 
-        def validate(self, model, workers):
+        def validate(self, model, share):
             self.validated = model.get_weights()
-            return super().validate(model, workers)
+            return super().validate(model, share)
 
     options = {"epochs": 3} | option
     task, run = Averaged(**options), RunDirectory(tmp_path)

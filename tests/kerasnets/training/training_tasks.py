@@ -40,7 +40,7 @@ class FakeTask:
     def initial_carry(self):
         return ()
 
-    def validate(self, model, workers):
+    def validate(self, model, share):
         self.validations += 1
         if self.validations == self.stop_at:
             raise InterruptedError

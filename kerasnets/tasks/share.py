@@ -1,12 +1,12 @@
-"""The processes that share a validation, as a task sees them."""
+"""The share that a process has of a validation."""
 
 from typing import Protocol
 
 import numpy as np
 
 
-class Workers(Protocol):
-    """Each process scores its part of the examples, number `index` of `count`, and all of them sum the results."""
+class Share(Protocol):
+    """Number `index` of `count` processes, each of which scores a part of the examples; all of them sum the results."""
 
     index: int
     count: int
@@ -15,8 +15,8 @@ class Workers(Protocol):
         """-> the sum of the arrays of all processes, which have the same shape and type."""
 
 
-class Alone:
-    """One process."""
+class Whole:
+    """The share of a single process."""
 
     index, count = 0, 1
 
@@ -24,4 +24,4 @@ class Alone:
         return array
 
 
-ALONE = Alone()
+WHOLE = Whole()
