@@ -133,7 +133,7 @@ class Task(Protocol):
     # Scores.
 
     def validate(self, model: keras.Model, share: Share = WHOLE) -> Metrics:
-        """-> metrics on the validation split that are fast to compute, the same on all workers that have a share of it."""
+        """-> metrics on the validation split that are fast to compute, the same on all workers with a share of it."""
 
     def samples(self, model: keras.Model) -> Samples | None:
         """-> what the model does with a few validation examples, for people to read; None: nothing to show.
