@@ -167,7 +167,7 @@ def png_size(path):
 
 
 def test_curves_are_drawn_for_a_run(shown_run):
-    assert png_size(shown_run / "curves.png") == (750, 800)
+    assert png_size(shown_run / "curves.png") == (825, 880)
     assert not list(shown_run.glob(".*"))
 
 
@@ -177,7 +177,7 @@ def test_curves_have_a_panel_for_each_metric(tmp_path):
     draw_curves(training, validation, validation[0], 10, tmp_path / "one.png")
     validation[0] |= {"bleu": 20.0, "chrf": 40.0}
     draw_curves(training, validation, validation[0], 10, tmp_path / "three.png")
-    assert png_size(tmp_path / "one.png")[0] + 400 == png_size(tmp_path / "three.png")[0]
+    assert png_size(tmp_path / "one.png")[0] + 440 == png_size(tmp_path / "three.png")[0]
 
 
 def test_curves_of_an_interrupted_run_are_complete(tmp_path, monkeypatch):
