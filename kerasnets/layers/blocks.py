@@ -243,8 +243,8 @@ class DecoderBlock(Block):
         Positions count from the first of the W + T, because rotary attention depends only on distances; so the keys
         are not rotated.
 
-        Args: x [B, T, D]; earlier: keys and values, each [B, G, W, H]; None: there are no earlier positions, and the
-            attention is causal; bias [B|1, 1, T, W + T]: the attention bias (see `mask_bias`), which with earlier
+        Args: x [B, T, D]; earlier: keys and values, each [B, G, W, H], or None for causal attention without earlier
+            positions; bias [B|1, 1, T, W + T]: the attention bias (see `mask_bias`), which with earlier
             positions is all that masks.
         Returns: [B, T, D]; keys and values of all positions, each [B, G, W + T, H].
         """

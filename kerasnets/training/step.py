@@ -36,12 +36,12 @@ def make_step(
     options = task.config.training
     parts, apply_later = options.accumulation, options.precision == "float16"
 
-    def sums(batch, carry, scale):
+    def sums(batch, carry, loss_scale):
         """-> [loss, weight, gradients ...] summed over the batch, and the carry."""
         with tf.GradientTape() as tape:
             loss, weight, new_carry = task.loss(model, batch, carry, training=True)
             # A mean stays in float16's range, however large the batch is.
-            factor = scale / tf.maximum(weight, 1)
+            factor = loss_scale / tf.maximum(weight, 1)
             scaled = loss * factor if apply_later else loss
         gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = [tf.convert_to_tensor(g) for g in gradients]  # an embedding's gradient is sparse
@@ -53,8 +53,8 @@ def make_step(
     def zeros():
         return [tf.zeros(()), tf.zeros(()), *(tf.zeros(v.shape, v.dtype) for v in variables)]
 
-    def replica_step(batch, carry, requests, scale):
-        compute = functools.partial(sums, scale=scale)
+    def replica_step(batch, carry, requests, loss_scale):
+        compute = functools.partial(sums, loss_scale=loss_scale)
         totals, carry = in_parts(compute, parts, batch, carry, zeros()) if parts > 1 else compute(batch, carry)
         replica = tf.distribute.get_replica_context()
         # Summed requests must be a tensor of the device's own, not one that comes from outside.

@@ -48,7 +48,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 class WorkerGroup:
     """The processes of a training: one on each machine, each with all weights; the first one is the chief.
 
-    All of them take the same steps, so what only one of them knows has to be told to the others at the same step.
+    All of them take the same steps. So each of them must call the methods at the same point of its program.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):

@@ -73,8 +73,9 @@ class Trainer:
     def fill(self, tensor: tf.Tensor) -> tf.Tensor:
         """Add rows of zeros, which weigh nothing, until the rows can be split; see `Task.check_split`."""
         rows = tensor.shape[0] and tensor.shape[0] + -tensor.shape[0] % self.parts
-        padding = tf.one_hot(1, 2 * tensor.shape.rank, -tf.shape(tensor)[0] % self.parts, 0, dtype=tf.int32)
-        return tf.ensure_shape(tf.pad(tensor, tf.reshape(padding, (-1, 2))), [rows, *tensor.shape[1:]])
+        missing = -tf.shape(tensor)[0] % self.parts
+        filled = tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)])
+        return tf.ensure_shape(filled, [rows, *tensor.shape[1:]])
 
     def distribute(self, carry: Any) -> Any:
         """Nested arrays [B, ...] -> each device's share of the rows."""
@@ -115,8 +116,9 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Keep the weights for the average of the last epochs; to be called once after each epoch."""
-        for history, weights in zip(self.last_weights, self.weights() if self.last_weights else (), strict=True):
-            history[self.epochs % len(history)] = weights
+        if self.last_weights:
+            for history, weights in zip(self.last_weights, self.weights(), strict=True):
+                history[self.epochs % len(history)] = weights
         self.epochs += 1
 
     def weights(self) -> list[np.ndarray]:
@@ -139,8 +141,9 @@ class Trainer:
                 self.float32_model.set_weights(self.model.get_weights())
             yield self.float32_model or self.model
         finally:
-            for variable, value in zip(variables, weights or (), strict=weights is not None):
-                variable.assign(value)
+            if weights:
+                for variable, value in zip(variables, weights, strict=True):
+                    variable.assign(value)
 
     def state(self) -> State:
         """-> all that training needs to resume; to be called by all workers at once."""
@@ -168,8 +171,6 @@ class Trainer:
 
     def restore_from_chief(self, state: State | None) -> None:
         """Restore the state that the chief has read; None on the other workers."""
-        own = self.state()  # of the same shapes and types
+        own = self.state()  # by all workers; of the same shapes and types
         values = own if state is None else state
-        if self.workers.count > 1:
-            values = {name: [self.workers.from_chief(np.asarray(x)) for x in part] for name, part in values.items()}
-        self.restore(values)
+        self.restore({name: [self.workers.from_chief(np.asarray(x)) for x in part] for name, part in values.items()})
